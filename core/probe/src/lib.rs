@@ -1,0 +1,16 @@
+//! The part of everprof that runs on the application's threads at a bad moment: inside a signal handler, and later
+//! inside `malloc` and inside a lock.
+//!
+//! # The contract of code in this crate
+//!
+//! Code reachable from the signal handler does not allocate, lock, panic, unwind, log, or call the system, and touches
+//! only memory that it knows to be mapped. It is bounded in time. It drops a sample rather than wait, and counts what
+//! it dropped by reason. `sigprof`, `unwind`, `memory`, `regs`, the write half of `ring`, the look-ups of `thread` and
+//! every [`unwind::FrameSource`] keep these rules; the rest of the crate (building tables, creating timers) runs on
+//! everprof's own thread, and says so in its module documentation.
+//!
+//! The crate is `no_std` and without `alloc`: the compiler keeps the first rule.
+#![cfg_attr(not(test), no_std)]
+#![deny(clippy::indexing_slicing)]
+
+pub mod sample;

@@ -1,0 +1,98 @@
+//! What a handler hands to our thread: a header, and the words of a stack, leaf first.
+//!
+//! Written by the handler on any thread of the host, read by the drain on ours. A word is one of three things, told
+//! apart by its top byte (user addresses of x86_64 and aarch64 leave it free):
+//!
+//! | top byte | meaning of the low 56 bits | words |
+//! |---|---|---|
+//! | `0x00` | a code address: exact for the leaf and for a frame that a signal interrupted, return address - 1 for callers | 1 |
+//! | `0x01..=0x7f` | a frame of the runtime with that number; the next word belongs to it as well | 2 |
+//! | `0xff` | frames are missing here; the low bits say how many (0: unknown) | 1 |
+//!
+//! Subtracting one from a return address at the source, as Go does, lets every later stage treat an address as a
+//! point inside the calling instruction, with no flag beside it.
+
+/// The event that took a sample. The number is stable: it is written into the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Source {
+    /// A thread's CPU clock advanced by one period.
+    Cpu = 1,
+    /// Time passed on the wall clock, running or not.
+    Wall = 2,
+    /// An allocation.
+    Alloc = 3,
+    /// A contended lock.
+    Lock = 4,
+}
+
+/// The header of a sample in the ring. The words of the stack follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// [`Source`] as a number.
+    pub source: u8,
+    /// How many periods (CPU, wall) or events the sample stands for; never 0.
+    pub weight: u64,
+    /// Kernel thread id; 0 where it is not known.
+    pub tid: u32,
+    /// The label set in force on the thread; 0 is the empty set.
+    pub labels: u32,
+    /// Generation of the module table that the stack was walked with.
+    pub generation: u32,
+    /// W3C trace id in force on the thread; 0 where there is none.
+    pub trace_id: u128,
+    /// W3C span id in force on the thread; 0 where there is none.
+    pub span_id: u64,
+}
+
+const TAG_SHIFT: u32 = 56;
+const PAYLOAD: u64 = (1 << TAG_SHIFT) - 1;
+const TAG_MISSING: u8 = 0xff;
+
+/// One decoded frame of a sample's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Frame {
+    /// A code address; see the module documentation for its adjustment.
+    Native(u64),
+    /// A frame that a [`crate::unwind::FrameSource`] added: the runtime's number, 56 bits and 64 bits of its own.
+    Runtime(u8, u64, u64),
+    /// Frames are missing here; how many, or 0 where the walk did not get far enough to know.
+    Missing(u64),
+}
+
+/// Encodes a native frame.
+pub const fn native(pc: u64) -> u64 {
+    pc & PAYLOAD
+}
+
+/// Encodes the first word of a runtime frame; the second is the runtime's own and goes as it is.
+pub const fn runtime(kind: u8, payload: u64) -> u64 {
+    ((kind & 0x7f) as u64) << TAG_SHIFT | payload & PAYLOAD
+}
+
+/// Encodes a gap of `count` frames.
+pub const fn missing(count: u64) -> u64 {
+    (TAG_MISSING as u64) << TAG_SHIFT | count & PAYLOAD
+}
+
+/// Decodes the words of a stack, leaf first.
+///
+/// ```
+/// use everprof_probe::sample::{Frame, frames, missing, native, runtime};
+/// let words = [native(0x1000), runtime(3, 7), 9, missing(40), native(0x2000)];
+/// let stack: Vec<Frame> = frames(&words).collect();
+/// assert_eq!(stack, [Frame::Native(0x1000), Frame::Runtime(3, 7, 9), Frame::Missing(40), Frame::Native(0x2000)]);
+/// ```
+pub fn frames(words: &[u64]) -> impl Iterator<Item = Frame> + '_ {
+    let mut words = words.iter().copied();
+    core::iter::from_fn(move || {
+        let word = words.next()?;
+        let payload = word & PAYLOAD;
+        Some(match (word >> TAG_SHIFT) as u8 {
+            0 => Frame::Native(payload),
+            kind @ 1..=0x7f => Frame::Runtime(kind, payload, words.next()?),
+            _ => Frame::Missing(payload),
+        })
+    })
+}

@@ -1,0 +1,66 @@
+//! The kinds of profile and what each of them counts: one table, read by the aggregator, the encoders and the docs.
+//!
+//! Names and order are those of Go's `runtime/pprof`, the lingua franca of the field; they never change for a kind,
+//! because merging and comparing profiles needs identical sample types.
+
+/// What a value counts: profile.proto's `ValueType`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ValueType {
+    /// What is counted, such as `cpu`.
+    pub name: String,
+    /// In which unit, such as `nanoseconds`.
+    pub unit: String,
+}
+
+impl ValueType {
+    /// A value type from its two names.
+    pub fn new(name: impl Into<String>, unit: impl Into<String>) -> Self {
+        Self { name: name.into(), unit: unit.into() }
+    }
+}
+
+/// A kind of profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Kind {
+    /// CPU time by stack.
+    Cpu,
+}
+
+impl Kind {
+    /// Every kind, in the order of their declaration.
+    pub const ALL: [Kind; 1] = [Kind::Cpu];
+
+    /// The name in options and file names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Cpu => "cpu",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// What the values of a sample are, in order.
+    pub fn sample_types(self) -> Vec<ValueType> {
+        match self {
+            Kind::Cpu => vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
+        }
+    }
+
+    /// The sample type a viewer shows first.
+    pub const fn default_sample_type(self) -> &'static str {
+        match self {
+            Kind::Cpu => "cpu",
+        }
+    }
+
+    /// What the period is measured in.
+    pub fn period_type(self) -> ValueType {
+        match self {
+            Kind::Cpu => ValueType::new("cpu", "nanoseconds"),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The model of one profile: profile.proto's, as interned tables with typed handles.
+//!
+//! Built by the aggregator at the end of a period and by the readers of `encode`; read by the encoders, the merge and
+//! the diff. Every table interns: the same string, function, location or stack is stored once, so that equality of
+//! handles is equality of content within one profile. Handles of one profile mean nothing in another.
+
+mod kind;
+mod locations;
+mod samples;
+mod table;
+
+pub use kind::{Kind, ValueType};
+pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
+pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
+pub use table::StringId;
+
+use std::collections::BTreeMap;
+
+use table::{Lists, Strings, Table};
+
+/// One profile: what was sampled in one stretch of time, of one [`Kind`].
+///
+/// ```
+/// use everprof::profile::{Function, Kind, Label, Line, Location, Profile};
+/// let mut profile = Profile::new(Kind::Cpu);
+/// let name = profile.string("main");
+/// let function = profile.function(Function { name, ..Function::default() });
+/// let lines = vec![Line { function, line: 7, column: 0 }];
+/// let location = profile.location(Location { address: 0x1000, lines, ..Location::default() });
+/// let stack = profile.stack(&[location]);
+/// let labels = profile.labels(&[Label::text("tenant", "a")]);
+/// profile.add(stack, labels, &[1, 10_101_010]);
+/// profile.add(stack, labels, &[2, 20_202_020]);
+/// assert_eq!(profile.samples().next().unwrap().values, [3, 30_303_030]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// What the values count, in order.
+    pub sample_types: Vec<ValueType>,
+    /// Name of the sample type a viewer shows first.
+    pub default_sample_type: String,
+    /// What one period is measured in.
+    pub period_type: ValueType,
+    /// Mean distance of two samples, in units of `period_type`.
+    pub period: i64,
+    /// Start of the period, nanoseconds since the Unix epoch.
+    pub time_nanos: i64,
+    /// Length of the period on the monotonic clock, nanoseconds; 0 for a snapshot.
+    pub duration_nanos: i64,
+    /// Tags of the deployment: service, version, env, host, pod, instance and the user's own.
+    pub tags: BTreeMap<String, String>,
+    strings: Strings,
+    mappings: Table<Mapping>,
+    functions: Table<Function>,
+    locations: Table<Location>,
+    stacks: Lists<LocationId>,
+    labels: Table<Vec<Label>>,
+    samples: samples::Samples,
+}
+
+impl Profile {
+    /// An empty profile with the sample types and the period type of `kind`.
+    pub fn new(kind: Kind) -> Self {
+        Self::with_types(kind.sample_types(), kind.period_type(), kind.default_sample_type())
+    }
+
+    /// An empty profile of any sample types, for readers of foreign files.
+    pub fn with_types(
+        sample_types: Vec<ValueType>,
+        period_type: ValueType,
+        default_sample_type: impl Into<String>,
+    ) -> Self {
+        let width = sample_types.len();
+        Self {
+            sample_types,
+            default_sample_type: default_sample_type.into(),
+            period_type,
+            period: 0,
+            time_nanos: 0,
+            duration_nanos: 0,
+            tags: BTreeMap::new(),
+            strings: Strings::default(),
+            mappings: Table::default(),
+            functions: Table::default(),
+            locations: Table::default(),
+            stacks: Lists::default(),
+            labels: Table::default(),
+            samples: samples::Samples::new(width),
+        }
+    }
+
+    /// Interns a string.
+    pub fn string(&mut self, text: &str) -> StringId {
+        self.strings.intern(text)
+    }
+
+    /// Interns a mapping. The first one is the main binary, by profile.proto's convention.
+    pub fn mapping(&mut self, mapping: Mapping) -> MappingId {
+        MappingId(self.mappings.intern(mapping))
+    }
+
+    /// Interns a function.
+    pub fn function(&mut self, function: Function) -> FunctionId {
+        FunctionId(self.functions.intern(function))
+    }
+
+    /// Interns a location.
+    pub fn location(&mut self, location: Location) -> LocationId {
+        LocationId(self.locations.intern(location))
+    }
+
+    /// Interns a stack, leaf first.
+    pub fn stack(&mut self, locations: &[LocationId]) -> StackId {
+        StackId(self.stacks.intern(locations))
+    }
+
+    /// Interns a label set. Labels are sorted by key, so that their order at the call does not matter.
+    pub fn labels(&mut self, labels: &[Label]) -> LabelsId {
+        let mut labels = labels.to_vec();
+        labels.sort_by(|a, b| a.key.cmp(&b.key));
+        LabelsId(self.labels.intern(labels))
+    }
+
+    /// Adds `values`, one for each sample type, to the sample of `stack` and `labels`.
+    pub fn add(&mut self, stack: StackId, labels: LabelsId, values: &[i64]) {
+        self.samples.add(stack, labels, values);
+    }
+
+    /// The text of a string handle.
+    pub fn text(&self, id: StringId) -> &str {
+        self.strings.get(id)
+    }
+
+    /// The mapping behind a handle.
+    pub fn get_mapping(&self, id: MappingId) -> &Mapping {
+        self.mappings.get(id.0)
+    }
+
+    /// The function behind a handle.
+    pub fn get_function(&self, id: FunctionId) -> &Function {
+        self.functions.get(id.0)
+    }
+
+    /// The location behind a handle.
+    pub fn get_location(&self, id: LocationId) -> &Location {
+        self.locations.get(id.0)
+    }
+
+    /// The locations of a stack, leaf first.
+    pub fn get_stack(&self, id: StackId) -> &[LocationId] {
+        self.stacks.get(id.0)
+    }
+
+    /// The labels of a label set, sorted by key.
+    pub fn get_labels(&self, id: LabelsId) -> &[Label] {
+        self.labels.get(id.0)
+    }
+
+    /// All strings, in the order of their handles, starting with the empty one.
+    pub fn strings(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.strings.iter()
+    }
+
+    /// All mappings, in the order of their handles.
+    pub fn mappings(&self) -> &[Mapping] {
+        self.mappings.as_slice()
+    }
+
+    /// All functions, in the order of their handles.
+    pub fn functions(&self) -> &[Function] {
+        self.functions.as_slice()
+    }
+
+    /// All locations, in the order of their handles.
+    pub fn locations(&self) -> &[Location] {
+        self.locations.as_slice()
+    }
+
+    /// All samples, in the order in which they were first added.
+    pub fn samples(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
+        self.samples.iter()
+    }
+
+    /// The sum of each sample type over all samples.
+    pub fn totals(&self) -> Vec<i64> {
+        let mut totals = vec![0i64; self.sample_types.len()];
+        for sample in self.samples() {
+            for (total, value) in totals.iter_mut().zip(sample.values) {
+                *total = total.saturating_add(*value);
+            }
+        }
+        totals
+    }
+}

@@ -1,0 +1,85 @@
+//! Samples: values summed by stack and label set.
+
+use std::collections::HashMap;
+
+/// Handle of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(pub(super) u32);
+
+/// Handle of a label set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LabelsId(pub(super) u32);
+
+/// A key and value of a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// The key, in snake_case where it is ours.
+    pub key: String,
+    /// The value.
+    pub value: LabelValue,
+}
+
+/// The value of a [`Label`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LabelValue {
+    /// Text.
+    Text(String),
+    /// A number and its unit, which may be empty.
+    Number(i64, String),
+}
+
+impl Label {
+    /// A label with a text value.
+    pub fn text(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { key: key.into(), value: LabelValue::Text(value.into()) }
+    }
+
+    /// A label with a number. Readers drop a 0 without a unit, so give one.
+    pub fn number(key: impl Into<String>, value: i64, unit: impl Into<String>) -> Self {
+        Self { key: key.into(), value: LabelValue::Number(value, unit.into()) }
+    }
+}
+
+/// A stack with its labels and the values summed for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample<'p> {
+    /// The stack.
+    pub stack: StackId,
+    /// The label set.
+    pub labels: LabelsId,
+    /// One value for each sample type.
+    pub values: &'p [i64],
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Samples {
+    width: usize,
+    index: HashMap<(StackId, LabelsId), u32>,
+    keys: Vec<(StackId, LabelsId)>,
+    values: Vec<i64>,
+}
+
+impl Samples {
+    pub(super) fn new(width: usize) -> Self {
+        Self { width, index: HashMap::new(), keys: Vec::new(), values: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, stack: StackId, labels: LabelsId, values: &[i64]) {
+        let row = *self.index.entry((stack, labels)).or_insert_with(|| {
+            self.keys.push((stack, labels));
+            self.values.resize(self.values.len() + self.width, 0);
+            (self.keys.len() - 1) as u32
+        });
+        let start = row as usize * self.width;
+        for (sum, value) in self.values[start..start + self.width].iter_mut().zip(values) {
+            *sum = sum.saturating_add(*value);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
+        self.keys.iter().enumerate().map(|(row, &(stack, labels))| {
+            let start = row * self.width;
+            Sample { stack, labels, values: &self.values[start..start + self.width] }
+        })
+    }
+}
