@@ -13,4 +13,5 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod os;
 pub mod sample;

@@ -1,0 +1,5 @@
+//! Linux: raw calls through libc.
+
+mod pages;
+
+pub use pages::Pages;

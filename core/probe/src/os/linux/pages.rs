@@ -1,0 +1,66 @@
+//! Zeroed memory straight from the kernel: this crate has no heap, and what a handler touches must not move.
+
+use core::ptr::NonNull;
+
+/// An anonymous private mapping, zeroed, whose pages cost memory only once they are touched.
+#[derive(Debug)]
+pub struct Pages {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is owned by this value alone, like a `Box<[u8]>`.
+unsafe impl Send for Pages {}
+// SAFETY: as above; shared access goes through raw pointers whose users keep their own rules.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Maps `len` bytes (at least one page); `None` where the kernel refuses.
+    pub fn new(len: usize) -> Option<Pages> {
+        let len = len.max(1);
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        Some(Pages { start: NonNull::new(start.cast())?, len })
+    }
+
+    /// First byte; aligned to a page.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Length in bytes, as asked for.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty: never.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Gives up ownership: the mapping then lives as long as the process.
+    pub fn leak(self) -> NonNull<u8> {
+        let start = self.start;
+        core::mem::forget(self);
+        start
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: start and len are those of the mapping, which nobody else unmaps.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
