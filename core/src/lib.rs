@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod options;
 pub mod profile;
+pub mod tags;
 
 pub use error::{Error, ErrorKind, Result};
+pub use options::Options;

@@ -1,0 +1,190 @@
+//! Numbers with a range and a unit.
+
+use std::time::Duration;
+
+use super::value::Setting;
+use crate::error::{Error, ErrorKind};
+
+macro_rules! whole_numbers {
+    ($($(#[doc = $doc:literal])+ $name:ident($range:expr, default $default:literal);)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// Least and greatest value.
+            pub const RANGE: std::ops::RangeInclusive<u32> = $range;
+            pub(super) const DEFAULT: Self = Self($default);
+
+            /// The value, or an error of kind [`ErrorKind::InvalidOption`] where it is out of range.
+            pub fn new(value: u32) -> crate::Result<Self> {
+                <Self as Setting>::parse(&value.to_string()).map_err(|right| {
+                    Error::new(ErrorKind::InvalidOption, format!("{value} is out of range: {right}"))
+                })
+            }
+
+            /// The number.
+            pub const fn get(self) -> u32 {
+                self.0
+            }
+        }
+
+        impl Setting for $name {
+            fn accepts() -> String {
+                format!("whole number, {} to {}", Self::RANGE.start(), Self::RANGE.end())
+            }
+
+            fn parse(text: &str) -> Result<Self, String> {
+                match text.parse() {
+                    Ok(value) if Self::RANGE.contains(&value) => Ok(Self(value)),
+                    _ => Err(format!("give a whole number from {} to {}", Self::RANGE.start(), Self::RANGE.end())),
+                }
+            }
+
+            fn text(&self) -> String {
+                self.0.to_string()
+            }
+        }
+    )+};
+}
+
+whole_numbers! {
+    /// Samples per second of CPU time.
+    Rate(1..=10_000, default 99);
+    /// Length of a profile in seconds.
+    Period(1..=3_600, default 60);
+    /// An age in days.
+    Days(1..=3_650, default 30);
+    /// A number of stack frames.
+    Frames(16..=4_096, default 1_024);
+}
+
+impl Rate {
+    /// Samples per second.
+    pub const fn hz(self) -> u32 {
+        self.0
+    }
+
+    /// CPU time between two samples, rounded down to a nanosecond.
+    pub const fn period(self) -> Duration {
+        Duration::from_nanos(1_000_000_000 / self.0 as u64)
+    }
+}
+
+impl Period {
+    /// The length.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl Days {
+    /// The age.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64 * 86_400)
+    }
+}
+
+/// A number of bytes, at least 64 KiB: `4096000`, `512MiB`, `1GB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(u64);
+
+const LEAST_BYTES: u64 = 64 << 10;
+const MOST_BYTES: u64 = 1 << 50;
+/// Longest first among those with the same end, so that `KiB` is not read as `B`.
+const BYTE_UNITS: [(&str, u64); 9] = [
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("b", 1),
+];
+
+impl Bytes {
+    /// The value, or an error of kind [`ErrorKind::InvalidOption`] below 64 KiB or above 1 PiB.
+    pub fn new(bytes: u64) -> crate::Result<Self> {
+        <Self as Setting>::parse(&bytes.to_string())
+            .map_err(|right| Error::new(ErrorKind::InvalidOption, format!("{bytes} bytes: {right}")))
+    }
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Setting for Bytes {
+    fn accepts() -> String {
+        "bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB".to_string()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let (digits, unit) = BYTE_UNITS
+            .iter()
+            .find_map(|&(suffix, unit)| lower.strip_suffix(suffix).map(|digits| (digits.trim_end(), unit)))
+            .unwrap_or((&lower, 1));
+        let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+        match bytes {
+            Some(bytes) if (LEAST_BYTES..=MOST_BYTES).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err("give 64KiB to 1024TiB, as bytes or such as 512MiB or 1GB".to_string()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match units.iter().find(|(_, unit)| self.0.is_multiple_of(*unit)) {
+            Some((suffix, unit)) => format!("{}{suffix}", self.0 / unit),
+            None => self.0.to_string(),
+        }
+    }
+}
+
+/// A percentage, from 0.01 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Percent(f64);
+
+impl Percent {
+    pub(super) const DEFAULT: Self = Self(1.0);
+
+    /// The value, or an error of kind [`ErrorKind::InvalidOption`] where it is out of range.
+    pub fn new(percent: f64) -> crate::Result<Self> {
+        <Self as Setting>::parse(&percent.to_string())
+            .map_err(|right| Error::new(ErrorKind::InvalidOption, format!("{percent} percent: {right}")))
+    }
+
+    /// The percentage, such as 1.0.
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// The same as a fraction, such as 0.01.
+    pub fn fraction(self) -> f64 {
+        self.0 / 100.0
+    }
+}
+
+impl Setting for Percent {
+    fn accepts() -> String {
+        "number, 0.01 to 100".to_string()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('%').unwrap_or(text).trim_end().parse() {
+            Ok(percent) if (0.01..=100.0).contains(&percent) => Ok(Self(percent)),
+            _ => Err("give a number from 0.01 to 100".to_string()),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+}

@@ -1,0 +1,164 @@
+//! THE table of options: name, type, default and documentation, each said once.
+//!
+//! The macro makes of it the struct [`Options`] with one typed field for each option, its defaults, and
+//! [`OptionSpec`]s for everything that goes by name: [`Options::set`], the README's table, the bindings' stubs.
+
+use std::path::PathBuf;
+
+use super::list::{Kinds, UserTags};
+use super::number::{Bytes, Days, Frames, Percent, Period, Rate};
+use super::value::Setting;
+use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize};
+
+/// One row of the table: everything about an option but its value.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct OptionSpec {
+    /// The one name, in snake_case.
+    pub name: &'static str,
+    /// Unit of a bare number, or empty.
+    pub unit: &'static str,
+    /// The kinds of profile that the option concerns, or empty for all.
+    pub kinds: &'static str,
+    /// The version that brought it.
+    pub since: &'static str,
+    /// Whether its value is hidden in output and errors.
+    pub secret: bool,
+    lines: &'static str,
+    pub(super) accepts: fn() -> String,
+    pub(super) set: fn(&mut Options, &str) -> Result<(), String>,
+    pub(super) get: fn(&Options) -> String,
+}
+
+impl OptionSpec {
+    /// The environment variable of the option.
+    pub fn environment(&self) -> String {
+        format!("EVERPROF_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// What it means, in plain sentences.
+    pub fn doc(&self) -> String {
+        self.lines.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What it accepts, such as `whole number, 1 to 10000`.
+    pub fn accepts(&self) -> String {
+        (self.accepts)()
+    }
+
+    /// Its default as canonical text.
+    pub fn default_text(&self) -> String {
+        (self.get)(&Options::default())
+    }
+}
+
+/// The row of that name.
+pub(super) fn find(name: &str) -> Option<&'static OptionSpec> {
+    TABLE.iter().find(|spec| spec.name == name)
+}
+
+macro_rules! options {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $unit:literal, $kinds:literal, $since:literal;)+) => {
+        /// Every option, typed. `Options::default()` is what runs when nothing is said.
+        ///
+        /// ```
+        /// use everprof::options::{Options, Rate};
+        /// let mut options = Options::default();
+        /// options.service = "checkout".to_string();
+        /// options.rate_hz = Rate::new(250).unwrap();
+        /// assert_eq!(options.get("rate_hz").as_deref(), Some("250"));
+        /// ```
+        #[derive(Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct Options {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+            /// The environment said `EVERPROF_ENABLED=false`.
+            pub(super) vetoed: bool,
+        }
+
+        impl Default for Options {
+            fn default() -> Self {
+                Self { $($name: $default,)+ vetoed: false }
+            }
+        }
+
+        pub(super) static TABLE: &[OptionSpec] = &[$(OptionSpec {
+            name: stringify!($name),
+            unit: $unit,
+            kinds: $kinds,
+            since: $since,
+            secret: false,
+            lines: concat!($($doc),+),
+            accepts: <$type as Setting>::accepts,
+            set: |options, text| {
+                options.$name = <$type as Setting>::parse(text)?;
+                Ok(())
+            },
+            get: |options| options.$name.text(),
+        }),+];
+    };
+}
+
+options! {
+    /// Name of the service, the first thing to search profiles by. Empty: from `OTEL_SERVICE_NAME`,
+    /// `OTEL_RESOURCE_ATTRIBUTES` or `DD_SERVICE`, else the file name of the executable.
+    service: String = String::new(), "", "", "0.1.0";
+
+    /// Version of the service. Empty: from `OTEL_RESOURCE_ATTRIBUTES` or `DD_VERSION`.
+    version: String = String::new(), "", "", "0.1.0";
+
+    /// Environment of the deployment, such as `production`. Empty: from `OTEL_RESOURCE_ATTRIBUTES` or `DD_ENV`.
+    env: String = String::new(), "", "", "0.1.0";
+
+    /// More tags for every profile, `key=value,key=value`; `%2C` stands for a comma in a value. They win over tags of
+    /// the same key from the host.
+    tags: UserTags = UserTags::default(), "", "", "0.1.0";
+
+    /// The kinds of profile to take.
+    kinds: Kinds = Kinds::default(), "", "", "0.1.0";
+
+    /// Samples per second of CPU time of each thread.
+    rate_hz: Rate = Rate::DEFAULT, "Hz", "cpu", "0.1.0";
+
+    /// Length of one profile.
+    period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";
+
+    /// Directory that profiles are written to; it is created when the first one is written.
+    dir: PathBuf = PathBuf::from("./everprof"), "", "", "0.1.0";
+
+    /// Profiles older than this are removed from `dir`.
+    retention_days: Days = Days::DEFAULT, "days", "", "0.1.0";
+
+    /// When the profiles in `dir` take more room than this, the oldest are removed.
+    max_bytes: Bytes = Bytes::of(1 << 30), "bytes", "", "0.1.0";
+
+    /// How much of an address is turned into source: nothing (build IDs and addresses only), function names, or names,
+    /// lines and inlined functions.
+    symbolize: Symbolize = Symbolize::Lines, "", "", "0.1.0";
+
+    /// Memory that symbolizing may hold while it runs; with less, some frames carry names without lines.
+    symbolize_memory_bytes: Bytes = Bytes::of(32 << 20), "bytes", "", "0.1.0";
+
+    /// The deepest stack kept whole; of a deeper one the root side and the leaf side are kept and the gap is marked.
+    max_frames: Frames = Frames::DEFAULT, "frames", "cpu", "0.1.0";
+
+    /// What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back
+    /// to timers with a reason where it is not permitted.
+    cpu_clock: CpuClock = CpuClock::Timer, "", "cpu", "0.1.0";
+
+    /// The signal that takes samples: SIGPROF, a number, or `auto`, which takes another one where SIGPROF is in use.
+    signal: SignalChoice = SignalChoice::Auto, "", "cpu", "0.1.0";
+
+    /// Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger.
+    thread_ids: bool = false, "", "cpu", "0.1.0";
+
+    /// CPU time that everprof may use, as a share of the CPU time of the whole process; above it the rate is lowered.
+    cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0";
+
+    /// The least important of everprof's own messages that go to the host's logger (crate `log`, target `everprof`).
+    log: LogLevel = LogLevel::Info, "", "", "0.1.0";
+
+    /// Whether to profile at all. `EVERPROF_ENABLED=false` wins over what the program says, and makes
+    /// `Profiler::start()` return a guard that does nothing.
+    enabled: bool = true, "", "", "0.1.0";
+}
