@@ -1,3 +1,37 @@
-.PHONY: test
-test:
+# Everything that can be done here, by the names that CI uses. Longer steps live in .ci/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help test test-rust test-aarch64 test-storm lint docs package soak bless ci
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+test: lint test-rust test-aarch64 ## everything; what a missing tool leaves out is said loudly
+
+test-rust: ## unit, integration and doc tests of both crates
 	cargo test --workspace
+
+test-aarch64: ## the tests that qemu-user can run, built for aarch64 (unpacks a toolchain into target/, no root)
+	@.ci/aarch64.sh
+
+test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
+	cargo test -p everprof-probe -p everprof --release storm
+
+lint: ## formatting, clippy, dependencies
+	@.ci/lint.sh
+
+docs: ## the crates' documentation, every item documented and every link right
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+package: ## what would be published, built from the packages alone
+	cargo package --workspace $(if $(CI),,--allow-dirty)
+
+soak: ## the long forms: ten million signals, hours of load
+	EVERPROF_SOAK=1 cargo test -p everprof-probe -p everprof --release storm -- --nocapture
+
+bless: ## writes generated files anew (options table, golden files)
+	BLESS=1 cargo test -p everprof --test generated
+
+ci: ## what CI runs
+	@.ci/run

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Builds the tests for aarch64 and runs them under qemu-user.
+#
+# The toolchain is Debian's rustc-web (with its aarch64 standard library), the cross gcc and qemu-user. They are
+# downloaded with apt's own checks of signatures and unpacked into target/aarch64/, so that no root is needed and
+# nothing on the machine changes. A second version of Rust gets tested on the way.
+. "$(dirname "$0")/lib.sh"
+
+# Tests that qemu-user cannot run, by name, each with its reason.
+left_out=(
+)
+
+room=$PWD/target/aarch64
+root=$room/root
+
+unpack() {
+    has apt-get && has dpkg || skip "the aarch64 tests" "their toolchain comes as Debian packages: no apt-get here"
+    [ "$(dpkg --print-architecture)" = amd64 ] || skip "the aarch64 tests" "their toolchain runs on x86_64"
+    rm -rf "$room"
+    mkdir -p "$room"/apt/{lists,archives}/partial "$room/apt/debs" "$root"
+    : >"$room/apt/status"
+    local options=(-qq -o Dir::State="$room/apt" -o Dir::State::status="$room/apt/status" -o Dir::Cache="$room/apt"
+        -o APT::Architecture=amd64 -o APT::Architectures::=amd64 -o APT::Architectures::=arm64 -o Debug::NoLocking=1 -o APT::Sandbox::User=root)
+    retry apt-get "${options[@]}" update || skip "the aarch64 tests" "Debian's package lists could not be read"
+    newest() { apt-cache "${options[@]:1}" depends --no-recommends "$1" | sed -n "s/^ *Depends: \($2\).*/\1/p" | head -1; }
+    local std llvm
+    std=$(newest libstd-rust-web-dev 'libstd-rust-web-[0-9.]*')
+    [ -n "$std" ] || skip "the aarch64 tests" "this release of Debian has no package rustc-web"
+    llvm=$(newest "$std" 'libllvm[0-9]*')
+    cd "$room/apt/debs"
+    retry apt-get "${options[@]}" download rustc-web "$std" "$llvm" libstd-rust-web-dev:{amd64,arm64} \
+        {gcc,cpp}-12-aarch64-linux-gnu binutils-aarch64-linux-gnu libc6{,-dev}-arm64-cross \
+        linux-libc-dev-arm64-cross libgcc-s1-arm64-cross libgcc-12-dev-arm64-cross qemu-user liburing2 libcapstone4
+    cd "$OLDPWD"
+    local package
+    for package in "$room"/apt/debs/*.deb; do dpkg -x "$package" "$root"; done
+    rm -rf "$room/apt"
+    # The compiler driver looks for its parts in /usr: a sysroot moves them into the folder.
+    cat >"$room/cc" <<CC
+#!/bin/sh
+exec $root/usr/bin/aarch64-linux-gnu-gcc-12 --sysroot=$root -B$root/usr/bin/aarch64-linux-gnu- "\$@"
+CC
+    chmod +x "$room/cc"
+}
+
+step "aarch64"
+[ -x "$room/cc" ] || unpack
+
+export LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu RUSTC=$root/usr/bin/rustc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$room/cc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$root/usr/bin/qemu-aarch64 -L $root/usr/aarch64-linux-gnu"
+export CC_aarch64_unknown_linux_gnu=$room/cc AR_aarch64_unknown_linux_gnu=$root/usr/bin/aarch64-linux-gnu-ar
+export CARGO_TARGET_DIR=$room/build
+"$RUSTC" --version
+skips=()
+for name in "${left_out[@]%% *}"; do skips+=(--skip "$name"); done
+[ ${#left_out[@]} -eq 0 ] || printf 'left out under qemu-user: %s\n' "${left_out[@]}"
+cargo test --target aarch64-unknown-linux-gnu -p everprof-probe -p everprof --lib --tests -- "${skips[@]}"
