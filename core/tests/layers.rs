@@ -51,8 +51,9 @@ const PROBE: Layers = Layers {
 const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
-        &["error", "options", "tags", "labels"],
+        &["error", "labels"],
         &["profile"],
+        &["options", "tags"],
         &["symbolize", "aggregate", "encode"],
         &["export"],
         &["store", "drain", "serve"],
