@@ -4,6 +4,7 @@
 pub mod error;
 pub mod options;
 pub mod profile;
+pub mod symbolize;
 pub mod tags;
 
 pub use error::{Error, ErrorKind, Result};

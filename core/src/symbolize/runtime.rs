@@ -1,0 +1,72 @@
+//! Names of frames that a runtime added to a stack: the door for bindings.
+//!
+//! A frame source in the handler can record only two words for a frame. [`FrameNames`] turns them into a name later,
+//! on everprof's own thread, at the end of the period: by then the code may be gone, so a runtime that moves or frees
+//! what its words point to must remember names by itself.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::{Error, ErrorKind, Result};
+
+/// The name of a runtime's frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RuntimeFrame {
+    /// Function, as the runtime's users write it.
+    pub name: String,
+    /// Source file; empty where there is none.
+    pub file: String,
+    /// Line in it; 0 where unknown.
+    pub line: u32,
+    /// First line of the function; 0 where unknown.
+    pub start_line: u32,
+}
+
+/// Names the frames of one runtime.
+///
+/// Called on everprof's own thread only, possibly long after the sample was taken.
+pub trait FrameNames: Send + Sync {
+    /// The frame behind the two words that the runtime's frame source recorded: 56 bits, then 64 bits.
+    ///
+    /// None where the runtime does not know it (any more): the frame is then shown with the runtime's number.
+    fn name(&self, payload: u64, word: u64) -> Option<RuntimeFrame>;
+}
+
+/// Numbers of runtimes: 1 to 127.
+const KINDS: usize = 128;
+static RUNTIMES: RwLock<[Option<Arc<dyn FrameNames>>; KINDS]> = RwLock::new([const { None }; KINDS]);
+
+/// Makes `names` the one to ask for frames of the runtime with number `kind`, instead of the one before.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidOption`] where `kind` is not between 1 and 127.
+///
+/// ```
+/// use everprof::symbolize::runtime::{FrameNames, RuntimeFrame, register, resolve};
+/// struct Numbered;
+/// impl FrameNames for Numbered {
+///     fn name(&self, payload: u64, word: u64) -> Option<RuntimeFrame> {
+///         Some(RuntimeFrame { name: format!("op {payload}:{word}"), ..RuntimeFrame::default() })
+///     }
+/// }
+/// register(90, std::sync::Arc::new(Numbered)).unwrap();
+/// assert_eq!(resolve(90, 1, 2).unwrap().name, "op 1:2");
+/// assert!(register(0, std::sync::Arc::new(Numbered)).is_err());
+/// ```
+pub fn register(kind: u8, names: Arc<dyn FrameNames>) -> Result<()> {
+    let mut runtimes = RUNTIMES.write().unwrap_or_else(PoisonError::into_inner);
+    match runtimes.get_mut(usize::from(kind)) {
+        Some(place) if kind != 0 => {
+            *place = Some(names);
+            Ok(())
+        }
+        _ => Err(Error::new(ErrorKind::InvalidOption, format!("runtime number {kind}: give 1 to 127"))),
+    }
+}
+
+/// Asks the runtime with number `kind` for the name of a frame.
+pub fn resolve(kind: u8, payload: u64, word: u64) -> Option<RuntimeFrame> {
+    let names = RUNTIMES.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(kind))?.clone()?;
+    // The lock is free again: a runtime may take its own locks, or register from within.
+    names.name(payload, word)
+}

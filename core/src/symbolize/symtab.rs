@@ -1,0 +1,181 @@
+//! Names from a symbol table, `.symtab` or `.dynsym`.
+//!
+//! The table is streamed once past the sorted addresses that are asked for, and nothing of it is kept: memory depends
+//! on the addresses, not on the file. An index would cost megabytes and be used once a period.
+
+use super::elf::{Elf, Section};
+use super::stats::Reason;
+
+const SYMBOL: usize = 24;
+const CHUNK: usize = 64 * 1024;
+const NAME_CHUNK: usize = 32 * 1024;
+/// Longer names are cut: some C++ ones have megabytes.
+const NAME_LIMIT: usize = 16 * 1024;
+const SHT_SYMTAB: u32 = 2;
+const SHT_DYNSYM: u32 = 11;
+const STT_NOTYPE: u8 = 0;
+const STT_FUNC: u8 = 2;
+const STT_GNU_IFUNC: u8 = 10;
+const STB_LOCAL: u8 = 0;
+const STB_WEAK: u8 = 2;
+
+/// The mangled name for each of `addresses`, which are sorted and counted as the file counts; None where no symbol
+/// covers it. `.symtab` is asked first, `.dynsym` where there is none.
+pub(crate) fn names(elf: &Elf, addresses: &[u64]) -> Result<Vec<Option<String>>, Reason> {
+    let table = [SHT_SYMTAB, SHT_DYNSYM]
+        .into_iter()
+        .find_map(|kind| elf.sections.iter().find(|section| section.kind == kind && section.size > 0));
+    let Some(table) = table else { return Ok(vec![None; addresses.len()]) };
+    let strings = elf.sections.get(table.link as usize).ok_or(Reason::Malformed)?;
+    let strings = Strings { elf, section: strings, start: 0, window: Vec::new() };
+    let mut search =
+        Search { addresses, found: vec![None; addresses.len()], marks: vec![None; addresses.len()], strings };
+    let mut chunk = vec![0u8; CHUNK / SYMBOL * SYMBOL];
+    let mut done = 0;
+    while done < table.size {
+        let size = (table.size - done).min(chunk.len() as u64) as usize / SYMBOL * SYMBOL;
+        if size == 0 {
+            break;
+        }
+        let place = table.offset.checked_add(done).ok_or(Reason::Malformed)?;
+        elf.bytes.read(place, &mut chunk[..size])?;
+        for symbol in chunk[..size].chunks_exact(SYMBOL).filter_map(Symbol::parse) {
+            search.see(symbol);
+        }
+        done += size as u64;
+    }
+    search.finish()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Symbol {
+    name: u32,
+    bind: u8,
+    value: u64,
+    size: u64,
+}
+
+impl Symbol {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (name, info, section) =
+            (super::header::le32(bytes, 0), bytes[4], u16::from_le_bytes([bytes[6], bytes[7]]));
+        let (value, size) = (super::header::le64(bytes, 8), super::header::le64(bytes, 16));
+        let kind = info & 0xf;
+        // Assembly often leaves the type out; then it must not be the mark of a section or of data.
+        let code = matches!(kind, STT_FUNC | STT_GNU_IFUNC) || kind == STT_NOTYPE;
+        (code && section != 0 && name != 0 && value != 0).then_some(Self {
+            name,
+            bind: info >> 4,
+            value,
+            size,
+        })
+    }
+}
+
+struct Search<'a> {
+    addresses: &'a [u64],
+    /// The best symbol that covers the address.
+    found: Vec<Option<Symbol>>,
+    /// For each address the last symbol without a size between the address before it and itself.
+    marks: Vec<Option<Symbol>>,
+    strings: Strings<'a>,
+}
+
+impl Search<'_> {
+    fn see(&mut self, symbol: Symbol) {
+        let first = self.addresses.partition_point(|&address| address < symbol.value);
+        if symbol.size == 0 {
+            if let Some(mark) = self.marks.get_mut(first)
+                && mark.is_none_or(|mark| symbol.value > mark.value)
+            {
+                *mark = Some(symbol);
+            }
+            return;
+        }
+        let end = symbol.value.saturating_add(symbol.size);
+        for at in first..self.addresses.len() {
+            if self.addresses[at] >= end {
+                break;
+            }
+            if self.found[at].is_none_or(|held| self.strings.better(&symbol, &held)) {
+                self.found[at] = Some(symbol);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Vec<Option<String>>, Reason> {
+        let mut mark: Option<Symbol> = None;
+        for (found, here) in self.found.iter_mut().zip(&self.marks) {
+            mark = here.or(mark);
+            // A symbol without a size reaches until the next symbol: to a sized one it has lost already.
+            if found.is_none() {
+                *found = mark;
+            }
+        }
+        let mut order: Vec<usize> = (0..self.found.len()).collect();
+        order.sort_unstable_by_key(|&at| self.found[at].map(|symbol| symbol.name));
+        let mut names = vec![None; self.found.len()];
+        for at in order {
+            if let Some(symbol) = self.found[at] {
+                names[at] = self.strings.get(symbol.name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The string table, read in windows.
+struct Strings<'a> {
+    elf: &'a Elf,
+    section: &'a Section,
+    start: u64,
+    window: Vec<u8>,
+}
+
+impl Strings<'_> {
+    /// Of two symbols over one address, the one that a person would call it by.
+    fn better(&mut self, new: &Symbol, held: &Symbol) -> bool {
+        if (new.value, new.size) != (held.value, held.size) {
+            // The one that starts later is the more precise; of two at one place the shorter one.
+            return new.value > held.value || new.value == held.value && new.size < held.size;
+        }
+        let mut rank = |symbol: &Symbol| {
+            let name = self.get(symbol.name).unwrap_or_default();
+            let underscores = name.bytes().take_while(|&byte| byte == b'_').count();
+            let bind = match symbol.bind {
+                STB_LOCAL => 2u8,
+                STB_WEAK => 1,
+                _ => 0,
+            };
+            (underscores, bind, name.len(), name)
+        };
+        rank(new) < rank(held)
+    }
+
+    fn get(&mut self, offset: u32) -> Option<String> {
+        let offset = u64::from(offset);
+        if offset >= self.section.size {
+            return None;
+        }
+        let mut size = NAME_CHUNK as u64;
+        loop {
+            let held = offset.checked_sub(self.start).and_then(|at| self.window.get(at as usize..));
+            let name = held
+                .and_then(|held| held.split(|&byte| byte == 0).next().filter(|name| name.len() < held.len()));
+            if let Some(name) = name {
+                return (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
+            }
+            if size > 2 * NAME_CHUNK as u64 {
+                let name = held.map(|held| &held[..held.len().min(NAME_LIMIT)])?;
+                return Some(String::from_utf8_lossy(name).into_owned());
+            }
+            self.start = offset;
+            self.window.resize(size.min(self.section.size - offset) as usize, 0);
+            if self.elf.bytes.read(self.section.offset.checked_add(offset)?, &mut self.window).is_err() {
+                self.window.clear();
+                return None;
+            }
+            size *= 2;
+        }
+    }
+}
