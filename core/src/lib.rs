@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod options;
+mod pairs;
 pub mod profile;
 pub mod symbolize;
 pub mod tags;

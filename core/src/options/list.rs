@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::value::Setting;
 use crate::error::{Error, ErrorKind};
+use crate::pairs;
 use crate::profile::Kind;
-use crate::tags;
 
 /// Kinds of profile, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Setting for Kinds {
     }
 }
 
-/// The user's own tags, valid by the rules of [`crate::tags`].
+/// The user's own tags, valid as keys and values of tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserTags(BTreeMap<String, String>);
 
@@ -64,10 +64,10 @@ impl UserTags {
     }
 
     fn try_insert(&mut self, key: &str, value: &str) -> Result<(), String> {
-        tags::check_key(key)?;
-        tags::check_value(value)?;
-        if self.0.len() >= tags::MAX_USER_TAGS && !self.0.contains_key(key) {
-            return Err(format!("give at most {} tags", tags::MAX_USER_TAGS));
+        pairs::check_key(key)?;
+        pairs::check_value(value)?;
+        if self.0.len() >= pairs::MAX_USER_TAGS && !self.0.contains_key(key) {
+            return Err(format!("give at most {} tags", pairs::MAX_USER_TAGS));
         }
         self.0.insert(key.to_string(), value.to_string());
         Ok(())
@@ -85,14 +85,14 @@ impl Setting for UserTags {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err("give key=value,key=value".to_string());
             };
-            let (key, value) = (tags::percent_decode(key.trim())?, tags::percent_decode(value.trim())?);
+            let (key, value) = (pairs::percent_decode(key.trim())?, pairs::percent_decode(value.trim())?);
             tags.try_insert(&key, &value)?;
         }
         Ok(tags)
     }
 
     fn text(&self) -> String {
-        let pair = |(key, value): (&String, &String)| format!("{key}={}", tags::percent_encode(value));
+        let pair = |(key, value): (&String, &String)| format!("{key}={}", pairs::percent_encode(value));
         self.0.iter().map(pair).collect::<Vec<_>>().join(",")
     }
 }

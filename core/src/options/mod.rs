@@ -27,6 +27,7 @@ mod word;
 pub use list::{Kinds, UserTags};
 pub use number::{Bytes, Days, Frames, Percent, Period, Rate};
 pub use table::{OptionSpec, Options};
+pub use value::TagValue;
 pub use word::{CpuClock, LogLevel, SignalChoice, Symbolize};
 
 use std::fmt;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, Frames, Percent, Period, Rate};
-use super::value::Setting;
+use super::value::{Setting, TagValue};
 use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize};
 
 /// One row of the table: everything about an option but its value.
@@ -62,9 +62,9 @@ macro_rules! options {
         /// Every option, typed. `Options::default()` is what runs when nothing is said.
         ///
         /// ```
-        /// use everprof::options::{Options, Rate};
+        /// use everprof::options::{Options, Rate, TagValue};
         /// let mut options = Options::default();
-        /// options.service = "checkout".to_string();
+        /// options.service = TagValue::new("checkout").unwrap();
         /// options.rate_hz = Rate::new(250).unwrap();
         /// assert_eq!(options.get("rate_hz").as_deref(), Some("250"));
         /// ```
@@ -102,13 +102,13 @@ macro_rules! options {
 options! {
     /// Name of the service, the first thing to search profiles by. Empty: from `OTEL_SERVICE_NAME`,
     /// `OTEL_RESOURCE_ATTRIBUTES` or `DD_SERVICE`, else the file name of the executable.
-    service: String = String::new(), "", "", "0.1.0";
+    service: TagValue = TagValue::default(), "", "", "0.1.0";
 
     /// Version of the service. Empty: from `OTEL_RESOURCE_ATTRIBUTES` or `DD_VERSION`.
-    version: String = String::new(), "", "", "0.1.0";
+    version: TagValue = TagValue::default(), "", "", "0.1.0";
 
     /// Environment of the deployment, such as `production`. Empty: from `OTEL_RESOURCE_ATTRIBUTES` or `DD_ENV`.
-    env: String = String::new(), "", "", "0.1.0";
+    env: TagValue = TagValue::default(), "", "", "0.1.0";
 
     /// More tags for every profile, `key=value,key=value`; `%2C` stands for a comma in a value. They win over tags of
     /// the same key from the host.

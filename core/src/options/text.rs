@@ -103,7 +103,7 @@ mod tests {
     fn quotes_hold_commas_quotes_and_backslashes() {
         let options = Options::parse(r#" dir = "/a, \"b\" \\c" , service=x,, "#).unwrap();
         assert_eq!(options.get("dir").unwrap(), r#"/a, "b" \c"#);
-        assert_eq!(options.service, "x");
+        assert_eq!(options.service.as_str(), "x");
         assert!(Options::parse(r#"dir="/a"#).unwrap_err().to_string().contains("not closed"));
     }
 }

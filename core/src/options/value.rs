@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use crate::tags;
+use crate::error::{Error, ErrorKind};
+use crate::pairs;
 
 /// A value of an option: made of text, and shown as the text that makes it again.
 pub(super) trait Setting: Sized {
@@ -34,18 +35,39 @@ impl Setting for bool {
     }
 }
 
-/// Text that goes into a tag.
-impl Setting for String {
+/// Text that goes into a tag: at most 256 bytes, no control characters. Empty where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagValue(String);
+
+impl TagValue {
+    /// The value, or an error of kind [`ErrorKind::InvalidOption`] that says what would be right.
+    pub fn new(text: impl Into<String>) -> crate::Result<Self> {
+        let text = text.into();
+        match pairs::check_value(&text) {
+            Ok(()) => Ok(Self(text)),
+            Err(right) => {
+                Err(Error::new(ErrorKind::InvalidOption, format!("not the value of a tag: {right}")))
+            }
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for TagValue {
     fn accepts() -> String {
-        format!("text, at most {} bytes", tags::MAX_VALUE_BYTES)
+        format!("text, at most {} bytes", pairs::MAX_VALUE_BYTES)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        tags::check_value(text).map(|()| text.to_string())
+        pairs::check_value(text).map(|()| Self(text.to_string()))
     }
 
     fn text(&self) -> String {
-        self.clone()
+        self.0.clone()
     }
 }
 

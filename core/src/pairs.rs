@@ -1,6 +1,7 @@
-//! What a key and a value may be, and how text that is not gets made so.
+//! Key and value of a tag or a label: what they may be, and how text that is not gets made so.
 //!
-//! What the user typed is checked, and refused with a reason; what the host or its scheduler says is sanitised.
+//! What the user typed is checked, and refused with a reason; what the host or its scheduler says is sanitised. Used by
+//! `options`, `tags` and `labels` on any thread outside of handlers.
 
 /// Longest key.
 pub(crate) const MAX_KEY_BYTES: usize = 128;
@@ -34,7 +35,7 @@ pub(crate) fn check_value(value: &str) -> Result<(), String> {
 }
 
 /// The nearest valid key, or none where nothing is left of it.
-pub(super) fn sanitised_key(key: &str) -> Option<String> {
+pub(crate) fn sanitised_key(key: &str) -> Option<String> {
     let letters = key.trim().chars().map(|letter| match letter {
         letter if letter.is_ascii() && is_key_byte(letter as u8) => letter,
         _ => '_',
@@ -47,7 +48,7 @@ pub(super) fn sanitised_key(key: &str) -> Option<String> {
 }
 
 /// The nearest valid value.
-pub(super) fn sanitised_value(value: &str) -> String {
+pub(crate) fn sanitised_value(value: &str) -> String {
     let clean: String =
         value.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     cut(&clean, MAX_VALUE_BYTES).to_string()
