@@ -51,7 +51,7 @@ const PROBE: Layers = Layers {
 const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
-        &["error", "labels"],
+        &["error", "pairs", "labels"],
         &["profile"],
         &["options", "tags"],
         &["symbolize", "aggregate", "encode"],
