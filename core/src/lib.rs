@@ -1,10 +1,13 @@
 //! everprof: always-on profiling of a process by itself.
 #![forbid(unsafe_code)]
 
+pub mod encode;
 pub mod error;
+pub mod export;
 pub mod options;
 mod pairs;
 pub mod profile;
+pub mod store;
 pub mod symbolize;
 pub mod tags;
 

@@ -49,6 +49,8 @@ pub struct Profile {
     pub duration_nanos: i64,
     /// Tags of the deployment: service, version, env, host, pod, instance and the user's own.
     pub tags: BTreeMap<String, String>,
+    /// Free text about the profile, one line each; tags are not repeated here.
+    pub comments: Vec<String>,
     strings: Strings,
     mappings: Table<Mapping>,
     functions: Table<Function>,
@@ -79,6 +81,7 @@ impl Profile {
             time_nanos: 0,
             duration_nanos: 0,
             tags: BTreeMap::new(),
+            comments: Vec::new(),
             strings: Strings::default(),
             mappings: Table::default(),
             functions: Table::default(),
@@ -114,9 +117,11 @@ impl Profile {
         StackId(self.stacks.intern(locations))
     }
 
-    /// Interns a label set. Labels are sorted by key, so that their order at the call does not matter.
+    /// Interns a label set. Labels are sorted by key, so that their order at the call does not matter, and a number
+    /// without a unit gets the one that readers of pprof give it.
     pub fn labels(&mut self, labels: &[Label]) -> LabelsId {
         let mut labels = labels.to_vec();
+        labels.iter_mut().for_each(Label::complete_unit);
         labels.sort_by(|a, b| a.key.cmp(&b.key));
         LabelsId(self.labels.intern(labels))
     }
@@ -129,6 +134,11 @@ impl Profile {
     /// The text of a string handle.
     pub fn text(&self, id: StringId) -> &str {
         self.strings.get(id)
+    }
+
+    /// The handle of `text`, where the profile holds it.
+    pub fn find_string(&self, text: &str) -> Option<StringId> {
+        self.strings.find(text)
     }
 
     /// The mapping behind a handle.

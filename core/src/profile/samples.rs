@@ -34,9 +34,22 @@ impl Label {
         Self { key: key.into(), value: LabelValue::Text(value.into()) }
     }
 
-    /// A label with a number. Readers drop a 0 without a unit, so give one.
+    /// A label with a number. Where `unit` is empty, the profile names the number by its key, as readers of pprof do.
     pub fn number(key: impl Into<String>, value: i64, unit: impl Into<String>) -> Self {
         Self { key: key.into(), value: LabelValue::Number(value, unit.into()) }
+    }
+
+    /// Gives a number without a unit the one that Go's pprof assumes. A reader drops a 0 without a unit.
+    pub(super) fn complete_unit(&mut self) {
+        if let LabelValue::Number(_, unit) = &mut self.value
+            && unit.is_empty()
+        {
+            *unit = match self.key.as_str() {
+                "request" | "alignment" => "bytes".to_owned(),
+                "" => "count".to_owned(),
+                key => key.to_owned(),
+            };
+        }
     }
 }
 

@@ -42,6 +42,10 @@ impl Strings {
         StringId(id)
     }
 
+    pub(super) fn find(&self, text: &str) -> Option<StringId> {
+        self.index.get(text).copied().map(StringId)
+    }
+
     pub(super) fn get(&self, id: StringId) -> &str {
         &self.texts[id.index()]
     }

@@ -1,0 +1,171 @@
+//! `go tool pprof`, the reference reader, on the files that we write; and our reader on a file that Go wrote.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use everprof::encode::pprof;
+
+use crate::profiles::{content, small};
+
+/// A folder of the test's own under the target directory.
+fn folder(name: &str) -> PathBuf {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("formats-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Whether Go is here. Skips loudly where it is not, and fails in CI.
+fn go_is_here(test: &str) -> bool {
+    let here = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
+    assert!(here || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{test}: CI must have Go");
+    if !here {
+        eprintln!("SKIPPED {test}: there is no `go` on this machine, so `go tool pprof` was not asked");
+    }
+    here
+}
+
+/// The output of `go tool pprof` with `arguments`, which must succeed and warn of nothing.
+fn go_pprof(arguments: &[&str]) -> String {
+    let home = folder("go-home");
+    let output = Command::new("go")
+        .args(["tool", "pprof"])
+        .args(arguments)
+        .env("GOTOOLCHAIN", "local")
+        .env("PPROF_TMPDIR", &home)
+        .env("PPROF_BINARY_PATH", &home)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "go tool pprof {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn go_tool_pprof_reads_our_files() {
+    if !go_is_here("go_tool_pprof_reads_our_files") {
+        return;
+    }
+    let folder = folder("go");
+    let before = folder.join("before.cpu.pb.gz");
+    let before = before.to_str().unwrap();
+    let profile = small();
+    std::fs::write(before, pprof::encode(&profile)).unwrap();
+
+    let top = go_pprof(&["-top", before]);
+    assert!(top.contains("Type: cpu") && top.contains("Duration: 60s"), "{top}");
+    assert!(top.contains("80.81ms") && top.contains("memcpy"), "{top}");
+    let top = go_pprof(&["-top", "-sample_index=samples", before]);
+    assert!(top.contains("Type: samples") && top.contains("shop::serve"), "{top}");
+
+    let raw = go_pprof(&["-raw", before]);
+    assert!(raw.contains("PeriodType: cpu nanoseconds\nPeriod: 10101010"), "{raw}");
+    assert!(raw.contains("samples/count cpu/nanoseconds[dflt]"), "{raw}");
+    assert!(
+        raw.contains(
+            "1: 0x500000000000/0x500000100000/0x1000 /usr/bin/shop 0123456789abcdef [FN][FL][LN][IN]"
+        )
+    );
+    assert!(raw.contains("priority:[0 count]"), "a number label of 0 is kept: {raw}");
+
+    let traces = go_pprof(&["-traces", before]);
+    assert!(traces.contains("thread_name:") && traces.contains("worker-1"), "{traces}");
+    let tags = go_pprof(&["-tags", before]);
+    assert!(tags.contains("tenant: Total") && tags.contains("α"), "{tags}");
+    let comments = go_pprof(&["-comments", before]);
+    assert!(comments.contains("service=shop\n") && comments.contains("version=1.0\n"), "{comments}");
+
+    // After: one function takes twice as much.
+    let mut after_profile = small();
+    let (stack, labels, values) = {
+        let sample = profile.samples().nth(1).unwrap();
+        (sample.stack, sample.labels, sample.values.to_vec())
+    };
+    after_profile.add(stack, labels, &values);
+    let after = folder.join("after.cpu.pb.gz");
+    let after = after.to_str().unwrap();
+    std::fs::write(after, pprof::encode(&after_profile)).unwrap();
+    let diff = go_pprof(&["-top", "-diff_base", before, after]);
+    assert!(diff.contains("10.10ms") && diff.contains("shop::hash"), "{diff}");
+
+    // Go writes it again, in its own order and with its own ids; nothing is lost on the way there and back.
+    let rewritten = folder.join("rewritten.pb.gz");
+    go_pprof(&["-proto", "-symbolize=none", "-output", rewritten.to_str().unwrap(), before]);
+    let read = pprof::decode(&std::fs::read(rewritten).unwrap()).unwrap();
+    let sorted = |text: String| {
+        let mut samples: Vec<String> = text.lines().map(str::to_owned).collect();
+        samples.sort();
+        samples
+    };
+    assert_eq!(sorted(content(&read)), sorted(content(&profile)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_file_that_go_wrote_is_read() {
+    if !go_is_here("a_file_that_go_wrote_is_read") {
+        return;
+    }
+    let folder = folder("go-wrote");
+    let program = folder.join("main.go");
+    std::fs::write(&program, GO_PROGRAM).unwrap();
+    let output = Command::new("go")
+        .arg("run")
+        .arg(&program)
+        .arg(&folder)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=mod")
+        .env("GO111MODULE", "off")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let heap = pprof::decode(&std::fs::read(folder.join("heap.pb.gz")).unwrap()).unwrap();
+    let types: Vec<&str> = heap.sample_types.iter().map(|value_type| value_type.name.as_str()).collect();
+    assert_eq!(types, ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"]);
+    assert!(heap.strings().any(|text| text == "main.keep"), "functions have their names");
+    let cpu = pprof::decode(&std::fs::read(folder.join("cpu.pb.gz")).unwrap()).unwrap();
+    assert_eq!(cpu.period, 10_000_000);
+    assert!(cpu.duration_nanos > 0);
+    let again = pprof::decode(&pprof::encode(&cpu)).unwrap();
+    assert_eq!(content(&again), content(&cpu));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+const GO_PROGRAM: &str = r#"package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"time"
+)
+
+var kept [][]byte
+
+//go:noinline
+func keep() {
+	for i := 0; i < 64; i++ {
+		kept = append(kept, make([]byte, 1<<20))
+	}
+}
+
+func main() {
+	runtime.MemProfileRate = 4096
+	cpu, err := os.Create(os.Args[1] + "/cpu.pb.gz")
+	if err != nil {
+		panic(err)
+	}
+	pprof.StartCPUProfile(cpu)
+	keep()
+	for start := time.Now(); time.Since(start) < 300*time.Millisecond; {
+	}
+	pprof.StopCPUProfile()
+	heap, err := os.Create(os.Args[1] + "/heap.pb.gz")
+	if err != nil {
+		panic(err)
+	}
+	runtime.GC()
+	pprof.WriteHeapProfile(heap)
+	heap.Close()
+}
+"#;

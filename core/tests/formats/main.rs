@@ -1,0 +1,15 @@
+//! The formats that profiles are written in, each read by a decoder that is not ours.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod damaged;
+mod go;
+mod profiles;
+mod protobuf;
+mod round_trip;
