@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test test-rust test-aarch64 test-storm lint docs package soak bless ci
+.PHONY: help test test-rust test-aarch64 test-formats test-storm lint docs package fuzz soak bless ci
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -15,6 +15,9 @@ test-rust: ## unit, integration and doc tests of both crates
 test-aarch64: ## the tests that qemu-user can run, built for aarch64 (unpacks a toolchain into target/, no root)
 	@.ci/aarch64.sh
 
+test-formats: ## only the tests that read our files with other tools (go tool pprof, Python's protobuf, the schema)
+	cargo test -p everprof --test formats
+
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof-probe -p everprof --release storm
 
@@ -26,6 +29,9 @@ docs: ## the crates' documentation, every item documented and every link right
 
 package: ## what would be published, built from the packages alone
 	cargo package --workspace $(if $(CI),,--allow-dirty)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (60)
+	@.ci/fuzz.sh
 
 soak: ## the long forms: ten million signals, hours of load
 	EVERPROF_SOAK=1 cargo test -p everprof-probe -p everprof --release storm -- --nocapture

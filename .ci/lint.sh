@@ -5,6 +5,11 @@
 step "fmt and clippy"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
+# Workspaces of their own share nothing but the folder for what is built.
+for manifest in examples/rust/service/Cargo.toml core/fuzz/Cargo.toml; do
+    cargo fmt --check --manifest-path "$manifest"
+    CARGO_TARGET_DIR=target cargo clippy --all-targets --quiet --manifest-path "$manifest" -- -D warnings
+done
 
 crates=$(cargo tree -p everprof -e normal --prefix none | sed 's/ .*//' | sort -u | wc -l)
 echo "everprof's default build: $crates crates (at most 40)"

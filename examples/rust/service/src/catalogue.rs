@@ -70,7 +70,7 @@ impl Catalogue {
         let mut hits: Vec<(f64, usize)> = self
             .candidates(&wanted)
             .into_iter()
-            .map(|(id, _)| (self.products[id].score(&wanted), id))
+            .map(|(id, words)| (self.products[id].score(&wanted) * words as f64, id))
             .filter(|(score, _)| *score > 0.0)
             .collect();
         hits.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the fuzz targets with coverage for libFuzzer, on a stable compiler, and runs each for FUZZ_SECONDS (60).
+# Inputs that were found to be interesting stay in target/fuzz/corpus; an input that fails is printed and kept beside.
+. "$(dirname "$0")/lib.sh"
+has c++ || skip "fuzzing" "libFuzzer is built from source and needs a C++ compiler"
+step "fuzz"
+passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
+for what in inline-8bit-counters pc-table trace-compares; do passes+=" -Cllvm-args=-sanitizer-coverage-$what"; done
+export RUSTFLAGS="--cfg fuzzing $passes -Ccodegen-units=1" CARGO_TARGET_DIR=$PWD/target/fuzz/build
+host=$(rustc -vV | sed -n 's/^host: //p')
+# With a target named, the flags stay away from build scripts and macros.
+cargo build --release --target "$host" --manifest-path core/fuzz/Cargo.toml
+
+# Where the fuzzer begins: real inputs of this machine.
+seeds=target/fuzz/seeds
+mkdir -p $seeds/{options,maps,elf,pprof}
+cp /proc/self/maps $seeds/maps/
+printf 'rate_hz=250,service=shop,tags="a=b,c=d"' >$seeds/options/text
+printf '# a file\nrate_hz = 250\nservice = "shop"\n' >$seeds/options/lines
+for debug in "" -g "-g -gz"; do
+    echo 'int twice(int x) { return x + x; } int thrice(int x) { return twice(x) + x; }' |
+        cc -shared -fPIC -O1 $debug -x c - -o "$seeds/elf/library${debug// /}.so"
+done
+
+for source in core/fuzz/targets/*.rs; do
+    target=$(basename "$source" .rs)
+    [[ " ${FUZZ_TARGETS:-$target} " == *" $target "* ]] || continue
+    step "fuzz $target"
+    mkdir -p "target/fuzz/corpus/$target" "target/fuzz/found/$target" "$seeds/$target"
+    "$CARGO_TARGET_DIR/$host/release/$target" "target/fuzz/corpus/$target" "$seeds/$target" \
+        -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -verbosity=0 \
+        -print_final_stats=1 -artifact_prefix="target/fuzz/found/$target/"
+done
