@@ -4,6 +4,7 @@
 //! nothing of the model is lost in it, and [`pprof::decode`] reads it back. The others are for viewers and write only.
 //! What leaves towards a backend is [`Encoded`], gathered in a [`Set`]: the exporters never see the model.
 
+pub mod flamegraph;
 pub(crate) mod json;
 pub mod pprof;
 pub(crate) mod protobuf;

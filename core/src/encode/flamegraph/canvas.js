@@ -1,0 +1,248 @@
+// One drawn graph: which frames have room, where they lie, and what is under the pointer.
+//
+// Drawing costs what is visible, not what there is: children narrower than half a pixel become one sliver.
+
+const ROW = 20;
+const SMALLEST = 0.5;
+const FONT = '12px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
+
+function makeGraph(host, label, on) {
+  const canvas = host.appendChild(document.createElement('canvas'));
+  const spacer = host.appendChild(document.createElement('div'));
+  canvas.tabIndex = 0;
+  canvas.setAttribute('role', 'application');
+  canvas.setAttribute('aria-roledescription', 'flame graph');
+  canvas.setAttribute('aria-label', label);
+  const pen = canvas.getContext('2d', { alpha: false });
+  const graph = { canvas, host, rows: [], hover: -1, focus: 0, view: null };
+  let due = false;
+  let wide = 0;
+  let high = 0;
+
+  // view: { tree, top, upward, match, colours, fill, textColour, labelOf, hatched, ancestors }
+  graph.show = (view, keepScroll) => {
+    const turned = graph.view?.upward !== view.upward;
+    graph.view = view;
+    graph.hover = -1;
+    place();
+    if (!keepScroll || turned) host.scrollTop = view.upward ? host.scrollHeight : 0;
+    graph.draw();
+  };
+
+  graph.draw = () => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      if (graph.view) paint();
+    });
+  };
+
+  graph.top = (depth) => {
+    const { upward } = graph.view;
+    const content = Math.max(high, graph.rows.length * ROW);
+    return (upward ? content - (depth + 1) * ROW : depth * ROW) - host.scrollTop;
+  };
+
+  // Scrolls so that a row is seen.
+  graph.reveal = (node) => {
+    const y = graph.top(graph.rowOf(node));
+    if (y < 0) host.scrollTop += y - ROW;
+    else if (y + ROW > high) host.scrollTop += y + 2 * ROW - high;
+  };
+
+  graph.rowOf = (node) => graph.view.tree.depth[node] - (graph.view.ancestors ? 0 : graph.view.tree.depth[graph.view.top]);
+
+  graph.boxOf = (node) => {
+    const row = graph.rows[graph.rowOf(node)];
+    const at = row ? row.node.indexOf(node) : -1;
+    return at < 0 ? null : { node, x: row.x[at], width: row.width[at], at, row };
+  };
+
+  graph.hit = (x, y) => {
+    const { upward } = graph.view;
+    const content = Math.max(high, graph.rows.length * ROW);
+    const depth = Math.floor((upward ? content - (y + host.scrollTop) : y + host.scrollTop) / ROW);
+    const row = graph.rows[depth];
+    const at = row ? row.x.findIndex((left, i) => x >= left && x < left + row.width[i]) : -1;
+    return at < 0 || row.node[at] < 0 ? -1 : row.node[at];
+  };
+
+  // Finds the frames that have room, row by row.
+  function place() {
+    const { tree, top, ancestors } = graph.view;
+    wide = host.clientWidth;
+    graph.rows = [];
+    const put = (depth, node, x, width) => {
+      const row = (graph.rows[depth] ??= { node: [], x: [], width: [] });
+      row.node.push(node);
+      row.x.push(x);
+      row.width.push(width);
+    };
+    const base = tree.depth[top];
+    if (ancestors) for (let node = tree.parent[top], d = base - 1; d >= 0; node = tree.parent[node], d--) put(d, node, 0, wide);
+    const scale = tree.width[top] > 0 ? wide / tree.width[top] : 0;
+    const origin = tree.left[top];
+    const depthOf = (node) => tree.depth[node] - (ancestors ? 0 : base);
+    const stack = [top];
+    put(depthOf(top), top, 0, wide);
+    while (stack.length > 0) {
+      const node = stack.pop();
+      let hiddenFrom = -1;
+      let hiddenTo = 0;
+      const hide = () => {
+        if (hiddenFrom >= 0 && hiddenTo - hiddenFrom >= SMALLEST) put(depthOf(node) + 1, -1, hiddenFrom, hiddenTo - hiddenFrom);
+        hiddenFrom = -1;
+      };
+      const children = [];
+      for (let below = tree.first[node]; below !== 0; below = tree.next[below]) {
+        const width = tree.width[below] * scale;
+        if (width === 0) continue;
+        const x = (tree.left[below] - origin) * scale;
+        if (width < SMALLEST) {
+          if (hiddenFrom < 0) hiddenFrom = x;
+          hiddenTo = x + width;
+          continue;
+        }
+        hide();
+        put(depthOf(below), below, x, width);
+        if (tree.first[below] !== 0) children.push(below);
+      }
+      hide();
+      while (children.length > 0) stack.push(children.pop());
+    }
+    high = host.clientHeight;
+    spacer.style.height = `${Math.max(0, graph.rows.length * ROW - high)}px`;
+    wide = host.clientWidth;
+    resize();
+  }
+
+  function resize() {
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [Math.round(wide * ratio), Math.round(high * ratio)];
+    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    canvas.style.width = `${wide}px`;
+    canvas.style.height = `${high}px`;
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  }
+
+  function paint() {
+    const { colours } = graph.view;
+    pen.fillStyle = colours.gap;
+    pen.fillRect(0, 0, wide, high);
+    pen.textBaseline = 'middle';
+    pen.font = FONT;
+    const character = pen.measureText('0').width;
+    for (let depth = 0; depth < graph.rows.length; depth++) {
+      const y = graph.top(depth);
+      if (y + ROW < 0 || y > high) continue;
+      const row = graph.rows[depth];
+      for (let i = 0; i < row.node.length; i++) paintBox(row.node[i], row.x[i], y, row.width[i], character);
+    }
+    outline(graph.hover, colours.hover, 1);
+    if (document.activeElement === canvas) outline(graph.focus, colours.focus, 2);
+  }
+
+  function paintBox(node, x, y, width, character) {
+    const { tree, top, match, colours, fill, textColour, labelOf, hatched } = graph.view;
+    const inner = width > 3 ? width - 1 : width;
+    if (node < 0) {
+      pen.fillStyle = colours.sliver;
+      pen.fillRect(x, y + ROW / 2 - 3, inner, 5);
+      return;
+    }
+    const flags = tree.flags[node];
+    const above = tree.depth[node] < tree.depth[top];
+    const found = match !== null && isMatch(tree, node, match);
+    pen.globalAlpha = above ? 0.55 : match !== null && !found ? 0.38 : 1;
+    pen.fillStyle = found ? colours.match : tree.name[node] < 0 ? colours.root : flags & GROUP ? colours.group : fill(node);
+    pen.fillRect(x, y, inner, ROW - 1);
+    if (inner > 2 && (flags & (LOST | TRUNCATED) || hatched(node))) hatch(x, y, inner, flags & (LOST | TRUNCATED) ? 5 : 8);
+    const inlined = (flags & INLINED) !== 0 && !(flags & CALLED);
+    if (inlined && inner > 4) dots(x, y, inner);
+    pen.globalAlpha = above ? 0.8 : match !== null && !found ? 0.65 : 1;
+    if (width < 3 * character + 8) return;
+    const room = Math.floor((width - 9) / character);
+    pen.fillStyle = found ? colours.matchText : textColour(node);
+    pen.font = inlined ? `italic ${FONT}` : FONT;
+    write(labelOf(node, room), x + 5, y + ROW / 2, width - 9);
+    pen.font = FONT;
+    pen.globalAlpha = 1;
+  }
+
+  function write(text, x, y, room) {
+    if (/^[ -~…−µ→]*$/.test(text)) {
+      pen.fillText(text, x, y);
+      return;
+    }
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y - ROW / 2, room, ROW);
+    pen.clip();
+    pen.fillText(text, x, y);
+    pen.restore();
+  }
+
+  // Slanted lines: this is not an ordinary frame.
+  function hatch(x, y, width, step) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, width, ROW - 1);
+    pen.clip();
+    pen.strokeStyle = graph.view.colours.hatch;
+    pen.globalAlpha *= 0.55;
+    pen.lineWidth = 1;
+    pen.beginPath();
+    for (let at = x - ROW - (x % step); at < x + width; at += step) {
+      pen.moveTo(at, y + ROW);
+      pen.lineTo(at + ROW, y);
+    }
+    pen.stroke();
+    pen.restore();
+  }
+
+  function dots(x, y, width) {
+    pen.fillStyle = graph.view.colours.mark;
+    const edge = graph.view.upward ? y + ROW - 3 : y;
+    for (let at = x + 1; at < x + width - 2; at += 5) pen.fillRect(at, edge, 2.5, 1.5);
+  }
+
+  function outline(node, colour, thick) {
+    const box = node >= 0 && graph.view.tree.count > node ? graph.boxOf(node) : null;
+    if (!box) return;
+    pen.globalAlpha = 1;
+    pen.strokeStyle = colour;
+    pen.lineWidth = thick;
+    pen.strokeRect(box.x + thick / 2, graph.top(graph.rowOf(node)) + thick / 2, Math.max(1, box.width - 1 - thick), ROW - 1 - thick);
+  }
+
+  const under = (event) => (graph.view ? graph.hit(event.offsetX, event.offsetY) : -1);
+  canvas.addEventListener('pointermove', (event) => {
+    const node = under(event);
+    canvas.classList.toggle('hit', node >= 0);
+    if (node !== graph.hover) graph.draw();
+    graph.hover = node;
+    on.hover(graph, node, event);
+  });
+  canvas.addEventListener('pointerleave', () => {
+    graph.hover = -1;
+    graph.draw();
+    on.hover(graph, -1);
+  });
+  canvas.addEventListener('click', (event) => {
+    const node = under(event);
+    if (node < 0) return;
+    graph.focus = node;
+    on.choose(graph, node, event);
+  });
+  for (const name of ['focus', 'blur']) canvas.addEventListener(name, () => graph.draw());
+  host.addEventListener('scroll', () => {
+    if (graph.view) graph.draw();
+  });
+  new ResizeObserver(() => {
+    if (!graph.view || host.clientWidth === 0) return;
+    place();
+    paint();
+  }).observe(host);
+  return graph;
+}

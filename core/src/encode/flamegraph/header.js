@@ -1,0 +1,122 @@
+// The parts around the graph that only show: title, time, totals, tags, the way to the zoomed frame, and the legend.
+
+function showHeader(app) {
+  const { data } = app;
+  document.body.classList.toggle('diff', data.view === 'diff');
+  byId('title').textContent = data.title;
+  byId('when').textContent = data.profiles.map(period).join('  →  ');
+  const tags = new Map();
+  data.profiles.forEach((profile, side) => {
+    for (const [key, value] of profile.tags) {
+      if (!tags.has(key)) tags.set(key, []);
+      tags.get(key)[side] = value;
+    }
+  });
+  const order = ['service', 'version', 'env', 'host', 'pod', 'instance'];
+  const place = (key) => (order.includes(key) ? order.indexOf(key) : order.length);
+  const sorted = [...tags].sort(([a], [b]) => place(a) - place(b) || (a < b ? -1 : 1));
+  byId('tags').replaceChildren(...sorted.map(([key, values]) => {
+    const item = element('li', '', element('span', 'key', key));
+    const last = values[data.profiles.length - 1] ?? '';
+    if (data.profiles.length > 1 && values[0] !== last) item.append(element('span', 'was', values[0] ?? 'none'));
+    item.append(element('span', '', visible(last) || 'none'));
+    item.title = `${key}: ${values.join(' → ')}`;
+    return item;
+  }));
+}
+
+function period(profile) {
+  const start = utc(profile.start);
+  if (profile.duration === 0n) return start;
+  const end = profile.start === 0n ? '' : ` – ${utc(profile.start + profile.duration).slice(11)}`;
+  return `${start.replace(end ? ' UTC' : '', '')}${end} (${quantity(profile.duration, 'nanoseconds')})`;
+}
+
+// The totals of what is shown: they shrink when filters do.
+function showTotals(app) {
+  const { data, tree } = app;
+  const { name, unit } = data.types[tree.type];
+  const total = (big, small) => element('div', 'total', element('b', '', big), element('span', '', small));
+  const cells = [];
+  if (data.view === 'diff') {
+    const [before, after] = tree.total.map((side, number) => Number(side[0]) * app.scale[number]);
+    if (app.norm === 'time') {
+      cells.push(total(`${app.normalised(before, unit)} → ${app.normalised(after, unit)}`, `${name}: ${app.change(tree, 0).words}`));
+    } else {
+      cells.push(total(tree.total.map((side) => quantity(side[0], unit)).join(' → '), `${name}, before and after`));
+    }
+  } else {
+    const all = data.profiles[0].totals[tree.type];
+    const part = tree.total[0][0];
+    const cores = unit === 'nanoseconds' && name === 'cpu' && data.profiles[0].duration > 0n;
+    const text = cores ? `${name}: ${significant(Number(part) / Number(data.profiles[0].duration))} cores busy` : name;
+    cells.push(total(quantity(part, unit), part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`));
+  }
+  if (data.countType >= 0 && data.countType !== tree.type) {
+    cells.push(total(tree.counts.map((side) => exact(side[0], '').trim()).join(' → '), data.types[data.countType].name));
+  }
+  byId('totals').replaceChildren(...cells);
+}
+
+function showCrumbs(app) {
+  const { tree, top } = app;
+  const path = [];
+  for (let node = top; node >= 0; node = tree.parent[node]) path.unshift(node);
+  const shown = path.length <= 9 ? path : [...path.slice(0, 3), -1, ...path.slice(-5)];
+  const parts = [];
+  for (const node of shown) {
+    if (parts.length > 0) parts.push(element('i', '', '›'));
+    if (node < 0) {
+      parts.push(element('i', '', `${path.length - 8} more`));
+      continue;
+    }
+    const name = app.nameOf(tree, node);
+    const crumb = element('button', '', node === 0 ? 'all' : shortName(name));
+    crumb.type = 'button';
+    crumb.title = name;
+    if (node === top) crumb.setAttribute('aria-current', 'true');
+    crumb.addEventListener('click', () => app.zoom(node));
+    parts.push(crumb);
+  }
+  if (top !== 0) {
+    const share = tree.total.length === 1 ? percent(ratio(tree.total[0][top], tree.total[0][0])) : '';
+    parts.push(element('i', '', share && `\u2002${share} of all`));
+  }
+  byId('crumbs').replaceChildren(...parts);
+}
+
+function showLegend(app) {
+  const { colours, colouring, data } = app;
+  const flags = data.frames.flags.reduce((all, flag) => all | flag, 0);
+  const entries = [...colouring.legend(colours)];
+  if (app.match) entries.push({ fill: colours.match, text: 'search match' });
+  if (flags & INLINED) entries.push({ fill: colours.other, dots: true, text: 'inlined (italic)' });
+  if (flags & (LOST | TRUNCATED)) entries.push({ hatch: true, step: 5, text: 'lost or truncated' });
+  entries.push({ fill: colours.gap, sliver: true, text: 'frames too narrow to draw' });
+  const about = element('li', 'about', colouring.title === 'none' ? 'Colours mean nothing here' : `Colour: ${colouring.title}`);
+  byId('legend').replaceChildren(about, ...entries.map((entry) => element('li', '', swatch(colours, entry), visible(entry.text))));
+}
+
+function swatch(colours, { fill, hatch, step = 8, dots, sliver }) {
+  const canvas = element('canvas');
+  canvas.width = 36;
+  canvas.height = 24;
+  const pen = canvas.getContext('2d');
+  pen.scale(2, 2);
+  pen.fillStyle = fill ?? colours.same;
+  pen.fillRect(0, 0, 18, 12);
+  pen.strokeStyle = colours.hatch;
+  if (hatch) {
+    pen.beginPath();
+    for (let x = -12; x < 18; x += step) {
+      pen.moveTo(x, 12);
+      pen.lineTo(x + 12, 0);
+    }
+    pen.stroke();
+  }
+  pen.fillStyle = dots ? colours.mark : colours.sliver;
+  if (dots) for (let x = 1; x < 17; x += 5) pen.fillRect(x, 0, 2.5, 1.5);
+  if (sliver) pen.fillRect(1, 4, 16, 4);
+  canvas.setAttribute('aria-hidden', 'true');
+  return canvas;
+}

@@ -1,0 +1,130 @@
+// The keyboard: moving in a graph, and the shortcuts of the page.
+
+const shortcuts = [
+  ['← → ↑ ↓', 'move from frame to frame in the graph'],
+  ['Enter', 'zoom to the frame'],
+  ['Esc', 'step back: close what is open, clear the search, zoom out'],
+  ['Home', 'zoom out completely'],
+  ['/', 'search'],
+  ['t', 'table of functions'],
+  ['i', 'icicle or flame'],
+  ['s', 'callers and callees of the frame'],
+  ['c', 'copy the name of the frame'],
+  ['d', 'light or dark'],
+  ['?', 'this help'],
+];
+
+const about = [
+  'Each box is a function; its width is its share of the chosen value. What it called lies below it (icicle) or above it (flame). '
+    + 'Frames of one name with the same callers are one box, and neighbours stand in alphabetical order: left and right mean nothing in time.',
+  'Total counts a function with all it called, self without. A recursive function counts once. The search matches names by regular '
+    + 'expression, ignoring case unless the pattern has capitals; its share counts each stack once. Merged recursion shows a function that calls itself as one box.',
+];
+
+const aboutDiff = 'A difference compares values per second of the profiles’ durations, or as shares of all. z tells how far apart the sample '
+  + 'counts are, in standard deviations of chance: beyond 2 is likely real, beyond 3 hardly chance. Frames within ±2 stay grey. Hatched frames '
+  + 'exist on one side only and are drawn with the width they have there, which makes their callers wider than their own share.';
+
+function listenToKeys(app) {
+  document.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (byId('help-box').open) {
+      if (event.key === '?') byId('help-box').close();
+      return;
+    }
+    if (event.key === 'Escape') return stepBack(app, event);
+    const tag = event.target.tagName;
+    if (tag === 'SELECT' || tag === 'TEXTAREA' || (tag === 'INPUT' && event.target.type === 'search')) {
+      if (event.target.id === 'search' && event.key === 'Enter') app.main.canvas.focus();
+      return;
+    }
+    const graph = app.graphs.find(({ canvas }) => canvas === event.target) ?? (tag === 'BODY' && !byId('graph').hidden ? app.main : null);
+    if (graph && moved(app, graph, event.key)) {
+      event.preventDefault();
+      return;
+    }
+    const action = actions[event.key];
+    if (!action || (event.key === 'Enter' && tag !== 'CANVAS')) return;
+    event.preventDefault();
+    action(app, graph);
+  });
+  byId('help').addEventListener('click', () => showHelp(app));
+}
+
+const actions = {
+  '/': () => {
+    byId('search').focus();
+    byId('search').select();
+  },
+  t: (app) => app.update({ table: !app.state.table }),
+  i: (app) => app.update({ orientation: app.state.orientation === 'icicle' ? 'flame' : 'icicle' }),
+  d: (app) => app.nextTheme(),
+  c: (app) => app.chosenName && copyText(app.chosenName),
+  s: (app, graph) => {
+    const at = graph ?? app.main;
+    const name = at.view.tree.name[at.focus];
+    if (name >= 0 && !(at.view.tree.flags[at.focus] & GROUP)) app.update({ centre: app.data.strings[name] }, true);
+  },
+  '?': (app) => showHelp(app),
+  Home: (app) => app.zoom(0),
+  Enter: (app, graph) => graph && app.choose(graph, graph.focus),
+};
+
+function stepBack(app, event) {
+  const { state } = app;
+  if (!byId('tooltip').hidden) byId('tooltip').hidden = true;
+  if (!byId('filters').hidden) toggleFilters(app);
+  else if (state.query) app.update({ query: '' });
+  else if (state.centre) app.update({ centre: '' }, true);
+  else if (state.zoom.length > 0) app.zoomBack();
+  else event.target.blur?.();
+  event.preventDefault();
+}
+
+// Moves the focus to a neighbour: across within the row, up and down between caller and widest callee.
+function moved(app, graph, key) {
+  const { view } = graph;
+  if (!view || !key.startsWith('Arrow')) return false;
+  const box = graph.boxOf(graph.focus) ?? graph.boxOf(view.top);
+  if (!box) return true;
+  let node = box.node;
+  const towardsRoot = view.upward ? 'ArrowDown' : 'ArrowUp';
+  if (key === 'ArrowLeft' || key === 'ArrowRight') {
+    const step = key === 'ArrowLeft' ? -1 : 1;
+    for (let at = box.at + step; at >= 0 && at < box.row.node.length; at += step) {
+      if (box.row.node[at] < 0) continue;
+      node = box.row.node[at];
+      break;
+    }
+  } else if (key === towardsRoot) {
+    if (view.tree.parent[node] >= 0 && graph.boxOf(view.tree.parent[node])) node = view.tree.parent[node];
+  } else {
+    let widest = 0;
+    for (let below = view.tree.first[node]; below !== 0; below = view.tree.next[below]) {
+      if (widest === 0 || view.tree.width[below] > view.tree.width[widest]) widest = below;
+    }
+    if (widest !== 0 && graph.boxOf(widest)) node = widest;
+  }
+  graph.focus = node;
+  if (document.activeElement !== graph.canvas) graph.canvas.focus();
+  graph.reveal(node);
+  graph.draw();
+  showDetails(app, view.tree, node, true);
+  return true;
+}
+
+function showHelp(app) {
+  const box = byId('help-box');
+  const title = element('h2', '', 'How to read and use this page');
+  title.id = 'help-title';
+  const list = element('dl', '');
+  for (const [keys, text] of shortcuts) {
+    list.append(element('dt', '', ...keys.split(' ').flatMap((key) => [element('kbd', '', key), ' '])), element('dd', '', text));
+  }
+  const close = element('button', '', 'Close');
+  close.type = 'button';
+  close.addEventListener('click', () => box.close());
+  const texts = app.data.view === 'diff' ? [...about, aboutDiff] : about;
+  box.replaceChildren(title, list, ...texts.map((text) => element('p', '', text)), close);
+  box.showModal();
+}

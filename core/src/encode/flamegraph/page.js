@@ -1,0 +1,188 @@
+// The page: state, what follows from it, and who is told when it changes.
+
+const app = { data: decode(byId('data').textContent), tree: null, top: 0, match: null, chosenName: '' };
+byId('data').remove();
+
+app.update = (patch, step = false) => {
+  const before = app.state;
+  app.state = { ...app.state, ...patch };
+  remember(step);
+  refresh(before);
+};
+
+app.zoom = (node) => app.update({ zoom: pathOf(app.tree, node), centre: '' }, true);
+
+// Back to where the last zoom started, or to everything.
+app.zoomBack = () => app.update({ zoom: app.zooms.pop() ?? [] }, true);
+
+app.choose = (graph, node) => {
+  const { tree } = graph.view;
+  showDetails(app, tree, node, true);
+  if (graph !== app.main) {
+    if (tree.name[node] >= 0) app.update({ centre: app.data.strings[tree.name[node]] }, true);
+    return;
+  }
+  if (node === app.top) return;
+  app.zooms.push(app.state.zoom);
+  app.zoom(node);
+};
+
+app.nameOf = (tree, node) => {
+  const name = tree.name[node];
+  if (tree.flags[node] & GROUP) return `${visible(app.state.group)}: ${name < 0 ? '(none)' : app.data.strings[name]}`;
+  return name < 0 ? 'all' : app.data.strings[name];
+};
+
+app.topOf = (tree) => (tree === app.tree ? app.top : 0);
+
+app.normalised = (value, unit) => (app.norm === 'time' ? rate(value, unit) : percent(value));
+
+// What changed about a node of a pair: its strength from -1 to 1 (0 within chance), its z, and both in words.
+app.change = (tree, node) => {
+  const [before, after] = tree.total.map((side, number) => Number(side[node]) * app.scale[number]);
+  const counted = app.data.countType >= 0;
+  const z = counted ? significance(tree.counts[0][node], tree.counts[1][node], app.over[0], app.over[1]) : 0;
+  const larger = Math.max(before, after);
+  const relative = larger > 0 ? (after - before) / larger : 0;
+  const sure = relative !== 0 && (!counted || Math.abs(z) >= 2);
+  const text = before === 0 ? (after === 0 ? 'nothing' : 'new') : after === 0 ? 'gone' : `${after > before ? '+' : ''}${percent(after / before - 1)}`;
+  const chance = !counted ? '' : Math.abs(z) >= 3 ? ', hardly chance' : Math.abs(z) >= 2 ? ', likely real' : ', within chance';
+  const strength = sure ? Math.sign(relative) * Math.min(1, 0.15 + 1.1 * Math.abs(relative)) : 0;
+  return { strength, z, text, words: `${text}${chance}${counted ? ` (z ${minus(z.toFixed(1))})` : ''}` };
+};
+
+app.labelOf = (tree, node, room) => {
+  let name = app.nameOf(tree, node);
+  if (tree.flags[node] & LOST) name = `⚠ ${name}`;
+  if (tree.flags[node] & TRUNCATED) name = `… ${name}`;
+  let sign = '';
+  if (tree.self.length > 1) {
+    const change = app.change(tree, node);
+    if (change.strength !== 0) sign = `${change.text === 'new' ? '+ new' : change.text === 'gone' ? '− gone' : change.text} `;
+  }
+  if (sign.length + name.length <= room) return sign + name;
+  const short = tree.name[node] < 0 || tree.flags[node] & GROUP ? name : shortName(name);
+  if (sign.length + short.length <= room) return sign + short;
+  if (sign && sign.length + 4 > room) return sign.trim().slice(0, room);
+  return `${sign}${short.slice(0, Math.max(1, room - sign.length - 1))}…`;
+};
+
+app.viewOf = (tree, top, upward, ancestors) => ({
+  tree, top, upward, ancestors, match: app.match, colours: app.colours,
+  fill: (node) => (tree.frame[node] < 0 ? app.colours.group : app.colouring.fill(app.colours, tree, node)),
+  textColour: (node) => app.colouring.text?.(app.colours, tree, node) ?? app.colours.text,
+  labelOf: (node, room) => app.labelOf(tree, node, room),
+  hatched: (node) => tree.self.length > 1 && tree.total.some((side) => Number(side[node]) === 0),
+});
+
+// Brings everything up to date; what the change does not touch is kept.
+function refresh(before) {
+  const { state, data } = app;
+  const changed = (...names) => !before || names.some((name) => before[name] !== state[name]);
+  const built = changed('filters', 'group', 'recursion');
+  if (built) {
+    app.allowed = allowedSets(data, state.filters);
+    const group = data.labelKeys.find(({ name }) => name === state.group);
+    app.tree = buildTree(data, { allowed: app.allowed, group, mergeRecursion: state.recursion });
+  }
+  if (built || changed('type')) sumTree(data, app.tree, state.type);
+  if (built || changed('type', 'norm', 'side')) {
+    compareBy(state);
+    layoutTree(app.tree, { side: app.side, scale: app.scale });
+  }
+  app.top = nodeAt(app.tree, state.zoom);
+  if (changed('query')) app.match = matches(data, state.query);
+  app.colouring = app.colourings[state.colour];
+  showToolbar(app);
+  showTotals(app);
+  showCrumbs(app);
+  showLegend(app);
+  if (!built && !changed('zoom')) app.main.focus ||= app.top;
+  else app.main.focus = app.top;
+  showSandwich(app);
+  byId('side-panel').hidden = !state.table;
+  app.main.show(app.viewOf(app.tree, app.top, state.orientation === 'flame', true), !changed('zoom', 'orientation'));
+  if (built || changed('type', 'zoom', 'query', 'sort', 'table', 'norm')) showTable(app);
+}
+
+// How the two sides of a pair are made comparable: what a value is multiplied by, and what counts are divided by.
+function compareBy(state) {
+  const { data, tree } = app;
+  const sides = data.profiles.length;
+  app.side = sides > 1 && state.side === 'before' ? 0 : sides - 1;
+  app.norm = app.timed ? state.norm : 'share';
+  if (sides === 1) {
+    app.scale = [1];
+    app.over = [1];
+    return;
+  }
+  const seconds = data.profiles.map(({ duration }) => Number(duration) / 1e9);
+  const inverse = (value) => (value > 0 ? 1 / value : 0);
+  app.scale = app.norm === 'time' ? seconds.map(inverse) : tree.total.map((side) => inverse(Number(side[0])));
+  app.over = app.norm === 'time' ? seconds : tree.counts.map((side) => Number(side[0]) || 1);
+}
+
+// The state goes into the address; a step can be undone with the browser's back button.
+function remember(step) {
+  const hash = `#${writeHash(app.state, app.initial, app.data)}`;
+  if (hash === (location.hash || '#')) return;
+  try {
+    history[step ? 'pushState' : 'replaceState'](null, '', hash);
+  } catch {
+    // Where the address may not be changed (some sandboxes), the page works without.
+  }
+}
+
+function chooseTheme(theme) {
+  const dark = theme ? theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+  document.documentElement.dataset.theme = dark ? 'dark' : 'light';
+  app.colours = palettes[dark ? 'dark' : 'light'];
+}
+
+app.nextTheme = () => {
+  chooseTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark');
+  refresh(app.state);
+};
+
+function start() {
+  const { data } = app;
+  app.timed = data.profiles.every(({ duration }) => duration > 0n);
+  app.zooms = [];
+  app.colourings = colourings(data, app);
+  app.initial = { ...initialState(data), table: window.innerWidth >= 1200 };
+  app.state = readHash(location.hash, app.initial, data);
+  const on = {
+    hover: (graph, node, event) => showTooltip(app, graph.view.tree, node, event),
+    choose: (graph, node) => app.choose(graph, node),
+  };
+  app.main = makeGraph(byId('graph'), 'Flame graph: arrow keys move, Enter zooms, Escape steps back', on);
+  app.callers = makeGraph(byId('callers'), 'Callers', on);
+  app.callees = makeGraph(byId('callees'), 'Callees', on);
+  app.graphs = [app.main, app.callers, app.callees];
+  chooseTheme('');
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+    chooseTheme('');
+    refresh(app.state);
+  });
+  byId('theme').addEventListener('click', () => app.nextTheme());
+  byId('centre-close').addEventListener('click', () => app.update({ centre: '' }, true));
+  byId('act-search').addEventListener('click', () => app.update({ query: exactly(app.chosenName) }));
+  byId('act-centre').addEventListener('click', () => app.update({ centre: app.chosenName }, true));
+  byId('act-copy').addEventListener('click', () => copyText(app.chosenName));
+  for (const name of ['popstate', 'hashchange']) {
+    window.addEventListener(name, () => {
+      const before = app.state;
+      app.state = readHash(location.hash, app.initial, data);
+      refresh({ ...before, zoom: null, filters: null });
+    });
+  }
+  fillToolbar(app);
+  showHeader(app);
+  listenToKeys(app);
+  refresh(null);
+  // For tests and for bookmarklets: where frames lie, and what the page knows.
+  window.everprof = app;
+  document.documentElement.dataset.ready = 'true';
+}
+
+start();

@@ -1,0 +1,52 @@
+// Search: which names match, and how much of the view that is.
+
+// What the user typed, as a test of names: a regular expression where it is one, else the text itself. Case matters
+// only where the pattern has a capital letter.
+function matcher(text) {
+  if (text === '') return null;
+  const flags = /[A-Z]/.test(text.replace(/\\./g, '')) ? '' : 'i';
+  try {
+    const pattern = new RegExp(text, flags);
+    return { test: (name) => pattern.test(name), literal: false };
+  } catch {
+    const fold = (name) => (flags ? name.toLowerCase() : name);
+    return { test: (name) => fold(name).includes(fold(text)), literal: true };
+  }
+}
+
+// One flag a string: whether a function of that name matches; null when nothing is searched.
+function matches(data, text) {
+  const found = matcher(text);
+  if (!found) return null;
+  const flags = new Uint8Array(data.strings.length);
+  const seen = new Uint8Array(data.strings.length);
+  let functions = 0;
+  for (const name of data.frames.name) {
+    if (seen[name]) continue;
+    seen[name] = 1;
+    if (!found.test(data.strings[name])) continue;
+    flags[name] = 1;
+    functions++;
+  }
+  return { flags, functions, literal: found.literal };
+}
+
+// The sum of the outermost matching frames below `top`, for each side: what runs in or under a match, counted once.
+function matchedSums(tree, top, match) {
+  const found = tree.total.map((side) => side[0] - side[0]);
+  walk(tree, top, (node) => {
+    if (!isMatch(tree, node, match)) return true;
+    for (let side = 0; side < found.length; side++) found[side] += tree.total[side][node];
+    return false;
+  });
+  return found;
+}
+
+function isMatch(tree, node, match) {
+  return tree.name[node] >= 0 && !(tree.flags[node] & GROUP) && match.flags[tree.name[node]] === 1;
+}
+
+// A pattern that matches this name and no other.
+function exactly(name) {
+  return `^${name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}$`;
+}

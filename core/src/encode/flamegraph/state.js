@@ -1,0 +1,89 @@
+// What the user chose, and the same as the hash of the address, so that a copied address opens the same view.
+
+function initialState(data) {
+  return {
+    type: data.type, orientation: data.orientation, zoom: [], query: '', group: '', filters: new Map(), recursion: false,
+    centre: '', colour: data.view === 'diff' ? 'diff' : 'family', norm: 'time', side: 'after', table: null, sort: '',
+  };
+}
+
+const letters = /^[\w.-]*$/;
+
+function writeHash(state, initial, data) {
+  const hash = new URLSearchParams();
+  if (state.query) hash.set('q', state.query);
+  if (state.type !== initial.type) hash.set('type', data.types[state.type].name);
+  if (state.zoom.length > 0) hash.set('zoom', state.zoom.map((step) => step.toString(36)).join('.'));
+  if (state.centre) hash.set('function', state.centre);
+  if (state.filters.size > 0) {
+    hash.set('filter', JSON.stringify([...state.filters].map(([key, values]) => [key, [...values]])));
+  }
+  for (const name of ['orientation', 'group', 'colour', 'norm', 'side', 'sort']) {
+    if (state[name] !== initial[name]) hash.set(name, state[name]);
+  }
+  if (state.recursion) hash.set('recursion', 'merged');
+  if (state.table !== initial.table) hash.set('table', state.table ? 'shown' : 'hidden');
+  return hash.toString();
+}
+
+// Takes what is right in the hash and leaves the rest at its default: an address may come from anywhere.
+function readHash(text, initial, data) {
+  const hash = new URLSearchParams(text.replace(/^#/, ''));
+  const state = { ...initial, zoom: [], filters: new Map() };
+  const oneOf = (name, values) => {
+    if (values.includes(hash.get(name))) state[name] = hash.get(name);
+  };
+  state.query = hash.get('q') ?? '';
+  state.centre = data.strings.includes(hash.get('function')) ? hash.get('function') : '';
+  const type = data.types.findIndex(({ name }) => name === hash.get('type'));
+  if (type >= 0) state.type = type;
+  oneOf('orientation', ['icicle', 'flame']);
+  oneOf('group', data.labelKeys.map(({ name }) => name));
+  oneOf('colour', data.view === 'diff' ? ['diff', 'family', 'module', 'plain'] : ['family', 'module', 'plain']);
+  oneOf('norm', ['time', 'share']);
+  oneOf('side', ['before', 'after']);
+  if (letters.test(hash.get('sort') ?? '')) state.sort = hash.get('sort') ?? '';
+  state.recursion = hash.get('recursion') === 'merged';
+  if (hash.has('table')) state.table = hash.get('table') === 'shown';
+  const zoom = hash.get('zoom') ?? '';
+  if (zoom && letters.test(zoom)) state.zoom = zoom.split('.').map((step) => parseInt(step, 36));
+  try {
+    for (const [key, values] of JSON.parse(hash.get('filter') ?? '[]')) {
+      if (data.labelKeys.some(({ name }) => name === key)) state.filters.set(String(key), new Set(values.map(String)));
+    }
+  } catch {
+    state.filters = new Map();
+  }
+  return state;
+}
+
+// A zoom is remembered as the names on the way from the root, so that it survives filters and grouping where it can.
+function pathOf(tree, node) {
+  const path = [];
+  for (; node > 0; node = tree.parent[node]) path.unshift(tree.name[node]);
+  return path;
+}
+
+function nodeAt(tree, path) {
+  let node = 0;
+  for (const name of path) {
+    let below = tree.first[node];
+    while (below !== 0 && tree.name[below] !== name) below = tree.next[below];
+    if (below === 0) return node;
+    node = below;
+  }
+  return node;
+}
+
+// One flag a label set: whether its samples pass the filters. A value of '' stands for sets without the label.
+function allowedSets(data, filters) {
+  const allowed = new Uint8Array(data.labels.length).fill(1);
+  for (const key of data.labelKeys) {
+    const values = filters.get(key.name);
+    if (!values) continue;
+    key.of.forEach((value, set) => {
+      if (!values.has(value < 0 ? '' : data.strings[value])) allowed[set] = 0;
+    });
+  }
+  return allowed;
+}

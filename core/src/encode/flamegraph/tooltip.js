@@ -1,0 +1,123 @@
+// What is told about one frame: beside the pointer, in the bar below the graph, and to screen readers.
+
+function element(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+// Everything there is to say about a node, as texts.
+function describe(app, tree, node) {
+  const { data } = app;
+  const { unit } = data.types[tree.type];
+  const frame = tree.frame[node];
+  const flags = tree.flags[node];
+  const facts = { name: app.nameOf(tree, node), where: [], notes: [], rows: [] };
+  if (frame >= 0) {
+    const file = data.strings[data.frames.file[frame]];
+    const line = tree.line[node];
+    if (file) facts.where.push(line > 0 ? `${file}:${line}` : line < 0 ? `${file} (several lines)` : file);
+    const module = data.strings[data.frames.module[frame]];
+    if (module) facts.where.push(module);
+  }
+  if (flags & INLINED) facts.notes.push(flags & CALLED ? 'inlined in part' : 'inlined');
+  if (flags & LOST) facts.notes.push('samples that were lost: they cost this much, but their stacks are not known');
+  if (flags & TRUNCATED) facts.notes.push('frames are missing here: the stack was cut');
+  const top = app.topOf(tree);
+  const last = tree.self.length - 1;
+  if (last === 0) {
+    const [self, total] = [tree.self[0][node], tree.total[0][node]];
+    const [view, all] = [tree.total[0][top], app.tree.total[0][0]];
+    facts.rows.push(['', '', 'of view', 'of all']);
+    facts.rows.push(['total', exactly2(total, unit), percent(ratio(total, view)), percent(ratio(total, all))]);
+    facts.rows.push(['self', exactly2(self, unit), percent(ratio(self, view)), percent(ratio(self, all))]);
+    if (data.countType >= 0) facts.rows.push(['samples', exact(tree.counts[0][node], '').trim(), '', '']);
+  } else {
+    const { scale } = app;
+    const show = (value) => app.normalised(value, unit);
+    const change = app.change(tree, node);
+    facts.rows.push(['', 'before', 'after', 'change']);
+    for (const [key, sums] of [['total', tree.total], ['self', tree.self]]) {
+      const [before, after] = sums.map((side, number) => Number(side[node]) * scale[number]);
+      facts.rows.push([key, show(before), show(after), signed(show(after - before), after - before)]);
+    }
+    if (data.countType >= 0) {
+      facts.rows.push(['samples', ...tree.counts.map((side) => exact(side[node], '').trim()), `z ${minus(change.z.toFixed(1))}`]);
+    }
+    facts.notes.push(change.words);
+  }
+  return facts;
+}
+
+function exactly2(value, unit) {
+  const short = quantity(value, unit);
+  return unit in nanoseconds || unit === 'bytes' ? short : exact(value, '').trim() || short;
+}
+
+function showTooltip(app, tree, node, event) {
+  const box = byId('tooltip');
+  if (node < 0 || !event || event.pointerType === 'touch') {
+    box.hidden = true;
+    return;
+  }
+  const facts = describe(app, tree, node);
+  box.replaceChildren(element('div', 'full', facts.name));
+  for (const text of facts.where) box.append(element('div', 'where', text));
+  for (const text of facts.notes.filter(Boolean)) box.append(element('div', 'note', text));
+  box.append(factGrid(facts.rows));
+  box.hidden = false;
+  const { width, height } = box.getBoundingClientRect();
+  const x = Math.min(event.clientX + 14, window.innerWidth - width - 8);
+  const below = event.clientY + 20;
+  box.style.left = `${Math.max(8, x)}px`;
+  box.style.top = `${below + height < window.innerHeight - 8 ? below : Math.max(8, event.clientY - height - 14)}px`;
+}
+
+function factGrid(rows) {
+  const grid = element('div', 'facts');
+  for (const [index, row] of rows.entries()) {
+    row.forEach((text, column) => grid.append(element('span', column === 0 ? 'key' : index === 0 ? 'top' : '', text)));
+  }
+  return grid;
+}
+
+// One line: for the bar below the graph and for the screen reader.
+function summary(app, tree, node) {
+  const { unit } = app.data.types[tree.type];
+  if (tree.self.length > 1) {
+    const change = app.change(tree, node);
+    const [before, after] = tree.total.map((side, number) => app.normalised(Number(side[node]) * app.scale[number], unit));
+    return `total ${before} before, ${after} after: ${change.words}`;
+  }
+  const [self, total] = [tree.self[0][node], tree.total[0][node]];
+  const all = app.tree.total[0][0];
+  return `total ${quantity(total, unit)} (${percent(ratio(total, all))} of all), self ${quantity(self, unit)} (${percent(ratio(self, all))})`;
+}
+
+function showDetails(app, tree, node, spoken) {
+  const name = app.nameOf(tree, node);
+  byId('details-text').replaceChildren(element('b', '', name), ` — ${summary(app, tree, node)}`);
+  byId('actions').hidden = !(tree.name[node] >= 0) || (tree.flags[node] & GROUP) !== 0;
+  app.chosenName = name;
+  if (spoken) byId('live').textContent = `${name}, ${summary(app, tree, node)}, depth ${tree.depth[node]}`;
+}
+
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Pages opened from a file may have no clipboard of their own: let the browser copy a selection.
+    const area = element('textarea', 'unseen');
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+  byId('live').textContent = 'Copied';
+}
