@@ -34,15 +34,15 @@ const PROBE: Layers = Layers {
     crate_name: "everprof-probe",
     columns: &[
         &["os", "regs", "sample"],
-        &["memory", "ring", "poisson"],
-        &["thread", "unwind", "got", "scratch"],
+        &["memory", "ring", "poisson", "loss"],
+        &["thread", "thread_block", "unwind", "got", "scratch", "perf"],
         &["sigprof", "timer", "alloc", "malloc", "lock"],
     ],
     strangers: &[3],
     refused: &[],
     probe_users: &[],
     unsafe_in: &[
-        "os", "regs", "memory", "ring", "thread", "unwind", "got", "scratch", "sigprof", "timer", "alloc",
+        "os", "regs", "memory", "ring", "thread", "thread_block", "unwind", "got", "scratch", "sigprof", "timer", "alloc",
         "malloc", "lock",
     ],
     platforms_in: &["os", "regs"],
@@ -51,7 +51,7 @@ const PROBE: Layers = Layers {
 const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
-        &["error", "pairs", "labels"],
+        &["error", "pairs", "labels", "stats"],
         &["profile"],
         &["options", "tags"],
         &["symbolize", "aggregate", "encode"],

@@ -13,5 +13,11 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod loss;
 pub mod os;
+pub mod perf;
+pub mod ring;
 pub mod sample;
+pub mod scratch;
+pub mod thread;
+pub mod timer;

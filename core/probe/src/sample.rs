@@ -25,6 +25,8 @@ pub enum Source {
     Alloc = 3,
     /// A contended lock.
     Lock = 4,
+    /// The process's CPU clock advanced by one period while a thread without a timer of its own was running.
+    Unclaimed = 5,
 }
 
 /// The header of a sample in the ring. The words of the stack follow it.
@@ -34,6 +36,8 @@ pub struct Header {
     pub source: u8,
     /// How many periods (CPU, wall) or events the sample stands for; never 0.
     pub weight: u64,
+    /// Length of one period in nanoseconds (CPU, wall), which the rate in force at that moment gives.
+    pub period: u32,
     /// Kernel thread id; 0 where it is not known.
     pub tid: u32,
     /// The label set in force on the thread; 0 is the empty set.

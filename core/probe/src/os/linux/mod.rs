@@ -1,5 +1,23 @@
 //! Linux: raw calls through libc.
 
 mod pages;
+mod perf;
+mod signal;
+mod thread;
+mod timer;
 
 pub use pages::Pages;
+pub use perf::PerfEvent;
+pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, install, realtime_range};
+pub use thread::{
+    at_exit, at_fork, block_signals, getpid, gettid, stack, stack_limit, unblock_signal, yield_now,
+};
+pub use timer::{Clock, CpuTimer, monotonic};
+
+/// The calling thread's `errno`.
+fn errno() -> i32 {
+    // SAFETY: always valid for the calling thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the C library's pointer to the calling thread's own value.
+    unsafe { *errno }
+}

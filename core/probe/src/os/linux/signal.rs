@@ -1,0 +1,150 @@
+//! Signal dispositions, and what the kernel tells a handler about a timer's signal.
+
+use core::mem::MaybeUninit;
+
+/// A handler as `sigaction` takes it.
+pub type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// A saved disposition of a signal.
+#[derive(Clone, Copy)]
+pub struct Disposition(libc::sigaction);
+
+/// What a disposition does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The default, which kills the process for the signals used here.
+    Default,
+    /// Ignored.
+    Ignore,
+    /// A handler, at this address.
+    Handler(usize),
+}
+
+impl Disposition {
+    /// The disposition of `signal` now; `None` where there is no such signal.
+    pub fn of(signal: i32) -> Option<Disposition> {
+        exchange(signal, core::ptr::null())
+    }
+
+    /// What it does.
+    pub fn action(&self) -> Action {
+        match self.0.sa_sigaction {
+            libc::SIG_DFL => Action::Default,
+            libc::SIG_IGN => Action::Ignore,
+            handler => Action::Handler(handler),
+        }
+    }
+
+    /// Makes it the disposition of `signal` again.
+    pub fn restore(&self, signal: i32) {
+        exchange(signal, &self.0);
+    }
+
+    /// Whether its handler takes three arguments (SA_SIGINFO) or one.
+    pub fn wants_info(&self) -> bool {
+        self.0.sa_flags & libc::SA_SIGINFO != 0
+    }
+}
+
+/// Calls the handler at `address` as the kernel would have. For handlers.
+///
+/// # Safety
+/// `address` and `wants_info` come from one [`Disposition`] whose action is [`Action::Handler`], and the other
+/// arguments are those of the signal at hand.
+pub unsafe fn call(
+    address: usize,
+    wants_info: bool,
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    if wants_info {
+        // SAFETY: SA_SIGINFO says that the address is a function of this type.
+        let handler: Handler = unsafe { core::mem::transmute::<usize, Handler>(address) };
+        handler(signal, info, context);
+    } else {
+        // SAFETY: without SA_SIGINFO the address is a function of this type.
+        let handler = unsafe { core::mem::transmute::<usize, extern "C" fn(i32)>(address) };
+        handler(signal);
+    }
+}
+
+/// Installs `handler` for `signal`: interrupted calls restart, an alternate stack is used where there is one, and no
+/// other signal is held back. Returns what was there before.
+pub fn install(signal: i32, handler: Handler) -> Option<Disposition> {
+    let mut action = zeroed_action();
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    exchange(signal, &action)
+}
+
+/// Makes the process ignore `signal`: what is still pending then does no harm, as the default would.
+pub fn ignore(signal: i32) {
+    let mut action = zeroed_action();
+    action.sa_sigaction = libc::SIG_IGN;
+    exchange(signal, &action);
+}
+
+/// The first and last number of the real-time signals that the C library leaves to programs.
+pub fn realtime_range() -> (i32, i32) {
+    (libc::SIGRTMIN(), libc::SIGRTMAX())
+}
+
+/// What the kernel says about why a signal came; the fields of `siginfo_t` that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A POSIX timer expired: its value, and how often it expired again before the signal was delivered.
+    Timer {
+        /// What the timer was created with.
+        value: usize,
+        /// Expiries since the one that queued the signal.
+        overrun: u32,
+    },
+    /// A file descriptor became ready: the descriptor.
+    Descriptor(i32),
+    /// Anything else: `kill`, `setitimer`, another program.
+    Other,
+}
+
+/// The layout of `siginfo_t` for timers and descriptors on 64-bit Linux (`asm-generic/siginfo.h`), which libc keeps
+/// private: three words of 4 bytes, padding, then a union.
+#[repr(C)]
+struct Info {
+    signo: i32,
+    errno: i32,
+    code: i32,
+    _pad: i32,
+    /// Timer: the kernel's timer id (low), the overrun (high). Descriptor: the band, 8 bytes.
+    first: [i32; 2],
+    /// Timer: the value. Descriptor: the descriptor, in the low half.
+    second: u64,
+}
+
+const SI_TIMER: i32 = -2;
+const POLL_IN: i32 = 1;
+const POLL_HUP: i32 = 6;
+
+/// Reads the cause. For handlers.
+///
+/// # Safety
+/// `info` is what the kernel gave to a handler of SA_SIGINFO.
+pub unsafe fn cause(info: *const libc::siginfo_t) -> Cause {
+    // SAFETY: the caller's promise; siginfo_t is 128 bytes and aligned to 8, and the layout is the kernel's.
+    let info = unsafe { &*info.cast::<Info>() };
+    match info.code {
+        SI_TIMER => Cause::Timer { value: info.second as usize, overrun: info.first[1].max(0) as u32 },
+        POLL_IN..=POLL_HUP => Cause::Descriptor(info.second as u32 as i32),
+        _ => Cause::Other,
+    }
+}
+
+fn zeroed_action() -> libc::sigaction {
+    // SAFETY: all-zero is a valid sigaction: the default action with an empty mask.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn exchange(signal: i32, new: *const libc::sigaction) -> Option<Disposition> {
+    let mut old = zeroed_action();
+    // SAFETY: `new` is null or live, `old` is live.
+    (unsafe { libc::sigaction(signal, new, &mut old) } == 0).then_some(Disposition(old))
+}

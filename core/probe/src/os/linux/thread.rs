@@ -1,0 +1,92 @@
+//! The calling thread's facts, and the hooks of process life.
+
+use core::mem::MaybeUninit;
+use core::ops::Range;
+
+/// Kernel id of the calling thread.
+pub fn gettid() -> u32 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// Kernel id of the process.
+pub fn getpid() -> u32 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { libc::getpid() as u32 }
+}
+
+/// Lets another thread run.
+pub fn yield_now() {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { libc::sched_yield() };
+}
+
+/// The calling thread's stack without its guard, as the C library knows it. Not for handlers: it may allocate.
+pub fn stack() -> Option<Range<u64>> {
+    let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: always valid to ask of the calling thread.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: the pointer is to a live value, which the call initialises.
+    if unsafe { libc::pthread_getattr_np(this, attr.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let mut start = core::ptr::null_mut();
+    let mut len = 0;
+    // SAFETY: the attributes were initialised; both results are live.
+    let read = unsafe { libc::pthread_attr_getstack(attr.as_ptr(), &mut start, &mut len) };
+    // SAFETY: the attributes were initialised and are not used again.
+    unsafe { libc::pthread_attr_destroy(attr.as_mut_ptr()) };
+    (read == 0).then(|| start as u64..start as u64 + len as u64)
+}
+
+/// Blocks every signal on the calling thread except those of a fault, so that the host's signals go to its own threads.
+pub fn block_signals() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is to a live value, which the call initialises.
+    unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    // A fault while its signal is blocked kills the process past every handler; and SIGPROF is how we profile ourselves.
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGPROF] {
+        // SAFETY: the set was initialised.
+        unsafe { libc::sigdelset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: the set was initialised; the old mask is not wanted.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), core::ptr::null_mut()) };
+}
+
+/// Unblocks `signal` on the calling thread.
+pub fn unblock_signal(signal: i32) {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is to a live value, which the call initialises.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialised.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    // SAFETY: the set was initialised; the old mask is not wanted.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), core::ptr::null_mut()) };
+}
+
+/// Registers what runs around `fork`: before it, and after it in the parent and in the child, on the forking thread.
+/// False where the C library has no memory for it. It cannot be undone.
+pub fn at_fork(before: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> bool {
+    // SAFETY: the functions live as long as the code of this crate.
+    unsafe { libc::pthread_atfork(Some(call(before)), Some(call(parent)), Some(call(child))) == 0 }
+}
+
+/// Registers what runs at `exit`, on the exiting thread. It cannot be undone.
+pub fn at_exit(function: extern "C" fn()) -> bool {
+    // SAFETY: the function lives as long as the code of this crate.
+    unsafe { libc::atexit(function) == 0 }
+}
+
+fn call(function: extern "C" fn()) -> unsafe extern "C" fn() {
+    function
+}
+
+/// How far the main thread's stack may grow: the process's limit, and 1 GiB where there is none.
+pub fn stack_limit() -> u64 {
+    const UNLIMITED: u64 = 1 << 30;
+    let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
+    // SAFETY: the pointer is to a live value.
+    unsafe { libc::getrlimit(libc::RLIMIT_STACK, limit.as_mut_ptr()) };
+    // SAFETY: all-zero is a valid rlimit, whether or not the call wrote it.
+    unsafe { limit.assume_init() }.rlim_cur.min(UNLIMITED)
+}

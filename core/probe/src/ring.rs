@@ -1,0 +1,258 @@
+//! The ring: many handlers write, one thread reads.
+//!
+//! A handler on any thread calls [`Ring::push`]; our thread alone calls [`Ring::drain`]. A record is one commit word,
+//! the header's words and the stack's words. The protocol:
+//!
+//! 1. A writer reserves `n` words by advancing `head` with one compare-and-swap, if they are free; else the record is
+//!    lost and counted by the caller. It never waits.
+//! 2. It writes every word but the first, and then the first, the commit word, which is never 0, with Release.
+//! 3. The reader looks at the commit word at `tail`. 0 means reserved but not yet written: the writer was interrupted,
+//!    and the reader comes back later. Otherwise it copies the record out, zeroes its words and advances `tail`.
+//!
+//! Zeroing by the reader is what makes "not yet written" visible without a second array of flags. A writer that is
+//! itself interrupted by another writer on the same thread (a signal inside an allocation hook) is one more concurrent
+//! writer, so nesting needs no rule of its own.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::os::Pages;
+use crate::sample::Header;
+
+/// Words of a record before its stack: the commit word and the packed header.
+const HEADER_WORDS: usize = 7;
+
+/// The longest stack a record can hold, in words.
+pub const MAX_STACK_WORDS: usize = 8 * 1024;
+
+/// A bounded ring of records in memory that neither moves nor is freed while a handler can run.
+#[derive(Debug)]
+pub struct Ring {
+    words: Pages,
+    mask: u64,
+    head: Line,
+    tail: Line,
+}
+
+/// Writers share `head`, the reader owns `tail`: a cache line each.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+impl Ring {
+    /// A ring of `capacity` words, rounded up to a power of two that holds at least one longest record; `None` where
+    /// there is no memory.
+    pub fn new(capacity: usize) -> Option<Ring> {
+        let capacity = capacity.max(2 * (HEADER_WORDS + MAX_STACK_WORDS)).next_power_of_two();
+        let words = Pages::new(capacity * size_of::<u64>())?;
+        Some(Ring { words, mask: capacity as u64 - 1, head: Line::default(), tail: Line::default() })
+    }
+
+    /// Adds a sample whose stack is `leaf` followed by `root`; false where there is no room. For handlers.
+    pub fn push(&self, header: &Header, leaf: &[u64], root: &[u64]) -> bool {
+        let stack_len = leaf.len() + root.len();
+        if stack_len > MAX_STACK_WORDS {
+            return false;
+        }
+        let len = (HEADER_WORDS + stack_len) as u64;
+        let Some(start) = self.reserve(len) else { return false };
+        let [commit, rest @ ..] = pack(header, len);
+        let words = rest.iter().chain(leaf).chain(root);
+        for (offset, word) in words.enumerate() {
+            self.word(start + 1 + offset as u64).store(*word, Ordering::Relaxed);
+        }
+        self.word(start).store(commit, Ordering::Release);
+        true
+    }
+
+    /// Takes every finished record out, in order, and hands each to `each` with its stack, for which `buffer` is the
+    /// room (at least [`MAX_STACK_WORDS`]). Returns how many there were. For our thread alone: one reader at a time.
+    pub fn drain(&self, buffer: &mut [u64], mut each: impl FnMut(Header, &[u64])) -> usize {
+        let mut count = 0;
+        loop {
+            let start = self.tail.0.load(Ordering::Relaxed);
+            let commit = self.word(start).load(Ordering::Acquire);
+            if commit == 0 {
+                return count;
+            }
+            let mut packed = [commit, 0, 0, 0, 0, 0, 0];
+            for (offset, word) in packed.iter_mut().enumerate().skip(1) {
+                *word = self.take(start + offset as u64);
+            }
+            let (header, len) = unpack(&packed);
+            let stack_len = (len as usize).saturating_sub(HEADER_WORDS).min(buffer.len());
+            let stack = buffer.get_mut(..stack_len).unwrap_or_default();
+            for (offset, word) in stack.iter_mut().enumerate() {
+                *word = self.take(start + (HEADER_WORDS + offset) as u64);
+            }
+            self.word(start).store(0, Ordering::Relaxed);
+            self.tail.0.store(start + len, Ordering::Release);
+            each(header, stack);
+            count += 1;
+        }
+    }
+
+    /// How full it is, 0 to 100 per cent.
+    pub fn percent_full(&self) -> u64 {
+        let used = self.head.0.load(Ordering::Relaxed).saturating_sub(self.tail.0.load(Ordering::Relaxed));
+        used * 100 / (self.mask + 1)
+    }
+
+    /// Forgets everything. Only where no other thread can write: in a fork's child.
+    pub fn clear(&self) {
+        for index in 0..=self.mask {
+            self.word(index).store(0, Ordering::Relaxed);
+        }
+        self.tail.0.store(0, Ordering::Relaxed);
+        self.head.0.store(0, Ordering::Release);
+    }
+
+    fn reserve(&self, len: u64) -> Option<u64> {
+        let mut head = self.head.0.load(Ordering::Relaxed);
+        loop {
+            let used = head.wrapping_sub(self.tail.0.load(Ordering::Acquire));
+            if used > self.mask + 1 {
+                // The reader overtook the head we looked at: it is old.
+                head = self.head.0.load(Ordering::Relaxed);
+                continue;
+            }
+            if used + len > self.mask + 1 {
+                return None;
+            }
+            match self.head.0.compare_exchange_weak(head, head + len, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(head),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    fn take(&self, index: u64) -> u64 {
+        let word = self.word(index);
+        let value = word.load(Ordering::Relaxed);
+        word.store(0, Ordering::Relaxed);
+        value
+    }
+
+    fn word(&self, index: u64) -> &AtomicU64 {
+        let offset = (index & self.mask) as usize;
+        // SAFETY: the offset is masked to the capacity, for which the pages were made.
+        let word = unsafe { self.words.as_ptr().cast::<AtomicU64>().add(offset) };
+        // SAFETY: aligned, zero-initialised, alive as long as self, and only ever accessed as an atomic.
+        unsafe { &*word }
+    }
+}
+
+/// The commit word carries the record's length and source, so it is never 0.
+fn pack(header: &Header, len: u64) -> [u64; HEADER_WORDS] {
+    [
+        len << 8 | u64::from(header.source),
+        header.weight,
+        u64::from(header.tid) << 32 | u64::from(header.labels),
+        u64::from(header.generation) << 32 | u64::from(header.period),
+        header.span_id,
+        (header.trace_id >> 64) as u64,
+        header.trace_id as u64,
+    ]
+}
+
+fn unpack(words: &[u64; HEADER_WORDS]) -> (Header, u64) {
+    let [commit, weight, ids, times, span_id, trace_high, trace_low] = *words;
+    let header = Header {
+        source: commit as u8,
+        weight,
+        tid: (ids >> 32) as u32,
+        labels: ids as u32,
+        generation: (times >> 32) as u32,
+        period: times as u32,
+        span_id,
+        trace_id: u128::from(trace_high) << 64 | u128::from(trace_low),
+    };
+    (header, commit >> 8)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::vec::Vec;
+
+    fn header(weight: u64) -> Header {
+        Header {
+            source: 1,
+            weight,
+            tid: 7,
+            labels: 9,
+            generation: 3,
+            period: 10_101_010,
+            trace_id: 1 << 100 | 5,
+            span_id: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn a_sample_comes_out_as_it_went_in() {
+        let ring = Ring::new(0).unwrap();
+        assert!(ring.push(&header(4), &[1, 2, 3], &[4]));
+        let mut buffer = [0; MAX_STACK_WORDS];
+        let mut seen = Vec::new();
+        ring.drain(&mut buffer, |header, stack| seen.push((header, stack.to_vec())));
+        assert_eq!(seen, [(header(4), [1, 2, 3, 4].to_vec())]);
+    }
+
+    #[test]
+    fn a_full_ring_refuses_and_loses_nothing_it_took() {
+        let ring = Ring::new(0).unwrap();
+        let stack = [5; 100];
+        let mut taken = 0;
+        while ring.push(&header(taken + 1), &stack, &[]) {
+            taken += 1;
+        }
+        assert!(taken > 100);
+        let mut buffer = [0; MAX_STACK_WORDS];
+        let mut sum = 0;
+        ring.drain(&mut buffer, |header, _| sum += header.weight);
+        assert_eq!(sum, taken * (taken + 1) / 2);
+        assert!(ring.push(&header(1), &stack, &[]), "room again");
+    }
+
+    #[test]
+    fn concurrent_writers_and_one_reader_agree_on_every_word() {
+        let ring = Arc::new(Ring::new(0).unwrap());
+        let done = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (1..=4u64)
+            .map(|writer| {
+                let ring = ring.clone();
+                std::thread::spawn(move || {
+                    let mut pushed = 0;
+                    for round in 0..30_000u64 {
+                        let stack = std::vec![writer << 32 | round; (round % 90) as usize + 1];
+                        pushed += u64::from(ring.push(&header(writer), &stack, &stack));
+                    }
+                    pushed
+                })
+            })
+            .collect();
+        let reader = std::thread::spawn({
+            let (ring, done) = (ring.clone(), done.clone());
+            move || {
+                let mut buffer = [0; MAX_STACK_WORDS];
+                let mut read = 0;
+                loop {
+                    let last = done.load(Ordering::Acquire);
+                    read += ring.drain(&mut buffer, |header, stack| {
+                        assert_eq!(stack[0] >> 32, header.weight);
+                        assert!(stack.iter().all(|word| *word == stack[0]), "torn record");
+                        assert_eq!(stack.len() as u64, 2 * ((stack[0] as u32 as u64) % 90 + 1));
+                    }) as u64;
+                    if last {
+                        return read;
+                    }
+                }
+            }
+        });
+        let pushed: u64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+        done.store(true, Ordering::Release);
+        assert_eq!(reader.join().unwrap(), pushed);
+    }
+}
