@@ -14,10 +14,13 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod loss;
+pub mod memory;
 pub mod os;
 pub mod perf;
+pub mod regs;
 pub mod ring;
 pub mod sample;
 pub mod scratch;
 pub mod thread;
 pub mod timer;
+pub mod unwind;

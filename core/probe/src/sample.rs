@@ -80,6 +80,15 @@ pub const fn missing(count: u64) -> u64 {
     (TAG_MISSING as u64) << TAG_SHIFT | count & PAYLOAD
 }
 
+/// Of the frame whose first word is `word`: how many words it has, and how many frames it stands for.
+pub(crate) const fn extent(word: u64) -> (usize, u64) {
+    match (word >> TAG_SHIFT) as u8 {
+        0 => (1, 1),
+        1..=0x7f => (2, 1),
+        _ => (1, word & PAYLOAD),
+    }
+}
+
 /// Decodes the words of a stack, leaf first.
 ///
 /// ```

@@ -1,5 +1,7 @@
 //! Linux: raw calls through libc.
 
+pub(crate) mod memory;
+pub(crate) mod objects;
 mod pages;
 mod perf;
 mod signal;

@@ -50,6 +50,20 @@ impl Pages {
         false
     }
 
+    /// Gives back what lies behind the first `len` bytes, by whole pages of 4 KiB. Where the kernel's pages are larger it
+    /// may refuse: then everything stays.
+    pub fn shrink(&mut self, len: usize) {
+        let keep = len.max(1).next_multiple_of(4096);
+        if keep >= self.len {
+            return;
+        }
+        let tail = self.start.as_ptr().wrapping_add(keep);
+        // SAFETY: the tail belongs to this mapping, and `&mut self` says that nobody looks at it.
+        if unsafe { libc::munmap(tail.cast(), self.len - keep) } == 0 {
+            self.len = keep;
+        }
+    }
+
     /// Gives up ownership: the mapping then lives as long as the process.
     pub fn leak(self) -> NonNull<u8> {
         let start = self.start;

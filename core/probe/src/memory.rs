@@ -1,0 +1,136 @@
+//! Reads that cannot fault.
+//!
+//! In the handler, [`StackMemory`] reads a word only from ranges that its owner knows to be mapped: two comparisons, no
+//! system call. Asking the kernel about each word instead, as other unwinders do, costs 0.5 to 1 us a frame. Off the
+//! handler, [`copy`] reads anything through the kernel.
+
+use core::ops::Range;
+
+use crate::{os, regs};
+
+/// The ranges of memory that a stack walk may read: the thread's stack, its alternate signal stack, and up to two more.
+///
+/// ```
+/// use everprof_probe::memory::StackMemory;
+/// let words = [1_u64, 2, 3];
+/// let start = words.as_ptr() as u64;
+/// let mut memory = StackMemory::new();
+/// // SAFETY: `words` outlives `memory`.
+/// unsafe { memory.add(start..start + 24) };
+/// assert_eq!(memory.read(start + 8), Some(2));
+/// assert_eq!(memory.read(start + 24), None);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StackMemory {
+    // Start, and how far behind it the last whole word begins: one subtraction and one comparison a read. A range
+    // that is not there has a start that no word can be read from.
+    ranges: [Words; 4],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Words {
+    start: u64,
+    last: u64,
+}
+
+const NO_WORDS: Words = Words { start: u64::MAX, last: 0 };
+
+impl Default for Words {
+    fn default() -> Self {
+        NO_WORDS
+    }
+}
+
+impl StackMemory {
+    /// No range at all: every read is refused.
+    pub const fn new() -> Self {
+        Self { ranges: [NO_WORDS; 4] }
+    }
+
+    /// Adds a range; says false where there are four already. A range shorter than a word is accepted and holds none.
+    /// Add the one that is read most first.
+    ///
+    /// # Safety
+    ///
+    /// The range must be readable for as long as `self` and its copies are read from. Memory that another thread writes
+    /// meanwhile is no harm: a word is then old or new.
+    pub unsafe fn add(&mut self, range: Range<u64>) -> bool {
+        let Some(last) = range.end.checked_sub(range.start).and_then(|len| len.checked_sub(8)) else {
+            return true;
+        };
+        let Some(free) = self.ranges.iter_mut().find(|words| words.start == u64::MAX) else { return false };
+        *free = Words { start: range.start, last };
+        true
+    }
+
+    /// The word at `address`, which need not be aligned; `None` outside the ranges. Async-signal-safe.
+    #[inline]
+    pub fn read(&self, address: u64) -> Option<u64> {
+        for words in &self.ranges {
+            if address.wrapping_sub(words.start) <= words.last && words.start != u64::MAX {
+                // SAFETY: all eight bytes lie inside a range that `add` was promised to be readable.
+                return Some(unsafe { regs::load(address) });
+            }
+        }
+        None
+    }
+
+    /// Which range holds the word at `address`; two equal answers mean the same stack. Async-signal-safe.
+    pub fn range_of(&self, address: u64) -> Option<usize> {
+        self.ranges
+            .iter()
+            .position(|words| address.wrapping_sub(words.start) <= words.last && words.start != u64::MAX)
+    }
+}
+
+/// Copies this process's memory at `address` into `into`, and returns how many bytes were readable from there on.
+///
+/// Cannot fault, whatever the address. Off the handler only: it is a system call of about a microsecond.
+///
+/// ```
+/// let source = [1_u8, 2, 3, 4];
+/// let mut into = [0; 4];
+/// assert_eq!(everprof_probe::memory::copy(source.as_ptr() as u64, &mut into), 4);
+/// assert_eq!(into, source);
+/// assert_eq!(everprof_probe::memory::copy(0, &mut into), 0);
+/// ```
+pub fn copy(address: u64, into: &mut [u8]) -> usize {
+    os::memory::copy(address, into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StackMemory;
+
+    #[test]
+    fn reads_inside_and_refuses_outside() {
+        let words = [0x1122_3344_5566_7788_u64, 2];
+        let start = words.as_ptr() as u64;
+        let mut memory = StackMemory::new();
+        assert_eq!(memory.read(start), None);
+        assert_eq!(memory.read(u64::MAX), None);
+        // SAFETY: `words` outlives `memory`.
+        assert!(unsafe { memory.add(start..start + 16) });
+        assert_eq!(memory.read(start), Some(words[0]));
+        assert_eq!(memory.read(start + 1), Some(0x0211_2233_4455_6677));
+        for outside in [0, start - 1, start + 9, start + 16, u64::MAX] {
+            assert_eq!(memory.read(outside), None, "{outside:#x}");
+        }
+    }
+
+    #[test]
+    fn holds_four_ranges_and_tells_them_apart() {
+        let words = [7_u64; 5];
+        let start = words.as_ptr() as u64;
+        let mut memory = StackMemory::new();
+        for index in 0..5 {
+            let at = start + index * 8;
+            // SAFETY: `words` outlives `memory`.
+            assert_eq!(unsafe { memory.add(at..at + 8) }, index < 4);
+        }
+        assert_eq!(memory.range_of(start + 24), Some(3));
+        assert_eq!(memory.range_of(start + 4), None);
+        // SAFETY: an empty range holds no word that could be read.
+        assert!(unsafe { StackMemory::new().add(start..start) });
+    }
+}

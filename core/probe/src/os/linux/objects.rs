@@ -1,0 +1,87 @@
+//! The objects that the dynamic loader has mapped: the executable, its libraries, and the kernel's vDSO.
+//!
+//! Off the handler only: `dl_iterate_phdr` takes the loader's lock. Nothing is read from an object itself here, so the
+//! lock is held for microseconds and an object that is unloaded a moment later does no harm.
+
+use core::ffi::c_void;
+
+/// One `PT_LOAD` or other segment of an object, in run-time addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    /// `p_type`, such as [`libc::PT_LOAD`].
+    pub(crate) kind: u32,
+    /// `p_flags`, such as [`libc::PF_X`].
+    pub(crate) flags: u32,
+    /// Where it starts in memory.
+    pub(crate) address: u64,
+    /// How long it is in memory.
+    pub(crate) len: u64,
+}
+
+/// One loaded object, valid during the call that it was handed to.
+pub(crate) struct Object<'a> {
+    /// Its place in the loader's list; 0 is the executable.
+    pub(crate) position: usize,
+    /// What to add to an address in the file.
+    pub(crate) bias: u64,
+    headers: &'a [libc::Elf64_Phdr],
+}
+
+impl Object<'_> {
+    /// Its segments, in the file's order.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.headers.iter().map(|header| Segment {
+            kind: header.p_type,
+            flags: header.p_flags,
+            address: self.bias.wrapping_add(header.p_vaddr),
+            len: header.p_memsz,
+        })
+    }
+}
+
+/// How many objects were ever loaded and unloaded: the same numbers mean the same objects. `None` where the loader does
+/// not say.
+pub(crate) fn changes() -> Option<(u64, u64)> {
+    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, size: usize, data: *mut c_void) -> i32 {
+        if size >= size_of::<libc::dl_phdr_info>() {
+            // SAFETY: the loader passes a structure of `size` bytes that is valid during this call.
+            let info = unsafe { &*info };
+            let found = data.cast::<Option<(u64, u64)>>();
+            // SAFETY: `data` is the address of `found` in the function below, which outlives the iteration.
+            unsafe { found.write(Some((info.dlpi_adds, info.dlpi_subs))) };
+        }
+        1
+    }
+    let mut found: Option<(u64, u64)> = None;
+    // SAFETY: the callback matches the loader's signature and only touches what it is handed.
+    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut found).cast()) };
+    found
+}
+
+/// Calls `each` with every loaded object, the executable first. `each` runs under the loader's lock: it must be short,
+/// and must not load or unload anything.
+pub(crate) fn for_each(mut each: impl FnMut(&Object<'_>)) {
+    struct Visit<'a> {
+        position: usize,
+        each: &'a mut dyn FnMut(&Object<'_>),
+    }
+    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> i32 {
+        // SAFETY: the loader passes a structure that is valid during this call.
+        let info = unsafe { &*info };
+        let visit = data.cast::<Visit<'_>>();
+        // SAFETY: `data` is the address of `visit` in the function below, which nothing else uses meanwhile.
+        let visit = unsafe { &mut *visit };
+        let headers = if info.dlpi_phdr.is_null() {
+            &[][..]
+        } else {
+            // SAFETY: the loader says that `dlpi_phnum` program headers are there for as long as the object is.
+            unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) }
+        };
+        (visit.each)(&Object { position: visit.position, bias: info.dlpi_addr, headers });
+        visit.position += 1;
+        0
+    }
+    let mut state = Visit { position: 0, each: &mut each };
+    // SAFETY: the callback matches the loader's signature, and `state` outlives the iteration.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut state).cast()) };
+}

@@ -1,0 +1,171 @@
+//! aarch64.
+
+use core::arch::asm;
+use core::ops::Range;
+
+/// DWARF's numbers of the registers that a walk carries from frame to frame.
+pub(crate) const DWARF_SP: u8 = 31;
+pub(crate) const DWARF_FP: u8 = 29;
+/// x19: LLVM's base pointer.
+pub(crate) const DWARF_BASE: u8 = 19;
+pub(crate) const DWARF_RA: u64 = 30;
+
+/// A call leaves the return address in a register: nothing of it is on the stack when a function is entered.
+pub(crate) const WORD_STACK_CALL: bool = false;
+
+/// The code that a signal handler returns to: `mov x8, #139; svc #0`.
+pub(crate) const SIGRETURN: &[u8] = &[0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4];
+
+/// How far its second instruction is from the first.
+pub(crate) const SIGRETURN_SECOND: u64 = 4;
+
+/// Where the registers lie in a signal frame, from the stack pointer of [`SIGRETURN`]: behind the `siginfo_t` of 128
+/// bytes, and the flags, link, stack, mask and fault address of the `ucontext_t`.
+const SIGNAL_FRAME_REGISTERS: u64 = 128 + 176 + 8;
+
+/// Where call-frame information puts the interrupted program counter: it names the link register instead, so every frame
+/// that is marked as a signal's is taken for the kernel's.
+pub(crate) const SIGNAL_FRAME_PC: Option<i64> = None;
+
+/// User addresses have 48 bits; what is above them in a return address is its signature (pointer authentication).
+const ADDRESS: u64 = (1 << 48) - 1;
+
+/// The registers of one moment: those that a stack walk needs, by name, and the rest as DWARF numbers them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regs {
+    /// The next instruction; for a caller, its return address.
+    pub pc: u64,
+    /// The stack pointer.
+    pub sp: u64,
+    /// The frame pointer, x29.
+    pub fp: u64,
+    /// The base pointer, x19.
+    pub base: u64,
+    /// The link register, x30. Callers keep the value of the interrupted frame here: it means nothing to them.
+    pub lr: u64,
+    all: [u64; 31],
+}
+
+impl Regs {
+    /// The registers that a signal interrupted. Async-signal-safe.
+    ///
+    /// # Safety
+    ///
+    /// `context` must be the third argument of a handler installed with `SA_SIGINFO`.
+    #[inline]
+    pub unsafe fn from_ucontext(context: *const libc::c_void) -> Self {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: by the caller's promise this is a live `ucontext_t`.
+        let machine = unsafe { &(*context).uc_mcontext };
+        Self::new(machine.pc, machine.sp, machine.regs)
+    }
+
+    /// The registers saved in the signal frame whose return code has the stack pointer `sp`, read word by word with
+    /// `read`. Async-signal-safe.
+    pub(crate) fn from_signal_frame(sp: u64, read: impl Fn(u64) -> Option<u64>) -> Option<Self> {
+        let word = |index: u64| read(sp.wrapping_add(SIGNAL_FRAME_REGISTERS + index * 8));
+        let mut all = [0; 31];
+        for (value, index) in all.iter_mut().zip(0..) {
+            *value = word(index)?;
+        }
+        Some(Self::new(word(32)?, word(31)?, all))
+    }
+
+    /// The registers of the function that this is written in, for a walk outside of signals. That function must not
+    /// return before the walk is over.
+    ///
+    /// ```
+    /// let here = everprof_probe::regs::Regs::here();
+    /// assert!(here.sp != 0 && here.pc != 0);
+    /// ```
+    #[inline(always)]
+    pub fn here() -> Self {
+        let mut all = [0_u64; 31];
+        let pc: u64;
+        let sp: u64;
+        // SAFETY: the instructions store registers into `all` and change nothing else.
+        unsafe {
+            asm!(
+                "stp x18, x19, [{all}, #144]",
+                "stp x20, x21, [{all}, #160]",
+                "stp x22, x23, [{all}, #176]",
+                "stp x24, x25, [{all}, #192]",
+                "stp x26, x27, [{all}, #208]",
+                "stp x28, x29, [{all}, #224]",
+                "str x30, [{all}, #240]",
+                "mov {sp}, sp",
+                "adr {pc}, .",
+                all = in(reg) all.as_mut_ptr(),
+                sp = out(reg) sp,
+                pc = lateout(reg) pc,
+                options(nostack, preserves_flags)
+            )
+        };
+        Self::new(pc, sp, all)
+    }
+
+    /// The register that DWARF numbers `number`, as it was in the interrupted frame: only those in public fields are
+    /// carried on to callers.
+    #[inline]
+    pub(crate) fn get(&self, number: u8) -> Option<u64> {
+        match number {
+            DWARF_SP => Some(self.sp),
+            DWARF_FP => Some(self.fp),
+            DWARF_BASE => Some(self.base),
+            _ => self.all.get(usize::from(number)).copied(),
+        }
+    }
+
+    #[inline]
+    fn new(pc: u64, sp: u64, all: [u64; 31]) -> Self {
+        let [.., base, _, _, _, _, _, _, _, _, _, fp, lr] = all;
+        Self { pc, sp, fp, base, lr, all }
+    }
+}
+
+/// The alternate signal stack in force when the signal came; empty where there is none. Async-signal-safe.
+///
+/// # Safety
+///
+/// `context` must be the third argument of a handler installed with `SA_SIGINFO`.
+pub unsafe fn altstack(context: *const libc::c_void) -> Range<u64> {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: by the caller's promise this is a live `ucontext_t`.
+    let stack = unsafe { &(*context).uc_stack };
+    if stack.ss_flags & libc::SS_DISABLE != 0 {
+        return 0..0;
+    }
+    let start = stack.ss_sp as u64;
+    start..start.saturating_add(stack.ss_size as u64)
+}
+
+/// A word that is unique to the calling thread for as long as it lives: its thread-control block's address.
+/// Async-signal-safe.
+#[inline]
+pub fn thread_pointer() -> u64 {
+    let pointer: u64;
+    // SAFETY: reading the register has no effect.
+    unsafe { asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nostack, preserves_flags, nomem, pure)) };
+    pointer
+}
+
+/// What a return address found on a stack means: its address without the signature.
+#[inline]
+pub(crate) fn return_address(word: u64) -> u64 {
+    word & ADDRESS
+}
+
+/// One load of memory that Rust knows nothing about: another frame's variables, aligned or not.
+///
+/// # Safety
+///
+/// The eight bytes at `address` must be readable.
+#[inline]
+pub(crate) unsafe fn load(address: u64) -> u64 {
+    let value: u64;
+    // SAFETY: the caller promises that the eight bytes are readable; the processor does not mind alignment.
+    unsafe {
+        asm!("ldr {}, [{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags, readonly))
+    };
+    value
+}

@@ -1,0 +1,18 @@
+//! The processor: its registers as a signal frame or a call shows them, and what the unwinder must know about it.
+//!
+//! One file a processor, with the same item names in each; this and [`crate::os`] are the only places of the crate with a
+//! `cfg(target_*)`. Everything here is async-signal-safe.
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as cpu;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as cpu;
+
+pub(crate) use cpu::{DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, return_address};
+pub use cpu::{Regs, altstack, thread_pointer};
+pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};

@@ -1,0 +1,169 @@
+//! x86_64.
+
+use core::arch::asm;
+use core::ops::Range;
+
+/// DWARF's numbers of the registers that a walk carries from frame to frame.
+pub(crate) const DWARF_SP: u8 = 7;
+pub(crate) const DWARF_FP: u8 = 6;
+/// rbx: LLVM's base pointer, and the register that the loader's lazy binding keeps its frame in.
+pub(crate) const DWARF_BASE: u8 = 3;
+pub(crate) const DWARF_RA: u64 = 16;
+
+/// A call pushes the return address: it lies at the stack pointer when a function is entered.
+pub(crate) const WORD_STACK_CALL: bool = true;
+
+/// The code that a signal handler returns to: `mov $15, %rax; syscall`.
+pub(crate) const SIGRETURN: &[u8] = &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+
+/// How far its second instruction is from the first.
+pub(crate) const SIGRETURN_SECOND: u64 = 7;
+
+/// Where the registers lie in a signal frame, from the stack pointer of [`SIGRETURN`]: behind flags, link and stack of
+/// the `ucontext_t`.
+const SIGNAL_FRAME_REGISTERS: u64 = 40;
+
+/// Where call-frame information puts the interrupted program counter, from that stack pointer: how a signal frame of the
+/// kernel's making is told from other frames that are marked so.
+pub(crate) const SIGNAL_FRAME_PC: Option<i64> = Some(SIGNAL_FRAME_REGISTERS as i64 + 16 * 8);
+
+/// The registers of one moment: those that a stack walk needs, by name, and the rest as DWARF numbers them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regs {
+    /// The next instruction; for a caller, its return address.
+    pub pc: u64,
+    /// The stack pointer, rsp.
+    pub sp: u64,
+    /// The frame pointer, rbp.
+    pub fp: u64,
+    /// The base pointer, rbx.
+    pub base: u64,
+    all: [u64; 16],
+}
+
+impl Regs {
+    /// The registers that a signal interrupted. Async-signal-safe.
+    ///
+    /// # Safety
+    ///
+    /// `context` must be the third argument of a handler installed with `SA_SIGINFO`.
+    #[inline]
+    pub unsafe fn from_ucontext(context: *const libc::c_void) -> Self {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: by the caller's promise this is a live `ucontext_t`.
+        let registers = unsafe { &(*context).uc_mcontext.gregs };
+        let [r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, ..] = *registers;
+        Self::new(
+            ip as u64,
+            [ax, dx, cx, bx, si, di, bp, sp, r8, r9, r10, r11, r12, r13, r14, r15].map(|word| word as u64),
+        )
+    }
+
+    /// The registers saved in the signal frame whose return code has the stack pointer `sp`, read word by word with
+    /// `read`. Async-signal-safe.
+    pub(crate) fn from_signal_frame(sp: u64, read: impl Fn(u64) -> Option<u64>) -> Option<Self> {
+        let word = |index: u64| read(sp.wrapping_add(SIGNAL_FRAME_REGISTERS + index * 8));
+        // The order of `gregs`, by DWARF number.
+        const ORDER: [u8; 16] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
+        let mut all = [0; 16];
+        for (value, index) in all.iter_mut().zip(ORDER) {
+            *value = word(u64::from(index))?;
+        }
+        Some(Self::new(word(16)?, all))
+    }
+
+    /// The registers of the function that this is written in, for a walk outside of signals. That function must not
+    /// return before the walk is over.
+    ///
+    /// ```
+    /// let here = everprof_probe::regs::Regs::here();
+    /// assert!(here.sp != 0 && here.pc != 0);
+    /// ```
+    #[inline(always)]
+    pub fn here() -> Self {
+        let mut all = [0_u64; 16];
+        let pc: u64;
+        // SAFETY: the instructions store registers into `all` and change nothing else.
+        unsafe {
+            asm!(
+                "mov [{all} + 24], rbx",
+                "mov [{all} + 48], rbp",
+                "mov [{all} + 56], rsp",
+                "mov [{all} + 96], r12",
+                "mov [{all} + 104], r13",
+                "mov [{all} + 112], r14",
+                "mov [{all} + 120], r15",
+                "lea {pc}, [rip]",
+                all = in(reg) all.as_mut_ptr(),
+                pc = lateout(reg) pc,
+                options(nostack, preserves_flags)
+            )
+        };
+        Self::new(pc, all)
+    }
+
+    /// The register that DWARF numbers `number`, as it was in the interrupted frame: only those in public fields are
+    /// carried on to callers.
+    #[inline]
+    pub(crate) fn get(&self, number: u8) -> Option<u64> {
+        match number {
+            DWARF_SP => Some(self.sp),
+            DWARF_FP => Some(self.fp),
+            DWARF_BASE => Some(self.base),
+            _ => self.all.get(usize::from(number)).copied(),
+        }
+    }
+
+    #[inline]
+    fn new(pc: u64, all: [u64; 16]) -> Self {
+        let [_, _, _, base, _, _, fp, sp, ..] = all;
+        Self { pc, sp, fp, base, all }
+    }
+}
+
+/// The alternate signal stack in force when the signal came; empty where there is none. Async-signal-safe.
+///
+/// # Safety
+///
+/// `context` must be the third argument of a handler installed with `SA_SIGINFO`.
+pub unsafe fn altstack(context: *const libc::c_void) -> Range<u64> {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: by the caller's promise this is a live `ucontext_t`.
+    let stack = unsafe { &(*context).uc_stack };
+    if stack.ss_flags & libc::SS_DISABLE != 0 {
+        return 0..0;
+    }
+    let start = stack.ss_sp as u64;
+    start..start.saturating_add(stack.ss_size as u64)
+}
+
+/// A word that is unique to the calling thread for as long as it lives: its thread-control block's address.
+/// Async-signal-safe.
+#[inline]
+pub fn thread_pointer() -> u64 {
+    let pointer: u64;
+    // SAFETY: on Linux the word at fs:0 is the thread-control block's own address, for every thread.
+    unsafe { asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, preserves_flags, readonly, pure)) };
+    pointer
+}
+
+/// What a return address found on a stack means: itself.
+#[inline]
+pub(crate) fn return_address(word: u64) -> u64 {
+    word
+}
+
+/// One load of memory that Rust knows nothing about: another frame's variables, aligned or not.
+///
+/// # Safety
+///
+/// The eight bytes at `address` must be readable.
+#[inline]
+pub(crate) unsafe fn load(address: u64) -> u64 {
+    let value: u64;
+    // SAFETY: the caller promises that the eight bytes are readable; the processor does not mind alignment.
+    unsafe {
+        asm!("mov {}, [{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags, readonly))
+    };
+    value
+}

@@ -1,0 +1,199 @@
+//! What handlers see of the process's modules: an immutable snapshot, and a cache of program counters that goes with it.
+//!
+//! Everything but [`publish`] and the making of an [`Owned`] is async-signal-safe.
+
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use super::inflight::Entered;
+use super::page_vec::PageVec;
+use super::rule::{NO_RULE, Rule, RuleId, Rules};
+use super::table::View;
+use crate::regs::{SIGRETURN, SIGRETURN_SECOND, load};
+
+/// One module: where its code is, and its table if that is built.
+#[derive(Debug)]
+pub(super) struct Module {
+    start: u64,
+    end: u64,
+    /// Code that may be read by a handler: of an object that stays for ever.
+    code: (u64, u64),
+    view: Option<View>,
+    /// The table was built, or cannot be.
+    tried: bool,
+    /// A walk met the module and found no table.
+    wanted: AtomicBool,
+}
+
+impl Module {
+    pub(super) fn new((start, end): (u64, u64), code: (u64, u64), view: Option<View>, tried: bool) -> Self {
+        Self { start, end, code, view, tried, wanted: AtomicBool::new(false) }
+    }
+
+    /// Whether there is nothing more to come: the code has its table, or no information.
+    pub(super) fn is_tried(&self) -> bool {
+        self.tried
+    }
+
+    /// Asks for the module's table, if it may come.
+    pub(super) fn want(&self) {
+        if !self.tried && !self.wanted.swap(true, Ordering::Relaxed) {
+            want();
+        }
+    }
+
+    /// Whether `pc` is in the code that a signal handler returns to.
+    pub(super) fn returns_from_signal(&self, pc: u64) -> bool {
+        // The handler returns to the first byte, and a signal can come in between the two instructions.
+        self.is_sigreturn(pc) || self.is_sigreturn(pc.wrapping_sub(SIGRETURN_SECOND))
+    }
+
+    fn is_sigreturn(&self, pc: u64) -> bool {
+        let (start, end) = self.code;
+        // Whole words are loaded, of which the code must hold every byte.
+        if pc < start || pc.saturating_add(16) > end {
+            return false;
+        }
+        // SAFETY: the bytes lie in a readable segment of an object that is never unloaded.
+        let first = unsafe { load(pc) };
+        // SAFETY: as above; sixteen bytes were checked.
+        let second = unsafe { load(pc + 8) };
+        let bytes = (u128::from(second) << 64 | u128::from(first)).to_le_bytes();
+        bytes.starts_with(SIGRETURN)
+    }
+}
+
+/// The modules and their rules, as of one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    modules: *const Module,
+    len: usize,
+    rules: *const Rule,
+    cache: *const AtomicU64,
+}
+
+/// Program counters whose rule is remembered: 32 KiB a snapshot, and enough for the hot stacks of a process.
+const CACHED: usize = 4096;
+
+impl Snapshot {
+    /// The rule for the code at `pc`, or `None` where there is none.
+    #[inline]
+    pub(super) fn rule(&self, pc: u64) -> Option<&Rule> {
+        let slot = (pc ^ pc >> 12) as usize % CACHED;
+        // SAFETY: the cache has `CACHED` words and lives as long as the snapshot.
+        let slot = unsafe { &*self.cache.wrapping_add(slot) };
+        let entry = slot.load(Ordering::Relaxed);
+        let id = if entry >> RULE_BITS == pc { entry as RuleId } else { self.find(pc, slot) };
+        if id == NO_RULE {
+            return None;
+        }
+        // SAFETY: tables and cache hold only indices that `Rules::intern` gave out before they were published.
+        Some(unsafe { &*self.rules.wrapping_add(usize::from(id)) })
+    }
+
+    /// The module that holds `pc`.
+    pub(super) fn module(&self, pc: u64) -> Option<&Module> {
+        // SAFETY: the modules live as long as the snapshot.
+        let modules = unsafe { core::slice::from_raw_parts(self.modules, self.len) };
+        let after = modules.partition_point(|module| module.start <= pc);
+        modules.get(after.checked_sub(1)?).filter(|module| pc < module.end)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(&self, pc: u64, slot: &AtomicU64) -> RuleId {
+        let Some(module) = self.module(pc) else { return NO_RULE };
+        let Some(view) = &module.view else { return NO_RULE };
+        // SAFETY: the tables of a snapshot's modules live as long as the snapshot.
+        let id = unsafe { view.rule(pc - module.start) };
+        if id != NO_RULE && pc >> (64 - RULE_BITS) == 0 {
+            slot.store(pc << RULE_BITS | u64::from(id), Ordering::Relaxed);
+        }
+        id
+    }
+}
+
+const RULE_BITS: u32 = 16;
+
+/// The snapshot in force, for as long as the walk lasts that `entered` marks.
+#[inline]
+pub(super) fn current(_entered: &Entered) -> Option<&Snapshot> {
+    let snapshot = CURRENT.load(Ordering::SeqCst);
+    // SAFETY: what is published stays until no walk is under way that could have loaded it, and one is, by `entered`.
+    unsafe { snapshot.as_ref() }
+}
+
+/// Makes handlers see `snapshot` from now on; the one before may be in use still.
+pub(super) fn publish(snapshot: *const Snapshot) {
+    CURRENT.store(snapshot.cast_mut(), Ordering::SeqCst);
+    GENERATION.fetch_add(1, Ordering::Release);
+}
+
+/// The number of snapshots published so far.
+pub(super) fn generation() -> u32 {
+    GENERATION.load(Ordering::Acquire)
+}
+
+/// Asks for a refresh.
+#[cold]
+pub(super) fn want() {
+    if !WANTED.load(Ordering::Relaxed) {
+        WANTED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a refresh was asked for since [`satisfied`].
+pub(super) fn is_wanted() -> bool {
+    WANTED.load(Ordering::Relaxed)
+}
+
+/// A refresh begins.
+pub(super) fn satisfied() {
+    WANTED.store(false, Ordering::Relaxed);
+}
+
+static CURRENT: AtomicPtr<Snapshot> = AtomicPtr::new(core::ptr::null_mut());
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// A snapshot with its memory.
+#[derive(Debug)]
+pub(super) struct Owned {
+    snapshot: PageVec<Snapshot>,
+    modules: PageVec<Module>,
+    _cache: PageVec<AtomicU64>,
+}
+
+impl Owned {
+    /// A snapshot of `modules`, which are sorted by address. Not for handlers.
+    pub(super) fn new(rules: &Rules, all: impl ExactSizeIterator<Item = Module>) -> Option<Self> {
+        let mut modules = PageVec::with_capacity(all.len())?;
+        for module in all {
+            modules.push(module);
+        }
+        // SAFETY: zero is an atomic number like any other.
+        let cache = unsafe { PageVec::<AtomicU64>::zeroed(CACHED)? };
+        let mut snapshot = PageVec::with_capacity(1)?;
+        snapshot.push(Snapshot {
+            modules: modules.as_slice().as_ptr(),
+            len: modules.as_slice().len(),
+            rules: rules.start(),
+            cache: cache.as_slice().as_ptr(),
+        });
+        Some(Self { snapshot, modules, _cache: cache })
+    }
+
+    /// Where it is: it does not move with its owner.
+    pub(super) fn get(&self) -> *const Snapshot {
+        self.snapshot.as_slice().as_ptr()
+    }
+
+    /// Whether a walk asked for the table of any module.
+    pub(super) fn table_is_wanted(&self) -> bool {
+        self.modules.as_slice().iter().any(|module| module.wanted.load(Ordering::Relaxed))
+    }
+
+    /// Whether a walk asked for the table of the module at `index`.
+    pub(super) fn wants(&self, index: usize) -> bool {
+        self.modules.as_slice().get(index).is_some_and(|module| module.wanted.load(Ordering::Relaxed))
+    }
+}

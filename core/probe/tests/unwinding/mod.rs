@@ -1,0 +1,205 @@
+//! What the unwinder's tests share: a thread's stack bounds, a profiling timer with a handler of its own, and the
+//! `backtrace` crate as the oracle.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use everprof_probe::memory::StackMemory;
+use everprof_probe::regs::{self, Regs};
+use everprof_probe::sample::{Frame, frames};
+use everprof_probe::unwind::{self, End, Frames};
+
+thread_local! {
+    static STACK: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    // Not on the handler's stack, which is small: the standard library's alternate stack has 8 KiB.
+    static WORDS: UnsafeCell<[u64; 512]> = const { UnsafeCell::new([0; 512]) };
+}
+
+/// The calling thread's stack; remembered, so that a handler may ask on a thread that has asked before.
+pub fn stack_range() -> Range<u64> {
+    if STACK.get() == (0, 0) {
+        let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+        let (mut start, mut len) = (std::ptr::null_mut(), 0);
+        // SAFETY: the attributes are filled in by the first call and destroyed by the last.
+        #[allow(clippy::multiple_unsafe_ops_per_block)]
+        unsafe {
+            assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()), 0);
+            assert_eq!(libc::pthread_attr_getstack(attributes.as_ptr(), &mut start, &mut len), 0);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+        STACK.set((start as u64, start as u64 + len as u64));
+    }
+    let (start, end) = STACK.get();
+    start..end
+}
+
+/// The memory that a walk of the calling thread may read; `extra` is its alternate stack.
+pub fn stack_memory(extra: Range<u64>) -> StackMemory {
+    let mut memory = StackMemory::new();
+    // SAFETY: a thread's stack is mapped while it runs on it.
+    unsafe { memory.add(stack_range()) };
+    // SAFETY: as the kernel says in the signal frame.
+    unsafe { memory.add(extra) };
+    memory
+}
+
+/// Waits until there are tables: a refresh that another test is in the middle of answers at once.
+pub fn refresh() {
+    while !unwind::refresh() && unwind::generation() == 0 {
+        std::thread::yield_now();
+    }
+}
+
+/// Our stack from `regs`, leaf first.
+pub fn walk(regs: &Regs, stack: &StackMemory) -> (Vec<Frame>, End) {
+    let mut words = vec![0; 3000];
+    let mut sink = Frames::new(&mut words);
+    let end = unwind::walk(regs, stack, &mut sink);
+    (frames(sink.finish()).collect(), end)
+}
+
+/// The addresses of the oracle's stack, from the caller's frame on: return addresses.
+#[inline(always)]
+pub fn oracle() -> Vec<u64> {
+    let mut ips = Vec::new();
+    // SAFETY: the caller makes sure that nothing else uses `backtrace` meanwhile.
+    unsafe {
+        backtrace::trace_unsynchronized(|frame| {
+            ips.push(frame.ip() as u64);
+            ips.len() < 3000
+        })
+    };
+    ips
+}
+
+/// The native addresses of `stack`.
+pub fn natives(stack: &[Frame]) -> Vec<u64> {
+    let native = |frame: &Frame| if let Frame::Native(pc) = frame { Some(*pc) } else { None };
+    stack.iter().filter_map(native).collect()
+}
+
+/// Fails unless `ours`, from a frame on, is what the oracle says. Both know a first frame each that the other does not.
+pub fn assert_same_callers(ours: &[Frame], oracle: &[u64]) {
+    let ours: Vec<u64> = natives(ours).into_iter().skip(1).map(|pc| pc + 1).collect();
+    // The oracle ends with the frame above the root, if at all, at address 0 or 1.
+    let oracle: Vec<u64> = oracle.iter().copied().filter(|&ip| ip > 1).collect();
+    assert!(!ours.is_empty() && oracle.len() > ours.len(), "{} frames, oracle {}", ours.len(), oracle.len());
+    let same = &oracle[oracle.len() - ours.len()..];
+    if ours != same {
+        panic!("ours:\n{}oracle:\n{}", names(&ours), names(&oracle));
+    }
+}
+
+/// A line per address: for the message of a failed assertion.
+pub fn names(addresses: &[u64]) -> String {
+    let mut text = String::new();
+    for &address in addresses {
+        let mut name = None;
+        backtrace::resolve((address as usize).wrapping_sub(1) as *mut _, |symbol| {
+            name = symbol.name().map(|name| name.to_string()).or(name.take());
+        });
+        text += &format!("  {address:#x} {}\n", name.unwrap_or_default());
+    }
+    text
+}
+
+/// What the handler of [`profile`] saw.
+#[derive(Default)]
+pub struct Seen {
+    pub samples: AtomicUsize,
+    pub root: AtomicUsize,
+    pub truncated: AtomicUsize,
+    pub deepest: AtomicUsize,
+    /// The leaves of walks that were lost: the first few.
+    pub lost: [AtomicU64; 16],
+    pub lost_at: [AtomicU64; 16],
+}
+
+static SEEN: Seen = Seen {
+    samples: AtomicUsize::new(0),
+    root: AtomicUsize::new(0),
+    truncated: AtomicUsize::new(0),
+    deepest: AtomicUsize::new(0),
+    lost: [const { AtomicU64::new(0) }; 16],
+    lost_at: [const { AtomicU64::new(0) }; 16],
+};
+
+extern "C" fn handler(_signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the context is that of a handler installed with SA_SIGINFO.
+    let regs = unsafe { Regs::from_ucontext(context) };
+    // SAFETY: as above.
+    let altstack = unsafe { regs::altstack(context) };
+    // SAFETY: a thread's words are used by its handler alone, which does not interrupt itself.
+    let words = WORDS.with(|words| unsafe { &mut *words.get() });
+    let mut sink = Frames::new(words);
+    let end = unwind::walk(&regs, &stack_memory(altstack), &mut sink);
+    let words = sink.finish();
+    let number = SEEN.samples.fetch_add(1, Ordering::Relaxed);
+    SEEN.deepest.fetch_max(words.len(), Ordering::Relaxed);
+    match end {
+        End::Root => _ = SEEN.root.fetch_add(1, Ordering::Relaxed),
+        End::Truncated => _ = SEEN.truncated.fetch_add(1, Ordering::Relaxed),
+        End::Lost => {
+            SEEN.lost[number % 16].store(regs.pc, Ordering::Relaxed);
+            SEEN.lost_at[number % 16].store(words[words.len().saturating_sub(2)], Ordering::Relaxed);
+        }
+    }
+}
+
+/// Installs `handler` for `signal`, on the alternate stack where there is one.
+pub fn install(signal: i32, handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)) {
+    // SAFETY: all zero is an empty action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    // SAFETY: the action is complete.
+    assert_eq!(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }, 0);
+}
+
+/// Runs `work` again and again under a profiling timer until `samples` were taken, and says what came of them. `work`
+/// does a few milliseconds of it at a time.
+pub fn profile(samples: usize, mut work: impl FnMut()) -> &'static Seen {
+    refresh();
+    stack_range();
+    install(libc::SIGPROF, handler);
+    set_timer(1000);
+    while SEEN.samples.load(Ordering::Relaxed) < samples {
+        work();
+    }
+    set_timer(0);
+    &SEEN
+}
+
+fn set_timer(microseconds: i64) {
+    let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the timer's value is complete.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
+}
+
+impl Seen {
+    /// Fails unless at least `permille` of a thousand samples reached the root.
+    pub fn assert_complete(&self, permille: f64) {
+        let (samples, root) = (self.samples.load(Ordering::Relaxed), self.root.load(Ordering::Relaxed));
+        let share = root as f64 * 1000.0 / samples as f64;
+        eprintln!("{root} of {samples} samples reached the root, the deepest with {:?} words", self.deepest);
+        if share < permille {
+            let addresses = |list: &[AtomicU64; 16]| -> Vec<u64> {
+                list.iter()
+                    .map(|address| address.load(Ordering::Relaxed) + 1)
+                    .filter(|&address| address > 1)
+                    .collect()
+            };
+            panic!("lost:\n{}at:\n{}", names(&addresses(&self.lost)), names(&addresses(&self.lost_at)));
+        }
+    }
+}
