@@ -21,6 +21,11 @@ test-formats: ## only the tests that read our files with other tools (go tool pp
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof-probe -p everprof --release storm
 
+# The flame graph pages, driven in a headless Chromium (core/tests/browser/).
+.PHONY: test-browser
+test-browser: ## the flame graph pages in a headless Chromium; pictures in target/browser/
+	@core/tests/browser/run.sh
+
 lint: ## formatting, clippy, dependencies
 	@.ci/lint.sh
 

@@ -4,6 +4,7 @@
 //! Everything is deterministic: the random numbers come from a generator with a fixed seed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use std::{env, fs};
@@ -339,7 +340,7 @@ fn wide() -> Profile {
 }
 
 /// Many stacks of about 30 frames, over 6,000 functions, that part ways at every depth.
-fn large(stacks: u64) -> Profile {
+fn large(stacks: usize) -> Profile {
     let mut b = Builder::new("2.0");
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let crates = [
@@ -362,18 +363,21 @@ fn large(stacks: u64) -> Profile {
             b.stack(&name)[0]
         })
         .collect();
-    for sample in 0..stacks {
+    let mut distinct = HashSet::new();
+    while distinct.len() < stacks {
         let depth = 24 + random.below(13);
-        // Each frame has few callees, so that stacks share their upper parts as those of a real program do.
-        let mut at = sample % 8;
+        // Each frame has a favourite callee and a few others, so that stacks share their upper parts and the graph has
+        // towers, as those of a real program do.
+        let mut at = random.below(100).saturating_sub(80) / 4;
         let mut stack = Vec::new();
-        for level in 0..depth {
+        for _ in 0..depth {
             stack.push(functions[(at % 6_000) as usize]);
-            let choices = if level < 12 { 2 } else { 3 };
-            at = at.wrapping_mul(31).wrapping_add(7 + random.below(choices) * 1_009);
+            let choice = if random.below(100) < 84 { 0 } else { 1 + random.below(4) };
+            at = at.wrapping_mul(31).wrapping_add(7 + choice * 1_009);
         }
         stack.reverse();
         let stack = b.profile.stack(&stack);
+        distinct.insert(stack);
         let thread = Label::text("thread_name", format!("worker-{}", random.below(16)));
         let labels =
             b.profile.labels(&[thread, Label::text("tenant", format!("tenant-{}", random.below(40)))]);

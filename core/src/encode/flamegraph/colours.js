@@ -87,12 +87,16 @@ function diffColouring(app) {
   };
 }
 
+// The colourings on offer by name; one that must look at all frames does so when it is first chosen.
 function colourings(data, app) {
   const { frames, strings } = data;
+  const made = {};
+  const keyed = (key, title, keyOf) => ({ title, get use() { return (made[key] ??= keyColouring(title, data, keyOf)); } });
+  const moduleOf = (frame) => strings[frames.module[frame]];
   const all = {
-    family: keyColouring('crate or module', data, (frame) => family(strings[frames.name[frame]], strings[frames.module[frame]])),
-    module: keyColouring('module', data, (frame) => strings[frames.module[frame]] || 'unknown'),
-    plain: plainColouring,
+    family: keyed('family', 'crate or module', (frame) => family(strings[frames.name[frame]], moduleOf(frame))),
+    module: keyed('module', 'module', (frame) => moduleOf(frame) || 'unknown'),
+    plain: { title: 'none', use: plainColouring },
   };
-  return data.view === 'diff' ? { diff: diffColouring(app), ...all } : all;
+  return data.view === 'diff' ? { diff: { title: 'change', use: diffColouring(app) }, ...all } : all;
 }

@@ -76,9 +76,7 @@ function decodeSamples(data) {
 
 // Reads varints from base64.
 function reader(base64) {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let place = 0; place < text.length; place++) bytes[place] = text.charCodeAt(place);
+  const bytes = Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   let at = 0;
   function number() {
     let byte = bytes[at++];

@@ -10,7 +10,7 @@ function fillToolbar(app) {
     return option;
   }));
   options('type', data.types.map(({ name, unit }, place) => [place, `${name} (${unit})`]));
-  options('group', [['', 'nothing'], ...data.labelKeys.map(({ name }) => [name, name === 'thread_name' ? 'thread' : visible(name)])]);
+  options('group', [['', 'nothing'], ...data.labelKeys.map(({ name }) => [name, keyTitle(name)])]);
   options('colour', Object.entries(app.colourings).map(([key, { title }]) => [key, title]));
   const chosen = (id, patch) => byId(id).addEventListener('change', (event) => app.update(patch(event.target)));
   chosen('type', ({ value }) => ({ type: Number(value) }));
@@ -72,7 +72,7 @@ function showChips(app) {
   byId('chips').replaceChildren(...[...app.state.filters].map(([key, values]) => {
     const texts = [...values].map((value) => visible(value) || '(none)');
     const text = texts.length > 3 ? `${texts.slice(0, 3).join(', ')} and ${texts.length - 3} more` : texts.join(', ');
-    const chip = element('button', '', `${visible(key)}: ${text || 'nothing'}  ✕`);
+    const chip = element('button', '', `${keyTitle(key)}: ${text || 'nothing'}  ✕`);
     chip.type = 'button';
     chip.title = 'Remove this filter';
     chip.addEventListener('click', () => {
@@ -83,6 +83,10 @@ function showChips(app) {
     });
     return chip;
   }));
+}
+
+function keyTitle(key) {
+  return key === 'thread_name' ? 'thread' : visible(key);
 }
 
 function toggleFilters(app) {
@@ -98,7 +102,7 @@ function fillFilters(app) {
 }
 
 function keyFilter(app, key) {
-  const box = element('fieldset', '', element('legend', '', key.name === 'thread_name' ? 'thread' : visible(key.name)));
+  const box = element('fieldset', '', element('legend', '', keyTitle(key.name)));
   box.dataset.key = key.name;
   const { values, all } = valuesOf(app, key);
   const list = element('div', 'values');

@@ -10,7 +10,10 @@ app.update = (patch, step = false) => {
   refresh(before);
 };
 
-app.zoom = (node) => app.update({ zoom: pathOf(app.tree, node), centre: '' }, true);
+app.zoom = (node) => {
+  if (node !== app.top) app.zooms.push(app.state.zoom);
+  app.update({ zoom: pathOf(app.tree, node), centre: '' }, true);
+};
 
 // Back to where the last zoom started, or to everything.
 app.zoomBack = () => app.update({ zoom: app.zooms.pop() ?? [] }, true);
@@ -22,14 +25,12 @@ app.choose = (graph, node) => {
     if (tree.name[node] >= 0) app.update({ centre: app.data.strings[tree.name[node]] }, true);
     return;
   }
-  if (node === app.top) return;
-  app.zooms.push(app.state.zoom);
-  app.zoom(node);
+  if (node !== app.top) app.zoom(node);
 };
 
 app.nameOf = (tree, node) => {
   const name = tree.name[node];
-  if (tree.flags[node] & GROUP) return `${visible(app.state.group)}: ${name < 0 ? '(none)' : app.data.strings[name]}`;
+  if (tree.flags[node] & GROUP) return `${keyTitle(app.state.group)}: ${name < 0 ? '(none)' : app.data.strings[name]}`;
   return name < 0 ? 'all' : app.data.strings[name];
 };
 
@@ -54,14 +55,15 @@ app.change = (tree, node) => {
 app.labelOf = (tree, node, room) => {
   let name = app.nameOf(tree, node);
   if (tree.flags[node] & LOST) name = `⚠ ${name}`;
-  if (tree.flags[node] & TRUNCATED) name = `… ${name}`;
   let sign = '';
   if (tree.self.length > 1) {
     const change = app.change(tree, node);
     if (change.strength !== 0) sign = `${change.text === 'new' ? '+ new' : change.text === 'gone' ? '− gone' : change.text} `;
   }
   if (sign.length + name.length <= room) return sign + name;
-  const short = tree.name[node] < 0 || tree.flags[node] & GROUP ? name : shortName(name);
+  let short = name;
+  if (tree.flags[node] & GROUP) short = name.slice(name.indexOf(': ') + 2);
+  else if (tree.name[node] >= 0) short = shortName(name);
   if (sign.length + short.length <= room) return sign + short;
   if (sign && sign.length + 4 > room) return sign.trim().slice(0, room);
   return `${sign}${short.slice(0, Math.max(1, room - sign.length - 1))}…`;
@@ -92,7 +94,7 @@ function refresh(before) {
   }
   app.top = nodeAt(app.tree, state.zoom);
   if (changed('query')) app.match = matches(data, state.query);
-  app.colouring = app.colourings[state.colour];
+  app.colouring = app.colourings[state.colour].use;
   showToolbar(app);
   showTotals(app);
   showCrumbs(app);
@@ -102,7 +104,17 @@ function refresh(before) {
   showSandwich(app);
   byId('side-panel').hidden = !state.table;
   app.main.show(app.viewOf(app.tree, app.top, state.orientation === 'flame', true), !changed('zoom', 'orientation'));
-  if (built || changed('type', 'zoom', 'query', 'sort', 'table', 'norm')) showTable(app);
+  if (built || changed('type', 'zoom', 'query', 'sort', 'table', 'norm')) tableSoon();
+}
+
+// The graph first: the table of a very large one follows when the graph is on the screen.
+function tableSoon() {
+  if (app.tree.count < 200_000) {
+    showTable(app);
+    return;
+  }
+  clearTimeout(app.tableDue);
+  app.tableDue = setTimeout(() => showTable(app), 20);
 }
 
 // How the two sides of a pair are made comparable: what a value is multiplied by, and what counts are divided by.
@@ -137,6 +149,7 @@ function chooseTheme(theme) {
   const dark = theme ? theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
   document.documentElement.dataset.theme = dark ? 'dark' : 'light';
   app.colours = palettes[dark ? 'dark' : 'light'];
+  byId('theme').textContent = dark ? 'Light' : 'Dark';
 }
 
 app.nextTheme = () => {

@@ -4,11 +4,11 @@ const FIRST_ROWS = 300;
 
 const columnsOf = {
   profile: [
-    { key: 'self', text: 'Self', of: (row) => row.self[0] },
+    { key: 'self', text: 'Self', of: (row) => row.self[0], then: (row) => row.total[0] },
     { key: 'total', text: 'Total', of: (row) => row.total[0] },
   ],
   diff: [
-    { key: 'deltaSelf', text: 'Δ self', of: (row) => row.deltaSelf },
+    { key: 'deltaSelf', text: 'Δ self', of: (row) => row.deltaSelf, then: (row) => row.deltaTotal },
     { key: 'zSelf', text: 'z self', short: true, of: (row) => row.zSelf },
     { key: 'deltaTotal', text: 'Δ total', of: (row) => row.deltaTotal },
     { key: 'zTotal', text: 'z total', short: true, of: (row) => row.zTotal },
@@ -24,7 +24,8 @@ function sortRows(app, rows) {
   const column = columns.find((candidate) => candidate.key === key);
   const { strings } = app.data;
   const byName = (a, b) => (strings[a.name] < strings[b.name] ? -1 : 1);
-  const compare = column ? (a, b) => (column.of(a) < column.of(b) ? 1 : column.of(a) > column.of(b) ? -1 : byName(a, b)) : byName;
+  const descending = (of) => (a, b) => (of(a) < of(b) ? 1 : of(a) > of(b) ? -1 : 0);
+  const compare = column ? (a, b) => descending(column.of)(a, b) || descending(column.then ?? column.of)(a, b) || byName(a, b) : byName;
   return rows.sort(reversed ? (a, b) => compare(b, a) : compare);
 }
 
@@ -74,14 +75,15 @@ function tableRow(app, row) {
   const line = element('tr', app.match?.flags[row.name] ? 'match' : '');
   const { unit } = data.types[tree.type];
   if (data.view === 'diff') {
-    const delta = (value, z) => element('td', `${value > 0 ? 'grew' : value < 0 ? 'shrank' : ''}${Math.abs(z) >= 3 ? ' sure' : ''}`, signed(app.normalised(value, unit), value));
-    const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : '', data.countType < 0 ? '–' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
+    const delta = (value, z) => element('td', `${value > 0 ? 'grew' : value < 0 ? 'shrank' : 'none'}${Math.abs(z) >= 3 ? ' sure' : ''}`, signed(app.normalised(value, unit), value));
+    const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : z === 0 ? 'none' : '', data.countType < 0 ? '–' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
     line.append(delta(row.deltaSelf, row.zSelf), score(row.zSelf), delta(row.deltaTotal, row.zTotal), score(row.zTotal));
-    row.self.forEach((value, side) => line.append(element('td', '', app.normalised(Number(value) * app.scale[side], unit))));
+    row.self.forEach((value, side) => line.append(element('td', Number(value) === 0 ? 'none' : '', app.normalised(Number(value) * app.scale[side], unit))));
   } else {
     for (const value of [row.self[0], row.total[0]]) {
       const share = ratio(value, tree.total[0][top]);
-      const cell = element('td', 'bar-cell', percent(share), ' ', element('small', '', quantity(value, unit)));
+      const none = Number(value) === 0;
+      const cell = none ? element('td', 'none', '0') : element('td', 'bar-cell', percent(share), ' ', element('small', '', quantity(value, unit)));
       cell.style.setProperty('--part', Math.max(0, Math.min(1, share)));
       cell.title = exact(value, unit);
       line.append(cell);

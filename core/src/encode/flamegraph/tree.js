@@ -10,7 +10,7 @@ const ROOT_NAME = -1;
 // What the views ask for: which samples (one flag a label set), by which label grouped, recursion merged or not.
 function buildTree(data, { allowed, group = null, mergeRecursion = false }) {
   const { samples, nodes } = data;
-  const builder = treeBuilder(data, mergeRecursion);
+  const builder = treeBuilder(data, mergeRecursion, group ? 4095 : nodes.count);
   const rows = selected(data, allowed, group);
   const stamp = new Int32Array(nodes.count).fill(-2);
   const merged = new Int32Array(nodes.count);
@@ -112,35 +112,48 @@ function selected(data, allowed, group) {
   return Int32Array.from(rows);
 }
 
-function treeBuilder(data, mergeRecursion) {
+// Finds and adds the nodes of a tree. The few children of a node are searched one by one; those of a node with many, such
+// as a dispatcher, through a hash table.
+function treeBuilder(data, mergeRecursion, expected = 4095) {
   const { frames } = data;
-  let parent = new Int32Array(4096);
-  let name = new Int32Array(4096);
-  let frame = new Int32Array(4096);
-  let line = new Int32Array(4096);
-  let depth = new Int32Array(4096);
-  let flags = new Uint8Array(4096);
+  const many = 8;
+  const column = () => new Int32Array(expected + 1);
+  let [parent, name, frame, line, depth, first, next, children] = Array.from({ length: 8 }, column);
+  let flags = new Uint8Array(expected + 1);
   let count = 1;
   let maxDepth = 0;
   [parent[0], name[0], frame[0]] = [-1, ROOT_NAME, -1];
-  let slots = new Int32Array(16384);
+  let slots = new Int32Array(1024);
+  let hashed = 0;
 
-  function slot(parentNode, nameId, isGroup) {
+  function slot(parentNode, nameId) {
     const mask = slots.length - 1;
-    let at = (Math.imul(parentNode, 0x9e3779b1) ^ Math.imul(nameId + 7, 0x85ebca6b)) >>> 0;
+    let at = Math.imul(parentNode, 0x9e3779b1) ^ Math.imul(nameId + 7, 0x85ebca6b);
     at = (at ^ (at >>> 15)) & mask;
-    for (; slots[at] !== 0; at = (at + 1) & mask) {
-      const node = slots[at];
-      if (parent[node] === parentNode && name[node] === nameId && (flags[node] & GROUP) === isGroup) break;
-    }
+    while (slots[at] !== 0 && (parent[slots[at]] !== parentNode || name[slots[at]] !== nameId)) at = (at + 1) & mask;
     return at;
+  }
+
+  function remember(node) {
+    if (++hashed * 2 > slots.length) {
+      const old = slots;
+      slots = new Int32Array(old.length * 2);
+      for (const known of old) if (known !== 0) slots[slot(parent[known], name[known])] = known;
+    }
+    slots[slot(parent[node], name[node])] = node;
+  }
+
+  function find(parentNode, nameId) {
+    if (children[parentNode] > many) return slots[slot(parentNode, nameId)];
+    let node = first[parentNode];
+    while (node !== 0 && name[node] !== nameId) node = next[node];
+    return node;
   }
 
   function add(parentNode, nameId, frameId, flag) {
     if (count === parent.length) {
-      [parent, name, frame, line, depth, flags] = [parent, name, frame, line, depth, flags].map(grown);
-      slots = new Int32Array(slots.length * 2);
-      for (let node = 1; node < count; node++) slots[slot(parent[node], name[node], flags[node] & GROUP)] = node;
+      [parent, name, frame, line, depth, first, next, children, flags] =
+        [parent, name, frame, line, depth, first, next, children, flags].map(grown);
     }
     const node = count++;
     parent[node] = parentNode;
@@ -150,7 +163,11 @@ function treeBuilder(data, mergeRecursion) {
     line[node] = frameId < 0 ? 0 : frames.line[frameId];
     depth[node] = depth[parentNode] + 1;
     if (depth[node] > maxDepth) maxDepth = depth[node];
-    slots[slot(parentNode, nameId, flag & GROUP)] = node;
+    next[node] = first[parentNode];
+    first[parentNode] = node;
+    const siblings = ++children[parentNode];
+    if (siblings === many + 1) for (let child = node; child !== 0; child = next[child]) remember(child);
+    else if (siblings > many) remember(node);
     return node;
   }
 
@@ -159,22 +176,22 @@ function treeBuilder(data, mergeRecursion) {
     const flag = frames.flags[frameId];
     const kind = flag & ~INLINED | (flag & INLINED ? INLINED : CALLED);
     if (mergeRecursion && name[parentNode] === nameId && !(flags[parentNode] & GROUP)) return parentNode;
-    const node = slots[slot(parentNode, nameId, 0)];
+    const node = find(parentNode, nameId);
     if (node === 0) return add(parentNode, nameId, frameId, kind);
     flags[node] |= kind;
     if (line[node] !== frames.line[frameId]) line[node] = -1;
     return node;
   }
 
-  // A node for the samples whose label has this value; -1: that do not have the label.
+  // A node for the samples whose label has this value; -1: that do not have the label. Groups have no siblings but groups.
   function group(value) {
-    return slots[slot(0, value, GROUP)] || add(0, value, -1, GROUP);
+    return find(0, value) || add(0, value, -1, GROUP);
   }
 
   function finish(rows, leaf) {
-    const cut = (column) => column.slice(0, count);
+    const cut = (column) => column.subarray(0, count);
     const tree = { count, maxDepth, rows, leaf, parent: cut(parent), name: cut(name), frame: cut(frame), line: cut(line),
-      depth: cut(depth), flags: cut(flags) };
+      depth: cut(depth), first: cut(first), next: cut(next), flags: cut(flags) };
     sortSiblings(data, tree);
     return tree;
   }
@@ -192,8 +209,7 @@ function sortSiblings(data, tree) {
   for (let place = 1; place < starts.length; place++) starts[place] += starts[place - 1];
   const order = new Int32Array(count - 1);
   for (let node = 1; node < count; node++) order[starts[rank(node)]++] = node;
-  tree.first = new Int32Array(count);
-  tree.next = new Int32Array(count);
+  tree.first.fill(0);
   for (let place = count - 2; place >= 0; place--) {
     const node = order[place];
     tree.next[node] = tree.first[parent[node]];

@@ -30,6 +30,7 @@ const nanoseconds = { nanoseconds: 1, microseconds: 1e3, milliseconds: 1e6, seco
 // A value in the largest unit in which it is at least one.
 function quantity(value, unit) {
   let number = Number(value);
+  if (number === 0) return '0';
   if (unit in nanoseconds) {
     number *= nanoseconds[unit];
     unit = 'nanoseconds';
@@ -45,6 +46,7 @@ function quantity(value, unit) {
 
 // A rate: CPU time per second of time is told in milliseconds a second.
 function rate(value, unit) {
+  if (value === 0) return '0';
   return `${quantity(Math.abs(value) < 0.5 && unit === 'count' ? Number(value.toFixed(3)) : value, unit)}/s`;
 }
 

@@ -1,0 +1,370 @@
+// One profile: what is drawn is what the samples say, and everything on the page does what it promises.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { clickFrame, frame, frames, launch, open, picture, samplesOf, settled } from './browser.mjs';
+import { matched, paths, selfOf, share, sum, totalOf } from './expected.mjs';
+
+const SAMPLES = 0;
+const CPU = 1;
+const [samples] = samplesOf('service');
+let browser;
+before(async () => { browser = await launch(); });
+after(() => browser.close());
+
+// Opens the page, runs the test, and then wants no errors and no requests.
+function on(name, title, run, options) {
+  test(title, async () => {
+    const opened = await open(browser, name, options);
+    try {
+      await run(opened.page, opened);
+      assert.deepEqual(opened.problems, []);
+    } finally {
+      await opened.close();
+    }
+  });
+}
+
+const text = (page, selector) => page.locator(selector).innerText();
+const plain = (value) => value.replace(/\s/g, '');
+const near = (shown, expected) => {
+  const number = Number(/([\d.]+)%/.exec(shown)[1]) / 100;
+  assert.ok(Math.abs(number - expected) <= 0.0005 + expected * 0.005, `${shown} is not ${expected * 100}%`);
+};
+
+// All nodes of the page's tree by their path, with exact sums.
+function treeOf(page) {
+  return page.evaluate(() => {
+    const { tree, data } = window.everprof;
+    const path = [[]];
+    const all = [];
+    for (let node = 0; node < tree.count; node++) {
+      if (node > 0) path[node] = [...path[tree.parent[node]], data.strings[tree.name[node]]];
+      all.push([JSON.stringify(path[node]), String(tree.self[0][node]), String(tree.total[0][node])]);
+    }
+    return all;
+  });
+}
+
+describe('values', () => {
+  for (const [type, name] of [[CPU, 'cpu'], [SAMPLES, 'samples']]) {
+    on('service', `every path has exactly the self and total of its samples: ${name}`, async (page) => {
+      await page.selectOption('#type', String(type));
+      const expected = [...paths(samples, type)].map(([path, { self, total }]) => [path, String(self), String(total)]);
+      assert.deepEqual((await treeOf(page)).sort(), expected.sort());
+    });
+  }
+
+  on('service', 'siblings are merged and stand in alphabetical order', async (page) => {
+    const unsorted = await page.evaluate(() => {
+      const { tree, data } = window.everprof;
+      const wrong = [];
+      for (let node = 0; node < tree.count; node++) {
+        for (let child = tree.first[node]; child && tree.next[child]; child = tree.next[child]) {
+          const [a, b] = [data.strings[tree.name[child]], data.strings[tree.name[tree.next[child]]]];
+          if (!(a < b)) wrong.push([a, b]);
+        }
+      }
+      return wrong;
+    });
+    assert.deepEqual(unsorted, []);
+  });
+
+  on('service', 'switching the sample type changes totals, not names', async (page) => {
+    const names = (await frames(page)).map(({ name }) => name).sort();
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU)));
+    await page.selectOption('#type', String(SAMPLES));
+    await settled(page);
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, SAMPLES)));
+    assert.deepEqual((await frames(page)).map(({ name }) => name).sort(), names);
+    assert.match(await text(page, '#totals'), /samples/);
+  });
+
+  on('wide', 'sums beyond 2^53 are exact', async (page) => {
+    const [wide] = samplesOf('wide');
+    const all = await frame(page, 'all');
+    assert.equal(all.total[0], String(sum(wide, CPU)));
+    assert.equal(all.total[0], '4620693217682128901');
+    await page.fill('#search', '^c|^a$');
+    await settled(page);
+    const title = await page.locator('#found').getAttribute('title');
+    assert.equal(plain(title), `${matched(wide, CPU, /^c|^a$/)}nanoseconds`);
+  });
+
+  on('empty', 'a profile without samples opens', async (page) => {
+    assert.equal((await frames(page)).length, 1);
+    await page.fill('#search', 'x');
+    assert.match(await text(page, '#found'), /0% matched/);
+  });
+});
+
+describe('zoom', () => {
+  on('service', 'a click zooms, crumbs and Escape lead back', async (page) => {
+    const small = await frame(page, 'checkout::handlers::list');
+    await clickFrame(page, 'checkout::handlers::list');
+    const large = await frame(page, 'checkout::handlers::list');
+    assert.ok(large.width > small.width * 1.5);
+    assert.equal(large.width, (await frame(page, 'all')).width);
+    near(await text(page, '.way'), share(totalOf(samples, CPU, 'checkout::handlers::list'), sum(samples, CPU)));
+    assert.match(page.url(), /zoom=/);
+    await clickFrame(page, 'flate2::zio::write_with_status');
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'zio::write_with_status');
+    await page.keyboard.press('Escape');
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'handlers::list');
+    await page.keyboard.press('Escape');
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'all');
+    await clickFrame(page, 'checkout::handlers::pay');
+    await page.locator('#crumbs button').first().click();
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'all');
+    assert.doesNotMatch(page.url(), /zoom=/);
+    await page.goBack();
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'handlers::pay');
+  });
+
+  on('service', 'flame and icicle show the same frames upside down', async (page) => {
+    const icicle = await frames(page);
+    await page.click('#flame');
+    await settled(page);
+    const flame = await frames(page);
+    assert.deepEqual(flame.map(({ name, x, width }) => [name, x, width]), icicle.map(({ name, x, width }) => [name, x, width]));
+    const [root, leaf] = [flame.find(({ name }) => name === 'all'), flame.find(({ depth }) => depth === 5)];
+    assert.ok(root.y > leaf.y);
+    assert.ok(icicle.find(({ name }) => name === 'all').y < icicle.find(({ depth }) => depth === 5).y);
+  });
+});
+
+describe('search', () => {
+  for (const pattern of ['serde_json', 'alloc|clone', '^deflate(_slow)?$', 'checkout::cache']) {
+    on('service', `matched share of /${pattern}/`, async (page) => {
+      await page.fill('#search', pattern);
+      await settled(page);
+      const expected = matched(samples, CPU, new RegExp(pattern, 'i'));
+      near(await text(page, '#found'), share(expected, sum(samples, CPU)));
+      assert.equal(plain(await page.locator('#found').getAttribute('title')), `${expected}nanoseconds`);
+    });
+  }
+
+  on('service', 'a search is shared by the address, and cleared by Escape', async (page, { address }) => {
+    await page.fill('#search', 'Regex::');
+    const url = page.url();
+    assert.match(url, /q=Regex/);
+    const second = await open(browser, 'service', { hash: url.slice(address.length) });
+    assert.equal(await second.page.inputValue('#search'), 'Regex::');
+    assert.equal(await text(second.page, '#found'), await text(page, '#found'));
+    await second.close();
+    await page.keyboard.press('Escape');
+    assert.equal(await page.inputValue('#search'), '');
+    assert.equal(await page.locator('#found').innerText(), '');
+  });
+
+  on('service', 'what is no regular expression is searched as text', async (page) => {
+    await page.fill('#search', 'Harness<T,S>(');
+    assert.match(await text(page, '#found'), /0% matched.*not a regular expression/s);
+    await page.fill('#search', 'driver::[');
+    assert.match(await text(page, '#found'), /not a regular expression/);
+  });
+
+  on('service', 'within a zoom the share is that of the view', async (page) => {
+    await clickFrame(page, 'checkout::handlers::list');
+    await page.fill('#search', 'regex_automata');
+    const view = samples.filter(({ stack }) => stack.includes('checkout::handlers::list'));
+    near(await text(page, '#found'), share(matched(view, CPU, /regex_automata/), sum(view, CPU)));
+  });
+});
+
+describe('labels', () => {
+  on('service', 'filters by thread and by label', async (page) => {
+    await page.click('#filter');
+    await page.check('#filters [data-key=thread_name] input[value=tokio-runtime-w2]');
+    await page.check('#filters [data-key=thread_name] input[value=main]');
+    await settled(page);
+    const threads = ({ labels }) => ['tokio-runtime-w2', 'main'].includes(labels.thread_name);
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU, threads)));
+    await page.check('#filters [data-key=tenant] input[value=acme]');
+    await settled(page);
+    const both = (sample) => threads(sample) && sample.labels.tenant === 'acme';
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU, both)));
+    assert.match(await text(page, '#chips'), /thread: tokio-runtime-w2, main/);
+    await picture(page, 'filter');
+    await page.locator('#chips button').first().click();
+    await settled(page);
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU, ({ labels }) => labels.tenant === 'acme')));
+  });
+
+  on('service', 'samples without a label are a choice of their own', async (page) => {
+    await page.click('#filter');
+    await page.check('#filters [data-key=endpoint] input[value=""]');
+    await settled(page);
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU, ({ labels }) => labels.endpoint === undefined)));
+  });
+
+  for (const key of ['thread_name', 'tenant', 'endpoint']) {
+    on('service', `grouped by ${key}`, async (page) => {
+      await page.selectOption('#group', key);
+      await settled(page);
+      const expected = new Map();
+      for (const { labels, values } of samples) {
+        const name = `${key === 'thread_name' ? 'thread' : key}: ${labels[key] ?? '(none)'}`;
+        expected.set(name, (expected.get(name) ?? 0n) + BigInt(values[CPU]));
+      }
+      const shown = (await frames(page)).filter(({ depth }) => depth === 1).map(({ name, total }) => [name, total[0]]);
+      assert.deepEqual(shown.sort(), [...expected].map(([name, total]) => [name, String(total)]).sort());
+    });
+  }
+});
+
+describe('table', () => {
+  const rows = (page) => page.locator('#table-body tr').evaluateAll((lines) => lines.map((line) => ({
+    name: line.querySelector('.pick').textContent,
+    values: [...line.querySelectorAll('td')].slice(0, -1).map((cell) => cell.title.replace(/\D/g, '') || '0'),
+  })));
+
+  on('service', 'self and total of every function, recursion counted once', async (page) => {
+    const names = new Set(samples.flatMap(({ stack }) => stack));
+    const shown = await rows(page);
+    assert.equal(shown.length, names.size);
+    for (const { name, values } of shown) {
+      assert.deepEqual(values, [String(selfOf(samples, CPU, name)), String(totalOf(samples, CPU, name))], name);
+    }
+  });
+
+  on('service', 'sorts by each column, both ways', async (page) => {
+    const order = async () => (await rows(page)).map(({ name }) => name);
+    const by = (of) => [...new Set(samples.flatMap(({ stack }) => stack))].sort((a, b) => Number(of(b) - of(a)));
+    assert.equal((await order())[0], by((name) => selfOf(samples, CPU, name))[0]);
+    await page.click('th[data-key=total] button');
+    assert.equal(await page.locator('th[data-key=total]').getAttribute('aria-sort'), 'descending');
+    const totals = (await rows(page)).map(({ values }) => Number(values[1]));
+    assert.deepEqual(totals, [...totals].sort((a, b) => b - a));
+    await page.click('th[data-key=total] button');
+    assert.deepEqual((await rows(page)).map(({ values }) => Number(values[1])), totals.reverse());
+    await page.click('th[data-key=name] button');
+    assert.deepEqual(await order(), [...(await order())].sort());
+  });
+
+  on('service', 'a click on a name searches it, the arrows show callers and callees', async (page) => {
+    const line = page.locator('#table-body tr', { hasText: 'deflate_slow' });
+    await line.locator('.pick').click();
+    assert.equal(await page.inputValue('#search'), '^deflate_slow$');
+    await page.locator('#table-body tr', { hasText: 'checkout::cache::warm' }).locator('.both').click();
+    await settled(page);
+    const total = String(totalOf(samples, CPU, 'checkout::cache::warm'));
+    const callers = await frames(page, 'callers');
+    const callees = await frames(page, 'callees');
+    assert.deepEqual([callers[0].name, callers[0].total[0]], ['checkout::cache::warm', total]);
+    assert.deepEqual([callees[0].name, callees[0].total[0]], ['checkout::cache::warm', total]);
+    assert.equal(callers[1].name, 'checkout::main');
+    assert.equal(callers[1].total[0], total);
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Escape');
+    assert.ok(await page.locator('#graph').isVisible());
+  });
+
+  on('service', 'callers and callees carry the sums of the stacks through the function', async (page) => {
+    await page.locator('#table-body tr', { hasText: 'checkout::catalog::load' }).locator('.both').click();
+    await settled(page);
+    await picture(page, 'sandwich');
+    const through = samples.filter(({ stack }) => stack.includes('checkout::catalog::load'));
+    const callee = (name) => String(totalOf(through, CPU, name));
+    for (const name of ['checkout::catalog::sort', 'regex_automata::meta::regex::Regex::search']) {
+      assert.equal((await frame(page, name, 'callees')).total[0], callee(name));
+    }
+    await clickFrame(page, 'checkout::catalog::sort', 'callees');
+    assert.match(await text(page, '#centre-text'), /^checkout::catalog::sort/);
+  });
+});
+
+describe('marks', () => {
+  on('service', 'inlined, lost and truncated frames are known and explained', async (page) => {
+    const flags = await page.evaluate(() => {
+      const { tree, data } = window.everprof;
+      const byName = {};
+      for (let node = 1; node < tree.count; node++) byName[data.strings[tree.name[node]]] = tree.flags[node];
+      return byName;
+    });
+    assert.equal(flags['checkout::pricing::sum'] & 17, 1);
+    assert.equal(flags['checkout::pricing::total'] & 17, 16);
+    assert.equal(flags['[lost: ring full]'] & 2, 2);
+    assert.equal(flags['[truncated: 212 frames]'] & 4, 4);
+    assert.match(await text(page, '#legend'), /inlined[\s\S]*lost or truncated/);
+  });
+
+  on('service', 'the tooltip tells all about a frame', async (page) => {
+    const name = 'checkout::catalog::load';
+    const { x, y } = await frame(page, name);
+    await page.mouse.move(x + 20, y + 9);
+    const tip = await text(page, '#tooltip');
+    const count = Number(totalOf(samples, SAMPLES, name)).toLocaleString('en').replaceAll(',', '');
+    for (const part of [name, '/src/checkout/src/lib.rs:', 'checkout', count]) assert.ok(plain(tip).includes(plain(part)), tip);
+    near(/total[\s\S]*?([\d.]+%)/.exec(tip)[1], share(totalOf(samples, CPU, name), sum(samples, CPU)));
+  });
+
+  on('service', 'recursion is merged on request', async (page) => {
+    const nodes = (name) => page.evaluate((wanted) => {
+      const { tree, data } = window.everprof;
+      return [...tree.name].filter((id) => data.strings[id] === wanted).length;
+    }, name);
+    assert.equal(await nodes('checkout::cache::warm'), 3);
+    await page.check('#recursion');
+    assert.equal(await nodes('checkout::cache::warm'), 1);
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU)));
+  });
+});
+
+describe('keyboard', () => {
+  on('service', 'arrows move, Enter zooms, letters switch', async (page) => {
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('ArrowDown');
+    assert.match(await page.locator('#live').innerText(), /^start_thread, total .* depth 2$/);
+    await page.keyboard.press('ArrowUp');
+    await page.keyboard.press('ArrowLeft');
+    assert.match(await page.locator('#live').innerText(), /^_start|^\[lost/);
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('Enter');
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'clone3');
+    await page.keyboard.press('Home');
+    assert.equal(await text(page, '#crumbs [aria-current]'), 'all');
+    await page.keyboard.press('i');
+    assert.equal(await page.getAttribute('#flame', 'aria-pressed'), 'true');
+    await page.keyboard.press('ArrowUp');
+    await page.keyboard.press('t');
+    assert.ok(!(await page.locator('#side-panel').isVisible()));
+    await page.keyboard.press('?');
+    assert.ok(await page.locator('#help-box').isVisible());
+    await page.keyboard.press('Escape');
+    assert.ok(!(await page.locator('#help-box').isVisible()));
+    await page.keyboard.press('/');
+    await page.keyboard.type('tokio');
+    assert.equal(await page.inputValue('#search'), 'tokio');
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('ArrowUp');
+    await page.keyboard.press('s');
+    assert.ok(await page.locator('#sandwich').isVisible());
+  });
+});
+
+describe('looks', () => {
+  on('service', 'dark by preference, light by the button', async (page) => {
+    const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    assert.equal(await paper(), 'rgb(20, 23, 28)');
+    await picture(page, 'dark');
+    await page.click('#theme');
+    assert.equal(await paper(), 'rgb(255, 255, 255)');
+  }, { scheme: 'dark' });
+
+  on('service', 'fits a narrow screen without scrolling sideways', async (page) => {
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= 390, `${wide} pixels wide`);
+    await clickFrame(page, 'checkout::handlers::list');
+    await picture(page, 'narrow');
+  }, { width: 390, height: 800 });
+
+  on('service', 'title, tags and time are there', async (page) => {
+    assert.equal(await text(page, 'h1'), 'checkout 1.0');
+    assert.match(await text(page, '#when'), /2026-09-21 \d\d:\d\d:\d\d – \d\d:\d\d:\d\d UTC/);
+    for (const tag of ['service', 'version', 'env', 'host', 'pod', 'instance', 'region']) {
+      assert.ok((await text(page, '#tags')).includes(tag));
+    }
+    await picture(page, 'service');
+  });
+});
