@@ -6,6 +6,7 @@
 
 mod kind;
 mod locations;
+mod merge;
 mod samples;
 mod table;
 

@@ -1,6 +1,6 @@
 //! Samples: values summed by stack and label set.
 
-use std::collections::HashMap;
+use super::table::Table;
 
 /// Handle of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,30 +67,27 @@ pub struct Sample<'p> {
 #[derive(Clone, Debug)]
 pub(super) struct Samples {
     width: usize,
-    index: HashMap<(StackId, LabelsId), u32>,
-    keys: Vec<(StackId, LabelsId)>,
+    keys: Table<(StackId, LabelsId)>,
     values: Vec<i64>,
 }
 
 impl Samples {
     pub(super) fn new(width: usize) -> Self {
-        Self { width, index: HashMap::new(), keys: Vec::new(), values: Vec::new() }
+        Self { width, keys: Table::default(), values: Vec::new() }
     }
 
     pub(super) fn add(&mut self, stack: StackId, labels: LabelsId, values: &[i64]) {
-        let row = *self.index.entry((stack, labels)).or_insert_with(|| {
-            self.keys.push((stack, labels));
-            self.values.resize(self.values.len() + self.width, 0);
-            (self.keys.len() - 1) as u32
-        });
-        let start = row as usize * self.width;
+        let start = self.keys.intern((stack, labels)) as usize * self.width;
+        if self.values.len() == start {
+            self.values.resize(start + self.width, 0);
+        }
         for (sum, value) in self.values[start..start + self.width].iter_mut().zip(values) {
             *sum = sum.saturating_add(*value);
         }
     }
 
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
-        self.keys.iter().enumerate().map(|(row, &(stack, labels))| {
+        self.keys.as_slice().iter().enumerate().map(|(row, &(stack, labels))| {
             let start = row * self.width;
             Sample { stack, labels, values: &self.values[start..start + self.width] }
         })

@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use prost::Message;
 
 use crate::profiles::small;
-use crate::protobuf::proto;
+use crate::proto;
 
 /// The error of the small profile after `change`.
 fn error_after(change: impl FnOnce(&mut proto::Profile)) -> String {

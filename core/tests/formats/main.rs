@@ -11,5 +11,6 @@
 mod damaged;
 mod go;
 mod profiles;
+mod proto;
 mod protobuf;
 mod round_trip;

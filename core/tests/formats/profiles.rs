@@ -60,24 +60,29 @@ pub fn large(stacks: usize, depth: usize) -> Profile {
             location(&mut profile, Some(binary), 0x5000_0000_0000 + n as u64 * 37, &lines)
         })
         .collect();
-    let mut random = 88_172_645_463_325_252_u64;
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % below.max(1)
+    };
+    // Leaf first. Each stack leaves an earlier one somewhere on its way from the root, as those of a program do.
+    let mut seen: Vec<Vec<LocationId>> = vec![];
     for n in 0..stacks {
-        let stack: Vec<LocationId> = (0..depth)
-            .map(|frame| {
-                // Roots are shared by many stacks, leaves by few.
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let choices = locations.len() >> (frame / 4).min(10);
-                locations[random as usize % choices.max(1)]
-            })
-            .collect();
+        let mut stack =
+            if seen.is_empty() { vec![locations[0]; depth] } else { seen[random(seen.len())].clone() };
+        let fresh = 1 + random(depth).min(random(depth));
+        for location in stack.iter_mut().take(fresh) {
+            *location = locations[random(locations.len())];
+        }
         add(
             &mut profile,
             &stack,
             &[Label::text("thread_name", format!("worker-{}", n % 16))],
             [1, 10_101_010],
         );
+        seen.push(stack);
     }
     profile
 }

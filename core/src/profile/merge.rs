@@ -1,0 +1,257 @@
+//! Profiles out of profiles: several summed into one, and the part of one that is of interest.
+
+use std::collections::BTreeMap;
+
+use super::{Function, FunctionId, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile};
+use super::{Sample, StackId, StringId, ValueType};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Profile {
+    /// Adds what `other` counted: of another period, another process or another machine.
+    ///
+    /// Samples of the same code add up although each process has it at other addresses: an object file of the same
+    /// build is the same mapping, and addresses in it are moved to where this profile has it. The durations are
+    /// summed, so that a total divided by the duration stays a mean per process. Tags in which the two differ are dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidData`] where the two count different things; this profile is then as it was.
+    ///
+    /// ```
+    /// use everprof::profile::{Kind, Profile};
+    /// let mut sum = Profile::new(Kind::Cpu);
+    /// sum.merge(&Profile::new(Kind::Cpu)).unwrap();
+    /// ```
+    pub fn merge(&mut self, other: &Profile) -> Result<()> {
+        if self.sample_types != other.sample_types || self.period_type != other.period_type {
+            let message = format!(
+                "profiles of different things cannot be merged: {} and {}",
+                counted(self),
+                counted(other)
+            );
+            return Err(Error::new(ErrorKind::InvalidData, message));
+        }
+        self.period = self.period.max(other.period);
+        self.time_nanos = match (self.time_nanos, other.time_nanos) {
+            (0, time) | (time, 0) => time,
+            (a, b) => a.min(b),
+        };
+        self.duration_nanos = self.duration_nanos.saturating_add(other.duration_nanos);
+        self.tags.retain(|key, value| other.tags.get(key) == Some(value));
+        for comment in &other.comments {
+            if !self.comments.contains(comment) {
+                self.comments.push(comment.clone());
+            }
+        }
+        let mut import = Import::new(other, self);
+        for sample in other.samples() {
+            import.sample(&sample);
+        }
+        Ok(())
+    }
+
+    /// The part of this profile whose samples `keep` accepts, with all else as it is.
+    ///
+    /// ```
+    /// use everprof::profile::{Kind, Label, Profile};
+    /// let mut profile = Profile::new(Kind::Cpu);
+    /// let stack = profile.stack(&[]);
+    /// for (tenant, count) in [("a", 1), ("b", 2)] {
+    ///     let labels = profile.labels(&[Label::text("tenant", tenant)]);
+    ///     profile.add(stack, labels, &[count, 10_101_010 * count]);
+    /// }
+    /// let of_a = profile.filter(|sample| profile.get_labels(sample.labels).contains(&Label::text("tenant", "a")));
+    /// assert_eq!(of_a.totals(), [1, 10_101_010]);
+    /// ```
+    pub fn filter(&self, mut keep: impl FnMut(&Sample<'_>) -> bool) -> Profile {
+        let mut part = Profile::with_types(
+            self.sample_types.clone(),
+            self.period_type.clone(),
+            self.default_sample_type.clone(),
+        );
+        part.period = self.period;
+        part.time_nanos = self.time_nanos;
+        part.duration_nanos = self.duration_nanos;
+        part.tags = self.tags.clone();
+        part.comments = self.comments.clone();
+        let mut import = Import::new(self, &mut part);
+        for sample in self.samples().filter(|sample| keep(sample)) {
+            import.sample(&sample);
+        }
+        part
+    }
+}
+
+/// What a profile counts, for a message.
+fn counted(profile: &Profile) -> String {
+    let name = |value_type: &ValueType| format!("{}/{}", value_type.name, value_type.unit);
+    let types: Vec<String> = profile.sample_types.iter().map(name).collect();
+    format!("[{} per {}]", types.join(", "), name(&profile.period_type))
+}
+
+/// Carries samples from one profile into another, each handle translated once.
+struct Import<'a> {
+    from: &'a Profile,
+    to: &'a mut Profile,
+    mappings: Vec<(MappingId, u64)>,
+    functions: Vec<Option<FunctionId>>,
+    locations: Vec<Option<LocationId>>,
+    stacks: Vec<Option<StackId>>,
+    labels: BTreeMap<LabelsId, LabelsId>,
+    stack: Vec<LocationId>,
+}
+
+impl<'a> Import<'a> {
+    fn new(from: &'a Profile, to: &'a mut Profile) -> Self {
+        let mappings = from.mappings().iter().map(|mapping| import_mapping(from, mapping, to)).collect();
+        Self {
+            from,
+            to,
+            mappings,
+            functions: vec![None; from.functions().len()],
+            locations: vec![None; from.locations().len()],
+            stacks: vec![None; from.stacks.len()],
+            labels: BTreeMap::new(),
+            stack: Vec::new(),
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample<'_>) {
+        let place = sample.stack.0 as usize;
+        let stack = match self.stacks[place] {
+            Some(stack) => stack,
+            None => {
+                self.stack.clear();
+                for id in self.from.get_stack(sample.stack) {
+                    let location = self.location(*id);
+                    self.stack.push(location);
+                }
+                *self.stacks[place].insert(self.to.stack(&self.stack))
+            }
+        };
+        let labels = self.labels.entry(sample.labels);
+        let labels = *labels.or_insert_with(|| self.to.labels(self.from.get_labels(sample.labels)));
+        self.to.add(stack, labels, sample.values);
+    }
+
+    fn location(&mut self, id: LocationId) -> LocationId {
+        if let Some(location) = self.locations[id.index()] {
+            return location;
+        }
+        let Location { mapping, address, lines } = self.from.get_location(id);
+        let (mapping, moved) = match mapping.map(|id| self.mappings[id.index()]) {
+            Some((mapping, moved)) => (Some(mapping), moved),
+            None => (None, 0),
+        };
+        let lines =
+            lines.iter().map(|line| Line { function: self.function(line.function), ..*line }).collect();
+        let location = Location { mapping, address: address.wrapping_add(moved), lines };
+        *self.locations[id.index()].insert(self.to.location(location))
+    }
+
+    fn function(&mut self, id: FunctionId) -> FunctionId {
+        if let Some(function) = self.functions[id.index()] {
+            return function;
+        }
+        let function = self.from.get_function(id);
+        let mut string = |id: StringId| self.to.string(self.from.text(id));
+        let function = Function {
+            name: string(function.name),
+            system_name: string(function.system_name),
+            filename: string(function.filename),
+            start_line: function.start_line,
+        };
+        *self.functions[id.index()].insert(self.to.function(function))
+    }
+}
+
+/// The mapping of `to` that is the same object file, or a new one; and what to add to addresses.
+fn import_mapping(from: &Profile, mapping: &Mapping, to: &mut Profile) -> (MappingId, u64) {
+    let same = to.mappings().iter().position(|known| same_object(from, mapping, to, known));
+    if let Some(place) = same {
+        let moved = to.mappings()[place].memory_start.wrapping_sub(mapping.memory_start);
+        return (MappingId(place as u32), moved);
+    }
+    let filename = to.string(from.text(mapping.filename));
+    let build_id = to.string(from.text(mapping.build_id));
+    (to.mapping(Mapping { filename, build_id, ..mapping.clone() }), 0)
+}
+
+/// Whether two mappings are of one part of one build, wherever it was loaded. Without a build id the name decides, and
+/// without a name only the addresses can.
+fn same_object(from: &Profile, a: &Mapping, to: &Profile, b: &Mapping) -> bool {
+    let names = (from.text(a.filename), to.text(b.filename));
+    let builds = (from.text(a.build_id), to.text(b.build_id));
+    let flags = |m: &Mapping| [m.has_functions, m.has_filenames, m.has_line_numbers, m.has_inline_frames];
+    let same_file = match builds {
+        ("", "") if names == ("", "") => a.memory_start == b.memory_start,
+        ("", "") => names.0 == names.1,
+        (build_a, build_b) => build_a == build_b,
+    };
+    let size = |m: &Mapping| m.memory_limit.wrapping_sub(m.memory_start);
+    same_file && a.file_offset == b.file_offset && size(a) == size(b) && flags(a) == flags(b)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Kind, Label};
+    use super::*;
+
+    /// A process that has `/bin/a` at `start`, with one sample `offset` into it.
+    fn process(start: u64, build: &str, offset: u64, name: &str) -> Profile {
+        let mut profile = Profile::new(Kind::Cpu);
+        profile.duration_nanos = 10;
+        let (filename, build_id) = (profile.string("/bin/a"), profile.string(build));
+        let limit = start + 0x1000;
+        let mapping =
+            Mapping { memory_start: start, memory_limit: limit, filename, build_id, ..Mapping::default() };
+        let mapping = Some(profile.mapping(mapping));
+        let name = profile.string(name);
+        let function = profile.function(Function { name, ..Function::default() });
+        let lines = vec![Line { function, line: 1, column: 0 }];
+        let location = profile.location(Location { mapping, address: start + offset, lines });
+        let (stack, labels) = (profile.stack(&[location]), profile.labels(&[Label::text("k", "v")]));
+        profile.add(stack, labels, &[1, 10]);
+        profile
+    }
+
+    #[test]
+    fn the_same_code_at_other_addresses_adds_up() {
+        let mut sum = process(0x1000, "b1", 0x20, "f");
+        sum.time_nanos = 200;
+        sum.tags.insert("service".into(), "s".into());
+        sum.tags.insert("pod".into(), "1".into());
+        let mut other = process(0x7000, "b1", 0x20, "f");
+        other.time_nanos = 100;
+        other.tags.insert("service".into(), "s".into());
+        other.tags.insert("pod".into(), "2".into());
+        sum.merge(&other).unwrap();
+        assert_eq!(sum.totals(), [2, 20]);
+        assert_eq!((sum.samples().len(), sum.mappings().len(), sum.locations().len()), (1, 1, 1));
+        assert_eq!((sum.time_nanos, sum.duration_nanos), (100, 20));
+        assert_eq!(sum.tags.keys().collect::<Vec<_>>(), ["service"], "a sum is of no single pod");
+    }
+
+    #[test]
+    fn another_build_is_other_code() {
+        let mut sum = process(0x1000, "b1", 0x20, "f");
+        sum.merge(&process(0x1000, "b2", 0x20, "f")).unwrap();
+        assert_eq!((sum.samples().len(), sum.mappings().len(), sum.functions().len()), (2, 2, 1));
+        sum.merge(&process(0x1000, "b1", 0x28, "f")).unwrap();
+        assert_eq!((sum.samples().len(), sum.mappings().len()), (3, 2));
+    }
+
+    #[test]
+    fn different_sample_types_are_an_error_that_names_both() {
+        let mut sum = process(0x1000, "b1", 0x20, "f");
+        let types = vec![ValueType::new("inuse_space", "bytes")];
+        let other = Profile::with_types(types, ValueType::new("space", "bytes"), "inuse_space");
+        let error = sum.merge(&other).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "profiles of different things cannot be merged: \
+             [samples/count, cpu/nanoseconds per cpu/nanoseconds] and [inuse_space/bytes per space/bytes]"
+        );
+        assert_eq!(sum.totals(), [1, 10], "nothing was changed");
+    }
+}
