@@ -10,13 +10,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::encode::json;
 use crate::encode::{Encoded, ProfileId, Set};
 use crate::error::{Error, ErrorKind, Result};
 
-use super::names;
+use super::{names, prune};
 
 /// How long profiles are kept, and how much room they may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,21 +34,38 @@ impl Default for Retention {
 }
 
 /// A profile directory to write into.
+///
+/// ```
+/// use everprof::encode::{Encoded, Set};
+/// use everprof::profile::{Kind, Profile};
+/// use everprof::store::{Directory, Query, Retention, list};
+/// let dir = std::env::temp_dir().join(format!("everprof-doc-directory-{}", std::process::id()));
+/// let profile = Profile::new(Kind::Cpu);
+/// let set = Set { profiles: vec![Encoded::pprof(Kind::Cpu, &profile)], ..Set::default() };
+/// Directory::new(&dir, Retention::default()).write(&set).unwrap();
+/// assert_eq!(list(&dir, &Query::default()).unwrap().len(), 1);
+/// # std::fs::remove_dir_all(&dir).ok();
+/// ```
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    #[allow(dead_code)]
     retention: Retention,
     /// Stands in for the instance where the tags name none.
     instance: String,
+    /// When this process pruned last.
+    pruned: Option<Instant>,
+    /// What this process has written since.
+    written_bytes: u64,
 }
+
+/// How often a process prunes at least.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Directory {
     /// The directory at `path`, which need not exist yet: it is created with the first set.
     pub fn new(path: impl AsRef<Path>, retention: Retention) -> Self {
-        let path = path.as_ref().to_owned();
         let instance = ProfileId::new().to_string().chars().take(8).collect();
-        Self { path, retention, instance }
+        Self { path: path.as_ref().to_owned(), retention, instance, pruned: None, written_bytes: 0 }
     }
 
     /// Where it is.
@@ -56,45 +73,100 @@ impl Directory {
         &self.path
     }
 
-    /// Writes the profiles of one period and the file with their tags.
+    /// Writes the profiles of one period and the file with their tags, and drops what exceeds the retention: with the
+    /// first set, every ten minutes, and whenever this process has written a hundredth of the byte limit.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] with the path that could not be written and the reason. Profiles of the set that were
-    /// written before stay.
+    /// written before stay, and so does everything else in the directory.
     pub fn write(&mut self, set: &Set) -> Result<()> {
+        let mut written = self.write_set(set);
+        if written.as_ref().is_err_and(Failure::is_for_lack_of_room) {
+            // What is due to go makes room; nothing else is touched.
+            self.prune();
+            written = self.write_set(set);
+        }
+        let due = self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE_INTERVAL)
+            || self.written_bytes >= self.retention.bytes / 100;
+        if due && written.is_ok() {
+            self.prune();
+        }
+        written.map_err(Failure::into_error)
+    }
+
+    fn prune(&mut self) {
+        self.pruned = Some(Instant::now());
+        self.written_bytes = 0;
+        match prune(&self.path, self.retention) {
+            Ok(pruned) if pruned.failed > 0 => {
+                log::warn!("{} old profiles in {} could not be removed", pruned.failed, self.path.display());
+            }
+            Ok(_) => {}
+            Err(error) => log::warn!("old profiles were not removed: {error}"),
+        }
+    }
+
+    fn write_set(&mut self, set: &Set) -> std::result::Result<(), Failure> {
         let instance = match set.tag("instance") {
             "" => format!("{}.{}", std::process::id(), self.instance),
             instance => instance.to_owned(),
         };
-        let folder =
-            self.path.join(names::service_folder(set.tag("service"))).join(names::day_folder(set.time_nanos));
+        let service = names::service_folder(set.tag("service"));
         let stem = names::set_stem(set, &instance);
+        let day = names::day_folder(set.time_nanos);
         for profile in &set.profiles {
             let name = format!("{stem}.{}.{}", profile.kind.name(), profile.format.extension());
-            self.write_file(&folder, &name, &profile.bytes)?;
+            self.write_file([&service, &day, &name], &profile.bytes)?;
         }
-        self.write_file(&folder, &format!("{stem}.json"), description(set, &stem).as_bytes())
+        self.write_file([&service, &day, &format!("{stem}.json")], description(set, &stem).as_bytes())
     }
 
-    fn write_file(&self, folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-        let cannot = |error| {
-            Error::io(ErrorKind::Storage, format!("cannot write {}", folder.join(name).display()), error)
-        };
-        // Another process may remove the folder, because it is empty, between the two steps.
+    fn write_file(
+        &mut self,
+        [service, day, name]: [&str; 3],
+        bytes: &[u8],
+    ) -> std::result::Result<(), Failure> {
+        let service = self.path.join(service);
+        let folder = service.join(day);
         let mut tries = 0;
         loop {
-            fs::create_dir_all(folder).map_err(cannot)?;
-            match write_and_rename(folder, name, bytes) {
+            fs::create_dir_all(&self.path).map_err(|error| Failure::of_directory(&self.path, error))?;
+            create_folder(&service)?;
+            create_folder(&folder)?;
+            match write_and_rename(&folder, name, bytes) {
+                // Another process has removed the folder in between, because it was empty.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 3 => tries += 1,
-                result => return result.map_err(cannot),
+                Err(error) => return Err(Failure::new(&folder.join(name), error)),
+                Ok(()) => break,
             }
         }
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Creates one of our folders, unless it is there. What leads out of the directory is refused.
+fn create_folder(path: &Path) -> std::result::Result<(), Failure> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(path);
+            if found.is_ok_and(|found| !found.is_dir()) {
+                let what = "it is not a folder, and symbolic links are not followed here";
+                return Err(Failure::new(path, io::Error::new(io::ErrorKind::NotADirectory, what)));
+            }
+            Ok(())
+        }
+        // The folder above was removed meanwhile; writing finds out, and tries again.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|error| Failure::new(path, error)),
     }
 }
 
 fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = folder.join(format!(".{name}.tmp"));
+    let temporary = folder.join(names::temporary(name));
     let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    // Tells whoever prunes that this writer lives. Where the file system knows no locks, the file's age has to tell.
+    let _ = file.try_lock();
     let written = write_and_sync(&mut file, bytes).and_then(|()| fs::rename(&temporary, folder.join(name)));
     if written.is_err() {
         // The error to report is the first one; what cannot be removed now is pruned later.
@@ -103,9 +175,42 @@ fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
+/// The data is on the disk before the file gets its name, so that no power cut leaves a name without the data. The name
+/// itself may come late: after a power cut the last period may be missing.
 fn write_and_sync(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_data()
+}
+
+/// Why a set could not be written.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    error: io::Error,
+}
+
+impl Failure {
+    fn new(path: &Path, error: io::Error) -> Self {
+        Self { message: format!("cannot write {}", path.display()), error }
+    }
+
+    /// The directory as the user named it could not be created: says what stands in its place.
+    fn of_directory(path: &Path, error: io::Error) -> Self {
+        let what = match (fs::metadata(path), fs::symlink_metadata(path)) {
+            (Ok(found), _) if !found.is_dir() => "it is a file; name a directory",
+            (Err(_), Ok(_)) => "it is a symbolic link that leads nowhere",
+            _ => return Self { message: format!("cannot create the directory {}", path.display()), error },
+        };
+        Self::new(path, io::Error::new(io::ErrorKind::NotADirectory, what))
+    }
+
+    fn is_for_lack_of_room(&self) -> bool {
+        matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    fn into_error(self) -> Error {
+        Error::io(ErrorKind::Storage, self.message, self.error)
+    }
 }
 
 /// The JSON file of a set.

@@ -8,7 +8,19 @@
 //! Every profile is complete and readable by `go tool pprof` by itself, with its tags as comments; the JSON file spares a reader from
 //! opening the profiles. Writing is for everprof's own thread; reading is for anyone, at any time, in any process.
 
+mod catalogue;
+mod diff;
 mod directory;
+mod functions;
+mod merge;
 mod names;
+mod prune;
+mod table;
+mod top;
 
+pub use catalogue::{Entry, Query, list};
+pub use diff::{Change, Diff, Normalise, Pair, diff};
 pub use directory::{Directory, Retention};
+pub use merge::{Merged, Skipped, merge, read};
+pub use prune::{Pruned, prune};
+pub use top::{Top, TopRow, top};

@@ -1,0 +1,189 @@
+//! What each function of a profile costs, by itself and with what it calls.
+//!
+//! A function is its name and source file, never its address: the tables compare processes, machines and versions.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::{Location, Profile};
+
+/// A function as the tables tell them apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) file: String,
+}
+
+/// What a function costs, in units of the sample type.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cost {
+    pub(super) own: i64,
+    pub(super) total: i64,
+}
+
+/// The costs of all functions in one sample type.
+pub(super) struct Costs {
+    pub(super) by_function: HashMap<Identity, Cost>,
+    pub(super) total: i64,
+    /// How many samples were taken, as far as the profile tells.
+    pub(super) count: f64,
+}
+
+impl Costs {
+    /// Adds up `profile` in its `sample_type`th type.
+    pub(super) fn of(profile: &Profile, sample_type: usize) -> Self {
+        let names = Names::of(profile);
+        let mut costs = vec![Cost::default(); names.identities.len()];
+        // The sample that a function was last seen in, so that recursion counts once.
+        let mut seen = vec![0usize; costs.len()];
+        let (mut total, mut count) = (0i64, 0.0);
+        let count_type = profile.sample_types.iter().position(|value_type| value_type.unit == "count");
+        for (ordinal, sample) in (1..).zip(profile.samples()) {
+            let value = sample.values[sample_type];
+            total = total.saturating_add(value);
+            count += count_type.map_or(1.0, |place| sample.values[place] as f64);
+            let stack = profile.get_stack(sample.stack);
+            let mut functions =
+                stack.iter().flat_map(|location| &names.of_location[location.index()]).peekable();
+            if let Some(&&leaf) = functions.peek() {
+                costs[leaf].own = costs[leaf].own.saturating_add(value);
+            }
+            for &function in functions {
+                if seen[function] != ordinal {
+                    seen[function] = ordinal;
+                    costs[function].total = costs[function].total.saturating_add(value);
+                }
+            }
+        }
+        let by_function = names.identities.into_iter().zip(costs).collect();
+        Self { by_function, total, count }
+    }
+}
+
+/// The place of the sample type called `name`, or of the default one.
+pub(super) fn sample_type(profile: &Profile, name: Option<&str>) -> Result<usize> {
+    let place = |name: &str| profile.sample_types.iter().position(|value_type| value_type.name == name);
+    match name {
+        Some(name) => place(name).ok_or_else(|| {
+            let known: Vec<&str> = profile.sample_types.iter().map(|known| known.name.as_str()).collect();
+            let known = known.join(", ");
+            let message = format!("the profile has no sample type {name}: it has {known}");
+            Error::new(ErrorKind::InvalidData, message)
+        }),
+        // What other readers show first: the default, or else the last.
+        None => place(&profile.default_sample_type).or(profile.sample_types.len().checked_sub(1)).ok_or_else(
+            || {
+                Error::new(
+                    ErrorKind::InvalidData,
+                    "the profile has no sample types, so there is nothing to add up",
+                )
+            },
+        ),
+    }
+}
+
+/// The functions of every location, innermost first.
+struct Names {
+    identities: Vec<Identity>,
+    of_location: Vec<Vec<usize>>,
+}
+
+impl Names {
+    fn of(profile: &Profile) -> Self {
+        let mut index: HashMap<Identity, usize> = HashMap::new();
+        let mut identities = Vec::new();
+        let mut number = |identity: Identity| {
+            *index.entry(identity).or_insert_with_key(|identity| {
+                identities.push(identity.clone());
+                identities.len() - 1
+            })
+        };
+        let of_function: Vec<usize> = profile
+            .functions()
+            .iter()
+            .map(|function| {
+                let name = match profile.text(function.name) {
+                    "" => profile.text(function.system_name),
+                    name => name,
+                };
+                let file = normal_file(profile.text(function.filename));
+                number(Identity { name: normal_name(name).to_owned(), file })
+            })
+            .collect();
+        let of_location = profile
+            .locations()
+            .iter()
+            .map(|location| match location.lines.as_slice() {
+                [] => vec![number(Identity { name: object_name(profile, location), file: String::new() })],
+                lines => lines.iter().map(|line| of_function[line.function.index()]).collect(),
+            })
+            .collect();
+        Self { identities, of_location }
+    }
+}
+
+/// What code without a name is called: its object file, in brackets. Addresses differ from process to process.
+fn object_name(profile: &Profile, location: &Location) -> String {
+    let file = location.mapping.map_or("", |mapping| profile.text(profile.get_mapping(mapping).filename));
+    let name = file.rsplit('/').next().unwrap_or(file).trim_matches(['[', ']']);
+    if name.is_empty() { "[unknown]".into() } else { format!("[{name}]") }
+}
+
+/// A name without what differs from build to build: the hash of old Rust symbols, the number of an LLVM clone.
+fn normal_name(name: &str) -> &str {
+    if name.is_empty() {
+        return "[unknown]";
+    }
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match name.rsplit_once(".llvm.") {
+        Some((front, number)) if digits(number) => front,
+        _ => name,
+    };
+    match name.rsplit_once("::h") {
+        Some((front, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => front,
+        _ => name,
+    }
+}
+
+/// A source file without what differs from machine to machine and release to release: where crates are unpacked, the
+/// version of a crate, the commit of the standard library.
+fn normal_file(file: &str) -> String {
+    for marker in ["/registry/src/", "/rustc/"] {
+        if let Some((_, rest)) = file.split_once(marker)
+            && let Some((_, inside)) = rest.split_once('/')
+        {
+            return match inside.split_once('/') {
+                Some((package, path)) if marker == "/registry/src/" => {
+                    format!("{}/{path}", without_version(package))
+                }
+                _ => inside.to_owned(),
+            };
+        }
+    }
+    file.to_owned()
+}
+
+/// `serde-1.0.228` is `serde`.
+fn without_version(package: &str) -> &str {
+    match package.rsplit_once('-') {
+        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
+        _ => package,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_files_are_the_same_in_every_build() {
+        assert_eq!(normal_name("a::b::h0123456789abcdef"), "a::b");
+        assert_eq!(normal_name("a::b::hash"), "a::b::hash");
+        assert_eq!(normal_name("f.llvm.1234"), "f");
+        assert_eq!(normal_name(""), "[unknown]");
+        let file = "/home/me/.cargo/registry/src/index.crates.io-6f17d22bba15001f/serde_json-1.0.1/src/de.rs";
+        assert_eq!(normal_file(file), "serde_json/src/de.rs");
+        assert_eq!(normal_file("/rustc/0123abcd/library/core/src/str.rs"), "library/core/src/str.rs");
+        assert_eq!(normal_file("src/main.rs"), "src/main.rs");
+    }
+}

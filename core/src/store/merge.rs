@@ -1,0 +1,82 @@
+//! Several profiles of a directory as one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Entry;
+use crate::encode::pprof;
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::Profile;
+
+/// The sum of several profiles, and those that could not be added.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// The sum. Its duration is the sum of theirs, and its tags are those that all of them share.
+    pub profile: Profile,
+    /// How many profiles it is the sum of.
+    pub count: usize,
+    /// Files that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A file that was left out, and why.
+#[derive(Debug)]
+pub struct Skipped {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: Error,
+}
+
+impl Clone for Skipped {
+    fn clone(&self) -> Self {
+        // An error of the operating system cannot be cloned; its text can.
+        let reason = Error::new(self.reason.kind(), self.reason.to_string());
+        Self { path: self.path.clone(), reason }
+    }
+}
+
+/// Reads a profile.
+///
+/// # Errors
+/// [`ErrorKind::Storage`] where the file cannot be read, [`ErrorKind::InvalidData`] where it is not a profile; both name it.
+pub fn read(path: impl AsRef<Path>) -> Result<Profile> {
+    let path = path.as_ref();
+    let bytes = fs::read(path)
+        .map_err(|error| Error::io(ErrorKind::Storage, format!("cannot read {}", path.display()), error))?;
+    pprof::decode(&bytes)
+        .map_err(|error| Error::new(error.kind(), format!("{} is damaged: {error}", path.display())))
+}
+
+/// The sum of the profiles of `entries`. A file that is damaged, gone, or of other sample types than the first one is left
+/// out and named in the result: one bad file does not cost the rest.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] where nothing is left to sum up.
+pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged> {
+    let mut sum: Option<Profile> = None;
+    let mut count = 0;
+    let mut skipped = Vec::new();
+    for entry in entries {
+        let added = read(&entry.path).and_then(|profile| match &mut sum {
+            Some(sum) => sum.merge(&profile),
+            None => {
+                sum = Some(profile);
+                Ok(())
+            }
+        });
+        match added {
+            Ok(()) => count += 1,
+            Err(reason) => skipped.push(Skipped { path: entry.path.clone(), reason }),
+        }
+    }
+    match (sum, skipped.first()) {
+        (Some(profile), _) => Ok(Merged { profile, count, skipped }),
+        (None, None) => Err(Error::new(ErrorKind::InvalidData, "there are no profiles to merge")),
+        (None, Some(first)) => {
+            let message =
+                format!("none of {} profiles can be read, such as: {}", skipped.len(), first.reason);
+            Err(Error::new(ErrorKind::InvalidData, message))
+        }
+    }
+}
