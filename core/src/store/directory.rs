@@ -40,8 +40,10 @@ impl Default for Retention {
 /// use everprof::profile::{Kind, Profile};
 /// use everprof::store::{Directory, Query, Retention, list};
 /// let dir = std::env::temp_dir().join(format!("everprof-doc-directory-{}", std::process::id()));
-/// let profile = Profile::new(Kind::Cpu);
-/// let set = Set { profiles: vec![Encoded::pprof(Kind::Cpu, &profile)], ..Set::default() };
+/// let mut profile = Profile::new(Kind::Cpu);
+/// profile.time_nanos = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64;
+/// let profiles = vec![Encoded::pprof(Kind::Cpu, &profile)];
+/// let set = Set { time_nanos: profile.time_nanos, profiles, ..Set::default() };
 /// Directory::new(&dir, Retention::default()).write(&set).unwrap();
 /// assert_eq!(list(&dir, &Query::default()).unwrap().len(), 1);
 /// # std::fs::remove_dir_all(&dir).ok();
