@@ -21,6 +21,8 @@ pub mod regs;
 pub mod ring;
 pub mod sample;
 pub mod scratch;
+pub mod sigprof;
 pub mod thread;
+pub mod thread_block;
 pub mod timer;
 pub mod unwind;

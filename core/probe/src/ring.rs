@@ -47,16 +47,15 @@ impl Ring {
         Some(Ring { words, mask: capacity as u64 - 1, head: Line::default(), tail: Line::default() })
     }
 
-    /// Adds a sample whose stack is `leaf` followed by `root`; false where there is no room. For handlers.
-    pub fn push(&self, header: &Header, leaf: &[u64], root: &[u64]) -> bool {
-        let stack_len = leaf.len() + root.len();
-        if stack_len > MAX_STACK_WORDS {
+    /// Adds a sample with the words of its stack; false where there is no room. For handlers.
+    pub fn push(&self, header: &Header, stack: &[u64]) -> bool {
+        if stack.len() > MAX_STACK_WORDS {
             return false;
         }
-        let len = (HEADER_WORDS + stack_len) as u64;
+        let len = (HEADER_WORDS + stack.len()) as u64;
         let Some(start) = self.reserve(len) else { return false };
         let [commit, rest @ ..] = pack(header, len);
-        let words = rest.iter().chain(leaf).chain(root);
+        let words = rest.iter().chain(stack);
         for (offset, word) in words.enumerate() {
             self.word(start + 1 + offset as u64).store(*word, Ordering::Relaxed);
         }
@@ -193,7 +192,7 @@ mod tests {
     #[test]
     fn a_sample_comes_out_as_it_went_in() {
         let ring = Ring::new(0).unwrap();
-        assert!(ring.push(&header(4), &[1, 2, 3], &[4]));
+        assert!(ring.push(&header(4), &[1, 2, 3, 4]));
         let mut buffer = [0; MAX_STACK_WORDS];
         let mut seen = Vec::new();
         ring.drain(&mut buffer, |header, stack| seen.push((header, stack.to_vec())));
@@ -205,7 +204,7 @@ mod tests {
         let ring = Ring::new(0).unwrap();
         let stack = [5; 100];
         let mut taken = 0;
-        while ring.push(&header(taken + 1), &stack, &[]) {
+        while ring.push(&header(taken + 1), &stack) {
             taken += 1;
         }
         assert!(taken > 100);
@@ -213,7 +212,7 @@ mod tests {
         let mut sum = 0;
         ring.drain(&mut buffer, |header, _| sum += header.weight);
         assert_eq!(sum, taken * (taken + 1) / 2);
-        assert!(ring.push(&header(1), &stack, &[]), "room again");
+        assert!(ring.push(&header(1), &stack), "room again");
     }
 
     #[test]
@@ -227,7 +226,7 @@ mod tests {
                     let mut pushed = 0;
                     for round in 0..30_000u64 {
                         let stack = std::vec![writer << 32 | round; (round % 90) as usize + 1];
-                        pushed += u64::from(ring.push(&header(writer), &stack, &stack));
+                        pushed += u64::from(ring.push(&header(writer), &stack));
                     }
                     pushed
                 })
@@ -243,7 +242,7 @@ mod tests {
                     read += ring.drain(&mut buffer, |header, stack| {
                         assert_eq!(stack[0] >> 32, header.weight);
                         assert!(stack.iter().all(|word| *word == stack[0]), "torn record");
-                        assert_eq!(stack.len() as u64, 2 * ((stack[0] as u32 as u64) % 90 + 1));
+                        assert_eq!(stack.len() as u64, (stack[0] as u32 as u64) % 90 + 1);
                     }) as u64;
                     if last {
                         return read;

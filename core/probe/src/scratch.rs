@@ -4,9 +4,7 @@
 //! of the walk go to one of a small pool of buffers. Only as many handlers run at once as there are processors, plus
 //! those that lost the processor in the middle; a pool serves thousands of threads with little memory.
 //!
-//! A claimed buffer also tells our thread that a handler may be reading the tables: what a handler can reach is freed
-//! only after [`idle`] was seen true. The order that makes it right: a handler claims first and loads a table's
-//! pointer then; our thread replaces the pointer first and looks at the pool then; all of it sequentially consistent.
+//! A claimed buffer also tells our thread that a handler is at work: stopping waits until [`idle`] is true.
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 

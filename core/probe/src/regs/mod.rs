@@ -14,5 +14,5 @@ use aarch64 as cpu;
 use x86_64 as cpu;
 
 pub(crate) use cpu::{DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, return_address};
-pub use cpu::{Regs, altstack, thread_pointer};
+pub use cpu::{Regs, altstack, thread_pointer, ticks};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};

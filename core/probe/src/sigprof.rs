@@ -1,0 +1,222 @@
+//! The handler: takes one sample of the thread it interrupted. Installed, chained, and put to rest.
+//!
+//! The way of a sample: whose timer was it (the slot's address in the signal) -> a scratch buffer -> the walk -> the
+//! ring. The handler makes no call into the C library, so it cannot change `errno`. A signal that is not ours goes to
+//! the handler that was there before.
+//!
+//! After [`stop`] the handler stays installed where there was none before it: a signal that was already on its way
+//! would kill the process under the default action, and ignoring it instead would be inherited by every program the
+//! process starts. Installed and inactive it costs nothing, and `execve` resets it.
+
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::loss::{self, Loss};
+use crate::memory::StackMemory;
+use crate::os::{self, Action, Cause, Disposition};
+use crate::regs::{self, Regs};
+use crate::ring::Ring;
+use crate::sample::{Header, Source};
+use crate::thread::{self, Slot};
+use crate::{perf, scratch, thread_block, unwind};
+
+/// What the process-wide timer carries in its signal: no slot, but a sign that it is ours.
+pub const PROCESS_TIMER: usize = 0x6576_6572;
+
+const SHARDS: usize = 8;
+
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+static MAX_WORDS: AtomicUsize = AtomicUsize::new(1024);
+static RINGS: [AtomicPtr<Ring>; SHARDS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SHARDS];
+
+/// The handler that was there before ours; address 0 where there was none.
+static CHAINED: AtomicUsize = AtomicUsize::new(0);
+static CHAINED_WANTS_INFO: AtomicBool = AtomicBool::new(false);
+
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+static TICKS: AtomicU64 = AtomicU64::new(0);
+static PROCESS_PERIOD: AtomicU32 = AtomicU32::new(0);
+
+/// How the handler goes about its work.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The signal to take.
+    pub signal: i32,
+    /// The longest stack kept, in words of the sample format.
+    pub max_words: usize,
+}
+
+/// Installs the handler and opens it to samples, which go to `rings`: a few, so that threads seldom meet at one.
+/// Off the handler. False where the signal cannot be taken.
+pub fn start(config: Config, rings: &'static [Ring]) -> bool {
+    for (index, shard) in RINGS.iter().enumerate() {
+        let ring = rings.get(index % rings.len().max(1)).map_or(core::ptr::null(), core::ptr::from_ref);
+        shard.store(ring.cast_mut(), Ordering::Release);
+    }
+    MAX_WORDS.store(config.max_words, Ordering::Relaxed);
+    if !scratch::prepare() || !install(config.signal) {
+        return false;
+    }
+    ACTIVE.store(true, Ordering::SeqCst);
+    true
+}
+
+/// Takes another signal from now on: somebody else has taken ours. Timers must be made anew by the caller.
+pub fn install(signal: i32) -> bool {
+    let Some(before) = Disposition::of(signal) else { return false };
+    if !is_ours(&before) {
+        let chained = if let Action::Handler(address) = before.action() { address } else { 0 };
+        CHAINED_WANTS_INFO.store(before.wants_info(), Ordering::Relaxed);
+        CHAINED.store(chained, Ordering::Release);
+        if os::install(signal, on_signal).is_none() {
+            return false;
+        }
+    }
+    SIGNAL.store(signal, Ordering::Release);
+    true
+}
+
+/// Closes the handler to samples, without waiting for those at work.
+pub fn close() {
+    ACTIVE.store(false, Ordering::SeqCst);
+}
+
+/// Closes the handler to samples and waits until none is at work.
+pub fn stop() {
+    close();
+    while !scratch::idle() {
+        os::yield_now();
+    }
+}
+
+/// Whether the handler of our signal is still ours: another library may have replaced it.
+pub fn is_installed() -> bool {
+    Disposition::of(SIGNAL.load(Ordering::Acquire)).is_some_and(|now| is_ours(&now))
+}
+
+/// Whether `disposition` is our handler.
+pub fn is_ours(disposition: &Disposition) -> bool {
+    disposition.action() == Action::Handler(on_signal as *const () as usize)
+}
+
+/// The signal in use.
+pub fn signal() -> i32 {
+    SIGNAL.load(Ordering::Acquire)
+}
+
+/// Says what one expiry of the process-wide timer stands for, in nanoseconds.
+pub fn set_process_period(nanos: u32) {
+    PROCESS_PERIOD.store(nanos, Ordering::Relaxed);
+}
+
+/// Signals handled since the process began, and the ticks of [`regs::ticks`] spent in the handler.
+pub fn cost() -> (u64, u64) {
+    (HANDLED.load(Ordering::Relaxed), TICKS.load(Ordering::Relaxed))
+}
+
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let begin = regs::ticks();
+    // SAFETY: the handler is installed with SA_SIGINFO, so the kernel passes a valid siginfo.
+    let ours = match unsafe { os::cause(info) } {
+        Cause::Timer { value: PROCESS_TIMER, overrun } => Some((None, overrun)),
+        Cause::Timer { value, overrun } => thread::at_address(value).map(|slot| (Some(slot), overrun)),
+        Cause::Descriptor(fd) => perf::slot_of(fd).map(|slot| (Some(slot), 0)),
+        Cause::Other => None,
+    };
+    let Some((slot, overrun)) = ours else {
+        let address = CHAINED.load(Ordering::Acquire);
+        if address != 0 {
+            let wants_info = CHAINED_WANTS_INFO.load(Ordering::Relaxed);
+            // SAFETY: address and flag are those of the disposition before ours; the rest is the signal at hand.
+            unsafe { os::call(address, wants_info, signal, info, context) };
+        }
+        return;
+    };
+    if ACTIVE.load(Ordering::Relaxed) {
+        match slot {
+            Some(slot) => of_thread(slot, overrun, context),
+            None => of_process(context),
+        }
+    }
+    HANDLED.fetch_add(1, Ordering::Relaxed);
+    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+}
+
+/// A thread's own timer expired: the sample stands for every expiry since the last signal.
+fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
+    let (trace_id, span_id) = slot.trace();
+    let period = slot.period();
+    let weight = 1 + u64::from(overrun);
+    slot.credit(weight * u64::from(period));
+    let header = Header {
+        source: Source::Cpu as u8,
+        weight,
+        period,
+        tid: slot.tid(),
+        labels: slot.labels(),
+        generation: 0,
+        trace_id: if span_id == 0 { 0 } else { trace_id },
+        span_id,
+    };
+    take(header, context);
+}
+
+/// The process-wide timer expired. A thread with a timer of its own is sampled by that, so the signal says something
+/// only about threads that have none: just born, or soon gone. What such a sample is worth is settled by our thread,
+/// which knows how much CPU time no timer has accounted for.
+fn of_process(context: *const libc::c_void) {
+    let tid = thread_block::tid();
+    let slot = thread::find(tid);
+    if tid == 0 || slot.is_some_and(|slot| slot.period() != 0) {
+        return;
+    }
+    let period = PROCESS_PERIOD.load(Ordering::Relaxed);
+    let labels = slot.map_or(0, Slot::labels);
+    take(
+        Header { source: Source::Unclaimed as u8, weight: 1, period, tid, labels, ..Header::default() },
+        context,
+    );
+}
+
+fn take(mut header: Header, context: *const libc::c_void) {
+    // SAFETY: the context is the one the kernel gave to the handler that called us.
+    let regs = unsafe { Regs::from_ucontext(context) };
+    let nanos = header.weight * u64::from(header.period);
+    let hint = (header.tid as usize).wrapping_mul(0x9e37_79b1) >> 7;
+    let Some(mut scratch) = scratch::claim(hint) else {
+        return loss::count(Loss::NoScratch, header.weight, nanos);
+    };
+    header.generation = unwind::generation();
+    let stack = stack_of(&regs, context);
+    let words = scratch.words();
+    let room = MAX_WORDS.load(Ordering::Relaxed).min(words.len());
+    let mut frames = unwind::Frames::new(words.get_mut(..room).unwrap_or_default());
+    unwind::walk(&regs, &stack, &mut frames);
+    let shard = RINGS.get(hint % SHARDS).map_or(core::ptr::null_mut(), |ring| ring.load(Ordering::Acquire));
+    // SAFETY: null or a ring that lives as long as the process.
+    let pushed = unsafe { shard.as_ref() }.is_some_and(|ring| ring.push(&header, frames.finish()));
+    if !pushed {
+        loss::count(Loss::RingFull, header.weight, nanos);
+    }
+}
+
+/// The memory that frames of the interrupted thread may lie in: its own stack and its alternate signal stack, each from
+/// the stack pointer upwards where that lies within.
+fn stack_of(regs: &Regs, context: *const libc::c_void) -> StackMemory {
+    let mut stack = StackMemory::default();
+    let own = thread_block::stack();
+    // SAFETY: the context is the one the kernel gave to the handler.
+    let alternate = unsafe { regs::altstack(context) };
+    if alternate.contains(&regs.sp) {
+        // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
+        unsafe { stack.add(regs.sp..alternate.end) };
+        // What was interrupted lies on the thread's own stack. Its stack pointer is not known yet, and below it the
+        // guard may begin; the walk reads upwards from where the signal frame says.
+        // SAFETY: the walk reads at or above the stack pointer that the kernel saved.
+        unsafe { stack.add(own) };
+    } else if own.contains(&regs.sp) {
+        // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
+        unsafe { stack.add(regs.sp..own.end) };
+    }
+    stack
+}

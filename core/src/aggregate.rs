@@ -1,0 +1,207 @@
+//! The sums of one period: raw samples by stack, thread and labels, before any address has a name.
+//!
+//! Filled by the drain on our thread, sample by sample; closed at the end of a period and named elsewhere. Stacks are
+//! stored once, as the words of `everprof_probe::sample`, together with the epoch of the address space that they are
+//! to be read in: a library that was unloaded may leave its addresses to another one.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+/// What a sum is kept for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// Place in [`Aggregate::stack`].
+    pub(crate) stack: u32,
+    /// The thread's number in the drain's table of names.
+    pub(crate) thread: u32,
+    /// Place in [`Aggregate::labels`]; 0 is the empty set.
+    pub(crate) labels: u32,
+    /// Whether it came from the process-wide timer, whose samples are weighed only when the period closes.
+    pub(crate) unclaimed: bool,
+    /// W3C trace id, or 0.
+    pub(crate) trace_id: u128,
+    /// W3C span id, or 0.
+    pub(crate) span_id: u64,
+}
+
+/// Summed periods and nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) count: u64,
+    pub(crate) nanos: u64,
+}
+
+/// A label set, as the labels module resolves it.
+pub(crate) type LabelSet = Arc<[(String, String)]>;
+
+/// The sums of one period.
+#[derive(Debug, Default)]
+pub(crate) struct Aggregate {
+    words: Vec<u64>,
+    stacks: Vec<Stack>,
+    stack_index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+    labels: Vec<LabelSet>,
+    #[allow(dead_code)]
+    label_index: HashMap<LabelSet, u32>,
+    rows: HashMap<Key, Sums>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stack {
+    start: u32,
+    len: u32,
+    epoch: u32,
+    /// The next stack with the same hash, plus one; 0 where there is none.
+    next: u32,
+}
+
+impl Aggregate {
+    /// Stores a stack once and returns its place.
+    pub(crate) fn intern_stack(&mut self, epoch: u32, words: &[u64]) -> u32 {
+        let hash = words.iter().fold(u64::from(epoch), |hash, word| mix(hash ^ word));
+        let first = self.stack_index.get(&hash).copied();
+        let mut place = first;
+        while let Some(at) = place {
+            if self.is_stack(at, epoch, words) {
+                return at;
+            }
+            place = self.stacks.get(at as usize).and_then(|stack| stack.next.checked_sub(1));
+        }
+        let at = self.stacks.len() as u32;
+        let start = self.words.len() as u32;
+        self.words.extend_from_slice(words);
+        let next = first.map_or(0, |first| first + 1);
+        self.stacks.push(Stack { start, len: words.len() as u32, epoch, next });
+        self.stack_index.insert(hash, at);
+        at
+    }
+
+    #[allow(dead_code)]
+    /// Stores a label set once and returns its place, from 1; the empty set is 0.
+    pub(crate) fn intern_labels(&mut self, set: LabelSet) -> u32 {
+        if set.is_empty() {
+            return 0;
+        }
+        if let Some(&at) = self.label_index.get(&set) {
+            return at;
+        }
+        self.labels.push(set.clone());
+        let at = self.labels.len() as u32;
+        self.label_index.insert(set, at);
+        at
+    }
+
+    /// Adds to the sums of `key`.
+    pub(crate) fn add(&mut self, key: Key, sums: Sums) {
+        let row = self.rows.entry(key).or_default();
+        row.count = row.count.saturating_add(sums.count);
+        row.nanos = row.nanos.saturating_add(sums.nanos);
+    }
+
+    /// The epoch and the words of a stack.
+    pub(crate) fn stack(&self, at: u32) -> (u32, &[u64]) {
+        let Some(stack) = self.stacks.get(at as usize) else { return (0, &[]) };
+        let start = stack.start as usize;
+        (stack.epoch, self.words.get(start..start + stack.len as usize).unwrap_or_default())
+    }
+
+    /// How many stacks there are; their places are 0 up to this.
+    pub(crate) fn stack_count(&self) -> u32 {
+        self.stacks.len() as u32
+    }
+
+    /// The labels of a place.
+    pub(crate) fn labels(&self, at: u32) -> &[(String, String)] {
+        at.checked_sub(1).and_then(|at| self.labels.get(at as usize)).map_or(&[], |set| set)
+    }
+
+    /// Every key with its sums, in no order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Key, Sums)> + '_ {
+        self.rows.iter().map(|(key, sums)| (*key, *sums))
+    }
+
+    /// Whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// About how many bytes it holds.
+    pub(crate) fn memory(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
+            + self.stacks.capacity() * (size_of::<Stack>() + 2 * size_of::<(u64, u32)>())
+            + self.rows.capacity() * (size_of::<(Key, Sums)>() + 1)
+    }
+
+    fn is_stack(&self, at: u32, epoch: u32, words: &[u64]) -> bool {
+        self.stack(at) == (epoch, words)
+    }
+}
+
+/// A multiplication that spreads every bit of its input, with the halves of the product folded together.
+fn mix(word: u64) -> u64 {
+    let product = u128::from(word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
+    (product ^ product >> 64) as u64
+}
+
+/// The keys of the stack index are hashes already.
+#[derive(Debug, Default)]
+pub(crate) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = mix(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_stacks_of_one_epoch_are_one() {
+        let mut aggregate = Aggregate::default();
+        let first = aggregate.intern_stack(1, &[1, 2, 3]);
+        assert_eq!(aggregate.intern_stack(1, &[1, 2, 3]), first);
+        assert_ne!(aggregate.intern_stack(2, &[1, 2, 3]), first);
+        assert_ne!(aggregate.intern_stack(1, &[1, 2]), first);
+        assert_eq!(aggregate.stack(first), (1, [1, 2, 3].as_slice()));
+        assert_eq!(aggregate.stack_count(), 3);
+    }
+
+    #[test]
+    fn stacks_with_one_hash_are_told_apart() {
+        let mut aggregate = Aggregate::default();
+        let first = aggregate.intern_stack(1, &[1]);
+        // Moves the second stack under the hash of the first, as a collision would.
+        let hash = mix(1 ^ 7);
+        aggregate.stack_index.insert(hash, first);
+        let second = aggregate.intern_stack(1, &[7]);
+        assert_ne!(first, second);
+        assert_eq!(aggregate.intern_stack(1, &[7]), second);
+    }
+
+    #[test]
+    fn sums_add_up_by_key() {
+        let mut aggregate = Aggregate::default();
+        let set: LabelSet = [("tenant".to_string(), "a".to_string())].into();
+        let labels = aggregate.intern_labels(set.clone());
+        assert_eq!(aggregate.intern_labels(set), labels);
+        let key = Key { labels, ..Key::default() };
+        aggregate.add(key, Sums { count: 1, nanos: 10 });
+        aggregate.add(key, Sums { count: 2, nanos: 20 });
+        assert_eq!(aggregate.rows().collect::<Vec<_>>(), [(key, Sums { count: 3, nanos: 30 })]);
+        assert_eq!(aggregate.labels(labels)[0].1, "a");
+        assert!(aggregate.labels(0).is_empty());
+    }
+}

@@ -1,0 +1,76 @@
+//! Where CPU time went that no thread's own timer has seen.
+//!
+//! The process's CPU clock counts everything, also what threads used before they were discovered, after their last
+//! expiry, or in a life too short to be discovered at all. What the threads' own timers account for is known. The
+//! difference belongs to threads without a timer, and is spread over the samples that the process-wide timer took of
+//! just those; so totals are those of `getrusage`, and short threads have stacks.
+
+/// More than this many times its nominal weight a sample of the process-wide timer does not stand for: a handful of
+/// samples must not be stretched over seconds that they say nothing about.
+const STRETCH_MAX: u64 = 4;
+
+/// The balance of one process.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// CPU time of the process when the account was opened.
+    opened_at: u64,
+    /// Unclaimed time that earlier periods were charged with.
+    charged: u64,
+}
+
+/// How the unclaimed time of a period is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unclaimed {
+    /// Nanoseconds to spread over the samples of the process-wide timer, in proportion.
+    pub(super) sampled: u64,
+    /// Nanoseconds that have no sample to go to: a visible frame.
+    pub(super) unsampled: u64,
+}
+
+impl Account {
+    /// Opens it at the process's CPU time.
+    pub(super) fn open(process: u64) -> Self {
+        Self { opened_at: process, charged: 0 }
+    }
+
+    /// Unclaimed CPU time since the last [`Account::charge`], given the process's CPU time and what the threads' own
+    /// timers cover of it.
+    pub(super) fn unclaimed(&self, process: u64, covered: u64) -> u64 {
+        process.saturating_sub(self.opened_at).saturating_sub(covered).saturating_sub(self.charged)
+    }
+
+    /// Settles the unclaimed time, for which samples of the process-wide timer stand with `nominal` nanoseconds.
+    pub(super) fn charge(&mut self, process: u64, covered: u64, nominal: u64) -> Unclaimed {
+        let unclaimed = self.unclaimed(process, covered);
+        self.charged += unclaimed;
+        let sampled = unclaimed.min(nominal.saturating_mul(STRETCH_MAX));
+        Unclaimed { sampled, unsampled: unclaimed - sampled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_timer_covers_is_charged_once() {
+        let mut account = Account::open(1_000);
+        assert_eq!(account.unclaimed(5_000, 3_500), 500);
+        assert_eq!(account.charge(5_000, 3_500, 400), Unclaimed { sampled: 500, unsampled: 0 });
+        assert_eq!(account.unclaimed(5_000, 3_500), 0);
+        assert_eq!(account.charge(6_000, 4_000, 0), Unclaimed { sampled: 0, unsampled: 500 });
+    }
+
+    #[test]
+    fn few_samples_are_not_stretched_over_much_time() {
+        let mut account = Account::open(0);
+        assert_eq!(account.charge(1_000, 0, 100), Unclaimed { sampled: 400, unsampled: 600 });
+    }
+
+    #[test]
+    fn clocks_read_at_slightly_different_times_do_no_harm() {
+        let mut account = Account::open(0);
+        assert_eq!(account.charge(1_000, 1_010, 100), Unclaimed::default());
+        assert_eq!(account.charge(2_000, 1_990, 100), Unclaimed { sampled: 10, unsampled: 0 });
+    }
+}

@@ -1,0 +1,41 @@
+//! One closed period on its way to its names: everything the publisher needs, and nothing of the process any more.
+
+use std::sync::Arc;
+
+use crate::aggregate::Aggregate;
+use crate::symbolize::Module;
+
+/// The address space as it was while some of the samples were taken.
+pub(super) type Epoch = Arc<[Module]>;
+
+/// The sums of one period with what is needed to name them.
+#[derive(Debug)]
+pub(super) struct Period {
+    /// Nanoseconds since the Unix epoch.
+    pub(super) time_nanos: i64,
+    /// Length on the monotonic clock, nanoseconds.
+    pub(super) duration_nanos: i64,
+    /// Period of the timers in force at the end, nanoseconds.
+    pub(super) sampling_period: u32,
+    /// Signals per second of CPU time that were really delivered.
+    pub(super) effective_rate_hz: f64,
+    pub(super) sums: Aggregate,
+    /// Names by thread number: the name, and the id where it is wanted.
+    pub(super) threads: Vec<(Arc<str>, Option<u32>)>,
+    /// Address spaces by epoch number, counted from `first_epoch`.
+    pub(super) epochs: Vec<Epoch>,
+    pub(super) first_epoch: u32,
+    /// Nanoseconds that the samples of the process-wide timer stand for together.
+    pub(super) unclaimed: u64,
+    /// CPU time without a stack: the name of its frame, periods and nanoseconds.
+    pub(super) frames: Vec<(&'static str, u64, u64)>,
+}
+
+impl Period {
+    /// The module that held `address` in an epoch.
+    pub(super) fn module(&self, epoch: u32, address: u64) -> Option<&Module> {
+        let modules = self.epochs.get(epoch.checked_sub(self.first_epoch)? as usize)?;
+        // Not sorted: the main binary comes first. There are some dozens, and each address is looked up once.
+        modules.iter().find(|module| module.contains(address))
+    }
+}

@@ -1,0 +1,265 @@
+//! The threads of the process: found, timed, named, and let go.
+//!
+//! `/proc/self/task` names every thread, also those started by C code or before us. Its link count gives their number
+//! for the price of one system call, so the directory is read only when that number changed, and once a second for the
+//! case that one thread took another's place.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use everprof_probe::os::{Clock, gettid, monotonic};
+use everprof_probe::thread::{self, Slot};
+use everprof_probe::timer::{ClockKind, ThreadTimer};
+
+const TASKS: &str = "/proc/self/task";
+/// The directory is read again after this long, in nanoseconds, even where the number of threads is the same.
+const FULL_SCAN: u64 = 1_000_000_000;
+/// Reading the directory may take this part of a processor; with thousands of threads it is read less often.
+const SCAN_SHARE: u64 = 2_000;
+
+/// How threads are sampled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sampling {
+    pub(super) clock: ClockKind,
+    pub(super) signal: i32,
+    pub(super) period: u32,
+}
+
+/// Every live thread, with its timer.
+#[derive(Debug)]
+pub(super) struct Threads {
+    sampling: Sampling,
+    by_id: HashMap<u32, Thread>,
+    random: Random,
+    links: u64,
+    scanned_at: u64,
+    next_scan: u64,
+    round: u32,
+    /// CPU time that the timers of threads which are gone accounted for.
+    ended_credit: u64,
+    /// What the last timer that could not be made failed with.
+    timer_error: Option<i32>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    slot: Option<&'static Slot>,
+    timer: Option<ThreadTimer>,
+    /// Its CPU time when its timer was made.
+    timed_from: u64,
+    name: Arc<str>,
+    round: u32,
+    /// Programs name a thread shortly after starting it, so a young thread's name is read again.
+    young: bool,
+}
+
+impl Threads {
+    /// Nobody yet. Slots of threads that ended while nothing was sampled are given back.
+    pub(super) fn new(sampling: Sampling) -> Self {
+        thread::sweep(|tid| fs::exists(format!("{TASKS}/{tid}")).unwrap_or(true));
+        Self {
+            sampling,
+            by_id: HashMap::new(),
+            random: Random::new(),
+            links: 0,
+            scanned_at: 0,
+            next_scan: 0,
+            round: 0,
+            ended_credit: 0,
+            timer_error: None,
+        }
+    }
+
+    /// Looks for new and ended threads, if there is a reason to.
+    pub(super) fn update(&mut self) {
+        let now = monotonic();
+        if now < self.next_scan {
+            return;
+        }
+        let links = fs::metadata(TASKS).map_or(0, |tasks| tasks.nlink());
+        if links == self.links && now - self.scanned_at < FULL_SCAN {
+            return;
+        }
+        self.links = links;
+        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
+        let before = own();
+        self.scan();
+        self.scanned_at = now;
+        self.next_scan = now + (own() - before).saturating_mul(SCAN_SHARE).min(10 * FULL_SCAN);
+    }
+
+    /// Looks for new and ended threads now.
+    pub(super) fn scan(&mut self) {
+        self.round = self.round.wrapping_add(1);
+        let Ok(tasks) = fs::read_dir(TASKS) else { return };
+        for task in tasks.flatten() {
+            if let Some(tid) = task.file_name().to_str().and_then(|name| name.parse().ok()) {
+                self.meet(tid);
+            }
+        }
+        let round = self.round;
+        let mut ended_credit = 0;
+        self.by_id.retain(|_, thread| {
+            let lives = thread.round == round;
+            if !lives {
+                ended_credit += thread.stop();
+                if let Some(slot) = thread.slot {
+                    slot.release();
+                }
+            }
+            lives
+        });
+        self.ended_credit += ended_credit;
+    }
+
+    /// Changes the period of every timer.
+    pub(super) fn set_period(&mut self, period: u32) {
+        self.sampling.period = period;
+        for thread in self.by_id.values() {
+            let (Some(timer), Some(slot)) = (&thread.timer, thread.slot) else { continue };
+            let _ = timer.set_period(slot, period, self.random.below(period));
+        }
+    }
+
+    /// Makes every timer anew, for another signal or clock.
+    pub(super) fn restart(&mut self, sampling: Sampling) {
+        self.sampling = sampling;
+        self.stop();
+        self.scan();
+    }
+
+    /// Deletes every timer. Slots stay with their threads, which may have labels in them.
+    pub(super) fn stop(&mut self) {
+        for (_, mut thread) in self.by_id.drain() {
+            self.ended_credit += thread.stop();
+        }
+    }
+
+    /// The name of a thread; a thread that ended before it was met has none.
+    pub(super) fn name(&mut self, tid: u32) -> Arc<str> {
+        if let Some(thread) = self.by_id.get(&tid) {
+            return thread.name.clone();
+        }
+        if tid == 0 { "".into() } else { read_name(tid) }
+    }
+
+    /// Reads the names again, which programs may change. Once a period.
+    pub(super) fn rename(&mut self) {
+        for (tid, thread) in &mut self.by_id {
+            let name = read_name(*tid);
+            if !name.is_empty() {
+                thread.name = name;
+            }
+        }
+    }
+
+    /// CPU time that timers have accounted for, or soon will: all that living threads used since they were timed, and
+    /// what the timers of ended ones had seen by then.
+    pub(super) fn covered(&self) -> u64 {
+        let live: u64 = self.by_id.iter().filter_map(|(tid, thread)| thread.covered(*tid)).sum();
+        self.ended_credit + live
+    }
+
+    /// CPU time of living threads that no signal came for, where the clock is blind to time in the kernel.
+    pub(super) fn unsignalled(&self) -> u64 {
+        let credited = |thread: &Thread| thread.slot.map_or(0, Slot::credited);
+        let gap =
+            |(tid, thread): (&u32, &Thread)| Some(thread.covered(*tid)?.saturating_sub(credited(thread)));
+        self.by_id.iter().filter_map(gap).sum()
+    }
+
+    /// How many threads live, and how many of them have no timer.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.by_id.len(), self.by_id.values().filter(|thread| thread.timer.is_none()).count())
+    }
+
+    /// The errno of the last timer that could not be made.
+    pub(super) fn timer_error(&self) -> Option<i32> {
+        self.timer_error
+    }
+
+    fn meet(&mut self, tid: u32) {
+        if let Some(thread) = self.by_id.get_mut(&tid) {
+            thread.round = self.round;
+            if thread.young {
+                thread.name = read_name(tid);
+                thread.young = false;
+            }
+            if thread.timer.as_ref().is_none_or(ThreadTimer::is_alive) {
+                return;
+            }
+            // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
+            // have found it already and set labels there.
+            self.ended_credit += thread.stop();
+        }
+        let slot = thread::claim(tid);
+        let timed_from = Clock::Thread(tid).now().unwrap_or_default();
+        let timer = slot.and_then(|slot| match self.start_timer(slot) {
+            Ok(timer) => Some(timer),
+            // No such thread: it ended since the directory was read.
+            Err(libc_errno::EINVAL | libc_errno::ESRCH) => None,
+            Err(errno) => {
+                self.timer_error = Some(errno);
+                None
+            }
+        });
+        let thread = Thread { slot, timer, timed_from, name: read_name(tid), round: self.round, young: true };
+        self.by_id.insert(tid, thread);
+    }
+
+    fn start_timer(&mut self, slot: &'static Slot) -> Result<ThreadTimer, i32> {
+        let Sampling { clock, signal, period } = self.sampling;
+        ThreadTimer::start(slot, clock, signal, period, self.random.below(period))
+    }
+}
+
+impl Thread {
+    /// CPU time since the timer was made; of a thread that is gone, what its timer accounted for. None without a timer.
+    fn covered(&self, tid: u32) -> Option<u64> {
+        self.timer.as_ref()?;
+        let credited = || self.slot.map_or(0, Slot::credited);
+        Some(Clock::Thread(tid).now().map_or_else(credited, |now| now.saturating_sub(self.timed_from)))
+    }
+
+    /// Deletes the timer and returns what it accounted for.
+    fn stop(&mut self) -> u64 {
+        if self.timer.take().is_none() {
+            return 0;
+        }
+        self.slot.map_or(0, Slot::end_timing)
+    }
+}
+
+/// The two errors that mean "no such thread"; libc is not a dependency of this crate.
+mod libc_errno {
+    pub(super) const ESRCH: i32 = 3;
+    pub(super) const EINVAL: i32 = 22;
+}
+
+fn read_name(tid: u32) -> Arc<str> {
+    let name = fs::read(format!("{TASKS}/{tid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end_matches('\n').into()
+}
+
+/// Random numbers for the phases of timers: SplitMix64 (Steele, Lea, Flood 2014), seeded by the standard library's
+/// random keys.
+#[derive(Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        Self(RandomState::new().hash_one(monotonic()))
+    }
+
+    /// A number from 1 to `limit`.
+    pub(super) fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((((word ^ (word >> 31)) >> 32) * u64::from(limit)) >> 32) as u32 + 1
+    }
+}

@@ -1,0 +1,307 @@
+//! The front door: start, stop, flush, statistics; and what happens around `fork` and `exit`.
+//!
+//! One profiler runs in a process. Its state is behind one lock, which is held for short moments only, never while
+//! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+use everprof_probe::{os, scratch, thread, unwind};
+
+use crate::drain::{Handle, Plan, report};
+use crate::error::{Error, ErrorKind, Result};
+use crate::export::{Exporter, FileExporter};
+use crate::options::{Options, Rate};
+use crate::stats::Stats;
+use crate::store::Retention;
+use crate::tags::{Sources, Tags};
+
+/// How long stopping and the end of the process may wait for the last profile.
+const EXIT_BUDGET: Duration = Duration::from_secs(2);
+
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+
+struct Running {
+    handle: Arc<Handle>,
+    options: Options,
+    tags: Tags,
+    exporters: MakeExporters,
+}
+
+type MakeExporters = Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>;
+
+/// The running profiler: it stops, and writes its last profile, when this guard is dropped.
+///
+/// ```no_run
+/// fn main() -> everprof::Result<()> {
+///     let _profiler = everprof::Profiler::start()?;
+///     // the service runs here
+///     Ok(())
+/// }
+/// ```
+///
+/// A guard that is kept for ever (in a `static`, or by `std::mem::forget`) is as good: the last profile is then written
+/// when the process calls `exit` or returns from `main`. Stopping waits up to 2 seconds for the last profile.
+///
+/// After a `fork` the child goes on by itself, with a new tag `instance`; the guard's copy in the child stops the
+/// child's profiler. After `exec` nothing of the profiler is left.
+#[derive(Debug)]
+#[must_use = "the profiler stops when the guard is dropped"]
+pub struct Profiler {
+    enabled: bool,
+}
+
+impl Profiler {
+    /// Starts with every option from the environment, or its default: CPU profiles at 99 Hz, one a minute, into the
+    /// directory `./everprof`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidOption`] for a variable `EVERPROF_…` that is wrong, [`ErrorKind::AlreadyRunning`] for a second
+    /// start, [`ErrorKind::Unsupported`] where the kernel offers no timers or threads.
+    pub fn start() -> Result<Profiler> {
+        Self::builder().start()
+    }
+
+    /// Options in code, which win over the environment.
+    pub fn builder() -> Builder {
+        Builder { steps: Vec::new(), exporters: None }
+    }
+
+    /// Closes the profile at hand early and waits until it is exported.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where that took more than 2 seconds; it then goes on in the background. What an
+    /// exporter could not do is in [`Stats::last_problem`].
+    pub fn flush(&self) -> Result<()> {
+        self.handle().map_or(Ok(()), |handle| handle.flush(EXIT_BUDGET))
+    }
+
+    /// Stops, and waits up to 2 seconds for the last profile. Dropping the guard does the same without the error.
+    ///
+    /// # Errors
+    /// As [`Profiler::flush`].
+    pub fn stop(mut self) -> Result<()> {
+        let stopped = self.end();
+        self.enabled = false;
+        stopped
+    }
+
+    /// Changes an option that can change while the profiler runs: `rate_hz`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidOption`] for a wrong value, and for an option that needs a restart.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        let mut options = Options::default();
+        options.set(name, value)?;
+        if name != "rate_hz" {
+            return Err(Error::new(
+                ErrorKind::InvalidOption,
+                format!("the option {name} cannot change while the profiler runs: stop it and start it anew"),
+            ));
+        }
+        self.set_rate(options.rate_hz)
+    }
+
+    /// Samples at another rate from now on; profiles stay right across the change.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where everprof's thread has ended.
+    pub fn set_rate(&self, rate: Rate) -> Result<()> {
+        let Some(handle) = self.handle() else { return Ok(()) };
+        if let Some(running) = lock().as_mut() {
+            running.options.rate_hz = rate;
+        }
+        handle.set_rate(rate.period().as_nanos() as u32)
+    }
+
+    /// What the profiler says about itself; renewed every 2 seconds and at each flush.
+    pub fn stats(&self) -> Stats {
+        self.handle().map(|handle| handle.stats()).unwrap_or_default()
+    }
+
+    fn handle(&self) -> Option<Arc<Handle>> {
+        if !self.enabled {
+            return None;
+        }
+        lock().as_ref().map(|running| running.handle.clone())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if !self.enabled {
+            return Ok(());
+        }
+        stop_running()
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            report::warn(&format!("the last profile: {error}"));
+        }
+    }
+}
+
+/// Options in code for a profiler; see [`Options`] for their meaning.
+///
+/// ```no_run
+/// let profiler = everprof::Profiler::builder()
+///     .service("checkout")
+///     .version(env!("CARGO_PKG_VERSION"))
+///     .tag("team", "payments")
+///     .set("rate_hz", "199")
+///     .start()?;
+/// # Ok::<(), everprof::Error>(())
+/// ```
+#[derive(Default)]
+#[must_use = "nothing happens before start()"]
+pub struct Builder {
+    steps: Vec<(String, String)>,
+    exporters: Option<MakeExporters>,
+}
+
+impl Builder {
+    /// Names the service; default: from the environment, else the executable's name.
+    pub fn service(self, service: impl Into<String>) -> Self {
+        self.set("service", service)
+    }
+
+    /// Names the version of the service.
+    pub fn version(self, version: impl Into<String>) -> Self {
+        self.set("version", version)
+    }
+
+    /// Names the environment of the deployment, such as `production`.
+    pub fn env(self, env: impl Into<String>) -> Self {
+        self.set("env", env)
+    }
+
+    /// Adds a tag to every profile.
+    pub fn tag(mut self, key: &str, value: &str) -> Self {
+        self.steps.push((format!("tags.{key}"), value.to_string()));
+        self
+    }
+
+    /// Samples per second of each thread's CPU time, 1 to 10,000; default 99.
+    pub fn rate_hz(self, rate: u32) -> Self {
+        self.set("rate_hz", rate.to_string())
+    }
+
+    /// The directory that profiles are written to; default `./everprof`.
+    pub fn dir(self, dir: impl AsRef<std::path::Path>) -> Self {
+        self.set("dir", dir.as_ref().to_string_lossy())
+    }
+
+    /// Sets any option by its name; a wrong one is the error of [`Builder::start`].
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.steps.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sends profiles where `make` says instead of into the local directory. It is called once at the start, on
+    /// everprof's thread, and again in the child of a fork.
+    pub fn exporters(mut self, make: impl Fn() -> Vec<Box<dyn Exporter>> + Send + Sync + 'static) -> Self {
+        self.exporters = Some(Arc::new(make));
+        self
+    }
+
+    /// Starts the profiler.
+    ///
+    /// # Errors
+    /// As [`Profiler::start`]; a wrong value of a builder call is [`ErrorKind::InvalidOption`] too.
+    pub fn start(self) -> Result<Profiler> {
+        let mut options = Options::from_env()?;
+        for (name, value) in &self.steps {
+            match name.strip_prefix("tags.") {
+                Some(key) => options.tags.insert(key, value)?,
+                None => options.set(name, value)?,
+            }
+        }
+        if !options.is_enabled() {
+            return Ok(Profiler { enabled: false });
+        }
+        let exporters = self.exporters.unwrap_or_else(|| local_directory(&options));
+        let mut running = lock();
+        if running.is_some() {
+            return Err(Error::new(
+                ErrorKind::AlreadyRunning,
+                "a profiler runs in this process already: keep its guard, or stop it before starting another",
+            ));
+        }
+        watch_process();
+        let tags = Tags::resolve(&options, &Sources::host());
+        *running = Some(run(options, tags, exporters, false)?);
+        Ok(Profiler { enabled: true })
+    }
+}
+
+fn local_directory(options: &Options) -> MakeExporters {
+    let dir = options.dir.clone();
+    let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
+    Arc::new(move || vec![Box::new(FileExporter::new(&dir, retention))])
+}
+
+fn run(options: Options, tags: Tags, exporters: MakeExporters, forked: bool) -> Result<Running> {
+    let plan =
+        Plan { options: options.clone(), tags: tags.as_map().clone(), exporters: exporters.clone(), forked };
+    let handle = Arc::new(Handle::start(plan)?);
+    Ok(Running { handle, options, tags, exporters })
+}
+
+fn stop_running() -> Result<()> {
+    // The lock is not held while waiting: a fork must not wait for a disk.
+    let running = lock().take();
+    running.map_or(Ok(()), |running| running.handle.stop(EXIT_BUDGET))
+}
+
+fn lock() -> MutexGuard<'static, Option<Running>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Registers what happens around `fork` and at `exit`, once for the life of the process.
+fn watch_process() {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        if !(os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child) && os::at_exit(at_exit)) {
+            report::warn("no memory for the hooks of fork and exit: a forked child does not profile itself");
+        }
+    });
+}
+
+thread_local! {
+    /// The lock, from before a fork until after it, and the forking thread's id.
+    static FORKING: RefCell<Option<(MutexGuard<'static, Option<Running>>, u32)>> = const { RefCell::new(None) };
+}
+
+extern "C" fn before_fork() {
+    let held = (lock(), os::gettid());
+    let _ = FORKING.try_with(|forking| forking.replace(Some(held)));
+}
+
+extern "C" fn after_fork_in_parent() {
+    let _ = FORKING.try_with(RefCell::take);
+}
+
+/// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
+extern "C" fn after_fork_in_child() {
+    let Ok(Some((mut running, old_tid))) = FORKING.try_with(RefCell::take) else { return };
+    let Some(parent) = running.take() else { return };
+    scratch::after_fork();
+    unwind::after_fork();
+    thread::after_fork(old_tid);
+    crate::drain::after_fork();
+    match run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true) {
+        Ok(child) => *running = Some(child),
+        Err(error) => report::warn(&format!("the forked child is not profiled: {error}")),
+    }
+    // Its threads do not exist here, and some lock inside may be held by one of them for ever.
+    std::mem::forget(parent);
+}
+
+extern "C" fn at_exit() {
+    // Not under a panic's way: an exit handler must return.
+    if let Err(error) = stop_running() {
+        report::warn(&format!("the last profile at exit: {error}"));
+    }
+}

@@ -1,0 +1,123 @@
+//! What the profiler says about itself.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A picture of the running profiler, from [`crate::Profiler::stats`].
+///
+/// Counters begin with the profiler; after a fork the child's begin anew.
+///
+/// ```no_run
+/// let profiler = everprof::Profiler::start()?;
+/// let stats = profiler.stats();
+/// println!("{} samples, {} lost, {:?} of CPU time used by everprof", stats.samples, stats.lost, stats.own_cpu());
+/// # Ok::<(), everprof::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Whether a profiler runs in this process.
+    pub running: bool,
+    /// Samples taken from the ring.
+    pub samples: u64,
+    /// CPU time that the samples stand for, losses and unsampled time included.
+    pub sampled_cpu: Duration,
+    /// CPU time of the process since the profiler began.
+    pub process_cpu: Duration,
+    /// Periods whose samples were dropped, for whatever reason; each is in the profile as a frame that names it.
+    pub lost: u64,
+    /// Of them: the ring had no room.
+    pub lost_ring_full: u64,
+    /// Of them: more handlers at once than scratch buffers.
+    pub lost_no_scratch: u64,
+    /// Stacks deeper than `max_frames`, whose middle is missing and marked.
+    pub truncated: u64,
+    /// Stacks that ended before the thread's first frame, marked at their root.
+    pub incomplete: u64,
+    /// CPU time of threads that were gone, or not yet known, without any sample: a frame of the profile.
+    pub unsampled_cpu: Duration,
+    /// The rate in force, in Hz: lower than asked for while the governor holds it down.
+    pub rate_hz: f64,
+    /// The rate that was asked for, in Hz.
+    pub wanted_rate_hz: f64,
+    /// Signals per second of CPU time really delivered: at most the kernel's tick with the clock `timer`. Each signal
+    /// carries the weight of the expiries it stands for, so totals are right at any rate.
+    pub effective_rate_hz: f64,
+    /// Whether the governor holds the rate down because of `cpu_budget_percent`.
+    pub throttled: bool,
+    /// Signals handled.
+    pub signals: u64,
+    /// CPU time of everprof's own threads.
+    pub threads_cpu: Duration,
+    /// Time spent in the handler, on the application's threads.
+    pub handler_time: Duration,
+    /// Estimated cost of delivering the signals, which the handler cannot see: 3 microseconds each.
+    pub delivery_time: Duration,
+    /// About how many bytes everprof holds: rings, tables, stacks and names.
+    pub memory_bytes: u64,
+    /// Live threads of the process.
+    pub threads: u64,
+    /// Live threads without a timer of their own, whose CPU time the process-wide timer accounts for.
+    pub threads_untimed: u64,
+    /// The signal in use.
+    pub signal: i32,
+    /// The clock in use: `timer` or `perf_event`.
+    pub cpu_clock: &'static str,
+    /// Profile sets handed to the exporter.
+    pub exported: u64,
+    /// Profile sets that could not be exported.
+    pub export_failures: u64,
+    /// What went wrong last: a fallback that was taken, or an export that failed.
+    pub last_problem: Option<String>,
+}
+
+impl Stats {
+    /// Everything that everprof cost: its threads, its handler, and the delivery of its signals.
+    pub fn own_cpu(&self) -> Duration {
+        self.threads_cpu + self.handler_time + self.delivery_time
+    }
+
+    /// That cost as a share of the process's CPU time, 0.0 to 1.0.
+    pub fn own_share(&self) -> f64 {
+        match self.process_cpu.as_secs_f64() {
+            0.0 => 0.0,
+            process => self.own_cpu().as_secs_f64() / process,
+        }
+    }
+}
+
+/// The counters behind [`Stats`] that more than one of our threads writes.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) exported: AtomicU64,
+    pub(crate) export_failures: AtomicU64,
+    pub(crate) publisher_cpu: AtomicU64,
+    pub(crate) publisher_memory: AtomicU64,
+    latest: Mutex<Stats>,
+    problem: Mutex<Option<String>>,
+}
+
+impl Counters {
+    /// Replaces the part that the drain keeps.
+    pub(crate) fn publish(&self, stats: Stats) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
+    /// Remembers what went wrong.
+    pub(crate) fn problem(&self, problem: impl Into<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.into());
+    }
+
+    /// The whole picture.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stats.exported = self.exported.load(Ordering::Relaxed);
+        stats.export_failures = self.export_failures.load(Ordering::Relaxed);
+        stats.threads_cpu += Duration::from_nanos(self.publisher_cpu.load(Ordering::Relaxed));
+        stats.memory_bytes += self.publisher_memory.load(Ordering::Relaxed);
+        stats.last_problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stats
+    }
+}

@@ -1,0 +1,66 @@
+//! The main job as a user sees it: start, work, stop; and the profile in the directory says what the work was.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+mod common;
+
+use std::time::Duration;
+
+use everprof::{ErrorKind, Profiler};
+
+use common::{burn, directory, profiles, time_in};
+
+/// One test at a time: a process has one profiler.
+static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[test]
+fn the_hot_function_is_in_the_profile_of_the_directory() {
+    let _one = ONE.lock().unwrap_or_else(|error| error.into_inner());
+    let dir = directory("hot");
+    let profiler = Profiler::builder().dir(&dir).service("api-test").tag("team", "a").start().unwrap();
+    std::thread::Builder::new()
+        .name("burner".into())
+        .spawn(|| burn(Duration::from_millis(700)))
+        .unwrap()
+        .join()
+        .unwrap();
+    let again = Profiler::start().unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyRunning);
+    profiler.stop().unwrap();
+    let profiles = profiles(&dir);
+    assert_eq!(profiles.len(), 1);
+    let profile = &profiles[0];
+    assert_eq!(profile.tags.get("service").map(String::as_str), Some("api-test"));
+    assert_eq!(profile.tags.get("team").map(String::as_str), Some("a"));
+    let hot = time_in(profile, "common::burn");
+    let burner = everprof::profile::Label::text("thread_name", "burner");
+    assert!(profile.samples().any(|sample| profile.get_labels(sample.labels).contains(&burner)));
+    let total = profile.totals()[1];
+    assert!(hot * 10 > total * 8, "burn has {hot} of {total} ns");
+    assert!(total > 400_000_000, "{total}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn it_starts_again_after_a_stop_and_can_change_its_rate() {
+    let _one = ONE.lock().unwrap_or_else(|error| error.into_inner());
+    let dir = directory("again");
+    for _ in 0..3 {
+        let profiler = Profiler::builder().dir(&dir).start().unwrap();
+        profiler.set("rate_hz", "200").unwrap();
+        assert_eq!(profiler.set("rate_hz", "0").unwrap_err().kind(), ErrorKind::InvalidOption);
+        assert_eq!(profiler.set("dir", "/tmp").unwrap_err().kind(), ErrorKind::InvalidOption);
+        burn(Duration::from_millis(200));
+        profiler.flush().unwrap();
+        let stats = profiler.stats();
+        assert!(stats.samples > 5 && stats.wanted_rate_hz == 200.0, "{stats:?}");
+    }
+    assert!(profiles(&dir).len() >= 3);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_wrong_option_is_an_error_that_names_it() {
+    let error = Profiler::builder().set("rate_hz", "fast").start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidOption);
+    assert!(error.to_string().contains("rate_hz"), "{error}");
+}

@@ -1,0 +1,109 @@
+//! What the tests that run whole processes share: each case in a process of its own, and the profiles it leaves.
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stdout, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use everprof::profile::{LocationId, Profile};
+use everprof_probe::os::{Clock, gettid};
+
+const CASE: &str = "EVERPROF_TEST_CASE";
+
+/// Runs every case whose name holds the first argument, each in a process of its own (this program again), and says
+/// how it went, as the standard test runner does. A case passes where its process ends with 0; it has `tries`.
+pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {
+    if let Ok(name) = std::env::var(CASE) {
+        let (_, case) = cases.iter().find(|(known, _)| *known == name).unwrap();
+        return case();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        return cases.iter().for_each(|(name, _)| println!("{name}: test"));
+    }
+    let filter = arguments.into_iter().find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (name, _) in cases.iter().filter(|(name, _)| name.contains(&filter)) {
+        let ok = (0..tries).any(|_| run_alone(name));
+        println!("test {suite}::{name} ... {}", if ok { "ok" } else { "FAILED" });
+        if ok { passed += 1 } else { failed.push(*name) }
+    }
+    println!("\ntest result: {} passed; {} failed {failed:?}\n", passed, failed.len());
+    assert!(failed.is_empty());
+}
+
+/// Runs one case in a process of its own that is killed if it hangs.
+fn run_alone(name: &str) -> bool {
+    let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
+    for _ in 0..1200 {
+        if let Some(status) = child.try_wait().unwrap() {
+            if !status.success() {
+                println!("{name}: {status}");
+            }
+            return status.success();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    println!("{name}: hung");
+    false
+}
+
+/// A directory of this process's own, empty.
+pub(crate) fn directory(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("everprof-test-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    dir
+}
+
+/// Every CPU profile below a directory.
+pub(crate) fn profiles(dir: &Path) -> Vec<Profile> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(".cpu.pb.gz") {
+                found.push(everprof::encode::pprof::decode(&std::fs::read(path).unwrap()).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// The function names of a stack, leaf first, inlined ones included.
+pub(crate) fn names<'p>(profile: &'p Profile, stack: &[LocationId]) -> Vec<&'p str> {
+    let lines = stack.iter().flat_map(|location| &profile.get_location(*location).lines);
+    lines.map(|line| profile.text(profile.get_function(line.function).name)).collect()
+}
+
+/// Nanoseconds of the stacks that hold a function whose name contains `part`.
+pub(crate) fn time_in(profile: &Profile, part: &str) -> i64 {
+    profile
+        .samples()
+        .filter(|sample| {
+            names(profile, profile.get_stack(sample.stack)).iter().any(|name| name.contains(part))
+        })
+        .map(|sample| sample.values[1])
+        .sum()
+}
+
+/// Burns that much CPU time of the calling thread.
+#[inline(never)]
+pub(crate) fn burn(time: Duration) {
+    let clock = Clock::Thread(gettid());
+    let begin = clock.now().unwrap();
+    while clock.now().unwrap() - begin < time.as_nanos() as u64 {
+        burn_a_little();
+    }
+}
+
+#[inline(never)]
+fn burn_a_little() {
+    for n in 0..20_000u64 {
+        std::hint::black_box(n.wrapping_mul(31));
+    }
+}

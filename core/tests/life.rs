@@ -1,0 +1,258 @@
+//! The life of a process around the profiler: fork, exec, exit, panics, and other users of the signal.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use everprof::{ErrorKind, Profiler};
+
+use common::{burn, directory, profiles, time_in};
+
+const CASES: &[(&str, fn())] = &[
+    ("fork_child_goes_on_under_a_name_of_its_own", fork_child_goes_on),
+    ("fork_and_exec_storm_kills_nobody", fork_and_exec_storm),
+    ("exec_leaves_no_signal_behind", exec_leaves_no_signal_behind),
+    ("exit_writes_the_last_profile", exit_writes_the_last_profile),
+    ("panic_writes_the_last_profile", panic_writes_the_last_profile),
+    ("start_and_stop_race_with_busy_threads", start_and_stop_race),
+    ("signal_of_another_is_left_to_it", signal_of_another_is_left_to_it),
+    ("signal_taken_away_later_does_not_kill", signal_taken_away_later),
+    ("foreign_signals_reach_the_chained_handler", foreign_signals_are_chained),
+    ("switched_off_by_the_environment", switched_off_by_the_environment),
+    ("unwritable_directory_leaves_the_host_alone", unwritable_directory),
+];
+
+fn main() {
+    common::main("life", CASES, 1);
+}
+
+/// Forks, runs `child` in the child, and returns its exit code.
+fn fork(child: impl FnOnce()) -> i32 {
+    // SAFETY: the child runs ordinary code, as programs that fork do; the C library makes that work.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        child();
+        // SAFETY: runs the exit handlers, which is what is tested.
+        unsafe { libc::exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is to a live value.
+    unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert!(libc::WIFEXITED(status), "the child was killed: {status:x}");
+    libc::WEXITSTATUS(status)
+}
+
+fn instances(dir: &Path) -> BTreeSet<String> {
+    profiles(dir).into_iter().filter_map(|profile| profile.tags.get("instance").cloned()).collect()
+}
+
+#[inline(never)]
+fn work_of_the_child() {
+    burn(Duration::from_millis(400));
+}
+
+fn fork_child_goes_on() {
+    let dir = directory("fork");
+    let profiler = Profiler::builder().dir(&dir).start().unwrap();
+    burn(Duration::from_millis(200));
+    let code = fork(|| {
+        work_of_the_child();
+        thread::spawn(work_of_the_child).join().unwrap();
+    });
+    assert_eq!(code, 0);
+    burn(Duration::from_millis(200));
+    profiler.stop().unwrap();
+    assert_eq!(instances(&dir).len(), 2, "parent and child have an instance each");
+    let profiles = profiles(&dir);
+    let child = profiles.iter().find(|profile| time_in(profile, "work_of_the_child") > 0).unwrap();
+    let (worked, total) = (time_in(child, "work_of_the_child"), child.totals()[1]);
+    assert!(worked > 500_000_000 && worked * 10 > total * 8, "{worked} of {total}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn busy(stop: &'static AtomicBool, threads: usize) -> Vec<thread::JoinHandle<()>> {
+    let spin = move || {
+        while !stop.load(Ordering::Relaxed) {
+            burn(Duration::from_millis(1));
+        }
+    };
+    (0..threads).map(|_| thread::spawn(spin)).collect()
+}
+
+fn fork_and_exec_storm() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let dir = directory("storm");
+    let profiler = Profiler::builder().dir(&dir).rate_hz(1000).start().unwrap();
+    let busy = busy(&STOP, 3);
+    for round in 0..60 {
+        assert!(Command::new("/bin/true").status().unwrap().success());
+        let mut with_hook = Command::new("/bin/true");
+        // A hook forces a real fork instead of posix_spawn.
+        // SAFETY: the hook does nothing.
+        unsafe { with_hook.pre_exec(|| Ok(())) };
+        assert!(with_hook.status().unwrap().success(), "round {round}");
+        assert_eq!(fork(|| burn(Duration::from_millis(3))), 0);
+    }
+    STOP.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    profiler.stop().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn exec_leaves_no_signal_behind() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let dir = directory("exec");
+    let profiler = Profiler::builder().dir(&dir).rate_hz(10_000).start().unwrap();
+    let _busy = busy(&STOP, 3);
+    burn(Duration::from_millis(100));
+    std::mem::forget(profiler);
+    // Burning in the new program would meet a timer or a pending signal that survived.
+    let error =
+        Command::new("/bin/sh").args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]).exec();
+    panic!("{error}");
+}
+
+fn exit_writes_the_last_profile() {
+    let dir = directory("exit");
+    let code = fork(|| {
+        let profiler = Profiler::builder().dir(&dir).start().unwrap();
+        burn(Duration::from_millis(200));
+        std::mem::forget(profiler);
+        std::process::exit(3);
+    });
+    assert_eq!(code, 3);
+    assert!(time_in(&profiles(&dir)[0], "burn") > 100_000_000);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn panic_writes_the_last_profile() {
+    let dir = directory("panic");
+    let path = dir.clone();
+    let panicked = thread::spawn(move || {
+        let _profiler = Profiler::builder().dir(&path).start().unwrap();
+        burn(Duration::from_millis(200));
+        panic!("as planned");
+    });
+    assert!(panicked.join().is_err());
+    assert!(time_in(&profiles(&dir)[0], "burn") > 100_000_000);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn start_and_stop_race() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let dir = directory("race");
+    let busy = busy(&STOP, 4);
+    for _ in 0..40 {
+        let profiler = Profiler::builder().dir(&dir).rate_hz(10_000).set("symbolize", "off").start().unwrap();
+        burn(Duration::from_millis(5));
+        profiler.stop().unwrap();
+    }
+    // Two threads that start at once: one wins, the other hears why.
+    let outcomes: Vec<_> = (0..2)
+        .map(|_| {
+            let dir = dir.clone();
+            thread::spawn(move || Profiler::builder().dir(dir).start())
+        })
+        .map(|thread| thread.join().unwrap())
+        .collect();
+    let errors: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!(errors.iter().all(|error| error.kind() == ErrorKind::AlreadyRunning) && errors.len() < 2);
+    STOP.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    drop(outcomes);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+static FOREIGN: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn foreign_handler(_: i32) {
+    FOREIGN.fetch_add(1, Ordering::Relaxed);
+}
+
+fn take_sigprof(handler: usize) {
+    // SAFETY: the handler, if it is one, only counts.
+    unsafe { libc::signal(libc::SIGPROF, handler) };
+}
+
+fn foreign() -> usize {
+    foreign_handler as *const () as usize
+}
+
+fn signal_of_another_is_left_to_it() {
+    let dir = directory("occupied");
+    take_sigprof(foreign());
+    let refused = Profiler::builder().dir(&dir).set("signal", "prof").start().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let profiler = Profiler::builder().dir(&dir).start().unwrap();
+    assert!(profiler.stats().signal > libc::SIGPROF, "a real-time signal");
+    burn(Duration::from_millis(300));
+    // SAFETY: has a handler.
+    unsafe { libc::raise(libc::SIGPROF) };
+    assert_eq!(FOREIGN.load(Ordering::Relaxed), 1);
+    profiler.stop().unwrap();
+    assert!(time_in(&profiles(&dir)[0], "burn") > 200_000_000);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn signal_taken_away_later() {
+    let dir = directory("taken");
+    let profiler = Profiler::builder().dir(&dir).start().unwrap();
+    take_sigprof(foreign());
+    burn(Duration::from_millis(2500));
+    profiler.flush().unwrap();
+    let stats = profiler.stats();
+    assert!(stats.signal != libc::SIGPROF, "{stats:?}");
+    assert!(stats.last_problem.unwrap().contains("another library"));
+    let before = FOREIGN.load(Ordering::Relaxed);
+    burn(Duration::from_millis(300));
+    assert_eq!(FOREIGN.load(Ordering::Relaxed), before, "our timers do not disturb it any more");
+    profiler.stop().unwrap();
+    assert!(profiles(&dir).iter().map(|profile| time_in(profile, "burn")).sum::<i64>() > 300_000_000);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn foreign_signals_are_chained() {
+    let dir = directory("chained");
+    let profiler = Profiler::builder().dir(&dir).set("signal", "10").start().unwrap();
+    // SAFETY: our handler is installed and lets a stranger's signal pass.
+    unsafe { libc::raise(10) };
+    profiler.stop().unwrap();
+    // SAFETY: a late signal does no harm either.
+    unsafe { libc::raise(10) };
+}
+
+fn switched_off_by_the_environment() {
+    let dir = directory("off");
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var("EVERPROF_ENABLED", "false") };
+    let profiler = Profiler::builder().dir(&dir).set("enabled", "true").start().unwrap();
+    burn(Duration::from_millis(50));
+    assert!(!profiler.stats().running);
+    profiler.stop().unwrap();
+    assert!(!dir.exists());
+}
+
+fn unwritable_directory() {
+    let dir = directory("unwritable");
+    std::fs::write(&dir, "a file").unwrap();
+    let profiler = Profiler::builder().dir(&dir).start().unwrap();
+    burn(Duration::from_millis(100));
+    profiler.flush().unwrap();
+    let stats = profiler.stats();
+    assert_eq!(stats.export_failures, 1, "{stats:?}");
+    assert!(stats.last_problem.unwrap().contains("unwritable"));
+    std::fs::remove_file(&dir).unwrap();
+    burn(Duration::from_millis(100));
+    profiler.stop().unwrap();
+    assert_eq!(profiles(&dir).len(), 1, "the next period is tried again");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
