@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::header::{self, EHDR, PHDR, PT_LOAD, PT_NOTE, ProgramHeaders, Segment, le32, le64};
 use super::stats::Reason;
@@ -68,18 +69,16 @@ pub(crate) struct Section {
     pub(crate) name: String,
     pub(crate) kind: u32,
     pub(crate) flags: u64,
-    pub(crate) address: u64,
     pub(crate) offset: u64,
     pub(crate) size: u64,
     pub(crate) link: u32,
     pub(crate) align: u64,
-    pub(crate) entry_size: u64,
 }
 
 /// An ELF file whose headers have been read.
 #[derive(Debug)]
 pub(crate) struct Elf {
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Rc<Bytes>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<Section>,
     pub(crate) build_id: String,
@@ -109,7 +108,7 @@ impl Elf {
         let sections = sections(&bytes, &ehdr)?;
         let mut elf = Self {
             fingerprint: header::fingerprint(&ehdr, &table),
-            bytes,
+            bytes: Rc::new(bytes),
             segments,
             sections,
             build_id: String::new(),
@@ -142,16 +141,6 @@ impl Elf {
             })
         })?;
         Some(offset.wrapping_sub(segment.offset).wrapping_add(segment.address))
-    }
-
-    /// The executable addresses, as the file's symbols count them.
-    pub(crate) fn is_code(&self, address: u64) -> bool {
-        self.segments.iter().any(|segment| {
-            segment.kind == PT_LOAD
-                && segment.flags & PF_X != 0
-                && address >= segment.address
-                && address - segment.address < segment.memory_size
-        })
     }
 
     fn read_build_id(&self) -> String {
@@ -196,12 +185,10 @@ fn sections(bytes: &Bytes, ehdr: &[u8; EHDR]) -> Result<Vec<Section>, Reason> {
             name: String::new(),
             kind: le32(entry, 4),
             flags: le64(entry, 8),
-            address: le64(entry, 16),
             offset: le64(entry, 24),
             size: le64(entry, 32),
             link: le32(entry, 40),
             align: le64(entry, 48),
-            entry_size: le64(entry, 56),
         });
     }
     if let Some(strings) = sections.get(names as usize).filter(|section| section.size <= NAMES_LIMIT) {

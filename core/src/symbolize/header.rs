@@ -111,7 +111,6 @@ pub(crate) struct Segment {
     pub(crate) offset: u64,
     pub(crate) address: u64,
     pub(crate) file_size: u64,
-    pub(crate) memory_size: u64,
     pub(crate) align: u64,
 }
 
@@ -124,7 +123,6 @@ impl Segment {
             offset: le64(bytes, 8),
             address: le64(bytes, 16),
             file_size: le64(bytes, 32),
-            memory_size: le64(bytes, 40),
             align: le64(bytes, 48),
         }
     }

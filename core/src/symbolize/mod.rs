@@ -8,12 +8,13 @@
 //! It refuses to name anything from a file that is not the one that was mapped, and to trust a file: whatever is wrong
 //! with one is counted in [`Stats`], and its addresses stay without names.
 
+mod budget;
 mod cache;
 mod demangle;
-#[allow(dead_code, reason = "the reader of debug information uses the rest")]
+mod dwarf;
 mod elf;
-#[allow(dead_code, reason = "the reader of debug information uses the rest")]
 mod header;
+mod inflate;
 pub mod maps;
 pub mod runtime;
 mod stats;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 pub use maps::{Module, ModuleKind};
 pub use stats::{Reason, Stats};
 
+use budget::Budget;
 use cache::Cache;
 use elf::{Bytes, Elf};
 
@@ -197,16 +199,69 @@ impl Symbolizer {
             .collect();
         places.sort_unstable();
         let addresses: Vec<u64> = places.iter().map(|(address, _)| *address).collect();
-        let names = symtab::names(&elf, &addresses)?;
-        let mut frames = vec![Vec::new(); offsets.len()];
-        for ((_, at), name) in places.iter().zip(names) {
-            if let Some(system_name) = name {
-                let name = self.cache.intern(&demangle::demangle(&system_name));
-                let system_name = self.cache.intern(&system_name);
-                frames[*at].push(SymbolFrame { name, system_name, ..SymbolFrame::default() });
-            }
+        let mut frames = vec![Vec::new(); addresses.len()];
+        let names = symtab::names(&elf, &addresses).unwrap_or_else(|reason| {
+            self.stats.fail(reason);
+            vec![None; addresses.len()]
+        });
+        if self.options.mode == Mode::Lines
+            && let Err(reason) = self.debug_frames(&elf, &addresses, &mut frames)
+        {
+            self.stats.fail(reason);
         }
-        Ok(frames)
+        for (frames, symbol) in frames.iter_mut().zip(names) {
+            self.name_outermost(frames, symbol);
+        }
+        let mut ordered = vec![Vec::new(); offsets.len()];
+        for ((_, at), frames) in places.into_iter().zip(frames) {
+            ordered[at] = frames;
+        }
+        Ok(ordered)
+    }
+
+    /// Lines and inlined functions, as far as there is debug information.
+    fn debug_frames(
+        &mut self,
+        elf: &Elf,
+        addresses: &[u64],
+        frames: &mut [Vec<SymbolFrame>],
+    ) -> Result<(), Reason> {
+        let budget = Budget::new(self.options.memory_budget);
+        let Some(mut sections) = dwarf::Sections::open(elf, &budget)? else { return Ok(()) };
+        let none: Arc<str> = self.cache.intern("");
+        let done = dwarf::resolve(&mut sections, addresses, &mut self.cache, &mut self.stats, |at, found| {
+            let convert = |frame: dwarf::Frame| SymbolFrame {
+                name: frame.function.as_ref().map_or(&none, |function| &function.name).clone(),
+                system_name: frame.function.as_ref().map_or(&none, |function| &function.system_name).clone(),
+                file: frame.file.unwrap_or_else(|| none.clone()),
+                start_line: frame.function.as_ref().map_or(0, |function| function.start_line),
+                line: frame.line,
+                column: frame.column,
+                inlined: frame.inlined,
+            };
+            frames[at] = found.into_iter().map(convert).collect();
+        });
+        self.stats.peak_bytes = self.stats.peak_bytes.max(budget.peak() as u64);
+        done
+    }
+
+    /// Gives the outermost frame the symbol's name where debug information has none, or has only the source's.
+    fn name_outermost(&mut self, frames: &mut Vec<SymbolFrame>, symbol: Option<String>) {
+        let Some(symbol) = symbol else {
+            // A line without any function is of no use in a profile.
+            frames.retain(|frame| !frame.name.is_empty());
+            return;
+        };
+        if frames.is_empty() {
+            frames.push(SymbolFrame::default());
+        }
+        let Some(outermost) = frames.last_mut() else { return };
+        let mangled = |name: &str| name.starts_with("_Z") || name.starts_with("_R");
+        if outermost.name.is_empty() || mangled(&symbol) && !mangled(&outermost.system_name) {
+            outermost.name = self.cache.intern(&demangle::demangle(&symbol));
+            outermost.system_name = self.cache.intern(&symbol);
+        }
+        frames.retain(|frame| !frame.name.is_empty());
     }
 }
 

@@ -11,6 +11,10 @@ const CHUNK: usize = 64 * 1024;
 const NAME_CHUNK: usize = 32 * 1024;
 /// Longer names are cut: some C++ ones have megabytes.
 const NAME_LIMIT: usize = 16 * 1024;
+/// More symbols than this over one address are a broken file's; the first ones count then.
+const VISITS_PER_ADDRESS: usize = 4096;
+/// Names of one and the same place that are compared, each at the cost of a read or two.
+const TIES_PER_ADDRESS: usize = 8;
 const SHT_SYMTAB: u32 = 2;
 const SHT_DYNSYM: u32 = 11;
 const STT_NOTYPE: u8 = 0;
@@ -28,8 +32,14 @@ pub(crate) fn names(elf: &Elf, addresses: &[u64]) -> Result<Vec<Option<String>>,
     let Some(table) = table else { return Ok(vec![None; addresses.len()]) };
     let strings = elf.sections.get(table.link as usize).ok_or(Reason::Malformed)?;
     let strings = Strings { elf, section: strings, start: 0, window: Vec::new() };
-    let mut search =
-        Search { addresses, found: vec![None; addresses.len()], marks: vec![None; addresses.len()], strings };
+    let mut search = Search {
+        addresses,
+        found: vec![None; addresses.len()],
+        marks: vec![None; addresses.len()],
+        visits_left: VISITS_PER_ADDRESS * addresses.len(),
+        ties_left: TIES_PER_ADDRESS * addresses.len(),
+        strings,
+    };
     let mut chunk = vec![0u8; CHUNK / SYMBOL * SYMBOL];
     let mut done = 0;
     while done < table.size {
@@ -78,6 +88,8 @@ struct Search<'a> {
     found: Vec<Option<Symbol>>,
     /// For each address the last symbol without a size between the address before it and itself.
     marks: Vec<Option<Symbol>>,
+    visits_left: usize,
+    ties_left: usize,
     strings: Strings<'a>,
 }
 
@@ -94,13 +106,37 @@ impl Search<'_> {
         }
         let end = symbol.value.saturating_add(symbol.size);
         for at in first..self.addresses.len() {
-            if self.addresses[at] >= end {
+            if self.addresses[at] >= end || self.visits_left == 0 {
                 break;
             }
-            if self.found[at].is_none_or(|held| self.strings.better(&symbol, &held)) {
+            self.visits_left -= 1;
+            if self.found[at].is_none_or(|held| self.better(&symbol, &held)) {
                 self.found[at] = Some(symbol);
             }
         }
+    }
+
+    /// Of two symbols over one address, the one that a person would call it by.
+    fn better(&mut self, new: &Symbol, held: &Symbol) -> bool {
+        if (new.value, new.size) != (held.value, held.size) {
+            // The one that starts later is the more precise; of two at one place the shorter one.
+            return new.value > held.value || new.value == held.value && new.size < held.size;
+        }
+        if self.ties_left == 0 {
+            return false;
+        }
+        self.ties_left -= 1;
+        let mut rank = |symbol: &Symbol| {
+            let name = self.strings.get(symbol.name).unwrap_or_default();
+            let underscores = name.bytes().take_while(|&byte| byte == b'_').count();
+            let bind = match symbol.bind {
+                STB_LOCAL => 2u8,
+                STB_WEAK => 1,
+                _ => 0,
+            };
+            (underscores, bind, name.len(), name)
+        };
+        rank(new) < rank(held)
     }
 
     fn finish(mut self) -> Result<Vec<Option<String>>, Reason> {
@@ -133,25 +169,6 @@ struct Strings<'a> {
 }
 
 impl Strings<'_> {
-    /// Of two symbols over one address, the one that a person would call it by.
-    fn better(&mut self, new: &Symbol, held: &Symbol) -> bool {
-        if (new.value, new.size) != (held.value, held.size) {
-            // The one that starts later is the more precise; of two at one place the shorter one.
-            return new.value > held.value || new.value == held.value && new.size < held.size;
-        }
-        let mut rank = |symbol: &Symbol| {
-            let name = self.get(symbol.name).unwrap_or_default();
-            let underscores = name.bytes().take_while(|&byte| byte == b'_').count();
-            let bind = match symbol.bind {
-                STB_LOCAL => 2u8,
-                STB_WEAK => 1,
-                _ => 0,
-            };
-            (underscores, bind, name.len(), name)
-        };
-        rank(new) < rank(held)
-    }
-
     fn get(&mut self, offset: u32) -> Option<String> {
         let offset = u64::from(offset);
         if offset >= self.section.size {

@@ -1,0 +1,196 @@
+//! Which function has an address, and which functions were inlined there: one pass over the entries of a unit.
+//!
+//! Nothing is built but the answers. A function that has none of the addresses costs the reading of its attributes.
+
+use gimli::{AttributeValue, EntriesRaw};
+
+use super::sections::{Address, RangeList, Sections, Slice};
+use super::unit::{High, Unit, entries, ranges};
+use crate::symbolize::stats::Reason;
+
+/// One function at an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// Offset in the unit of the function's entry.
+    pub(crate) entry: u64,
+    /// Where it was inlined; None for the function that was really called.
+    pub(crate) site: Option<Site>,
+}
+
+/// A place in the caller.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Site {
+    pub(crate) file: u64,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+/// Deeper nesting than this is not a program's.
+const NESTING_LIMIT: usize = 512;
+/// How many attributes a unit may have for each of its bytes: those without a size would be free otherwise.
+const ATTRIBUTES_PER_BYTE: u64 = 16;
+/// How many ranges and addresses may be looked at for each byte of a unit.
+const VISITS_PER_BYTE: u64 = 16;
+
+/// For each of the sorted `addresses` the functions at it, outermost first. `bytes` is the whole unit.
+pub(crate) fn chains(
+    sections: &mut Sections,
+    unit: &Unit,
+    bytes: &[u8],
+    addresses: &[u64],
+) -> Result<Vec<Vec<Call>>, Reason> {
+    let first = unit.header.header_size;
+    let rest = bytes.get(first..).ok_or(Reason::Malformed)?;
+    let mut pass = Pass {
+        sections,
+        unit,
+        addresses,
+        chains: vec![Vec::new(); addresses.len()],
+        open: Vec::new(),
+        attributes_left: ATTRIBUTES_PER_BYTE.saturating_mul(bytes.len() as u64).saturating_add(4096),
+        visits_left: VISITS_PER_BYTE
+            .saturating_mul((bytes.len() + addresses.len()) as u64)
+            .saturating_add(4096),
+    };
+    let mut entries = entries(rest, &unit.header, &unit.abbreviations, first as u64);
+    while !entries.is_empty() {
+        pass.step(&mut entries)?;
+    }
+    Ok(pass.chains)
+}
+
+struct Pass<'a> {
+    sections: &'a mut Sections,
+    unit: &'a Unit,
+    addresses: &'a [u64],
+    chains: Vec<Vec<Call>>,
+    open: Vec<Open>,
+    attributes_left: u64,
+    visits_left: u64,
+}
+
+/// A function whose children are being read.
+struct Open {
+    depth: isize,
+    /// How long the chains of its addresses are.
+    level: usize,
+    /// Places of the addresses that it has.
+    has: Vec<u32>,
+}
+
+/// The attributes of a function's entry that say where it is.
+#[derive(Default)]
+struct Facts {
+    low: Option<Address>,
+    high: Option<High>,
+    list: Option<RangeList>,
+    site: Site,
+}
+
+impl Pass<'_> {
+    fn step(&mut self, entries: &mut EntriesRaw<'_, Slice<'_>>) -> Result<(), Reason> {
+        let (depth, entry) = (entries.next_depth(), entries.next_offset().0 as u64);
+        while self.open.last().is_some_and(|open| depth <= open.depth) {
+            self.open.pop();
+        }
+        let Some(abbreviation) = entries.read_abbreviation().map_err(|_| Reason::Malformed)? else {
+            return Ok(());
+        };
+        let specs = abbreviation.attributes();
+        self.attributes_left =
+            self.attributes_left.checked_sub(specs.len() as u64).ok_or(Reason::Malformed)?;
+        let inlined = match abbreviation.tag() {
+            gimli::DW_TAG_subprogram => false,
+            gimli::DW_TAG_inlined_subroutine if self.open.last().is_some_and(|open| !open.has.is_empty()) => {
+                true
+            }
+            _ => return entries.skip_attributes(specs).map_err(|_| Reason::Malformed),
+        };
+        let facts = read(entries, specs)?;
+        let (level, has) = match self.open.pop() {
+            Some(parent) if inlined => {
+                let found = (parent.level + 1, self.among(&facts, &parent.has)?);
+                self.open.push(parent);
+                found
+            }
+            parent => {
+                self.open.extend(parent);
+                (1, self.anywhere(&facts)?)
+            }
+        };
+        // Nested functions must hide the one around them, found or not.
+        if !abbreviation.has_children() || !inlined && has.is_empty() && self.open.is_empty() {
+            self.extend(&has, level, entry, inlined.then_some(facts.site));
+            return Ok(());
+        }
+        if self.open.len() >= NESTING_LIMIT {
+            return Err(Reason::Malformed);
+        }
+        let has = self.extend(&has, level, entry, inlined.then_some(facts.site));
+        self.open.push(Open { depth, level, has });
+        Ok(())
+    }
+
+    /// Adds a function to the chains of its addresses that end at its caller, and says which those were.
+    fn extend(&mut self, has: &[u32], level: usize, entry: u64, site: Option<Site>) -> Vec<u32> {
+        let mut taken = Vec::with_capacity(has.len());
+        for &place in has {
+            let chain = &mut self.chains[place as usize];
+            if chain.len() + 1 == level {
+                chain.push(Call { entry, site });
+                taken.push(place);
+            }
+        }
+        taken
+    }
+
+    fn anywhere(&mut self, facts: &Facts) -> Result<Vec<u32>, Reason> {
+        let (addresses, mut has, mut seen) = (self.addresses, Vec::new(), 0u64);
+        ranges(self.sections, &self.unit.bases, facts.low, facts.high, facts.list, |begin, end| {
+            seen += 1;
+            if begin == 0 || begin >= end {
+                return;
+            }
+            let first = addresses.partition_point(|&address| address < begin);
+            let places = addresses[first..].iter().take_while(|&&address| address < end).count();
+            has.extend((first..first + places).map(|place| place as u32));
+        })?;
+        self.visits_left = self.visits_left.checked_sub(seen + has.len() as u64).ok_or(Reason::Malformed)?;
+        Ok(has)
+    }
+
+    fn among(&mut self, facts: &Facts, places: &[u32]) -> Result<Vec<u32>, Reason> {
+        let (addresses, mut has, mut seen) = (self.addresses, Vec::new(), 0u64);
+        ranges(self.sections, &self.unit.bases, facts.low, facts.high, facts.list, |begin, end| {
+            seen += 1;
+            has.extend(places.iter().filter(|&&place| (begin..end).contains(&addresses[place as usize])));
+        })?;
+        let visits = seen.saturating_mul(places.len() as u64);
+        self.visits_left = self.visits_left.checked_sub(visits).ok_or(Reason::Malformed)?;
+        Ok(has)
+    }
+}
+
+fn read(
+    entries: &mut EntriesRaw<'_, Slice<'_>>,
+    specs: &[gimli::AttributeSpecification],
+) -> Result<Facts, Reason> {
+    let mut facts = Facts::default();
+    for &spec in specs {
+        let attribute = entries.read_attribute(spec).map_err(|_| Reason::Malformed)?;
+        match attribute.name() {
+            gimli::DW_AT_low_pc => facts.low = Address::of(attribute.value()),
+            gimli::DW_AT_high_pc => facts.high = High::of(attribute.value()),
+            gimli::DW_AT_ranges => facts.list = RangeList::of(attribute.value()),
+            gimli::DW_AT_call_file => {
+                if let AttributeValue::FileIndex(file) = attribute.value() {
+                    facts.site.file = file;
+                }
+            }
+            gimli::DW_AT_call_line => facts.site.line = attribute.udata_value().unwrap_or(0) as u32,
+            gimli::DW_AT_call_column => facts.site.column = attribute.udata_value().unwrap_or(0) as u32,
+            _ => {}
+        }
+    }
+    Ok(facts)
+}

@@ -1,0 +1,372 @@
+//! The debug sections of one file, read where somebody looks, not as a whole.
+//!
+//! A section that the file holds as it is is read through a small window; a compressed one is inflated into memory,
+//! as far as the budget goes.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use gimli::{AttributeValue, EndianSlice, LittleEndian};
+
+use super::cursor::Cursor;
+use super::unit::Bases;
+use crate::symbolize::budget::{Budget, Buffer};
+use crate::symbolize::elf::{Bytes, Elf};
+use crate::symbolize::inflate;
+use crate::symbolize::stats::Reason;
+
+pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
+
+/// Abbreviations of one unit take some kilobytes; a file that claims more than this is broken.
+const ABBREVIATIONS_LIMIT: usize = 1 << 20;
+/// Tables of abbreviations that are kept while units refer to each other.
+const ABBREVIATIONS_KEPT: usize = 64;
+const TEXT_LIMIT: usize = 32 * 1024;
+/// More ranges than this in one list are a loop in the making.
+const RANGES_LIMIT: usize = 1 << 20;
+
+/// The debug sections of one file.
+#[derive(Debug)]
+pub(crate) struct Sections {
+    pub(crate) info: Part,
+    pub(crate) aranges: Part,
+    pub(crate) line: Part,
+    abbrev: Part,
+    text: Part,
+    line_text: Part,
+    ranges: Part,
+    rnglists: Part,
+    addresses: Part,
+    text_offsets: Part,
+    /// The file that several debug files share (dwz).
+    pub(crate) alternate: Option<Box<Sections>>,
+    abbreviations: HashMap<u64, Rc<gimli::Abbreviations>>,
+    pub(crate) budget: Budget,
+}
+
+/// A string attribute, not yet looked up.
+#[derive(Clone, Debug)]
+pub(crate) enum Text {
+    Inline(Vec<u8>),
+    Offset(u64),
+    LineOffset(u64),
+    Index(u64),
+    Alternate(u64),
+}
+
+/// An address attribute, not yet looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Address {
+    Value(u64),
+    Index(u64),
+}
+
+/// A list of ranges, not yet looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RangeList {
+    Offset(u64),
+    Index(u64),
+}
+
+impl Text {
+    pub(crate) fn of(value: AttributeValue<Slice<'_>>) -> Option<Self> {
+        Some(match value {
+            AttributeValue::String(text) => Self::Inline(text.slice().to_vec()),
+            AttributeValue::DebugStrRef(offset) => Self::Offset(offset.0 as u64),
+            AttributeValue::DebugLineStrRef(offset) => Self::LineOffset(offset.0 as u64),
+            AttributeValue::DebugStrOffsetsIndex(index) => Self::Index(index.0 as u64),
+            AttributeValue::DebugStrRefSup(offset) => Self::Alternate(offset.0 as u64),
+            _ => return None,
+        })
+    }
+}
+
+impl Address {
+    pub(crate) fn of(value: AttributeValue<Slice<'_>>) -> Option<Self> {
+        match value {
+            AttributeValue::Addr(address) => Some(Self::Value(address)),
+            AttributeValue::DebugAddrIndex(index) => Some(Self::Index(index.0 as u64)),
+            _ => None,
+        }
+    }
+}
+
+impl RangeList {
+    pub(crate) fn of(value: AttributeValue<Slice<'_>>) -> Option<Self> {
+        match value {
+            AttributeValue::RangeListsRef(offset) => Some(Self::Offset(offset.0 as u64)),
+            AttributeValue::SecOffset(offset) => Some(Self::Offset(offset as u64)),
+            AttributeValue::DebugRngListsIndex(index) => Some(Self::Index(index.0 as u64)),
+            _ => None,
+        }
+    }
+}
+
+impl Sections {
+    /// The debug sections of `elf`; None where it has no debug information.
+    pub(crate) fn open(elf: &Elf, budget: &Budget) -> Result<Option<Self>, Reason> {
+        let part = |name: &str, window: usize| Part::open(elf, name, window, budget);
+        let info = part("info", 8 * 1024)?;
+        if info.size() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            info,
+            aranges: part("aranges", 64 * 1024)?,
+            line: part("line", 4 * 1024)?,
+            abbrev: part("abbrev", 8 * 1024)?,
+            text: part("str", 4 * 1024)?,
+            line_text: part("line_str", 4 * 1024)?,
+            ranges: part("ranges", 16 * 1024)?,
+            rnglists: part("rnglists", 16 * 1024)?,
+            addresses: part("addr", 4 * 1024)?,
+            text_offsets: part("str_offsets", 4 * 1024)?,
+            alternate: None,
+            abbreviations: HashMap::new(),
+            budget: budget.clone(),
+        }))
+    }
+
+    /// The abbreviations at an offset.
+    pub(crate) fn abbreviations(&mut self, offset: u64) -> Result<Rc<gimli::Abbreviations>, Reason> {
+        if let Some(held) = self.abbreviations.get(&offset) {
+            return Ok(held.clone());
+        }
+        let mut size = 8 * 1024;
+        let parsed = loop {
+            let bytes = self.abbrev.at(offset, size)?;
+            match gimli::DebugAbbrev::new(bytes, LittleEndian).abbreviations(gimli::DebugAbbrevOffset(0)) {
+                Ok(parsed) => break Rc::new(parsed),
+                // The table goes on behind the window.
+                Err(gimli::Error::UnexpectedEof(_)) if bytes.len() >= size && size < ABBREVIATIONS_LIMIT => {
+                    size *= 4
+                }
+                Err(_) => return Err(Reason::Malformed),
+            }
+        };
+        if self.abbreviations.len() >= ABBREVIATIONS_KEPT {
+            self.abbreviations.clear();
+        }
+        self.abbreviations.insert(offset, parsed.clone());
+        Ok(parsed)
+    }
+
+    /// The text behind an attribute.
+    pub(crate) fn text(&mut self, text: &Text, bases: &Bases) -> Result<String, Reason> {
+        let offset = match *text {
+            Text::Inline(ref bytes) => return Ok(String::from_utf8_lossy(bytes).into_owned()),
+            Text::LineOffset(offset) => return self.line_text.text(offset),
+            Text::Offset(offset) => offset,
+            Text::Alternate(offset) => {
+                return self.alternate.as_mut().ok_or(Reason::Missing)?.text.text(offset);
+            }
+            Text::Index(index) => {
+                let size = bases.offset_size;
+                self.text_offsets.word(table_entry(bases.text_offsets, index, size)?, size)?
+            }
+        };
+        self.text.text(offset)
+    }
+
+    /// The address behind an attribute.
+    pub(crate) fn address(&mut self, address: Address, bases: &Bases) -> Result<u64, Reason> {
+        match address {
+            Address::Value(address) => Ok(address),
+            Address::Index(index) => {
+                let size = bases.address_size;
+                self.addresses.word(table_entry(bases.addresses, index, size)?, size)
+            }
+        }
+    }
+
+    /// Calls `each` with the begin and end of every range in a list.
+    pub(crate) fn ranges(
+        &mut self,
+        list: RangeList,
+        bases: &Bases,
+        mut each: impl FnMut(u64, u64),
+    ) -> Result<(), Reason> {
+        let offset = match list {
+            RangeList::Offset(offset) if bases.version < 5 => offset.wrapping_add(bases.ranges),
+            RangeList::Offset(offset) => offset,
+            RangeList::Index(index) => {
+                let size = bases.offset_size;
+                let relative = self.rnglists.word(table_entry(bases.rnglists, index, size)?, size)?;
+                bases.rnglists.checked_add(relative).ok_or(Reason::Malformed)?
+            }
+        };
+        if bases.version < 5 {
+            self.old_ranges(offset, bases, &mut each)
+        } else {
+            self.new_ranges(offset, bases, &mut each)
+        }
+    }
+
+    fn old_ranges(
+        &mut self,
+        mut offset: u64,
+        bases: &Bases,
+        each: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Reason> {
+        let size = bases.address_size;
+        let escape = if size == 8 { u64::MAX } else { u64::from(u32::MAX) };
+        let mut base = bases.low_pc;
+        for _ in 0..RANGES_LIMIT {
+            let mut cursor = Cursor::new(self.ranges.at(offset, 2 * usize::from(size))?);
+            let (begin, end) = (cursor.word(size)?, cursor.word(size)?);
+            offset += 2 * u64::from(size);
+            if begin == 0 && end == 0 {
+                return Ok(());
+            } else if begin == escape {
+                base = end;
+            } else {
+                each(base.wrapping_add(begin), base.wrapping_add(end));
+            }
+        }
+        Err(Reason::Malformed)
+    }
+
+    fn new_ranges(
+        &mut self,
+        mut offset: u64,
+        bases: &Bases,
+        each: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Reason> {
+        const LONGEST: usize = 1 + 2 * 10;
+        let size = bases.address_size;
+        let mut base = bases.low_pc;
+        for _ in 0..RANGES_LIMIT {
+            let window = self.rnglists.at(offset, LONGEST)?;
+            let mut cursor = Cursor::new(window);
+            let kind = gimli::DwRle(cursor.u8()?);
+            let (first, second) = match kind {
+                gimli::DW_RLE_end_of_list => return Ok(()),
+                gimli::DW_RLE_base_addressx => (cursor.uleb()?, 0),
+                gimli::DW_RLE_startx_endx | gimli::DW_RLE_startx_length | gimli::DW_RLE_offset_pair => {
+                    (cursor.uleb()?, cursor.uleb()?)
+                }
+                gimli::DW_RLE_base_address => (cursor.word(size)?, 0),
+                gimli::DW_RLE_start_end => (cursor.word(size)?, cursor.word(size)?),
+                gimli::DW_RLE_start_length => (cursor.word(size)?, cursor.uleb()?),
+                _ => return Err(Reason::Malformed),
+            };
+            offset += (window.len() - cursor.len()) as u64;
+            match kind {
+                gimli::DW_RLE_base_address => base = first,
+                gimli::DW_RLE_base_addressx => base = self.address(Address::Index(first), bases)?,
+                gimli::DW_RLE_startx_endx => {
+                    let begin = self.address(Address::Index(first), bases)?;
+                    each(begin, self.address(Address::Index(second), bases)?);
+                }
+                gimli::DW_RLE_startx_length => {
+                    let begin = self.address(Address::Index(first), bases)?;
+                    each(begin, begin.wrapping_add(second));
+                }
+                gimli::DW_RLE_offset_pair => each(base.wrapping_add(first), base.wrapping_add(second)),
+                gimli::DW_RLE_start_length => each(first, first.wrapping_add(second)),
+                _ => each(first, second),
+            }
+        }
+        Err(Reason::Malformed)
+    }
+}
+
+fn table_entry(base: u64, index: u64, size: u8) -> Result<u64, Reason> {
+    index.checked_mul(u64::from(size)).and_then(|at| base.checked_add(at)).ok_or(Reason::Malformed)
+}
+
+/// One section.
+#[derive(Debug)]
+pub(crate) struct Part {
+    bytes: Rc<Bytes>,
+    offset: u64,
+    size: u64,
+    /// How much to read at a time.
+    step: usize,
+    /// The bytes at `start`; everything where the section had to be inflated.
+    window: Vec<u8>,
+    start: u64,
+    inflated: Option<Buffer>,
+}
+
+impl Part {
+    fn open(elf: &Elf, name: &str, step: usize, budget: &Budget) -> Result<Self, Reason> {
+        let mut part = Self {
+            bytes: elf.bytes.clone(),
+            offset: 0,
+            size: 0,
+            step,
+            window: Vec::new(),
+            start: 0,
+            inflated: None,
+        };
+        if let Some(section) = inflate::debug_section(elf, name) {
+            part.inflated = inflate::inflate(elf, section, budget)?;
+            part.offset = section.offset;
+            part.size = part.inflated.as_ref().map_or(section.size, |buffer| buffer.len() as u64);
+            if part.inflated.is_none()
+                && part.offset.checked_add(part.size).is_none_or(|end| end > part.bytes.len())
+            {
+                return Err(Reason::Malformed);
+            }
+        }
+        Ok(part)
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes from `offset`: at least `want` of them, or all that there are until the end.
+    pub(crate) fn at(&mut self, offset: u64, want: usize) -> Result<&[u8], Reason> {
+        let left = self.size.checked_sub(offset).ok_or(Reason::Malformed)?;
+        if let Some(inflated) = &self.inflated {
+            return inflated.get(offset as usize..).ok_or(Reason::Malformed);
+        }
+        let want = (want as u64).min(left);
+        let held = self.start + self.window.len() as u64;
+        if offset < self.start || offset + want > held {
+            self.window.resize(left.min(want.max(self.step as u64)) as usize, 0);
+            self.start = offset;
+            if let Err(reason) = self.bytes.read(self.offset + offset, &mut self.window) {
+                self.window.clear();
+                return Err(reason);
+            }
+        }
+        self.window.get((offset - self.start) as usize..).ok_or(Reason::Malformed)
+    }
+
+    /// `size` bytes from `offset` in a buffer of their own.
+    pub(crate) fn copy(&self, offset: u64, size: u64, budget: &Budget) -> Result<Buffer, Reason> {
+        if offset.checked_add(size).is_none_or(|end| end > self.size) {
+            return Err(Reason::Malformed);
+        }
+        let mut buffer = budget.buffer(size)?;
+        match &self.inflated {
+            Some(inflated) => {
+                let from = inflated.get(offset as usize..).and_then(|rest| rest.get(..size as usize));
+                buffer.copy_from_slice(from.ok_or(Reason::Malformed)?);
+            }
+            None => self.bytes.read(self.offset + offset, &mut buffer)?,
+        }
+        Ok(buffer)
+    }
+
+    fn word(&mut self, offset: u64, size: u8) -> Result<u64, Reason> {
+        Cursor::new(self.at(offset, usize::from(size))?).word(size)
+    }
+
+    fn text(&mut self, offset: u64) -> Result<String, Reason> {
+        let mut size = 256;
+        loop {
+            let bytes = self.at(offset, size)?;
+            if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
+                return Ok(String::from_utf8_lossy(&bytes[..end]).into_owned());
+            }
+            if bytes.len() < size || size >= TEXT_LIMIT {
+                return Err(Reason::Malformed);
+            }
+            size *= 4;
+        }
+    }
+}
