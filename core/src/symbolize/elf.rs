@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::header::{self, EHDR, PHDR, PT_LOAD, PT_NOTE, ProgramHeaders, Segment, le32, le64};
@@ -78,6 +78,8 @@ pub(crate) struct Section {
 /// An ELF file whose headers have been read.
 #[derive(Debug)]
 pub(crate) struct Elf {
+    /// Where it was opened; None for an image in memory.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) bytes: Rc<Bytes>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<Section>,
@@ -95,7 +97,7 @@ const PF_X: u32 = 1;
 
 impl Elf {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
-        Self::parse(Bytes::open(path)?)
+        Ok(Self { path: Some(path.to_owned()), ..Self::parse(Bytes::open(path)?)? })
     }
 
     /// Reads the headers. A damaged section table is an error; without any section table only the segments are known.
@@ -108,6 +110,7 @@ impl Elf {
         let sections = sections(&bytes, &ehdr)?;
         let mut elf = Self {
             fingerprint: header::fingerprint(&ehdr, &table),
+            path: None,
             bytes: Rc::new(bytes),
             segments,
             sections,

@@ -10,12 +10,15 @@
 
 mod budget;
 mod cache;
+mod debug_file;
 mod demangle;
 mod dwarf;
 mod elf;
 mod header;
 mod inflate;
 pub mod maps;
+mod native;
+mod perf_map;
 pub mod runtime;
 mod stats;
 mod symtab;
@@ -27,9 +30,8 @@ use std::sync::Arc;
 pub use maps::{Module, ModuleKind};
 pub use stats::{Reason, Stats};
 
-use budget::Budget;
 use cache::Cache;
-use elf::{Bytes, Elf};
+use native::Native;
 
 /// How much a [`Symbolizer`] finds out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,8 +119,6 @@ type Identity = (PathBuf, String, u64, u64);
 
 /// More files than this are libraries that come and go; then everything is looked at anew.
 const FILES_LIMIT: usize = 4096;
-/// The vDSO is two to four pages.
-const VDSO_LIMIT: u64 = 1 << 20;
 
 impl Symbolizer {
     /// A symbolizer with an empty cache.
@@ -138,7 +138,7 @@ impl Symbolizer {
         let file = self.file_number(module);
         let mut found: HashMap<u64, Symbols> = HashMap::with_capacity(addresses.len());
         let mut missing = Vec::new();
-        for offset in addresses.iter().map(|&address| module.offset(address)) {
+        for offset in addresses.iter().map(|&address| place(module, address)) {
             match self.cache.get((file, offset)) {
                 Some(symbols) => {
                     self.stats.cached += 1;
@@ -150,18 +150,30 @@ impl Symbolizer {
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
-            let frames = self.look_up(module, &missing).unwrap_or_else(|reason| {
-                self.stats.fail(reason);
-                vec![Vec::new(); missing.len()]
-            });
+            let mut native =
+                Native { options: &self.options, cache: &mut self.cache, stats: &mut self.stats };
+            let frames = native.look_up(module, &missing);
             for (offset, frames) in missing.into_iter().zip(frames) {
                 found.insert(offset, self.cache.insert((file, offset), frames));
             }
         }
-        let answer = |&address: &u64| found.get(&module.offset(address)).cloned().unwrap_or_default();
+        let answer = |&address: &u64| found.get(&place(module, address)).cloned().unwrap_or_default();
         let symbols: Vec<Symbols> = addresses.iter().map(answer).collect();
         self.stats.named += symbols.iter().filter(|symbols| !symbols.is_empty()).count() as u64;
         symbols
+    }
+
+    /// The functions at sorted offsets in an ELF image that is in memory as a whole. Nothing is cached.
+    ///
+    /// ```
+    /// use everprof::symbolize::{Options, Reason, Symbolizer};
+    /// let mut symbolizer = Symbolizer::new(Options::default());
+    /// assert_eq!(symbolizer.resolve_image(b"not ELF".to_vec(), &[0])[0].len(), 0);
+    /// assert_eq!(symbolizer.stats().failures(Reason::Malformed), 1);
+    /// ```
+    pub fn resolve_image(&mut self, image: Vec<u8>, offsets: &[u64]) -> Vec<Symbols> {
+        let mut native = Native { options: &self.options, cache: &mut self.cache, stats: &mut self.stats };
+        native.image(image, offsets).into_iter().map(Symbols::from).collect()
     }
 
     /// What was done so far.
@@ -170,7 +182,12 @@ impl Symbolizer {
     }
 
     fn file_number(&mut self, module: &Module) -> u32 {
-        let identity = (module.path.clone(), module.build_id.clone(), module.inode, module.fingerprint);
+        let version = match module.kind {
+            // A map that has grown may name what it did not before, or otherwise.
+            ModuleKind::Jit => perf_map::size(&native::perf_map_path(&self.options)),
+            _ => module.fingerprint,
+        };
+        let identity = (module.path.clone(), module.build_id.clone(), module.inode, version);
         if let Some(&number) = self.files.get(&identity) {
             return number;
         }
@@ -182,119 +199,10 @@ impl Symbolizer {
         self.files.insert(identity, self.next_file);
         self.next_file
     }
-
-    /// Names sorted offsets that the cache does not know.
-    fn look_up(&mut self, module: &Module, offsets: &[u64]) -> Result<Vec<Vec<SymbolFrame>>, Reason> {
-        let elf = match module.kind {
-            ModuleKind::Jit => return Ok(vec![Vec::new(); offsets.len()]),
-            ModuleKind::Vdso => vdso(module)?,
-            ModuleKind::Elf => mapped_file(module)?,
-        };
-        self.stats.files += 1;
-        // Offsets of one segment keep their order as addresses, but segments need not be in order.
-        let mut places: Vec<(u64, usize)> = offsets
-            .iter()
-            .enumerate()
-            .filter_map(|(at, &offset)| Some((elf.address_of(offset)?, at)))
-            .collect();
-        places.sort_unstable();
-        let addresses: Vec<u64> = places.iter().map(|(address, _)| *address).collect();
-        let mut frames = vec![Vec::new(); addresses.len()];
-        let names = symtab::names(&elf, &addresses).unwrap_or_else(|reason| {
-            self.stats.fail(reason);
-            vec![None; addresses.len()]
-        });
-        if self.options.mode == Mode::Lines
-            && let Err(reason) = self.debug_frames(&elf, &addresses, &mut frames)
-        {
-            self.stats.fail(reason);
-        }
-        for (frames, symbol) in frames.iter_mut().zip(names) {
-            self.name_outermost(frames, symbol);
-        }
-        let mut ordered = vec![Vec::new(); offsets.len()];
-        for ((_, at), frames) in places.into_iter().zip(frames) {
-            ordered[at] = frames;
-        }
-        Ok(ordered)
-    }
-
-    /// Lines and inlined functions, as far as there is debug information.
-    fn debug_frames(
-        &mut self,
-        elf: &Elf,
-        addresses: &[u64],
-        frames: &mut [Vec<SymbolFrame>],
-    ) -> Result<(), Reason> {
-        let budget = Budget::new(self.options.memory_budget);
-        let Some(mut sections) = dwarf::Sections::open(elf, &budget)? else { return Ok(()) };
-        let none: Arc<str> = self.cache.intern("");
-        let done = dwarf::resolve(&mut sections, addresses, &mut self.cache, &mut self.stats, |at, found| {
-            let convert = |frame: dwarf::Frame| SymbolFrame {
-                name: frame.function.as_ref().map_or(&none, |function| &function.name).clone(),
-                system_name: frame.function.as_ref().map_or(&none, |function| &function.system_name).clone(),
-                file: frame.file.unwrap_or_else(|| none.clone()),
-                start_line: frame.function.as_ref().map_or(0, |function| function.start_line),
-                line: frame.line,
-                column: frame.column,
-                inlined: frame.inlined,
-            };
-            frames[at] = found.into_iter().map(convert).collect();
-        });
-        self.stats.peak_bytes = self.stats.peak_bytes.max(budget.peak() as u64);
-        done
-    }
-
-    /// Gives the outermost frame the symbol's name where debug information has none, or has only the source's.
-    fn name_outermost(&mut self, frames: &mut Vec<SymbolFrame>, symbol: Option<String>) {
-        let Some(symbol) = symbol else {
-            // A line without any function is of no use in a profile.
-            frames.retain(|frame| !frame.name.is_empty());
-            return;
-        };
-        if frames.is_empty() {
-            frames.push(SymbolFrame::default());
-        }
-        let Some(outermost) = frames.last_mut() else { return };
-        let mangled = |name: &str| name.starts_with("_Z") || name.starts_with("_R");
-        if outermost.name.is_empty() || mangled(&symbol) && !mangled(&outermost.system_name) {
-            outermost.name = self.cache.intern(&demangle::demangle(&symbol));
-            outermost.system_name = self.cache.intern(&symbol);
-        }
-        frames.retain(|frame| !frame.name.is_empty());
-    }
 }
 
-fn vdso(module: &Module) -> Result<Elf, Reason> {
-    let size = (module.end - module.start).min(VDSO_LIMIT) as usize;
-    let mut image = vec![0; size];
-    let mut memory = header::OwnMemory::open();
-    if memory(module.start, &mut image) != size {
-        return Err(Reason::Missing);
-    }
-    Elf::parse(Bytes::Memory(image))
-}
-
-/// The file that was mapped, under one of the names it may be reached by.
-fn mapped_file(module: &Module) -> Result<Elf, Reason> {
-    let range = format!("/proc/self/map_files/{:x}-{:x}", module.start, module.end);
-    let names = [module.path.clone(), PathBuf::from(range), PathBuf::from("/proc/self/exe")];
-    let mut worst = Reason::Missing;
-    for name in names {
-        match Elf::open(&name) {
-            Ok(elf) if is_same(module, &elf) => return Ok(elf),
-            Ok(_) if worst == Reason::Missing => worst = Reason::Replaced,
-            Ok(_) | Err(Reason::Missing) => {}
-            Err(reason) => worst = reason,
-        }
-        // The other names need the kernel's permission, or are those of the main binary.
-    }
-    Err(worst)
-}
-
-fn is_same(module: &Module, elf: &Elf) -> bool {
-    if !module.build_id.is_empty() || !elf.build_id.is_empty() {
-        return module.build_id == elf.build_id;
-    }
-    module.fingerprint == 0 || module.fingerprint == elf.fingerprint
+/// What an address is known by, wherever the module is mapped the next time. Generated code has no file to be counted
+/// from, and its ranges grow at both ends.
+fn place(module: &Module, address: u64) -> u64 {
+    if module.kind == ModuleKind::Jit { address } else { module.offset(address) }
 }

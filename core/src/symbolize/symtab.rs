@@ -24,12 +24,16 @@ const STB_LOCAL: u8 = 0;
 const STB_WEAK: u8 = 2;
 
 /// The mangled name for each of `addresses`, which are sorted and counted as the file counts; None where no symbol
-/// covers it. `.symtab` is asked first, `.dynsym` where there is none.
-pub(crate) fn names(elf: &Elf, addresses: &[u64]) -> Result<Vec<Option<String>>, Reason> {
-    let table = [SHT_SYMTAB, SHT_DYNSYM]
-        .into_iter()
-        .find_map(|kind| elf.sections.iter().find(|section| section.kind == kind && section.size > 0));
-    let Some(table) = table else { return Ok(vec![None; addresses.len()]) };
+/// covers it. `.symtab` of the file is asked, else that of its debug file, else `.dynsym`.
+pub(crate) fn names(
+    elf: &Elf,
+    debug: Option<&Elf>,
+    addresses: &[u64],
+) -> Result<Vec<Option<String>>, Reason> {
+    let complete = debug.and_then(|debug| Some((debug, table(debug, SHT_SYMTAB)?)));
+    let own = table(elf, SHT_SYMTAB).map(|table| (elf, table));
+    let found = own.or(complete).or_else(|| Some((elf, table(elf, SHT_DYNSYM)?)));
+    let Some((elf, table)) = found else { return Ok(vec![None; addresses.len()]) };
     let strings = elf.sections.get(table.link as usize).ok_or(Reason::Malformed)?;
     let strings = Strings { elf, section: strings, start: 0, window: Vec::new() };
     let mut search = Search {
@@ -55,6 +59,10 @@ pub(crate) fn names(elf: &Elf, addresses: &[u64]) -> Result<Vec<Option<String>>,
         done += size as u64;
     }
     search.finish()
+}
+
+fn table(elf: &Elf, kind: u32) -> Option<&Section> {
+    elf.sections.iter().find(|section| section.kind == kind && section.size > 0)
 }
 
 #[derive(Clone, Copy, Debug)]

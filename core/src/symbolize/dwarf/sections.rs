@@ -103,6 +103,11 @@ impl RangeList {
 }
 
 impl Sections {
+    /// Whether `elf` has debug information.
+    pub(crate) fn are_in(elf: &Elf) -> bool {
+        inflate::debug_section(elf, "info").is_some()
+    }
+
     /// The debug sections of `elf`; None where it has no debug information.
     pub(crate) fn open(elf: &Elf, budget: &Budget) -> Result<Option<Self>, Reason> {
         let part = |name: &str, window: usize| Part::open(elf, name, window, budget);

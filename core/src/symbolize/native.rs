@@ -1,0 +1,199 @@
+//! Names for native code: the file behind a module, its symbols, its debug information, and maps of JIT compilers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::cache::Cache;
+use super::elf::{Bytes, Elf};
+use super::maps::{Module, ModuleKind};
+use super::stats::{Reason, Stats};
+use super::{Mode, Options, SymbolFrame, debug_file, demangle, dwarf, header, perf_map, symtab};
+
+/// The vDSO is two to four pages.
+const VDSO_LIMIT: u64 = 1 << 20;
+
+/// What one look-up works with.
+pub(super) struct Native<'a> {
+    pub(super) options: &'a Options,
+    pub(super) cache: &'a mut Cache,
+    pub(super) stats: &'a mut Stats,
+}
+
+impl Native<'_> {
+    /// Names sorted places in a module that the cache does not know: offsets in its file, or addresses of generated
+    /// code. Whatever fails is counted.
+    pub(super) fn look_up(&mut self, module: &Module, places: &[u64]) -> Vec<Vec<SymbolFrame>> {
+        let found = match module.kind {
+            ModuleKind::Jit => self.generated(places),
+            ModuleKind::Vdso => vdso(module).map(|elf| self.file(&elf, None, places)),
+            ModuleKind::Elf => mapped_file(module).map(|elf| self.file(&elf, Some(&module.path), places)),
+        };
+        self.or_nothing(found, places)
+    }
+
+    /// Names offsets in an image that is in memory.
+    pub(super) fn image(&mut self, image: Vec<u8>, offsets: &[u64]) -> Vec<Vec<SymbolFrame>> {
+        let found = Elf::parse(Bytes::Memory(image)).map(|elf| self.file(&elf, None, offsets));
+        self.or_nothing(found, offsets)
+    }
+
+    fn or_nothing(
+        &mut self,
+        found: Result<Vec<Vec<SymbolFrame>>, Reason>,
+        places: &[u64],
+    ) -> Vec<Vec<SymbolFrame>> {
+        found.unwrap_or_else(|reason| {
+            self.stats.fail(reason);
+            vec![Vec::new(); places.len()]
+        })
+    }
+
+    fn generated(&mut self, addresses: &[u64]) -> Result<Vec<Vec<SymbolFrame>>, Reason> {
+        let path = perf_map_path(self.options);
+        if perf_map::size(&path) == 0 {
+            // Most JIT compilers write one only when they are told to: no failure.
+            return Ok(vec![Vec::new(); addresses.len()]);
+        }
+        let names = perf_map::names(&path, addresses)?;
+        self.stats.files += 1;
+        let mut frames = Vec::with_capacity(names.len());
+        for name in names {
+            let name = name.map(|name| self.cache.intern(&name));
+            let frame =
+                |name: Arc<str>| SymbolFrame { system_name: name.clone(), name, ..SymbolFrame::default() };
+            frames.push(name.map(frame).into_iter().collect());
+        }
+        Ok(frames)
+    }
+
+    fn file(&mut self, elf: &Elf, path: Option<&Path>, offsets: &[u64]) -> Vec<Vec<SymbolFrame>> {
+        self.stats.files += 1;
+        // Offsets of one segment keep their order as addresses, but segments need not be in order.
+        let places = offsets.iter().enumerate();
+        let mut places: Vec<(u64, usize)> =
+            places.filter_map(|(at, &offset)| Some((elf.address_of(offset)?, at))).collect();
+        places.sort_unstable();
+        let addresses: Vec<u64> = places.iter().map(|(address, _)| *address).collect();
+        let mut frames = vec![Vec::new(); addresses.len()];
+        let debug = self.debug_file(elf, path);
+        if self.options.mode == Mode::Lines
+            && let Err(reason) = self.debug_frames(elf, debug.as_ref(), &addresses, &mut frames)
+        {
+            self.stats.fail(reason);
+        }
+        let symbols = symtab::names(elf, debug.as_ref(), &addresses).unwrap_or_else(|reason| {
+            self.stats.fail(reason);
+            vec![None; addresses.len()]
+        });
+        for (frames, symbol) in frames.iter_mut().zip(symbols) {
+            self.name_outermost(frames, symbol);
+        }
+        let mut ordered = vec![Vec::new(); offsets.len()];
+        for ((_, at), frames) in places.into_iter().zip(frames) {
+            ordered[at] = frames;
+        }
+        ordered
+    }
+
+    /// The separate debug file, where the program lacks what it may have.
+    fn debug_file(&mut self, elf: &Elf, path: Option<&Path>) -> Option<Elf> {
+        let complete = elf.section(".symtab").is_some()
+            && (self.options.mode == Mode::Names || dwarf::Sections::are_in(elf));
+        let found = debug_file::separate(elf, path.filter(|_| !complete)?, &self.options.debug_directories);
+        self.stats.files += u64::from(found.is_some());
+        found
+    }
+
+    /// Lines and inlined functions, as far as there is debug information.
+    fn debug_frames(
+        &mut self,
+        elf: &Elf,
+        debug: Option<&Elf>,
+        addresses: &[u64],
+        frames: &mut [Vec<SymbolFrame>],
+    ) -> Result<(), Reason> {
+        let budget = Budget::new(self.options.memory_budget);
+        let elf = if dwarf::Sections::are_in(elf) { elf } else { debug.unwrap_or(elf) };
+        let Some(mut sections) = dwarf::Sections::open(elf, &budget)? else { return Ok(()) };
+        match debug_file::alternate(elf, &self.options.debug_directories) {
+            Ok(Some(shared)) => sections.alternate = dwarf::Sections::open(&shared, &budget)?.map(Box::new),
+            Ok(None) => {}
+            Err(reason) => self.stats.fail(reason),
+        }
+        let none: Arc<str> = self.cache.intern("");
+        let done = dwarf::resolve(&mut sections, addresses, self.cache, self.stats, |at, found| {
+            let convert = |frame: dwarf::Frame| SymbolFrame {
+                name: frame.function.as_ref().map_or(&none, |function| &function.name).clone(),
+                system_name: frame.function.as_ref().map_or(&none, |function| &function.system_name).clone(),
+                file: frame.file.unwrap_or_else(|| none.clone()),
+                start_line: frame.function.as_ref().map_or(0, |function| function.start_line),
+                line: frame.line,
+                column: frame.column,
+                inlined: frame.inlined,
+            };
+            frames[at] = found.into_iter().map(convert).collect();
+        });
+        self.stats.peak_bytes = self.stats.peak_bytes.max(budget.peak() as u64);
+        done
+    }
+
+    /// Gives the outermost frame the symbol's name where debug information has none, or has only the source's.
+    fn name_outermost(&mut self, frames: &mut Vec<SymbolFrame>, symbol: Option<String>) {
+        let Some(symbol) = symbol else {
+            // A line without any function is of no use in a profile.
+            frames.retain(|frame| !frame.name.is_empty());
+            return;
+        };
+        if frames.is_empty() {
+            frames.push(SymbolFrame::default());
+        }
+        let Some(outermost) = frames.last_mut() else { return };
+        let mangled = |name: &str| name.starts_with("_Z") || name.starts_with("_R");
+        if outermost.name.is_empty() || mangled(&symbol) && !mangled(&outermost.system_name) {
+            outermost.name = self.cache.intern(&demangle::demangle(&symbol));
+            outermost.system_name = self.cache.intern(&symbol);
+        }
+        frames.retain(|frame| !frame.name.is_empty());
+    }
+}
+
+/// Where a JIT compiler in this process leaves its map. It knows itself by the number that we know ourselves by, in
+/// whatever namespace that is.
+pub(super) fn perf_map_path(options: &Options) -> PathBuf {
+    options.perf_map_directory.join(format!("perf-{}.map", std::process::id()))
+}
+
+fn vdso(module: &Module) -> Result<Elf, Reason> {
+    let size = (module.end - module.start).min(VDSO_LIMIT) as usize;
+    let mut image = vec![0; size];
+    let mut memory = header::OwnMemory::open();
+    if memory(module.start, &mut image) != size {
+        return Err(Reason::Missing);
+    }
+    Elf::parse(Bytes::Memory(image))
+}
+
+/// The file that was mapped, under one of the names it may be reached by.
+fn mapped_file(module: &Module) -> Result<Elf, Reason> {
+    let range = format!("/proc/self/map_files/{:x}-{:x}", module.start, module.end);
+    let names = [module.path.clone(), PathBuf::from(range), PathBuf::from("/proc/self/exe")];
+    let mut worst = Reason::Missing;
+    for name in names {
+        match Elf::open(&name) {
+            Ok(elf) if is_same(module, &elf) => return Ok(elf),
+            Ok(_) if worst == Reason::Missing => worst = Reason::Replaced,
+            Ok(_) | Err(Reason::Missing) => {}
+            Err(reason) => worst = reason,
+        }
+        // The other names need the kernel's permission, or are those of the main binary.
+    }
+    Err(worst)
+}
+
+fn is_same(module: &Module, elf: &Elf) -> bool {
+    if !module.build_id.is_empty() || !elf.build_id.is_empty() {
+        return module.build_id == elf.build_id;
+    }
+    module.fingerprint == 0 || module.fingerprint == elf.fingerprint
+}

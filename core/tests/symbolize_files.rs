@@ -1,0 +1,301 @@
+//! Files of all kinds: versions of DWARF, compressed, split off, stripped, replaced, deleted, broken.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, unreachable_pub)]
+
+#[path = "symbolize/fixture.rs"]
+mod fixture;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use everprof::symbolize::{Options, Reason, Symbolizer, Symbols, maps};
+use fixture::{Loaded, compile, folder, line_of, run, tools};
+
+/// All that is known about the bytes from `address` on.
+fn around(symbolizer: &mut Symbolizer, loaded: &Loaded, address: u64) -> Vec<Symbols> {
+    let addresses: Vec<u64> = (address..address + 160).collect();
+    symbolizer.resolve(&loaded.module(address), &addresses)
+}
+
+fn shapes(symbols: &[Symbols]) -> Vec<Vec<(&str, u32, bool)>> {
+    symbols
+        .iter()
+        .map(|symbols| {
+            symbols
+                .iter()
+                .map(|frame| (frame.name.split('(').next().unwrap(), frame.line, frame.inlined))
+                .collect()
+        })
+        .collect()
+}
+
+/// The chain that every complete file must show somewhere in `shapes_total`.
+fn assert_complete(symbols: &[Symbols], what: &str) {
+    let seen = shapes(symbols);
+    let wanted = [
+        ("shapes::mix", line_of("mix"), true),
+        ("shapes::Square<int>::area", line_of("area"), true),
+        ("shapes_total", line_of("total"), false),
+    ];
+    let found = seen.iter().any(|chain| {
+        chain.iter().map(|frame| (frame.1, frame.2)).eq(wanted.map(|frame| (frame.1, frame.2)))
+            && chain
+                .iter()
+                .zip(wanted)
+                .all(|(frame, wanted)| frame.0 == wanted.0 || wanted.0.ends_with(&format!("::{}", frame.0)))
+    });
+    assert!(found, "{what}: {seen:#?}");
+    let outermost = symbols.iter().find_map(|symbols| symbols.last()).unwrap();
+    assert!(outermost.file.ends_with("tests/symbolize/shapes.cc"), "{what}: {outermost:?}");
+    assert!(outermost.start_line > 0, "{what}: {outermost:?}");
+}
+
+#[test]
+fn every_version_and_packing_of_debug_information() {
+    if !tools("every_version_and_packing_of_debug_information") {
+        return;
+    }
+    let folder = folder("versions");
+    let ways: [&[&str]; 9] = [
+        &["-gdwarf-3"],
+        &["-gdwarf-4"],
+        &["-gdwarf-5"],
+        &["-gdwarf-5", "-gz=zlib"],
+        &["-gdwarf-4", "-gz=zlib-gnu"],
+        &["-gdwarf-5", "-gdwarf64"],
+        &["-gdwarf-4", "-fdebug-types-section"],
+        &["-gdwarf-5", "-fdebug-types-section", "-ffunction-sections", "-Wl,--gc-sections"],
+        &["-gdwarf-5", "-flto", "-O2"],
+    ];
+    for (at, flags) in ways.iter().enumerate() {
+        let path = compile(&folder, &format!("way{at}.so"), flags);
+        let loaded = Loaded::open(&path);
+        let mut symbolizer = Symbolizer::new(Options::default());
+        let symbols = around(&mut symbolizer, &loaded, loaded.function("shapes_total"));
+        assert_complete(&symbols, &format!("{flags:?}"));
+        assert_eq!(Reason::ALL.map(|reason| symbolizer.stats().failures(reason)), [0; 5], "{flags:?}");
+        // The static function is in the symbol table only.
+        let all: Vec<u64> = (loaded.module(loaded.function("shapes_total")).start..).take(2000).collect();
+        let symbols = symbolizer.resolve(&loaded.module(loaded.function("shapes_total")), &all);
+        let names: Vec<&str> = symbols.iter().flat_map(|s| s.iter()).map(|f| &*f.name).collect();
+        assert!(names.iter().any(|name| name.starts_with("hidden")), "{flags:?}");
+        assert!(names.contains(&"shapes::named(shapes::Square<long>, int)"), "{flags:?}");
+    }
+}
+
+#[test]
+fn split_debug_information_gives_names_at_least() {
+    if !tools("split_debug_information_gives_names_at_least") {
+        return;
+    }
+    let folder = folder("dwo");
+    let loaded = Loaded::open(&compile(&folder, "split.so", &["-gdwarf-5", "-gsplit-dwarf"]));
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let symbols = around(&mut symbolizer, &loaded, loaded.function("shapes_total"));
+    let outermost = symbols[0].last().unwrap();
+    assert_eq!(&*outermost.name, "shapes_total");
+    assert!(outermost.line > 0);
+}
+
+#[test]
+fn debug_files_that_were_split_off() {
+    if !tools("debug_files_that_were_split_off") {
+        return;
+    }
+    for (place, build_id) in
+        [("link", "none"), ("link", "sha1"), (".debug", "none"), ("build-id", "sha1"), ("root", "none")]
+    {
+        let folder = folder(&format!("split-{place}-{build_id}"));
+        let (root, code) = (folder.join("root"), folder.join("code"));
+        std::fs::create_dir_all(&code).unwrap();
+        let path = compile(&code, "split.so", &["-g", "-gz=zlib", &format!("-Wl,--build-id={build_id}")]);
+        let debug = code.join("split.so.debug");
+        run(Command::new("objcopy").arg("--only-keep-debug").arg(&path).arg(&debug));
+        run(Command::new("strip").arg("--strip-all").arg(&path));
+        if place != "build-id" {
+            run(Command::new("objcopy").arg("--add-gnu-debuglink").arg(&debug).arg(&path));
+        }
+        let loaded = Loaded::open(&path);
+        let address = loaded.function("shapes_total");
+        let build_id = loaded.module(address).build_id;
+        let target = match place {
+            "link" => debug.clone(),
+            ".debug" => code.join(".debug/split.so.debug"),
+            "root" => root.join(code.strip_prefix("/").unwrap()).join("split.so.debug"),
+            _ => root.join(".build-id").join(&build_id[..2]).join(format!("{}.debug", &build_id[2..])),
+        };
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::rename(&debug, &target).unwrap();
+        let options = || Options { debug_directories: vec![root.clone()], ..Options::default() };
+        let mut symbolizer = Symbolizer::new(options());
+        assert_complete(&around(&mut symbolizer, &loaded, address), place);
+        assert_eq!(symbolizer.stats().files, 2, "{place}");
+        // Another build's debug file is none.
+        let other = compile(&folder, "other.so", &["-g", "-O2", "-Wl,--build-id=none"]);
+        std::fs::rename(other, &target).unwrap();
+        let symbols = around(&mut Symbolizer::new(options()), &loaded, address);
+        assert_eq!(shapes(&symbols)[0], [("shapes_total", 0, false)], "{place}");
+    }
+}
+
+#[test]
+fn a_stripped_file_has_the_names_that_it_exports() {
+    if !tools("a_stripped_file_has_the_names_that_it_exports") {
+        return;
+    }
+    let path = compile(&folder("stripped"), "stripped.so", &["-g"]);
+    run(Command::new("strip").arg(&path));
+    let loaded = Loaded::open(&path);
+    let symbols = around(&mut Symbolizer::new(Options::default()), &loaded, loaded.function("shapes_total"));
+    assert_eq!(shapes(&symbols)[0], [("shapes_total", 0, false)]);
+}
+
+#[test]
+fn a_replaced_file_names_nothing() {
+    if !tools("a_replaced_file_names_nothing") {
+        return;
+    }
+    for build_id in ["none", "sha1"] {
+        let folder = folder(&format!("replaced-{build_id}"));
+        let identity = format!("-Wl,--build-id={build_id}");
+        let path = compile(&folder, "code.so", &["-g", &identity]);
+        let loaded = Loaded::open(&path);
+        let impostor = compile(&folder, "new.so", &["-g", "-O2", "-Dshapes_total=impostor", &identity]);
+        std::fs::rename(impostor, &path).unwrap();
+        let address = loaded.function("shapes_total");
+        assert!(loaded.module(address).deleted);
+        let mut symbolizer = Symbolizer::new(Options::default());
+        let symbols = around(&mut symbolizer, &loaded, address);
+        assert_old_or_nothing(&symbolizer, &symbols, Reason::Replaced);
+    }
+}
+
+#[test]
+fn a_deleted_file_is_read_where_the_kernel_still_gives_it() {
+    if !tools("a_deleted_file_is_read_where_the_kernel_still_gives_it") {
+        return;
+    }
+    let path = compile(&folder("deleted"), "gone.so", &["-g"]);
+    let loaded = Loaded::open(&path);
+    std::fs::remove_file(&path).unwrap();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let symbols = around(&mut symbolizer, &loaded, loaded.function("shapes_total"));
+    assert_old_or_nothing(&symbolizer, &symbols, Reason::Missing);
+}
+
+/// With the privilege to open a file through its mapping the old file answers, without it nobody does.
+fn assert_old_or_nothing(symbolizer: &Symbolizer, symbols: &[Symbols], reason: Reason) {
+    if symbolizer.stats().failures(reason) == 0 {
+        assert_complete(symbols, "through map_files");
+    } else {
+        assert!(symbols.iter().all(|symbols| symbols.is_empty()), "{symbols:?}");
+    }
+}
+
+#[test]
+fn generated_code_is_named_by_a_perf_map_that_may_grow() {
+    let folder = folder("perf-map");
+    let path = folder.join(format!("perf-{}.map", std::process::id()));
+    let options = Options { perf_map_directory: folder, ..Options::default() };
+    let mut symbolizer = Symbolizer::new(options);
+    let module = maps::parse(b"70000000-70010000 rwxp 00000000 00:00 0\n", None).remove(0);
+    let addresses = [0x7000_0010, 0x7000_0110, 0x7000_0210];
+    let names = |symbolizer: &mut Symbolizer| -> Vec<String> {
+        let symbols = symbolizer.resolve(&module, &addresses);
+        symbols
+            .iter()
+            .map(|symbols| symbols.first().map_or(String::new(), |frame| frame.name.to_string()))
+            .collect()
+    };
+    assert_eq!(names(&mut symbolizer), ["", "", ""]);
+    std::fs::write(&path, "70000000 100 Script:~main a.js:1\n").unwrap();
+    assert_eq!(names(&mut symbolizer), ["Script:~main a.js:1", "", ""]);
+    let more = "70000000 100 Script:~main a.js:1\n70000100 100 LazyCompile:*hot a.js:9\n70000200 10 half";
+    std::fs::write(&path, more).unwrap();
+    assert_eq!(names(&mut symbolizer), ["Script:~main a.js:1", "LazyCompile:*hot a.js:9", ""]);
+    let cached = symbolizer.stats().cached;
+    names(&mut symbolizer);
+    assert_eq!(symbolizer.stats().cached, cached + 3);
+}
+
+#[test]
+fn a_broken_file_is_counted_and_harms_nobody() {
+    if !tools("a_broken_file_is_counted_and_harms_nobody") {
+        return;
+    }
+    let folder = folder("broken");
+    let mut noise = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise
+    };
+    let mut failures = 0;
+    for flags in [&["-gdwarf-4"][..], &["-gdwarf-5"], &["-gdwarf-5", "-gz=zlib"]] {
+        let image = std::fs::read(compile(&folder, "broken.so", flags)).unwrap();
+        let (start, end) = code(&image);
+        let offsets: Vec<u64> = (start..end).step_by(7).collect();
+        let debug = debug_parts(&image);
+        for round in 0..700 {
+            let mut broken = image.clone();
+            for _ in 0..1 + random() % 6 {
+                // Half of the damage goes where the sections of debug information are.
+                let (from, size) =
+                    if round % 2 == 0 { (0, image.len()) } else { debug[random() as usize % debug.len()] };
+                let place = from + random() as usize % size;
+                broken[place] = match random() % 4 {
+                    0 => 0xff,
+                    1 => 0,
+                    2 => broken[place] ^ 1 << (random() % 8),
+                    _ => random() as u8,
+                };
+            }
+            if round % 10 == 9 {
+                broken.truncate(random() as usize % broken.len());
+            }
+            let mut symbolizer = Symbolizer::new(Options::default());
+            assert_eq!(symbolizer.resolve_image(broken, &offsets).len(), offsets.len());
+            failures += Reason::ALL.iter().map(|&reason| symbolizer.stats().failures(reason)).sum::<u64>();
+            assert!(symbolizer.stats().peak_bytes < 25 << 20);
+        }
+    }
+    assert!(failures > 200, "{failures} of 2100 were noticed");
+}
+
+/// Where the code is in a file.
+fn code(image: &[u8]) -> (u64, u64) {
+    let section = sections(image).into_iter().find(|section| section.0 == ".text").unwrap();
+    (section.1 as u64, (section.1 + section.2) as u64)
+}
+
+fn debug_parts(image: &[u8]) -> Vec<(usize, usize)> {
+    let sections = sections(image).into_iter().filter(|section| section.0.starts_with(".debug"));
+    sections.map(|section| (section.1, section.2)).collect()
+}
+
+/// Name, offset and size of each section.
+fn sections(image: &[u8]) -> Vec<(String, usize, usize)> {
+    let long = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
+    let half = |at: usize| usize::from(u16::from_le_bytes([image[at], image[at + 1]]));
+    let (table, count, names) = (long(40), half(60), half(62));
+    let names = long(table + 64 * names + 24);
+    let name = |at: usize| {
+        let start = names + u32::from_le_bytes(image[at..at + 4].try_into().unwrap()) as usize;
+        let text = image[start..].split(|&byte| byte == 0).next().unwrap();
+        String::from_utf8_lossy(text).into_owned()
+    };
+    (0..count).map(|at| table + 64 * at).map(|at| (name(at), long(at + 24), long(at + 32))).collect()
+}
+
+#[test]
+fn what_is_over_the_budget_is_counted_and_still_has_names() {
+    if !tools("what_is_over_the_budget_is_counted_and_still_has_names") {
+        return;
+    }
+    let path: PathBuf = compile(&folder("budget"), "budget.so", &["-g"]);
+    let loaded = Loaded::open(Path::new(&path));
+    let mut symbolizer = Symbolizer::new(Options { memory_budget: 64, ..Options::default() });
+    let symbols = around(&mut symbolizer, &loaded, loaded.function("shapes_total"));
+    assert_eq!(shapes(&symbols)[0], [("shapes_total", 0, false)]);
+    assert!(symbolizer.stats().failures(Reason::OverBudget) > 0);
+}
