@@ -200,7 +200,7 @@ describe('labels', () => {
 
   for (const key of ['thread_name', 'tenant', 'endpoint']) {
     on('service', `grouped by ${key}`, async (page) => {
-      await page.selectOption('#group', key);
+      await page.selectOption('#group', `=${key}`);
       await settled(page);
       const expected = new Map();
       for (const { labels, values } of samples) {
@@ -340,6 +340,37 @@ describe('keyboard', () => {
     await page.keyboard.press('ArrowUp');
     await page.keyboard.press('s');
     assert.ok(await page.locator('#sandwich').isVisible());
+  });
+});
+
+describe('matches and names', () => {
+  on('service', 'n and p step through the matches', async (page) => {
+    await page.fill('#search', '^deflate');
+    await page.keyboard.press('Enter');
+    const spoken = [];
+    for (const key of ['n', 'n', 'n', 'n', 'p']) {
+      await page.keyboard.press(key);
+      spoken.push((await page.locator('#live').innerText()).split(',')[0]);
+    }
+    assert.deepEqual(spoken, ['deflate', 'deflate_slow', 'deflate_longest_match', 'deflate', 'deflate_longest_match']);
+  });
+
+  on('service', 'c copies the whole name', async (page) => {
+    await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+    for (let step = 0; step < 4; step++) await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('c');
+    await page.waitForFunction(() => document.getElementById('live').textContent === 'Copied');
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), 'core::ops::function::FnOnce::call_once');
+  });
+
+  on('service', 'the buttons below the graph work on the chosen frame', async (page) => {
+    await clickFrame(page, 'checkout::catalog::load');
+    await page.click('#act-search');
+    assert.equal(await page.inputValue('#search'), '^checkout::catalog::load$');
+    await page.click('#act-centre');
+    assert.match(await text(page, '#centre-text'), /^checkout::catalog::load/);
+    await page.click('#centre-close');
+    assert.ok(await page.locator('#graph').isVisible());
   });
 });
 

@@ -10,11 +10,11 @@ function fillToolbar(app) {
     return option;
   }));
   options('type', data.types.map(({ name, unit }, place) => [place, `${name} (${unit})`]));
-  options('group', [['', 'nothing'], ...data.labelKeys.map(({ name }) => [name, keyTitle(name)])]);
+  options('group', [['', 'nothing'], ...data.labelKeys.map(({ name }) => [`=${name}`, keyTitle(name)])]);
   options('colour', Object.entries(app.colourings).map(([key, { title }]) => [key, title]));
   const chosen = (id, patch) => byId(id).addEventListener('change', (event) => app.update(patch(event.target)));
   chosen('type', ({ value }) => ({ type: Number(value) }));
-  chosen('group', ({ value }) => ({ group: value }));
+  chosen('group', ({ value }) => ({ group: value === '' ? null : value.slice(1) }));
   chosen('colour', ({ value }) => ({ colour: value }));
   chosen('norm', ({ value }) => ({ norm: value }));
   chosen('side', ({ value }) => ({ side: value }));
@@ -36,7 +36,7 @@ function fillToolbar(app) {
 function showToolbar(app) {
   const { state } = app;
   byId('type').value = state.type;
-  byId('group').value = state.group;
+  byId('group').value = state.group === null ? '' : `=${state.group}`;
   byId('colour').value = state.colour;
   byId('norm').value = app.norm;
   byId('side').value = state.side;
@@ -86,7 +86,7 @@ function showChips(app) {
 }
 
 function keyTitle(key) {
-  return key === 'thread_name' ? 'thread' : visible(key);
+  return key === 'thread_name' ? 'thread' : visible(key) || '(no name)';
 }
 
 function toggleFilters(app) {

@@ -16,7 +16,7 @@ function showHeader(app) {
   const place = (key) => (order.includes(key) ? order.indexOf(key) : order.length);
   const sorted = [...tags].sort(([a], [b]) => place(a) - place(b) || (a < b ? -1 : 1));
   byId('tags').replaceChildren(...sorted.map(([key, values]) => {
-    const item = element('li', '', element('span', 'key', key));
+    const item = element('li', '', element('span', 'key', visible(key)));
     const last = values[data.profiles.length - 1] ?? '';
     if (data.profiles.length > 1 && values[0] !== last) item.append(element('span', 'was', values[0] ?? 'none'));
     item.append(element('span', '', visible(last) || 'none'));

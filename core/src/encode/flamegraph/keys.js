@@ -6,6 +6,7 @@ const shortcuts = [
   ['Esc', 'step back: close what is open, clear the search, zoom out'],
   ['Home', 'zoom out completely'],
   ['/', 'search'],
+  ['n p', 'next and previous match of the search'],
   ['t', 'table of functions'],
   ['i', 'icicle or flame'],
   ['s', 'callers and callees of the frame'],
@@ -56,6 +57,8 @@ const actions = {
     byId('search').focus();
     byId('search').select();
   },
+  n: (app) => stepMatch(app, 1),
+  p: (app) => stepMatch(app, -1),
   t: (app) => app.update({ table: !app.state.table }),
   i: (app) => app.update({ orientation: app.state.orientation === 'icicle' ? 'flame' : 'icicle' }),
   d: (app) => app.nextTheme(),
@@ -69,6 +72,26 @@ const actions = {
   Home: (app) => app.zoom(0),
   Enter: (app, graph) => graph && app.choose(graph, graph.focus),
 };
+
+// From match to match among the drawn frames, row by row and from left to right.
+function stepMatch(app, step) {
+  const graph = app.main;
+  if (!app.match || byId('graph').hidden) return;
+  const { tree } = graph.view;
+  const found = graph.rows.flatMap((row) => row.node.filter((node) => node >= 0 && isMatch(tree, node, app.match)));
+  if (found.length === 0) return;
+  const at = found.indexOf(graph.focus);
+  const next = at < 0 ? (step > 0 ? 0 : found.length - 1) : (at + step + found.length) % found.length;
+  focusOn(app, graph, found[next]);
+}
+
+function focusOn(app, graph, node) {
+  graph.focus = node;
+  if (document.activeElement !== graph.canvas) graph.canvas.focus();
+  graph.reveal(node);
+  graph.draw();
+  showDetails(app, graph.view.tree, node, true);
+}
 
 function stepBack(app, event) {
   const { state } = app;
@@ -105,11 +128,7 @@ function moved(app, graph, key) {
     }
     if (widest !== 0 && graph.boxOf(widest)) node = widest;
   }
-  graph.focus = node;
-  if (document.activeElement !== graph.canvas) graph.canvas.focus();
-  graph.reveal(node);
-  graph.draw();
-  showDetails(app, view.tree, node, true);
+  focusOn(app, graph, node);
   return true;
 }
 

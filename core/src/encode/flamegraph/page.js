@@ -19,6 +19,7 @@ app.zoom = (node) => {
 app.zoomBack = () => app.update({ zoom: app.zooms.pop() ?? [] }, true);
 
 app.choose = (graph, node) => {
+  byId('tooltip').hidden = true;
   const { tree } = graph.view;
   showDetails(app, tree, node, true);
   if (graph !== app.main) {
@@ -65,7 +66,8 @@ app.labelOf = (tree, node, room) => {
   if (tree.flags[node] & GROUP) short = name.slice(name.indexOf(': ') + 2);
   else if (tree.name[node] >= 0) short = shortName(name);
   if (sign.length + short.length <= room) return sign + short;
-  if (sign && sign.length + 4 > room) return sign.trim().slice(0, room);
+  // A number that does not fit is not cut: its sign says enough.
+  if (sign && sign.length + 3 > room) return sign.length - 1 <= room ? sign.trim() : sign[0];
   return `${sign}${short.slice(0, Math.max(1, room - sign.length - 1))}…`;
 };
 

@@ -2,7 +2,7 @@
 
 function initialState(data) {
   return {
-    type: data.type, orientation: data.orientation, zoom: [], query: '', group: '', filters: new Map(), recursion: false,
+    type: data.type, orientation: data.orientation, zoom: [], query: '', group: null, filters: new Map(), recursion: false,
     centre: '', colour: data.view === 'diff' ? 'diff' : 'family', norm: 'time', side: 'after', table: null, sort: '',
   };
 }
@@ -18,9 +18,10 @@ function writeHash(state, initial, data) {
   if (state.filters.size > 0) {
     hash.set('filter', JSON.stringify([...state.filters].map(([key, values]) => [key, [...values]])));
   }
-  for (const name of ['orientation', 'group', 'colour', 'norm', 'side', 'sort']) {
+  for (const name of ['orientation', 'colour', 'norm', 'side', 'sort']) {
     if (state[name] !== initial[name]) hash.set(name, state[name]);
   }
+  if (state.group !== null) hash.set('group', state.group);
   if (state.recursion) hash.set('recursion', 'merged');
   if (state.table !== initial.table) hash.set('table', state.table ? 'shown' : 'hidden');
   return hash.toString();

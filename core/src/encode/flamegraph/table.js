@@ -76,7 +76,7 @@ function tableRow(app, row) {
   const { unit } = data.types[tree.type];
   if (data.view === 'diff') {
     const delta = (value, z) => element('td', `${value > 0 ? 'grew' : value < 0 ? 'shrank' : 'none'}${Math.abs(z) >= 3 ? ' sure' : ''}`, signed(app.normalised(value, unit), value));
-    const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : z === 0 ? 'none' : '', data.countType < 0 ? '–' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
+    const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : z === 0 ? 'none' : '', data.countType < 0 ? '–' : z === 0 ? '0' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
     line.append(delta(row.deltaSelf, row.zSelf), score(row.zSelf), delta(row.deltaTotal, row.zTotal), score(row.zTotal));
     row.self.forEach((value, side) => line.append(element('td', Number(value) === 0 ? 'none' : '', app.normalised(Number(value) * app.scale[side], unit))));
   } else {

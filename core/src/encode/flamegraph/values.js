@@ -21,7 +21,7 @@ function percent(fraction) {
 }
 
 const scales = {
-  nanoseconds: [[86400e9, 'd'], [3600e9, 'h'], [60e9, 'min'], [1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']],
+  nanoseconds: [[86400e9, 'd'], [3600e9, 'h'], [600e9, 'min', 60e9], [1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']],
   bytes: [[2 ** 40, 'TiB'], [2 ** 30, 'GiB'], [2 ** 20, 'MiB'], [2 ** 10, 'KiB'], [1, 'B']],
   count: [[1e12, 'T'], [1e9, 'G'], [1e6, 'M'], [1e4, 'k', 1e3], [1, '']],
 };
