@@ -297,6 +297,8 @@ fn hostile() -> Profile {
     let names = [
         "</script><script>window.pwned=4</script>",
         "<!--<script>",
+        "</script x='",
+        "<!-- <script ",
         "]]><img src=x onerror=window.pwned=5>",
         "\u{202e}desrever\u{202c}",
         "line\nbreak\u{0}nul\u{7f}",
