@@ -201,22 +201,26 @@ fn take(mut header: Header, context: *const libc::c_void) {
 }
 
 /// The memory that frames of the interrupted thread may lie in: its own stack and its alternate signal stack, each from
-/// the stack pointer upwards where that lies within.
+/// the stack pointer upwards where that lies within, and the red zone below it, where a function that has just popped
+/// its registers still has them.
 fn stack_of(regs: &Regs, context: *const libc::c_void) -> StackMemory {
+    const RED_ZONE: u64 = 128;
+    let low = regs.sp.saturating_sub(RED_ZONE);
     let mut stack = StackMemory::default();
     let own = thread_block::stack();
     // SAFETY: the context is the one the kernel gave to the handler.
     let alternate = unsafe { regs::altstack(context) };
     if alternate.contains(&regs.sp) {
-        // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
-        unsafe { stack.add(regs.sp..alternate.end) };
-        // What was interrupted lies on the thread's own stack. Its stack pointer is not known yet, and below it the
-        // guard may begin; the walk reads upwards from where the signal frame says.
-        // SAFETY: the walk reads at or above the stack pointer that the kernel saved.
+        // SAFETY: the thread runs on this stack now, so it is mapped.
+        unsafe { stack.add(low.max(alternate.start)..alternate.end) };
+        // What was interrupted lies on the thread's own stack, from a stack pointer on that the walk finds in the
+        // signal's frame.
+        // SAFETY: the stack is mapped from its guard on; the main thread's at least from any stack pointer it had.
         unsafe { stack.add(own) };
     } else if own.contains(&regs.sp) {
-        // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
-        unsafe { stack.add(regs.sp..own.end) };
+        // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end, and below it
+        // as far as the guard, or for the main thread as far as the kernel grows it for a signal's frame.
+        unsafe { stack.add(low.max(own.start)..own.end) };
     }
     stack
 }

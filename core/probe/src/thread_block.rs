@@ -69,8 +69,7 @@ pub fn tid() -> u32 {
     }
 }
 
-/// The bounds of the calling thread's own stack; empty where unknown. The low end may include the guard, so nothing
-/// below the stack pointer may be read on its word. For handlers.
+/// The bounds of the calling thread's own stack, without its guard; empty where unknown. For handlers.
 pub fn stack() -> Range<u64> {
     let offset = STACK.load(Ordering::Acquire);
     if offset == 0 {
@@ -81,7 +80,12 @@ pub fn stack() -> Range<u64> {
     // SAFETY: and its length in the next word.
     let len = unsafe { (at(offset + 8) as *const u64).read_volatile() };
     let end = start.wrapping_add(len);
-    if start == 0 { end.saturating_sub(MAIN_LIMIT.load(Ordering::Relaxed))..end } else { start..end }
+    if start == 0 {
+        return end.saturating_sub(MAIN_LIMIT.load(Ordering::Relaxed))..end;
+    }
+    // SAFETY: and the size of its guard, at its low end, in the word after that.
+    let guard = unsafe { (at(offset + 16) as *const u64).read_volatile() };
+    start.saturating_add(guard)..end
 }
 
 fn at(offset: i32) -> u64 {
@@ -113,18 +117,19 @@ fn u64_at(block: &[u8], offset: i32) -> Option<u64> {
 
 fn stack_at(block: &[u8], offset: i32) -> Option<Range<u64>> {
     let (start, len) = (u64_at(block, offset)?, u64_at(block, offset + 8)?);
-    (len != 0).then(|| start..start.wrapping_add(len))
+    let guard = if start == 0 { 0 } else { u64_at(block, offset + 16)? };
+    (len != 0).then(|| start.wrapping_add(guard)..start.wrapping_add(len))
 }
 
-/// Whether `block`, as the C library keeps it, is the stack of a thread with these facts: the same end, and a start
-/// that lies below by a guard. The main thread's is kept as 0 and the address where the process's arguments begin.
+/// Whether three words of a thread's block - start, length, guard - are the stack of a thread with these facts. The
+/// main thread's are 0 and the address where the process's arguments begin.
 fn describes(block: &Range<u64>, facts: &Facts) -> bool {
-    const GUARD_MAX: u64 = 16 << 20;
+    const ARGUMENTS_MAX: u64 = 16 << 20;
     let stack = &facts.stack;
     if facts.tid == os::getpid() {
-        return block.start == 0 && stack.contains(&block.end) && stack.end - block.end < GUARD_MAX;
+        return block.start == 0 && stack.contains(&block.end) && stack.end - block.end < ARGUMENTS_MAX;
     }
-    block.end == stack.end && block.start <= stack.start && stack.start - block.start <= GUARD_MAX
+    block == stack
 }
 
 #[cfg(test)]

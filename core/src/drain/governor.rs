@@ -46,8 +46,13 @@ pub(super) struct Governor {
 
 impl Governor {
     /// A governor for a budget, as a fraction, and the period that was asked for, in nanoseconds.
-    pub(super) fn new(budget: f64, period: u32, now: Usage) -> Self {
-        Self { budget, wanted: period, period, before: now }
+    pub(super) fn new(budget: f64, period: u32) -> Self {
+        Self { budget, wanted: period, period, before: Usage::default() }
+    }
+
+    /// Judges from this moment on.
+    pub(super) fn begin(&mut self, now: Usage) {
+        self.before = now;
     }
 
     /// Asks for another period.
@@ -106,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_rate_falls_above_the_budget_and_comes_back() {
-        let mut governor = Governor::new(0.01, 10_000_000, second(0, 0));
+        let mut governor = Governor::new(0.01, 10_000_000);
         assert_eq!(governor.judge(second(5, 1)), None, "0.5 % is within 1 %");
         assert_eq!(governor.judge(second(25, 2)), Some(20_000_000), "2 % is not");
         assert!(governor.is_throttled());
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_rate_has_a_floor() {
-        let mut governor = Governor::new(0.01, 10_000_000, second(0, 0));
+        let mut governor = Governor::new(0.01, 10_000_000);
         let last = (1..30).filter_map(|at| governor.judge(second(at * 500, at))).last();
         assert_eq!(last, Some(640_000_000));
     }

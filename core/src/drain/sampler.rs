@@ -58,7 +58,7 @@ pub(super) struct Sampler {
     judged: Instant,
     process_cpu_at_start: u64,
     ticks_at_start: (u64, u64, u64),
-    signals_before: (u64, u64),
+    samples_before: (u64, u64),
     /// What [`Sampler::unseen_kernel_time`] has told so far.
     unseen: u64,
 }
@@ -97,7 +97,7 @@ impl Sampler {
         let mut sampler = Sampler {
             threads: Threads::new(sampling),
             modules,
-            governor: Governor::new(plan.options.cpu_budget_percent.fraction(), period, Usage::default()),
+            governor: Governor::new(plan.options.cpu_budget_percent.fraction(), period),
             account: Account::open(process_cpu),
             process_timer: None,
             process_timer_rests: false,
@@ -116,14 +116,17 @@ impl Sampler {
             judged: now,
             process_cpu_at_start: process_cpu,
             ticks_at_start: (regs::ticks(), handled, ticks),
-            signals_before: (handled, process_cpu),
+            samples_before: (0, process_cpu),
             unseen: 0,
         };
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
         sampler.fall_back_to_timers();
         sampler.start_process_timer();
-        sampler.judge();
+        // Starting costs some milliseconds once; the governor judges what comes after.
+        let usage = sampler.usage(process_cpu);
+        sampler.governor.begin(usage);
+        sampler.renew_stats(&usage);
         Ok(sampler)
     }
 
@@ -280,7 +283,7 @@ impl Sampler {
         frames
     }
 
-    /// Renews the statistics, lets the governor decide, and makes sure that the handler is still ours.
+    /// Lets the governor decide, makes sure that the handler is still ours, and renews the statistics.
     fn judge(&mut self) {
         self.judged = Instant::now();
         self.keep_signal();
@@ -292,29 +295,34 @@ impl Sampler {
             self.apply(period);
         }
         self.pace_process_timer(process);
-        let (signals, at) = (usage.signals, process);
-        let (signals_before, at_before) = self.signals_before;
+        let (samples, at) = (self.stats.samples, process);
+        let (samples_before, at_before) = self.samples_before;
         if at.saturating_sub(at_before) > 50_000_000 {
             let seconds = (at - at_before) as f64 / 1e9;
-            self.stats.effective_rate_hz = (signals.saturating_sub(signals_before)) as f64 / seconds;
-            self.signals_before = (signals, at);
+            self.stats.effective_rate_hz = (samples - samples_before) as f64 / seconds;
+            self.samples_before = (samples, at);
         }
+        self.renew_stats(&usage);
+    }
+
+    fn renew_stats(&mut self, usage: &Usage) {
         let (threads, untimed) = self.threads.counts();
-        self.stats.process_cpu = Duration::from_nanos(usage.process);
-        self.stats.rate_hz = 1e9 / f64::from(self.governor.period());
-        self.stats.wanted_rate_hz = 1e9 / f64::from(self.governor.wanted());
-        self.stats.throttled = self.governor.is_throttled();
-        self.stats.signals = usage.signals;
-        self.stats.threads_cpu = Duration::from_nanos(usage.threads);
-        self.stats.handler_time = Duration::from_nanos(usage.handler);
-        self.stats.delivery_time = usage.delivery();
-        self.stats.memory_bytes = self.memory();
-        self.stats.threads = threads as u64;
-        self.stats.threads_untimed = untimed as u64;
-        self.stats.cpu_clock = match self.sampling.clock {
+        let stats = &mut self.stats;
+        stats.process_cpu = Duration::from_nanos(usage.process);
+        stats.rate_hz = 1e9 / f64::from(self.governor.period());
+        stats.wanted_rate_hz = 1e9 / f64::from(self.governor.wanted());
+        stats.throttled = self.governor.is_throttled();
+        stats.signals = usage.signals;
+        stats.threads_cpu = Duration::from_nanos(usage.threads);
+        stats.handler_time = Duration::from_nanos(usage.handler);
+        stats.delivery_time = usage.delivery();
+        stats.threads = threads as u64;
+        stats.threads_untimed = untimed as u64;
+        stats.cpu_clock = match self.sampling.clock {
             ClockKind::Timer => "timer",
             ClockKind::PerfEvent => "perf_event",
         };
+        self.stats.memory_bytes = self.memory();
         self.counters.publish(self.stats.clone());
     }
 
