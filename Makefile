@@ -9,14 +9,19 @@ help: ## this list
 
 test: lint test-rust test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
-test-rust: ## unit, integration and doc tests of both crates
+test-rust: formats-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace
 
 test-aarch64: ## the tests that qemu-user can run, built for aarch64 (unpacks a toolchain into target/, no root)
 	@.ci/aarch64.sh
 
-test-formats: ## only the tests that read our files with other tools (go tool pprof, Python's protobuf, the schema)
-	cargo test -p everprof --test formats
+# Our files, read by tools that share nothing with us (core/tests/formats/).
+.PHONY: formats-tools
+test-formats: formats-tools ## only the tests that read our files with other tools (go tool pprof, Python's protobuf, the schema)
+	cargo test -p everprof --test formats --test store
+
+formats-tools:
+	@core/tests/formats/tools.sh
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof-probe -p everprof --release storm
@@ -43,6 +48,7 @@ soak: ## the long forms: ten million signals, hours of load
 
 bless: ## writes generated files anew (options table, golden files)
 	BLESS=1 cargo test -p everprof --test generated
+	BLESS=1 cargo test -p everprof --test formats golden
 
 ci: ## what CI runs
 	@.ci/run

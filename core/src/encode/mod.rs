@@ -4,10 +4,13 @@
 //! nothing of the model is lost in it, and [`pprof::decode`] reads it back. The others are for viewers and write only.
 //! What leaves towards a backend is [`Encoded`], gathered in a [`Set`]: the exporters never see the model.
 
+pub mod collapsed;
 pub mod flamegraph;
+mod frames;
 pub(crate) mod json;
 pub mod pprof;
 pub(crate) mod protobuf;
 mod set;
+pub mod speedscope;
 
 pub use set::{Encoded, Format, ProfileId, Set};

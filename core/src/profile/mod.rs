@@ -17,6 +17,7 @@ pub use table::StringId;
 
 use std::collections::BTreeMap;
 
+use crate::error::{Error, ErrorKind, Result};
 use table::{Lists, Strings, Table};
 
 /// One profile: what was sampled in one stretch of time, of one [`Kind`].
@@ -190,6 +191,36 @@ impl Profile {
     /// All samples, in the order in which they were first added.
     pub fn samples(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
         self.samples.iter()
+    }
+
+    /// The place among the values of a sample of the sample type called `name`, or of the one to show first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidData`] where the profile has no such sample type, naming those that it has.
+    ///
+    /// ```
+    /// use everprof::profile::{Kind, Profile};
+    /// let profile = Profile::new(Kind::Cpu);
+    /// assert_eq!(profile.find_sample_type(Some("samples")).unwrap(), 0);
+    /// assert_eq!(profile.find_sample_type(None).unwrap(), 1);
+    /// ```
+    pub fn find_sample_type(&self, name: Option<&str>) -> Result<usize> {
+        let place = |name: &str| self.sample_types.iter().position(|value_type| value_type.name == name);
+        let found = match name {
+            Some(name) => place(name),
+            // What other readers show first: the default, or else the last.
+            None => place(&self.default_sample_type).or(self.sample_types.len().checked_sub(1)),
+        };
+        found.ok_or_else(|| {
+            let known: Vec<&str> = self.sample_types.iter().map(|known| known.name.as_str()).collect();
+            let message = match (name, known.as_slice()) {
+                (Some(name), [_, ..]) => {
+                    format!("the profile has no sample type {name}: it has {}", known.join(", "))
+                }
+                _ => "the profile has no sample types".to_owned(),
+            };
+            Error::new(ErrorKind::InvalidData, message)
+        })
     }
 
     /// The sum of each sample type over all samples.

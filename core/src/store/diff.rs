@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::functions::{Cost, Costs, Identity, sample_type};
+use super::functions::{Cost, Costs, Identity};
 use super::table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Profile, ValueType};
@@ -112,9 +112,9 @@ impl Diff {
     /// [`ErrorKind::InvalidData`] where the two do not have that sample type in the same unit, or where it counts samples
     /// that were taken at different rates.
     pub fn of(before: &Profile, after: &Profile, name: Option<&str>, normalise: Normalise) -> Result<Diff> {
-        let place = sample_type(after, name)?;
+        let place = after.find_sample_type(name)?;
         let value_type = after.sample_types[place].clone();
-        let place_before = sample_type(before, Some(&value_type.name))?;
+        let place_before = before.find_sample_type(Some(&value_type.name))?;
         comparable(before, after, &value_type, &before.sample_types[place_before])?;
         let costs = [Costs::of(before, place_before), Costs::of(after, place)];
         let durations = [before.duration_nanos, after.duration_nanos];

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Location, Profile};
 
 /// A function as the tables tell them apart.
@@ -57,28 +56,6 @@ impl Costs {
         }
         let by_function = names.identities.into_iter().zip(costs).collect();
         Self { by_function, total, count }
-    }
-}
-
-/// The place of the sample type called `name`, or of the default one.
-pub(super) fn sample_type(profile: &Profile, name: Option<&str>) -> Result<usize> {
-    let place = |name: &str| profile.sample_types.iter().position(|value_type| value_type.name == name);
-    match name {
-        Some(name) => place(name).ok_or_else(|| {
-            let known: Vec<&str> = profile.sample_types.iter().map(|known| known.name.as_str()).collect();
-            let known = known.join(", ");
-            let message = format!("the profile has no sample type {name}: it has {known}");
-            Error::new(ErrorKind::InvalidData, message)
-        }),
-        // What other readers show first: the default, or else the last.
-        None => place(&profile.default_sample_type).or(profile.sample_types.len().checked_sub(1)).ok_or_else(
-            || {
-                Error::new(
-                    ErrorKind::InvalidData,
-                    "the profile has no sample types, so there is nothing to add up",
-                )
-            },
-        ),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The top table: which functions of a profile cost the most.
 
-use super::functions::{Costs, Identity, sample_type};
+use super::functions::{Costs, Identity};
 use super::table;
 use crate::error::Result;
 use crate::profile::{Profile, ValueType};
@@ -40,7 +40,7 @@ pub struct TopRow {
 /// assert!(top.render(10).starts_with("0 ns of cpu in all\n"));
 /// ```
 pub fn top(profile: &Profile) -> Result<Top> {
-    top_of(profile, sample_type(profile, None)?)
+    top_of(profile, profile.find_sample_type(None)?)
 }
 
 impl Top {
@@ -49,7 +49,7 @@ impl Top {
     /// # Errors
     /// [`crate::ErrorKind::InvalidData`] where the profile has no such sample type, naming those that it has.
     pub fn of(profile: &Profile, name: &str) -> Result<Top> {
-        top_of(profile, sample_type(profile, Some(name))?)
+        top_of(profile, profile.find_sample_type(Some(name))?)
     }
 
     /// The first `rows` rows as plain text.

@@ -84,11 +84,11 @@ fn every_cut_and_every_flipped_bit_is_survived() {
 fn a_small_file_that_unpacks_into_a_large_one_is_refused() {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::new(9));
     let zeros = vec![0u8; 1 << 20];
-    for _ in 0..64 {
+    for _ in 0..4 {
         gzip.write_all(&zeros).unwrap();
     }
     let bomb = gzip.finish().unwrap();
-    assert!(bomb.len() < 100_000);
+    assert!(bomb.len() < 10_000);
     let limits = Limits { uncompressed_bytes: 1 << 20, ..Limits::default() };
     let error = pprof::decode_within(&bomb, limits).unwrap_err().to_string();
     assert_eq!(error, "the profile has more than 1048576 bytes after decompression");

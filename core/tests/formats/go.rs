@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use everprof::encode::pprof;
 
@@ -27,9 +28,14 @@ fn go_is_here(test: &str) -> bool {
 
 /// The output of `go tool pprof` with `arguments`, which must succeed and warn of nothing.
 fn go_pprof(arguments: &[&str]) -> String {
+    // The tool itself, built once: `go tool` looks through its sources at every call.
+    static TOOL: LazyLock<PathBuf> = LazyLock::new(|| {
+        let output =
+            Command::new("go").args(["tool", "-n", "pprof"]).env("GOTOOLCHAIN", "local").output().unwrap();
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    });
     let home = folder("go-home");
-    let output = Command::new("go")
-        .args(["tool", "pprof"])
+    let output = Command::new(&*TOOL)
         .args(arguments)
         .env("GOTOOLCHAIN", "local")
         .env("PPROF_TMPDIR", &home)

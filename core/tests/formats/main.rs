@@ -10,7 +10,9 @@
 
 mod damaged;
 mod go;
+mod golden;
 mod profiles;
 mod proto;
 mod protobuf;
+mod python;
 mod round_trip;
