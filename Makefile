@@ -2,15 +2,28 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test test-rust test-aarch64 test-formats test-storm lint docs package fuzz soak bless ci
+.PHONY: help demo test test-rust test-examples test-registry test-aarch64 test-browser test-formats test-storm lint \
+        docs package fuzz soak bless ci
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-test: lint test-rust test-aarch64 ## everything; what a missing tool leaves out is said loudly
+demo: ## a real service under load, as version 1.0 and 1.1, profiled; leaves target/demo/
+	@examples/rust/service/demo.sh
+
+test: lint test-rust test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
 test-rust: formats-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace
+
+test-examples: ## the example programs, run
+	@.ci/examples.sh
+
+test-registry: ## a program from the registry (ripgrep), profiled by two added lines
+	@examples/rust/registry.sh
+
+test-browser: ## the flame graph pages in a headless Chromium; pictures in target/browser/
+	@core/tests/browser/run.sh
 
 test-aarch64: ## the tests that qemu-user can run, built for aarch64 (unpacks a toolchain into target/, no root)
 	@.ci/aarch64.sh
@@ -25,11 +38,6 @@ formats-tools:
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof-probe -p everprof --release storm
-
-# The flame graph pages, driven in a headless Chromium (core/tests/browser/).
-.PHONY: test-browser
-test-browser: ## the flame graph pages in a headless Chromium; pictures in target/browser/
-	@core/tests/browser/run.sh
 
 lint: ## formatting, clippy, dependencies
 	@.ci/lint.sh

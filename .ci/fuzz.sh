@@ -13,7 +13,7 @@ cargo build --release --target "$host" --manifest-path core/fuzz/Cargo.toml
 
 # Where the fuzzer begins: real inputs of this machine.
 seeds=target/fuzz/seeds
-mkdir -p $seeds/{options,maps,elf,pprof}
+mkdir -p $seeds/{options,maps,elf,eh_frame}
 cp /proc/self/maps $seeds/maps/
 printf 'rate_hz=250,service=shop,tags="a=b,c=d"' >$seeds/options/text
 printf '# a file\nrate_hz = 250\nservice = "shop"\n' >$seeds/options/lines
@@ -21,6 +21,14 @@ for debug in "" -g "-g -gz"; do
     echo 'int twice(int x) { return x + x; } int thrice(int x) { return twice(x) + x; }' |
         cc -shared -fPIC -O1 $debug -x c - -o "$seeds/elf/library${debug// /}.so"
 done
+# The header's length in two bytes, the header up to where the section begins, the section.
+sections=$(readelf -SW $seeds/elf/library.so | sed 's/^ *\[ *[0-9]*\] *//')
+at() { echo $((16#$(awk -v name="$1" -v field="$2" '$1 == name { print $field }' <<<"$sections"))); }
+header=$(at .eh_frame_hdr 4) frames=$(at .eh_frame 4) size=$(at .eh_frame 5)
+{
+    printf "\\x$(printf %02x $(((frames - header) % 256)))\\x$(printf %02x $(((frames - header) / 256)))"
+    tail -c +$((header + 1)) $seeds/elf/library.so | head -c $((frames - header + size))
+} >$seeds/eh_frame/library
 
 for source in core/fuzz/targets/*.rs; do
     target=$(basename "$source" .rs)

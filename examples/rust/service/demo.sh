@@ -38,4 +38,4 @@ cp target/release/shop "$demo/bin/shop-1.1"
 run 1.0
 run 1.1
 step "report"
-cargo run --quiet --example report -- "$demo/profiles" shop 1.0 1.1 "$demo"
+cargo run --quiet --example report -- "$demo/profiles" "$demo" 1.0 1.1

@@ -12,6 +12,7 @@ const PRODUCTS: usize = 50_000;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let _profiler = everprof::Profiler::start()?;
     let stock = TcpListener::bind("127.0.0.1:0").await?;
     let stock_client = StockClient::new(stock.local_addr()?);
     tokio::spawn(async { axum::serve(stock, upstream::router()).await });

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the example programs as a reader would, and looks for what they promise in the profile they leave.
+. "$(dirname "$0")/lib.sh"
+out=$PWD/target/examples
+rm -rf "$out"
+mkdir -p "$out"
+
+step "example quickstart"
+EVERPROF_DIR=$out/quickstart cargo run --quiet -p everprof --example quickstart
+step "example report"
+cargo run --quiet -p everprof --example report -- "$out/quickstart" "$out" >"$out/report.txt"
+cat "$out/report.txt"
+for promised in count_primes sort_words; do
+    grep -q "$promised" "$out/flamegraph.html" || { echo "$promised is not in the flame graph" >&2; exit 1; }
+done

@@ -1,0 +1,70 @@
+//! What a directory of profiles says: the functions that cost the most, and a flame graph; of two versions also what
+//! the newer one made slower, and a differential flame graph.
+//!
+//! `cargo run --release --example report -- DIRECTORY OUT [BEFORE AFTER]`, where BEFORE and AFTER are versions.
+#![allow(clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+
+use everprof::encode::flamegraph::{self, PageOptions};
+use everprof::profile::Profile;
+use everprof::store::{self, Query};
+use everprof::{Error, ErrorKind, Result};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [directory, out] => one(directory, Path::new(out)),
+        [directory, out, before, after] => compare(directory, Path::new(out), before, after),
+        _ => Err(Error::new(ErrorKind::InvalidOption, "usage: report DIRECTORY OUT [BEFORE AFTER]")),
+    }
+}
+
+fn one(directory: &str, out: &Path) -> Result<()> {
+    let profile = read(directory, Query::default().kind("cpu"))?;
+    println!("{}", store::top(&profile)?.render(15));
+    let page = write(out, "flamegraph.html", &flamegraph::html(&profile, &PageOptions::default()))?;
+    println!("flame graph:               {}", page.display());
+    println!("profiles:                  {directory}");
+    Ok(())
+}
+
+fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()> {
+    let version = |version: &str| read(directory, Query::default().kind("cpu").tag("version", version));
+    let (old, new) = (version(before)?, version(after)?);
+    println!("Top functions of {after}: {}", store::top(&new)?.render(15));
+
+    let diff = store::diff(&old, &new)?;
+    println!("{before} and {after}: {}", diff.render(8));
+    let seconds = |nanos: f64| nanos / 1e9;
+    println!("CPU seconds a second, {before} -> {after}: what got slower");
+    for change in diff.regressed().into_iter().take(5) {
+        let (was, is) = (seconds(change.total.before), seconds(change.total.after));
+        println!("  REGRESSED  {}  {was:.3} -> {is:.3}  (in {})", change.function, change.file);
+    }
+    println!();
+
+    let graph = write(out, "flamegraph.html", &flamegraph::html(&new, &PageOptions::default()))?;
+    let change = write(out, "diff.html", &flamegraph::diff_html(&old, &new, &PageOptions::default()))?;
+    println!("flame graph of {after}:        {}", graph.display());
+    println!("differential flame graph:  {}", change.display());
+    println!("profiles:                  {directory}");
+    Ok(())
+}
+
+/// The sum of all profiles that `query` asks for.
+fn read(directory: &str, query: Query) -> Result<Profile> {
+    let merged = store::merge(&store::list(directory, &query)?)?;
+    for file in merged.skipped {
+        println!("left out: {}: {}", file.path.display(), file.reason);
+    }
+    Ok(merged.profile)
+}
+
+fn write(out: &Path, name: &str, page: &str) -> Result<PathBuf> {
+    let path = out.join(name);
+    let failed = |error| Error::io(ErrorKind::Storage, format!("cannot write {}", path.display()), error);
+    std::fs::write(&path, page).map_err(failed)?;
+    Ok(path)
+}
