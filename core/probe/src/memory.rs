@@ -22,24 +22,17 @@ use crate::{os, regs};
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StackMemory {
-    // Start, and how far behind it the last whole word begins: one subtraction and one comparison a read. A range
-    // that is not there has a start that no word can be read from.
     ranges: [Words; 4],
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The addresses at which a whole word of a range begins: one subtraction and one comparison a read.
+#[derive(Clone, Copy, Debug, Default)]
 struct Words {
     start: u64,
-    last: u64,
+    len: u64,
 }
 
-const NO_WORDS: Words = Words { start: u64::MAX, last: 0 };
-
-impl Default for Words {
-    fn default() -> Self {
-        NO_WORDS
-    }
-}
+const NO_WORDS: Words = Words { start: 0, len: 0 };
 
 impl StackMemory {
     /// No range at all: every read is refused.
@@ -55,31 +48,33 @@ impl StackMemory {
     /// The range must be readable for as long as `self` and its copies are read from. Memory that another thread writes
     /// meanwhile is no harm: a word is then old or new.
     pub unsafe fn add(&mut self, range: Range<u64>) -> bool {
-        let Some(last) = range.end.checked_sub(range.start).and_then(|len| len.checked_sub(8)) else {
-            return true;
-        };
-        let Some(free) = self.ranges.iter_mut().find(|words| words.start == u64::MAX) else { return false };
-        *free = Words { start: range.start, last };
+        let len = range.end.saturating_sub(range.start).saturating_sub(7);
+        let Some(free) = self.ranges.iter_mut().find(|words| words.len == 0) else { return len == 0 };
+        *free = Words { start: range.start, len };
         true
     }
 
     /// The word at `address`, which need not be aligned; `None` outside the ranges. Async-signal-safe.
     #[inline]
     pub fn read(&self, address: u64) -> Option<u64> {
-        for words in &self.ranges {
-            if address.wrapping_sub(words.start) <= words.last && words.start != u64::MAX {
-                // SAFETY: all eight bytes lie inside a range that `add` was promised to be readable.
-                return Some(unsafe { regs::load(address) });
-            }
+        let [first, others @ ..] = &self.ranges;
+        if first.holds(address) || others.iter().any(|words| words.holds(address)) {
+            // SAFETY: all eight bytes lie inside a range that `add` was promised to be readable.
+            return Some(unsafe { regs::load(address) });
         }
         None
     }
 
     /// Which range holds the word at `address`; two equal answers mean the same stack. Async-signal-safe.
     pub fn range_of(&self, address: u64) -> Option<usize> {
-        self.ranges
-            .iter()
-            .position(|words| address.wrapping_sub(words.start) <= words.last && words.start != u64::MAX)
+        self.ranges.iter().position(|words| words.holds(address))
+    }
+}
+
+impl Words {
+    #[inline]
+    fn holds(&self, address: u64) -> bool {
+        address.wrapping_sub(self.start) < self.len
     }
 }
 

@@ -55,6 +55,10 @@ pub(super) const BASE_FROM_FP: u8 = 2;
 /// The caller was interrupted here, and did not call.
 pub(super) const INTERRUPTED: u8 = 4;
 
+/// Nothing of the above, the CFA from the stack or frame pointer, and the return address in memory: as nearly all rules
+/// are. The walk has a shorter way for these.
+pub(super) const PLAIN: u8 = 8;
+
 impl Rule {
     /// The rule that says what `row` says, or `None` where it is one of the few that are not supported. `signal` is the
     /// CIE's mark.
@@ -99,7 +103,10 @@ impl Rule {
         let (fp, fp_flag) = saved(row.fp, FP_FROM_FP)?;
         // A base pointer kept elsewhere is missed by the few frames that need it, not by this one.
         let (base, base_flag) = saved(row.base, BASE_FROM_FP).unwrap_or((SAME, 0));
-        let flags = fp_flag | base_flag | if signal { INTERRUPTED } else { 0 };
+        let mut flags = fp_flag | base_flag | if signal { INTERRUPTED } else { 0 };
+        if flags == 0 && matches!(kind, Kind::Sp | Kind::Fp) && ra != SAME {
+            flags = PLAIN;
+        }
         Some(Self {
             kind,
             register,

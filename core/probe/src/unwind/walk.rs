@@ -6,7 +6,7 @@
 
 use super::frames::Frames;
 use super::inflight;
-use super::rule::{BASE_FROM_FP, FP_FROM_FP, INTERRUPTED, Kind, Rule, SAME};
+use super::rule::{BASE_FROM_FP, FP_FROM_FP, INTERRUPTED, Kind, PLAIN, Rule, SAME};
 use super::snapshot::{self, Module, Snapshot};
 use super::source::{Sources, Step};
 use crate::memory::StackMemory;
@@ -58,14 +58,54 @@ struct Walker<'a> {
 impl<'a> Walker<'a> {
     /// The walk of a process without sources.
     fn native(&mut self, out: &mut Frames<'_>) -> End {
-        for _ in 0..MOST_FRAMES {
+        let mut left = MOST_FRAMES;
+        while left > 0 {
+            if let Some(snapshot) = self.snapshot {
+                left = self.plain(snapshot, left, out);
+            }
             let pc = self.pc();
             out.push_native(pc);
+            left = left.saturating_sub(1);
             if let Err(end) = self.advance(pc) {
                 return end;
             }
         }
         End::Truncated
+    }
+
+    /// Goes as far as plain rules lead, which is most of the way; what moves from frame to frame stays in registers.
+    /// Returns how many frames of `left` may follow.
+    #[inline]
+    fn plain(&mut self, snapshot: &Snapshot, mut left: usize, out: &mut Frames<'_>) -> usize {
+        let Regs { mut sp, mut fp, mut base, .. } = self.regs;
+        let mut pc = self.pc();
+        let start = left;
+        while left > 0
+            && let Some(rule) = snapshot.rule(pc)
+            && rule.flags == PLAIN
+        {
+            let from = if rule.kind == Kind::Sp { sp } else { fp };
+            let cfa = from.wrapping_add_signed(i64::from(rule.cfa));
+            let at = |offset: i16| self.stack.read(cfa.wrapping_add_signed(i64::from(offset)));
+            let caller_fp = if rule.fp == SAME { Some(fp) } else { at(rule.fp) };
+            let caller_base = if rule.base == SAME { Some(base) } else { at(rule.base) };
+            let (Some(ra), Some(caller_fp), Some(caller_base)) = (at(rule.ra), caller_fp, caller_base) else {
+                break;
+            };
+            let ra = return_address(ra);
+            if cfa <= sp || ra == 0 {
+                break;
+            }
+            out.push_native(pc);
+            (sp, fp, base, pc) = (cfa, caller_fp, caller_base, ra - 1);
+            left -= 1;
+        }
+        if left < start {
+            self.exact = false;
+            self.known = false;
+            (self.regs.sp, self.regs.fp, self.regs.base, self.regs.pc) = (sp, fp, base, pc + 1);
+        }
+        left
     }
 
     #[inline(never)]
@@ -206,10 +246,14 @@ impl<'a> Walker<'a> {
             Some(module) => module.want(),
             None => snapshot::want(),
         }
-        if self.exact && module.is_none() && !self.may_be_code(pc) {
-            return self.by_return_address();
+        // Bare code of a module is a linkage stub or small assembly, which has no frame; at an address that cannot be code
+        // there has been nothing but a call.
+        let bare = module.is_some_and(Module::is_tried);
+        let frameless = bare || module.is_none() && !self.may_be_code(pc);
+        if self.exact && frameless && self.by_return_address().is_ok() {
+            return Ok(());
         }
-        self.by_frame_pointer(module.is_some_and(Module::is_tried))
+        self.by_frame_pointer(bare)
     }
 
     /// By the pair of frame pointer and return address that the frame pointer shows, if it looks like one. `bare` says

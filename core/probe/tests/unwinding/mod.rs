@@ -155,12 +155,19 @@ extern "C" fn handler(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
     }
 }
 
+pub type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
 /// Installs `handler` for `signal`, on the alternate stack where there is one.
-pub fn install(signal: i32, handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)) {
+pub fn install(signal: i32, handler: Handler) {
+    install_with(signal, handler, libc::SA_ONSTACK);
+}
+
+/// Installs `handler` for `signal`, on the stack that `flags` say.
+pub fn install_with(signal: i32, handler: Handler, flags: i32) {
     // SAFETY: all zero is an empty action.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | flags;
     // SAFETY: the action is complete.
     assert_eq!(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }, 0);
 }
@@ -201,5 +208,69 @@ impl Seen {
             };
             panic!("lost:\n{}at:\n{}", names(&addresses(&self.lost)), names(&addresses(&self.lost_at)));
         }
+    }
+}
+
+/// Compiles `source` into a shared library with the C compiler at hand. `None`, loudly, where there is no compiler, and
+/// a failure in CI.
+pub fn compile_c(name: &str, source: &str, flags: &[&str]) -> Option<Compiled> {
+    let directory = std::env::temp_dir().join(format!("everprof-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let compiled = Compiled { directory };
+    let file = compiled.directory.join("source.c");
+    std::fs::write(&file, source).unwrap();
+    let default = if cfg!(target_arch = "aarch64") { "aarch64-linux-gnu-gcc" } else { "cc" };
+    let mut compiler = std::process::Command::new(std::env::var("CC").unwrap_or_else(|_| default.to_owned()));
+    compiler.args(["-O2", "-g0", "-fPIC", "-shared", "-o"]).arg(compiled.library()).arg(&file).args(flags);
+    if !compiler.status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "no C compiler");
+        eprintln!("SKIPPED: {name}: no C compiler");
+        return None;
+    }
+    Some(compiled)
+}
+
+/// A compiled library; its file is removed when dropped.
+pub struct Compiled {
+    directory: std::path::PathBuf,
+}
+
+impl Compiled {
+    /// Opens it, to be bound lazily.
+    pub fn open(&self) -> Library {
+        let path = std::ffi::CString::new(self.library().to_str().unwrap()).unwrap();
+        // SAFETY: the path is a C string; the library's initialisers do nothing.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+        assert!(!handle.is_null(), "{path:?} does not open");
+        Library(handle)
+    }
+
+    fn library(&self) -> std::path::PathBuf {
+        self.directory.join("library.so")
+    }
+}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// An open library.
+pub struct Library(*mut libc::c_void);
+
+impl Library {
+    /// The address of a function.
+    pub fn function(&self, name: &std::ffi::CStr) -> *mut libc::c_void {
+        // SAFETY: the library is open, and the name is a C string.
+        let function = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        assert!(!function.is_null(), "no {name:?}");
+        function
+    }
+
+    /// Closes it: its code is gone.
+    pub fn close(self) {
+        // SAFETY: nothing of it is used after this.
+        assert_eq!(unsafe { libc::dlclose(self.0) }, 0);
     }
 }
