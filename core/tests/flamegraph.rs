@@ -83,7 +83,7 @@ fn sums_that_a_script_could_not_hold_are_marked() {
 }
 
 #[test]
-fn code_without_a_name_is_shown_by_its_address() {
+fn code_without_a_name_goes_by_its_module() {
     let mut profile = profile(&[]);
     let filename = profile.string("/usr/lib/libssl.so.3");
     let mapping = profile.mapping(everprof::profile::Mapping {
@@ -100,7 +100,18 @@ fn code_without_a_name_is_shown_by_its_address() {
     profile.add(stack, labels, &[1, 1]);
     let page = flamegraph::html(&profile, &PageOptions::default());
     let strings = data(&page)["strings"].clone();
-    for name in ["libssl.so.3+0x2010", "0xdead"] {
+    for name in ["[libssl.so.3]", "libssl.so.3+0x2010", "[unknown]", "0xdead"] {
+        assert!(strings.as_array().unwrap().iter().any(|text| text == name), "{strings}");
+    }
+}
+
+#[test]
+fn names_lose_what_differs_from_build_to_build() {
+    let profile =
+        profile(&[&["shop::cart::h0123456789abcdef", "shop::pay.llvm.8123", "shop::h0", "shop::x.llvm.y"]]);
+    let page = flamegraph::html(&profile, &PageOptions::default());
+    let strings = data(&page)["strings"].clone();
+    for name in ["shop::cart", "shop::pay", "shop::h0", "shop::x.llvm.y"] {
         assert!(strings.as_array().unwrap().iter().any(|text| text == name), "{strings}");
     }
 }

@@ -18,8 +18,11 @@ const palettes = {
   },
 };
 
-// Where a function comes from: the crate of a Rust function, else the file that holds the code.
-function family(name, module) {
+// Where a function comes from: the crate whose source it is, by its file or its path, else the module that holds it.
+function family(name, file, module) {
+  if (/\/library\/(core|alloc|std|proc_macro|test|backtrace)\//.test(file)) return 'std';
+  const source = /\/registry\/src\/[^/]+\/([A-Za-z_][\w-]*?)-\d+\./.exec(file);
+  if (source) return source[1].replaceAll('-', '_');
   if (name.includes('::')) {
     const path = /^[<&*\s(]*(?:(?:dyn|mut|const|impl) )*(?:\w+\$)?([A-Za-z_]\w*)::/.exec(name);
     if (path) return ['std', 'core', 'alloc'].includes(path[1]) ? 'std' : path[1];
@@ -94,7 +97,7 @@ function colourings(data, app) {
   const keyed = (key, title, keyOf) => ({ title, get use() { return (made[key] ??= keyColouring(title, data, keyOf)); } });
   const moduleOf = (frame) => strings[frames.module[frame]];
   const all = {
-    family: keyed('family', 'crate or module', (frame) => family(strings[frames.name[frame]], moduleOf(frame))),
+    family: keyed('family', 'crate or module', (frame) => family(strings[frames.name[frame]], strings[frames.file[frame]], moduleOf(frame))),
     module: keyed('module', 'module', (frame) => moduleOf(frame) || 'unknown'),
     plain: { title: 'none', use: plainColouring },
   };

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::profile::{LabelValue, LabelsId, Location, LocationId, Profile};
+use crate::profile::{LabelValue, LabelsId, Location, LocationId, Mapping, Profile};
 
 /// The frame was inlined into its caller.
 pub(super) const INLINED: u8 = 1;
@@ -116,30 +116,54 @@ impl<'p> Reader<'p> {
 /// The frames of a location, root first: the function that was called, then what was inlined into it.
 fn location<'p>(tables: &mut Tables<'p>, profile: &'p Profile, id: LocationId) -> Box<[u32]> {
     let location = profile.get_location(id);
-    let path = location.mapping.map_or("", |id| profile.text(profile.get_mapping(id).filename));
-    let module = path.rsplit('/').next().unwrap_or(path);
-    let module = tables.string(Cow::Borrowed(module));
+    let mapping = location.mapping.map(|id| profile.get_mapping(id));
+    let path = mapping.map_or("", |mapping| profile.text(mapping.filename));
+    let file_name = path.rsplit('/').next().unwrap_or(path);
+    let module = tables.string(Cow::Borrowed(file_name));
     if location.lines.is_empty() {
-        let name = tables.string(address_name(profile, location).into());
-        let file = tables.string(Cow::Borrowed(""));
-        return [tables.frame(FrameRow { name, file, module, line: 0, flags: 0 })].into();
+        return [nameless(tables, file_name, module, place(mapping, file_name, location.address))].into();
     }
     let called = location.lines.len() - 1;
-    let rows = location.lines.iter().enumerate().rev().map(|(place, line)| {
+    let rows = location.lines.iter().enumerate().rev().map(|(depth, line)| {
         let function = profile.get_function(line.function);
         let name = profile.text(function.name);
         let name = if name.is_empty() { profile.text(function.system_name) } else { name };
-        let inlined = if place < called { INLINED } else { 0 };
+        if name.is_empty() {
+            return nameless(tables, file_name, module, place(mapping, file_name, location.address));
+        }
+        if is_place(name, file_name) {
+            return nameless(tables, file_name, module, name.to_owned());
+        }
+        let inlined = if depth < called { INLINED } else { 0 };
         let flags = inlined | marker(location, name);
         let line = if line.line > 0 { line.line } else { function.start_line };
-        let name = match name {
-            "" => tables.string(address_name(profile, location).into()),
-            name => tables.string(Cow::Borrowed(name)),
-        };
+        let name = tables.string(Cow::Borrowed(stable_name(name)));
         let file = tables.string(Cow::Borrowed(profile.text(function.filename)));
         tables.frame(FrameRow { name, file, module, line, flags })
     });
     rows.collect()
+}
+
+/// Code without a symbol goes by its module's name in brackets, so that it merges, within a page and between two builds.
+/// Where it lies stands in place of the source file.
+fn nameless<'p>(tables: &mut Tables<'p>, file_name: &str, module: u32, place: String) -> u32 {
+    let name = match file_name.trim_matches(['[', ']']) {
+        "" => "[unknown]".into(),
+        bare => format!("[{bare}]"),
+    };
+    let (name, file) = (tables.string(name.into()), tables.string(place.into()));
+    tables.frame(FrameRow { name, file, module, line: 0, flags: 0 })
+}
+
+/// A module and the offset in its file: what a disassembler asks for.
+fn place(mapping: Option<&Mapping>, file_name: &str, address: u64) -> String {
+    match mapping {
+        Some(mapping) if !file_name.is_empty() => {
+            let offset = address.wrapping_sub(mapping.memory_start).wrapping_add(mapping.file_offset);
+            format!("{file_name}+{offset:#x}")
+        }
+        _ => format!("{address:#x}"),
+    }
 }
 
 /// What a frame that is no code stands for. Such frames have no address, no mapping and a name in brackets.
@@ -151,18 +175,45 @@ fn marker(location: &Location, name: &str) -> u8 {
     let name = name.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
     match () {
-        () if says(&["lost", "dropped", "overflow"]) => LOST,
-        () if says(&["truncated", "missing", "omitted"]) => TRUNCATED,
+        () if says(&["lost", "dropped", "overflow", "unseen", "unsampled"]) => LOST,
+        () if says(&["truncated", "incomplete", "missing", "omitted"]) => TRUNCATED,
         () => 0,
     }
 }
 
-/// The name of code without a symbol: its module and the offset in the module's file.
-fn address_name(profile: &Profile, location: &Location) -> String {
-    let Some(id) = location.mapping else { return format!("{:#x}", location.address) };
-    let mapping = profile.get_mapping(id);
-    let path = profile.text(mapping.filename);
-    let module = path.rsplit('/').next().unwrap_or(path);
-    let offset = location.address.wrapping_sub(mapping.memory_start).wrapping_add(mapping.file_offset);
-    if module.is_empty() { format!("{:#x}", location.address) } else { format!("{module}+{offset:#x}") }
+/// Whether a name is only a place in its module, as the symbolizer calls code without a symbol: `libssl.so.3+0x2010`.
+fn is_place(name: &str, module: &str) -> bool {
+    let offset = name.strip_prefix(module.trim_matches(['[', ']'])).unwrap_or(name);
+    let digits = offset.strip_prefix("+0x").or_else(|| offset.strip_prefix("0x"));
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// A name without what differs from build to build: the hash of old Rust symbols, the number of an LLVM clone.
+fn stable_name(name: &str) -> &str {
+    let name = match name.rsplit_once(".llvm.") {
+        Some((front, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => front,
+        _ => name,
+    };
+    match name.rsplit_once("::h") {
+        Some((front, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => front,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_place;
+
+    #[test]
+    fn places_are_told_from_names() {
+        for (name, module) in [("libssl.so.3+0x2010", "libssl.so.3"), ("0xdead", ""), ("vdso+0x9", "[vdso]")]
+        {
+            assert!(is_place(name, module), "{name}");
+        }
+        for (name, module) in
+            [("operator+0xyz", "operator"), ("libssl.so.3+0x", "libssl.so.3"), ("main", "app"), ("", "")]
+        {
+            assert!(!is_place(name, module), "{name}");
+        }
+    }
 }

@@ -88,8 +88,8 @@ fn title(options: &PageOptions, otherwise: impl FnOnce() -> String) -> String {
 
 fn name(profile: &Profile) -> String {
     match profile.tags.get("version") {
-        Some(version) => format!("{} {version}", service(profile)),
-        None => service(profile).to_owned(),
+        Some(version) if version != "unknown" => format!("{} {version}", service(profile)),
+        _ => service(profile).to_owned(),
     }
 }
 

@@ -50,7 +50,8 @@ app.change = (tree, node) => {
   const text = before === 0 ? (after === 0 ? 'nothing' : 'new') : after === 0 ? 'gone' : `${after > before ? '+' : ''}${percent(after / before - 1)}`;
   const chance = !counted ? '' : Math.abs(z) >= 3 ? ', hardly chance' : Math.abs(z) >= 2 ? ', likely real' : ', within chance';
   const strength = sure ? Math.sign(relative) * Math.min(1, 0.15 + 1.1 * Math.abs(relative)) : 0;
-  return { strength, z, text, words: `${text}${chance}${counted ? ` (z ${minus(z.toFixed(1))})` : ''}` };
+  const words = before === after ? 'no change' : `${text}${chance}${counted ? ` (z ${minus(z.toFixed(1))})` : ''}`;
+  return { strength, z, text, words };
 };
 
 app.labelOf = (tree, node, room) => {

@@ -21,7 +21,7 @@ function describe(app, tree, node) {
   if (frame >= 0) {
     const file = data.strings[data.frames.file[frame]];
     const line = tree.line[node];
-    if (file) facts.where.push(line > 0 ? `${file}:${line}` : line < 0 ? `${file} (several lines)` : file);
+    if (file) facts.where.push(line > 0 ? `${file}:${line}` : line < 0 ? `${file}${several(app, frame)} and other places` : file);
     const module = data.strings[data.frames.module[frame]];
     if (module) facts.where.push(module);
   }
@@ -57,6 +57,11 @@ function describe(app, tree, node) {
 function exactly2(value, unit) {
   const short = quantity(value, unit);
   return unit in nanoseconds || unit === 'bytes' ? short : exact(value, '').trim() || short;
+}
+
+function several(app, frame) {
+  const line = app.data.frames.line[frame];
+  return line > 0 ? `:${line}` : '';
 }
 
 function showTooltip(app, tree, node, event) {

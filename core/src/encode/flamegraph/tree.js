@@ -179,8 +179,12 @@ function treeBuilder(data, mergeRecursion, expected = 4095) {
     const node = find(parentNode, nameId);
     if (node === 0) return add(parentNode, nameId, frameId, kind);
     flags[node] |= kind;
-    if (line[node] !== frames.line[frameId]) line[node] = -1;
+    if (frame[node] !== frameId && elsewhere(frame[node], frameId)) line[node] = -1;
     return node;
+  }
+
+  function elsewhere(a, b) {
+    return frames.line[a] !== frames.line[b] || frames.file[a] !== frames.file[b];
   }
 
   // A node for the samples whose label has this value; -1: that do not have the label. Groups have no siblings but groups.
