@@ -10,7 +10,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use crate::encode::json;
 use crate::encode::{Encoded, ProfileId, Set};
@@ -54,20 +54,21 @@ pub struct Directory {
     retention: Retention,
     /// Stands in for the instance where the tags name none.
     instance: String,
-    /// When this process pruned last.
-    pruned: Option<Instant>,
-    /// What this process has written since.
+    /// What this process has written since it pruned.
     written_bytes: u64,
 }
 
-/// How often a process prunes at least.
+/// How often the processes of a directory prune it at least, all of them together: it takes a tenth of a second when the
+/// directory is full.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// An empty file at the top of the directory; its age says when somebody pruned last.
+const PRUNED: &str = ".pruned";
 
 impl Directory {
     /// The directory at `path`, which need not exist yet: it is created with the first set.
     pub fn new(path: impl AsRef<Path>, retention: Retention) -> Self {
         let instance = ProfileId::new().to_string().chars().take(8).collect();
-        Self { path: path.as_ref().to_owned(), retention, instance, pruned: None, written_bytes: 0 }
+        Self { path: path.as_ref().to_owned(), retention, instance, written_bytes: 0 }
     }
 
     /// Where it is.
@@ -75,8 +76,8 @@ impl Directory {
         &self.path
     }
 
-    /// Writes the profiles of one period and the file with their tags, and drops what exceeds the retention: with the
-    /// first set, every ten minutes, and whenever this process has written a hundredth of the byte limit.
+    /// Writes the profiles of one period and the file with their tags, and drops what exceeds the retention: every ten
+    /// minutes, whichever process comes first, and whenever this one has written a hundredth of the byte limit.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] with the path that could not be written and the reason. Profiles of the set that were
@@ -88,17 +89,25 @@ impl Directory {
             self.prune();
             written = self.write_set(set);
         }
-        let due = self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE_INTERVAL)
-            || self.written_bytes >= self.retention.bytes / 100;
-        if due && written.is_ok() {
+        if written.is_ok() && (self.written_bytes >= self.retention.bytes / 100 || self.is_prune_due()) {
             self.prune();
         }
         written.map_err(Failure::into_error)
     }
 
+    /// Whether nobody has pruned lately. A time in the future is of a clock that was put right since.
+    fn is_prune_due(&self) -> bool {
+        let pruned = fs::symlink_metadata(self.path.join(PRUNED)).and_then(|file| file.modified());
+        pruned.map_or(true, |pruned| pruned.elapsed().map_or(true, |age| age >= PRUNE_INTERVAL))
+    }
+
     fn prune(&mut self) {
-        self.pruned = Some(Instant::now());
         self.written_bytes = 0;
+        // Where this fails, each process prunes for itself; nothing depends on it. A link in its place is not followed.
+        let mark = self.path.join(PRUNED);
+        let create = !fs::symlink_metadata(&mark).is_ok_and(|found| found.is_file());
+        let mark = OpenOptions::new().write(true).create_new(create).open(mark);
+        let _ = mark.and_then(|mark| mark.set_modified(SystemTime::now()));
         match prune(&self.path, self.retention) {
             Ok(pruned) if pruned.failed > 0 => {
                 log::warn!("{} old profiles in {} could not be removed", pruned.failed, self.path.display());

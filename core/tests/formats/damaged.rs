@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 
-use crate::profiles::small;
+use crate::profiles::{content, small};
 use crate::proto;
 
 /// The error of the small profile after `change`.
@@ -64,20 +64,44 @@ fn what_is_not_pprof_at_all() {
     assert!(error(&flipped).starts_with("the gzip file is damaged: "), "the check sum is checked");
 }
 
+/// What could be read can be written, and reads as the same again.
+fn settles(bytes: &[u8]) -> bool {
+    let Ok(profile) = pprof::decode(bytes) else { return false };
+    let written = pprof::encode_uncompressed(&profile);
+    let again = pprof::decode(&written).expect("our own file");
+    assert_eq!(content(&again), content(&profile));
+    assert_eq!(pprof::encode_uncompressed(&again), written);
+    true
+}
+
 #[test]
 fn every_cut_and_every_flipped_bit_is_survived() {
     let whole = pprof::encode_uncompressed(&small());
-    for length in 0..whole.len() {
-        let _ = pprof::decode(&whole[..length]);
-    }
-    for bit in 0..whole.len() * 8 {
-        let mut flipped = whole.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(profile) = pprof::decode(&flipped) {
-            // What could be read can be written.
-            pprof::encode_uncompressed(&profile);
-        }
-    }
+    let cuts = (0..whole.len()).filter(|length| settles(&whole[..*length])).count();
+    let flips = (0..whole.len() * 8)
+        .filter(|bit| {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            settles(&flipped)
+        })
+        .count();
+    assert_eq!(cuts, 0, "the strings come last, and the last one is needed");
+    assert!(flips > whole.len(), "only {flips} flips were still readable");
+}
+
+#[test]
+fn fields_in_any_order_and_more_than_once() {
+    // Each byte of this is deliberate: a mapping with its build id before its file name, and the file name twice.
+    let text = ["", "build", "file", "other file"].map(|text| {
+        let mut field = vec![0x32, text.len() as u8];
+        field.extend_from_slice(text.as_bytes());
+        field
+    });
+    let mapping = [0x1a, 8, 0x30, 1, 0x28, 3, 0x28, 2, 0x08, 9];
+    let bytes = [&mapping[..], &text.concat()].concat();
+    assert!(settles(&bytes));
+    let profile = pprof::decode(&bytes).unwrap();
+    assert_eq!(profile.text(profile.mappings()[0].filename), "file", "the last one counts");
 }
 
 #[test]

@@ -61,6 +61,26 @@ fn a_writer_keeps_the_directory_within_its_bounds() {
 }
 
 #[test]
+fn a_prune_is_due_when_nobody_has_pruned_lately() {
+    let dir = Folder::new("due");
+    let one_day = Retention { age: Duration::from_secs(86_400), bytes: ENOUGH };
+    let write = |sequence, age_s| Directory::new(&*dir, one_day).write(&set(sequence, age_s)).unwrap();
+    let count = || list(&*dir, &Query::default()).unwrap().len();
+    write(0, 2 * DAY_S);
+    assert_eq!(count(), 0, "the first set of a directory prunes");
+    write(1, 2 * DAY_S);
+    assert_eq!(count(), 1, "another process just did");
+    let mark = std::fs::File::options().write(true).open(dir.join(".pruned")).unwrap();
+    mark.set_modified(SystemTime::now() - Duration::from_secs(601)).unwrap();
+    write(2, 0);
+    assert_eq!(count(), 1, "ten minutes later it is due again");
+    write(3, 2 * DAY_S);
+    mark.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
+    write(4, 0);
+    assert_eq!(count(), 2, "a mark from the future does not hold it up");
+}
+
+#[test]
 fn what_is_not_ours_stays() {
     let dir = Folder::new("others");
     let outside = Folder::new("others-outside");

@@ -61,7 +61,7 @@ pub fn set_of(profile: &Profile, sequence: u64) -> Set {
     }
 }
 
-/// All files under `dir`, relative to it, in order.
+/// All files under `dir`, relative to it, in order, but for the mark of the last pruning.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -70,7 +70,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
             let entry = entry.unwrap();
             if entry.file_type().unwrap().is_dir() {
                 open.push(entry.path());
-            } else {
+            } else if entry.file_name() != ".pruned" {
                 found.push(entry.path().strip_prefix(dir).unwrap().to_owned());
             }
         }

@@ -13,7 +13,7 @@ use flate2::read::MultiGzDecoder;
 use crate::encode::protobuf::{Fields, Value, WireError, integers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Function, FunctionId, Label, LabelValue, Line, Location, LocationId};
-use crate::profile::{Mapping, MappingId, Profile, ValueType};
+use crate::profile::{Mapping, MappingId, Profile, StringId, ValueType};
 
 /// How much a profile may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,18 +193,15 @@ impl<'a> Reader<'a> {
     fn mappings(&mut self) -> Result<()> {
         for (ordinal, bytes) in (1..).zip(messages(self.message, 3)) {
             let (mut id, mut mapping) = (0, Mapping::default());
+            let (mut filename, mut build_id) = (0, 0);
             for field in Fields::new(bytes?) {
                 match field.map_err(wire_in("mapping", ordinal))? {
                     (1, Value::Varint(value)) => id = value,
                     (2, Value::Varint(value)) => mapping.memory_start = value,
                     (3, Value::Varint(value)) => mapping.memory_limit = value,
                     (4, Value::Varint(value)) => mapping.file_offset = value,
-                    (5, Value::Varint(index)) => {
-                        mapping.filename = self.string("mapping", id, "file name", index)?
-                    }
-                    (6, Value::Varint(index)) => {
-                        mapping.build_id = self.string("mapping", id, "build id", index)?
-                    }
+                    (5, Value::Varint(index)) => filename = index,
+                    (6, Value::Varint(index)) => build_id = index,
                     (7, Value::Varint(value)) => mapping.has_functions = value != 0,
                     (8, Value::Varint(value)) => mapping.has_filenames = value != 0,
                     (9, Value::Varint(value)) => mapping.has_line_numbers = value != 0,
@@ -212,6 +209,8 @@ impl<'a> Reader<'a> {
                     _ => {}
                 }
             }
+            mapping.filename = self.string("mapping", id, "file name", filename)?;
+            mapping.build_id = self.string("mapping", id, "build id", build_id)?;
             self.charge(2 * size_of::<Mapping>())?;
             self.mappings.add(ordinal, id, self.profile.mapping(mapping))?;
         }
@@ -221,22 +220,20 @@ impl<'a> Reader<'a> {
     fn functions(&mut self) -> Result<()> {
         for (ordinal, bytes) in (1..).zip(messages(self.message, 5)) {
             let (mut id, mut function) = (0, Function::default());
+            let (mut name, mut system_name, mut filename) = (0, 0, 0);
             for field in Fields::new(bytes?) {
                 match field.map_err(wire_in("function", ordinal))? {
                     (1, Value::Varint(value)) => id = value,
-                    (2, Value::Varint(index)) => {
-                        function.name = self.string("function", id, "name", index)?
-                    }
-                    (3, Value::Varint(index)) => {
-                        function.system_name = self.string("function", id, "system name", index)?;
-                    }
-                    (4, Value::Varint(index)) => {
-                        function.filename = self.string("function", id, "file name", index)?;
-                    }
+                    (2, Value::Varint(index)) => name = index,
+                    (3, Value::Varint(index)) => system_name = index,
+                    (4, Value::Varint(index)) => filename = index,
                     (5, Value::Varint(value)) => function.start_line = value as i64,
                     _ => {}
                 }
             }
+            function.name = self.string("function", id, "name", name)?;
+            function.system_name = self.string("function", id, "system name", system_name)?;
+            function.filename = self.string("function", id, "file name", filename)?;
             self.charge(2 * size_of::<Function>())?;
             self.functions.add(ordinal, id, self.profile.function(function))?;
         }
@@ -343,8 +340,12 @@ impl<'a> Reader<'a> {
         Ok(label)
     }
 
-    /// Interns a string of the file's table.
-    fn string(&mut self, table: &str, id: u64, what: &str, index: u64) -> Result<crate::profile::StringId> {
+    /// Interns a string of the file's table. In a fixed order for each table, whatever the order on the wire: so a profile
+    /// that was read and written once is written in the same way ever after.
+    fn string(&mut self, table: &str, id: u64, what: &str, index: u64) -> Result<StringId> {
+        if index == 0 {
+            return Ok(StringId::default());
+        }
         let Some(bytes) = usize::try_from(index).ok().and_then(|index| self.strings.get(index)) else {
             return Err(no_string(&format!("{table} {id}"), what, index, self.strings.len()));
         };
