@@ -6,6 +6,7 @@ mod drain;
 pub mod encode;
 pub mod error;
 pub mod export;
+pub mod labels;
 pub mod options;
 mod pairs;
 pub mod profile;
@@ -16,6 +17,7 @@ pub mod symbolize;
 pub mod tags;
 
 pub use error::{Error, ErrorKind, Result};
+pub use labels::{Labels, TraceContext, with_labels};
 pub use options::Options;
 pub use profiler::Profiler;
 pub use stats::Stats;

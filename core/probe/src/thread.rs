@@ -101,6 +101,7 @@ pub fn after_fork(old_tid: u32) -> Option<&'static Slot> {
 
 impl Slot {
     /// Kernel thread id.
+    #[inline]
     pub fn tid(&self) -> u32 {
         self.tid.load(Ordering::Relaxed)
     }
@@ -111,11 +112,13 @@ impl Slot {
     }
 
     /// The label set in force; 0 is the empty set.
+    #[inline]
     pub fn labels(&self) -> u32 {
         self.labels.load(Ordering::Relaxed)
     }
 
     /// Sets the label set in force and returns the one before. Only by the slot's own thread.
+    #[inline]
     pub fn set_labels(&self, labels: u32) -> u32 {
         // Not a swap: only this thread writes, and its own handler only reads, so no locked instruction is needed.
         let before = self.labels.load(Ordering::Relaxed);
@@ -124,6 +127,7 @@ impl Slot {
     }
 
     /// The trace and span in force; zeros where there are none.
+    #[inline]
     pub fn trace(&self) -> (u128, u64) {
         let high = u128::from(self.trace_high.load(Ordering::Relaxed));
         let low = u128::from(self.trace_low.load(Ordering::Relaxed));
@@ -131,6 +135,7 @@ impl Slot {
     }
 
     /// Sets the trace and span in force and returns those before. Only by the slot's own thread.
+    #[inline]
     pub fn set_trace(&self, trace_id: u128, span_id: u64) -> (u128, u64) {
         let before = self.trace();
         // A handler in the middle must not see one trace's span with another's id: no span means no trace.
