@@ -60,6 +60,11 @@ fn run(name: &str, rate: u32, work: fn()) {
         stats.effective_rate_hz,
         stats.lost,
     );
+    if worked < 0.95 {
+        for profile in &profiles {
+            println!("{}", everprof::store::top(profile).unwrap().render(14));
+        }
+    }
     // Starting and flushing the profiler is CPU time that the profile has and the work has not: a few milliseconds.
     assert!((0.98..1.04).contains(&ratio), "the total is off: {ratio}");
     assert!(worked > 0.95, "the workers have {worked} of it");

@@ -135,7 +135,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     if ACTIVE.load(Ordering::Relaxed) {
         match slot {
             Some(slot) => of_thread(slot, overrun, context),
-            None => of_process(context),
+            None => of_process(overrun, context),
         }
     }
     HANDLED.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +164,7 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
 /// The process-wide timer expired. A thread with a timer of its own is sampled by that, so the signal says something
 /// only about threads that have none: just born, or soon gone. What such a sample is worth is settled by our thread,
 /// which knows how much CPU time no timer has accounted for.
-fn of_process(context: *const libc::c_void) {
+fn of_process(overrun: u32, context: *const libc::c_void) {
     let tid = thread_block::tid();
     let slot = thread::find(tid);
     if tid == 0 || slot.is_some_and(|slot| slot.period() != 0) {
@@ -173,7 +173,14 @@ fn of_process(context: *const libc::c_void) {
     let period = PROCESS_PERIOD.load(Ordering::Relaxed);
     let labels = slot.map_or(0, Slot::labels);
     take(
-        Header { source: Source::Unclaimed as u8, weight: 1, period, tid, labels, ..Header::default() },
+        Header {
+            source: Source::Unclaimed as u8,
+            weight: 1 + u64::from(overrun),
+            period,
+            tid,
+            labels,
+            ..Header::default()
+        },
         context,
     );
 }

@@ -2,8 +2,10 @@
 //!
 //! The process's CPU clock counts everything, also what threads used before they were discovered, after their last
 //! expiry, or in a life too short to be discovered at all. What the threads' own timers account for is known. The
-//! difference belongs to threads without a timer, and is spread over the samples that the process-wide timer took of
-//! just those; so totals are those of `getrusage`, and short threads have stacks.
+//! difference has two parts. What threads without a timer used is spread over the samples that the process-wide timer
+//! took of just those. What is left is the time between the last expiry and the end of threads that had a timer, less
+//! than a period and a tick each; it is spread over the samples of threads that ended. So totals are those of
+//! `getrusage`, and short threads have stacks.
 
 /// More than this many times its nominal weight a sample of the process-wide timer does not stand for: a handful of
 /// samples must not be stretched over seconds that they say nothing about.
@@ -23,6 +25,8 @@ pub(super) struct Account {
 pub(super) struct Unclaimed {
     /// Nanoseconds to spread over the samples of the process-wide timer, in proportion.
     pub(super) sampled: u64,
+    /// Nanoseconds to spread over the samples of threads that ended, in proportion.
+    pub(super) at_exit: u64,
     /// Nanoseconds that have no sample to go to: a visible frame.
     pub(super) unsampled: u64,
 }
@@ -39,12 +43,14 @@ impl Account {
         process.saturating_sub(self.opened_at).saturating_sub(covered).saturating_sub(self.charged)
     }
 
-    /// Settles the unclaimed time, for which samples of the process-wide timer stand with `nominal` nanoseconds.
-    pub(super) fn charge(&mut self, process: u64, covered: u64, nominal: u64) -> Unclaimed {
+    /// Settles the unclaimed time, for which samples of the process-wide timer stand with `nominal` nanoseconds, while
+    /// threads ended that may have used up to `exits` nanoseconds after their timers' last expiry.
+    pub(super) fn charge(&mut self, process: u64, covered: u64, nominal: u64, exits: u64) -> Unclaimed {
         let unclaimed = self.unclaimed(process, covered);
         self.charged += unclaimed;
-        let sampled = unclaimed.min(nominal.saturating_mul(STRETCH_MAX));
-        Unclaimed { sampled, unsampled: unclaimed - sampled }
+        let at_exit = unclaimed.saturating_sub(nominal).min(exits);
+        let sampled = (unclaimed - at_exit).min(nominal.saturating_mul(STRETCH_MAX));
+        Unclaimed { sampled, at_exit, unsampled: unclaimed - at_exit - sampled }
     }
 }
 
@@ -56,21 +62,31 @@ mod tests {
     fn what_no_timer_covers_is_charged_once() {
         let mut account = Account::open(1_000);
         assert_eq!(account.unclaimed(5_000, 3_500), 500);
-        assert_eq!(account.charge(5_000, 3_500, 400), Unclaimed { sampled: 500, unsampled: 0 });
+        assert_eq!(
+            account.charge(5_000, 3_500, 400, 0),
+            Unclaimed { sampled: 500, at_exit: 0, unsampled: 0 }
+        );
         assert_eq!(account.unclaimed(5_000, 3_500), 0);
-        assert_eq!(account.charge(6_000, 4_000, 0), Unclaimed { sampled: 0, unsampled: 500 });
+        assert_eq!(account.charge(6_000, 4_000, 0, 0), Unclaimed { sampled: 0, at_exit: 0, unsampled: 500 });
+    }
+
+    #[test]
+    fn what_ended_threads_may_have_used_last_goes_to_them() {
+        let mut account = Account::open(0);
+        let unclaimed = account.charge(1_000, 0, 400, 500);
+        assert_eq!(unclaimed, Unclaimed { sampled: 500, at_exit: 500, unsampled: 0 });
     }
 
     #[test]
     fn few_samples_are_not_stretched_over_much_time() {
         let mut account = Account::open(0);
-        assert_eq!(account.charge(1_000, 0, 100), Unclaimed { sampled: 400, unsampled: 600 });
+        assert_eq!(account.charge(1_000, 0, 100, 0), Unclaimed { sampled: 400, at_exit: 0, unsampled: 600 });
     }
 
     #[test]
     fn clocks_read_at_slightly_different_times_do_no_harm() {
         let mut account = Account::open(0);
-        assert_eq!(account.charge(1_000, 1_010, 100), Unclaimed::default());
-        assert_eq!(account.charge(2_000, 1_990, 100), Unclaimed { sampled: 10, unsampled: 0 });
+        assert_eq!(account.charge(1_000, 1_010, 100, 0), Unclaimed::default());
+        assert_eq!(account.charge(2_000, 1_990, 100, 0).sampled, 10);
     }
 }

@@ -1,5 +1,6 @@
 //! One closed period on its way to its names: everything the publisher needs, and nothing of the process any more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::aggregate::Aggregate;
@@ -27,6 +28,10 @@ pub(super) struct Period {
     pub(super) first_epoch: u32,
     /// Nanoseconds that the samples of the process-wide timer stand for together.
     pub(super) unclaimed: u64,
+    /// Nanoseconds that threads which ended used after their timers' last expiry.
+    pub(super) at_exit: u64,
+    /// The numbers of those threads.
+    pub(super) ended: HashSet<u32>,
     /// CPU time without a stack: the name of its frame, periods and nanoseconds.
     pub(super) frames: Vec<(&'static str, u64, u64)>,
 }

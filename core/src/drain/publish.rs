@@ -87,31 +87,70 @@ impl Publisher {
 fn build(period: &Period, symbolizer: &mut Symbolizer, mode: symbolize::Mode) -> Profile {
     let mut builder = Builder::new(period, symbolizer, mode);
     builder.name_addresses();
-    let nominal = nominal(period);
+    let settlement = Settlement::of(period);
     let mut rows: Vec<(Key, Sums)> = period.sums.rows().collect();
     // The hash map's order is random; a file should not be.
     rows.sort_unstable_by_key(|(key, _)| (key.stack, key.thread, key.labels, key.span_id, key.trace_id));
     for (key, sums) in rows {
-        let sums = if key.unclaimed { weighed(sums, period, nominal) } else { sums };
-        builder.add(key, sums);
+        builder.add(key, settlement.weigh(&key, sums));
     }
     for &(name, count, nanos) in &period.frames {
         builder.add_frame(name, Sums { count, nanos });
     }
+    if let Some(rest) = settlement.rest() {
+        builder.add_frame("threads that ended unsampled", rest);
+    }
     builder.profile
 }
 
-/// Nanoseconds that the samples of the process-wide timer would stand for by its period.
-fn nominal(period: &Period) -> u64 {
-    period.sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.nanos).sum()
+/// CPU time that the drain found to belong to kinds of samples, to be spread over the samples of that kind.
+struct Settlement<'p> {
+    period: &'p Period,
+    /// What the samples of the process-wide timer stand for by its period, nanoseconds.
+    unclaimed: u64,
+    /// What the samples of threads that ended stand for.
+    ended: u64,
 }
 
-/// A sample of the process-wide timer with its part of the time that it and its kind stand for.
-fn weighed(sums: Sums, period: &Period, nominal: u64) -> Sums {
-    let nanos = u128::from(sums.nanos) * u128::from(period.unclaimed) / u128::from(nominal.max(1));
-    let nanos = nanos as u64;
-    let step = u64::from(period.sampling_period.max(1));
-    Sums { count: (nanos + step / 2) / step, nanos }
+impl<'p> Settlement<'p> {
+    fn of(period: &'p Period) -> Self {
+        let sum = |which: &dyn Fn(&Key) -> bool| {
+            period.sums.rows().filter(|(key, _)| which(key)).map(|(_, sums)| sums.nanos).sum()
+        };
+        Self {
+            period,
+            unclaimed: sum(&|key| key.unclaimed),
+            ended: sum(&|key| !key.unclaimed && period.ended.contains(&key.thread)),
+        }
+    }
+
+    /// A sample's sums with its part of the time that it and its kind stand for.
+    fn weigh(&self, key: &Key, sums: Sums) -> Sums {
+        if key.unclaimed {
+            let nanos = share(sums.nanos, self.period.unclaimed, self.unclaimed);
+            let step = self.step();
+            Sums { count: (nanos + step / 2) / step, nanos }
+        } else if self.period.ended.contains(&key.thread) {
+            Sums { nanos: sums.nanos + share(sums.nanos, self.period.at_exit, self.ended), ..sums }
+        } else {
+            sums
+        }
+    }
+
+    /// What has no sample to go to: threads that ended before any.
+    fn rest(&self) -> Option<Sums> {
+        let nanos = if self.ended == 0 { self.period.at_exit } else { 0 };
+        (nanos >= self.step()).then(|| Sums { count: nanos / self.step(), nanos })
+    }
+
+    fn step(&self) -> u64 {
+        u64::from(self.period.sampling_period.max(1))
+    }
+}
+
+/// The part of `total` that `own` of `all` has.
+fn share(own: u64, total: u64, all: u64) -> u64 {
+    (u128::from(own) * u128::from(total) / u128::from(all.max(1))) as u64
 }
 
 struct Builder<'p> {

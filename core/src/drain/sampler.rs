@@ -30,6 +30,8 @@ use crate::symbolize::{self, Symbolizer};
 const RING_WORDS: usize = 32 * 1024;
 /// How often the cost is judged and the statistics are renewed.
 const JUDGE_EVERY: Duration = Duration::from_secs(2);
+/// The kernel looks at CPU timers once a tick, which is no longer than this in nanoseconds (100 Hz).
+const LONGEST_TICK: u64 = 10_000_000;
 /// The process-wide timer runs this much slower than the others while there is nothing for it to see.
 const PROCESS_TIMER_REST: u32 = 8;
 
@@ -222,10 +224,16 @@ impl Sampler {
         let sums = std::mem::take(&mut self.sums);
         let nominal = sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.nanos).sum();
         let process = Clock::Process.now().unwrap_or_default();
-        let unclaimed = self.account.charge(process, self.covered(), nominal);
-        self.stats.sampled_cpu += Duration::from_nanos(unclaimed.sampled + unclaimed.unsampled);
+        let ended = self.threads.take_ended();
+        let exits = ended.len() as u64 * (u64::from(self.sampling.period) + LONGEST_TICK);
+        let unclaimed = self.account.charge(process, self.covered(), nominal, exits);
+        let settled = unclaimed.sampled + unclaimed.at_exit + unclaimed.unsampled;
+        self.stats.sampled_cpu += Duration::from_nanos(settled);
         self.stats.unsampled_cpu += Duration::from_nanos(unclaimed.unsampled);
         let (first_epoch, epochs) = self.modules.take();
+        let ids = self.thread_ids;
+        let ended =
+            ended.into_iter().map(|(name, tid)| self.thread_number(name, ids.then_some(tid))).collect();
         let mut names: Vec<_> = self.thread_numbers.drain().map(|(name, number)| (number, name)).collect();
         names.sort_unstable_by_key(|(number, _)| *number);
         let period = Period {
@@ -237,6 +245,8 @@ impl Sampler {
             epochs,
             first_epoch,
             unclaimed: unclaimed.sampled,
+            at_exit: unclaimed.at_exit,
+            ended,
             frames: self.frames_without_stack(unclaimed.unsampled),
             sums,
         };

@@ -39,6 +39,8 @@ pub(super) struct Threads {
     round: u32,
     /// CPU time that the timers of threads which are gone accounted for.
     ended_credit: u64,
+    /// Timed threads that ended since the last period closed: name and id.
+    ended: Vec<(Arc<str>, u32)>,
     /// What the last timer that could not be made failed with.
     timer_error: Option<i32>,
 }
@@ -68,6 +70,7 @@ impl Threads {
             next_scan: 0,
             round: 0,
             ended_credit: 0,
+            ended: Vec::new(),
             timer_error: None,
         }
     }
@@ -101,9 +104,13 @@ impl Threads {
         }
         let round = self.round;
         let mut ended_credit = 0;
-        self.by_id.retain(|_, thread| {
+        let ended = &mut self.ended;
+        self.by_id.retain(|tid, thread| {
             let lives = thread.round == round;
             if !lives {
+                if thread.timer.is_some() {
+                    ended.push((thread.name.clone(), *tid));
+                }
                 ended_credit += thread.stop();
                 if let Some(slot) = thread.slot {
                     slot.release();
@@ -170,6 +177,11 @@ impl Threads {
         self.by_id.iter().filter_map(gap).sum()
     }
 
+    /// The timed threads that ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<(Arc<str>, u32)> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// How many threads live, and how many of them have no timer.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.by_id.len(), self.by_id.values().filter(|thread| thread.timer.is_none()).count())
@@ -192,6 +204,7 @@ impl Threads {
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
             // have found it already and set labels there.
+            self.ended.push((thread.name.clone(), tid));
             self.ended_credit += thread.stop();
         }
         let slot = thread::claim(tid);
