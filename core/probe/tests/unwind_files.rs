@@ -68,7 +68,8 @@ fn what_compilers_write_is_supported() {
     let mut checked = 0;
     for file in files() {
         let bytes = std::fs::read(&file).unwrap();
-        if bytes.get(..5) != Some(b"\x7fELF\x02") {
+        let machine: [u8; 2] = if cfg!(target_arch = "aarch64") { [183, 0] } else { [62, 0] };
+        if bytes.get(..5) != Some(b"\x7fELF\x02") || bytes.get(18..20) != Some(&machine) {
             continue;
         }
         let start = std::time::Instant::now();

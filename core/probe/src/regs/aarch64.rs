@@ -71,6 +71,13 @@ impl Regs {
         Some(Self::new(word(32)?, word(31)?, all))
     }
 
+    /// Whether a signal frame lies at `sp`, told by the mark of the floating-point registers that every one holds: the
+    /// return code may be in a page that belongs to no module. Async-signal-safe.
+    pub(crate) fn is_signal_frame(sp: u64, read: impl Fn(u64) -> Option<u64>) -> bool {
+        const MARK: u64 = 0x210_4650_8001;
+        read(sp.wrapping_add(128 + 464)) == Some(MARK)
+    }
+
     /// The registers of the function that this is written in, for a walk outside of signals. That function must not
     /// return before the walk is over.
     ///

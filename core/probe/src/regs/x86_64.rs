@@ -72,6 +72,12 @@ impl Regs {
         Some(Self::new(word(16)?, all))
     }
 
+    /// Whether a signal frame lies at `sp`, though nothing is known of its return code: never, since that is the C
+    /// library's here.
+    pub(crate) fn is_signal_frame(_sp: u64, _read: impl Fn(u64) -> Option<u64>) -> bool {
+        false
+    }
+
     /// The registers of the function that this is written in, for a walk outside of signals. That function must not
     /// return before the walk is over.
     ///

@@ -244,6 +244,11 @@ impl<'a> Walker<'a> {
         match module {
             Some(module) if module.returns_from_signal(self.regs.pc) => return self.resume_interrupted(),
             Some(module) => module.want(),
+            None if !self.exact
+                && Regs::is_signal_frame(self.regs.sp, |address| self.stack.read(address)) =>
+            {
+                return self.resume_interrupted();
+            }
             None => snapshot::want(),
         }
         // Bare code of a module is a linkage stub or small assembly, which has no frame; at an address that cannot be code

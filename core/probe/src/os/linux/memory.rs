@@ -37,17 +37,25 @@ fn read_through_file(address: u64, into: &mut [u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{read_through_file, read_through_process};
+    use super::{copy, read_through_file, read_through_process};
 
     #[test]
-    fn both_ways_read_what_is_there_and_refuse_what_is_not() {
+    fn what_is_there_is_read_and_what_is_not_is_refused() {
         let source = *b"twelve bytes";
+        let mut ways = 0;
+        // A sandbox or an emulator may forbid either way, but not both.
         for read in [read_through_process, read_through_file] {
             let mut into = [0; 12];
-            assert_eq!(read(source.as_ptr() as u64, &mut into), 12);
-            assert_eq!(into, source);
-            assert_eq!(read(0, &mut into), 0);
-            assert_eq!(read(u64::MAX - 4, &mut into), 0);
+            if read(source.as_ptr() as u64, &mut into) == 12 {
+                assert_eq!(into, source);
+                ways += 1;
+            }
         }
+        assert!(ways > 0);
+        let mut into = [0; 12];
+        assert_eq!(copy(source.as_ptr() as u64, &mut into), 12);
+        assert_eq!(into, source);
+        assert_eq!(copy(0, &mut into), 0);
+        assert_eq!(copy(u64::MAX - 4, &mut into), 0);
     }
 }
