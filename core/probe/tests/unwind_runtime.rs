@@ -6,7 +6,7 @@ mod unwinding;
 
 use std::hint::black_box;
 use std::ops::Range;
-use std::ptr::null;
+
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use everprof_probe::memory::StackMemory;
@@ -168,7 +168,7 @@ extern "C" fn reenter() {
 fn run(code: Code) -> (Vec<Frame>, End) {
     SEEN.take();
     interpret(10, 3, &|| code(black_box(reenter)));
-    assert!(CURRENT.load(Ordering::Relaxed).cast_const() == null());
+    assert!(CURRENT.load(Ordering::Relaxed).is_null());
     let (stack, end) = SEEN.take();
     (stack, end.unwrap())
 }
@@ -188,7 +188,10 @@ fn native_and_runtime_frames_come_out_as_one_stack() {
         stack.iter().filter(|frame| matches!(frame, Frame::Native(pc) if interpreter().contains(pc))).count()
     };
     let compiled = |stack: &[Frame], code: Code| {
-        stack.iter().filter(|frame| matches!(frame, Frame::Native(pc) if pc & !0xfff == code as u64)).count()
+        stack
+            .iter()
+            .filter(|frame| matches!(frame, Frame::Native(pc) if pc & !0xfff == code as usize as u64))
+            .count()
     };
 
     // No source: native frames alone, through code that has frame pointers.
@@ -219,7 +222,7 @@ fn native_and_runtime_frames_come_out_as_one_stack() {
     assert_eq!((between(21, 20), between(12, 11), between(11, 10)), (0, 0, 0));
 
     // Code without frame pointers needs a source of its own; two work side by side.
-    COMPILED.store(without as u64, Ordering::Relaxed);
+    COMPILED.store(without as usize as u64, Ordering::Relaxed);
     assert!(set_source(COMPILER, &Compiler));
     let (both, end) = run(without);
     assert_eq!(end, End::Root);

@@ -35,6 +35,7 @@ mod frames;
 mod inflight;
 mod modules;
 mod page_vec;
+mod plain;
 mod reader;
 mod rows;
 mod rule;

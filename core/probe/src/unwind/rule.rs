@@ -56,7 +56,7 @@ pub(super) const BASE_FROM_FP: u8 = 2;
 pub(super) const INTERRUPTED: u8 = 4;
 
 /// Nothing of the above, the CFA from the stack or frame pointer, and the return address in memory: as nearly all rules
-/// are. The walk has a shorter way for these.
+/// are. The walk has a shorter way for these (see [`super::plain`]).
 pub(super) const PLAIN: u8 = 8;
 
 impl Rule {

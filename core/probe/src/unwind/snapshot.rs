@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::inflight::Entered;
 use super::page_vec::PageVec;
+use super::plain::{PLAIN_BITS, Plain};
 use super::rule::{NO_RULE, Rule, RuleId, Rules};
 use super::table::View;
 use crate::regs::{SIGRETURN, SIGRETURN_SECOND, load};
@@ -74,20 +75,30 @@ pub(super) struct Snapshot {
 /// Program counters whose rule is remembered: 32 KiB a snapshot, and enough for the hot stacks of a process.
 const CACHED: usize = 4096;
 
+/// A word of the cache: the upper 36 bits of a 48-bit address, whose lower twelve are the word's index; a bit that says
+/// which of two things follows; and a [`Plain`] rule, or the index of another one.
+const TAG_SHIFT: u32 = PLAIN_BITS + 1;
+const INDEX_BITS: u32 = CACHED.ilog2();
+const _: () = assert!(TAG_SHIFT + 48 - INDEX_BITS == 64);
+
 impl Snapshot {
-    /// The rule for the code at `pc`, or `None` where there is none.
+    /// The rule for the code at `pc`, if it is a plain one.
     #[inline]
-    pub(super) fn rule(&self, pc: u64) -> Option<&Rule> {
-        let slot = (pc ^ pc >> 12) as usize % CACHED;
-        // SAFETY: the cache has `CACHED` words and lives as long as the snapshot.
-        let slot = unsafe { &*self.cache.wrapping_add(slot) };
-        let entry = slot.load(Ordering::Relaxed);
-        let id = if entry >> RULE_BITS == pc { entry as RuleId } else { self.find(pc, slot) };
-        if id == NO_RULE {
-            return None;
+    pub(super) fn plain(&self, pc: u64) -> Option<Plain> {
+        let slot = self.slot(pc);
+        let mut entry = slot.load(Ordering::Relaxed);
+        if entry >> TAG_SHIFT != pc >> INDEX_BITS {
+            entry = self.fill(pc, slot);
         }
-        // SAFETY: tables and cache hold only indices that `Rules::intern` gave out before they were published.
-        Some(unsafe { &*self.rules.wrapping_add(usize::from(id)) })
+        let is_plain = entry >> PLAIN_BITS & 1 != 0;
+        is_plain.then(|| Plain::from_bits(entry as u32 & ((1 << PLAIN_BITS) - 1)))
+    }
+
+    /// The rule for the code at `pc`, or `None` where there is none.
+    pub(super) fn rule(&self, pc: u64) -> Option<&Rule> {
+        let entry = self.slot(pc).load(Ordering::Relaxed);
+        let is_known = entry >> TAG_SHIFT == pc >> INDEX_BITS && entry >> PLAIN_BITS & 1 == 0;
+        self.by_id(if is_known { entry as RuleId } else { self.find(pc) })
     }
 
     /// The module that holds `pc`.
@@ -98,21 +109,44 @@ impl Snapshot {
         modules.get(after.checked_sub(1)?).filter(|module| pc < module.end)
     }
 
+    #[inline]
+    fn slot(&self, pc: u64) -> &AtomicU64 {
+        // SAFETY: the cache has `CACHED` words and lives as long as the snapshot.
+        unsafe { &*self.cache.wrapping_add(pc as usize % CACHED) }
+    }
+
+    /// Looks `pc` up in its module's table, and remembers what it finds.
     #[cold]
     #[inline(never)]
-    fn find(&self, pc: u64, slot: &AtomicU64) -> RuleId {
+    fn fill(&self, pc: u64, slot: &AtomicU64) -> u64 {
+        let id = self.find(pc);
+        let Some(rule) = self.by_id(id) else { return 0 };
+        let payload = match Plain::of(rule) {
+            Some(plain) => 1 << PLAIN_BITS | u64::from(plain.bits()),
+            None => u64::from(id),
+        };
+        let entry = (pc >> INDEX_BITS) << TAG_SHIFT | payload;
+        if pc >> 48 == 0 {
+            slot.store(entry, Ordering::Relaxed);
+        }
+        entry
+    }
+
+    fn find(&self, pc: u64) -> RuleId {
         let Some(module) = self.module(pc) else { return NO_RULE };
         let Some(view) = &module.view else { return NO_RULE };
         // SAFETY: the tables of a snapshot's modules live as long as the snapshot.
-        let id = unsafe { view.rule(pc - module.start) };
-        if id != NO_RULE && pc >> (64 - RULE_BITS) == 0 {
-            slot.store(pc << RULE_BITS | u64::from(id), Ordering::Relaxed);
+        unsafe { view.rule(pc - module.start) }
+    }
+
+    fn by_id(&self, id: RuleId) -> Option<&Rule> {
+        if id == NO_RULE {
+            return None;
         }
-        id
+        // SAFETY: tables and cache hold only indices that `Rules::intern` gave out before they were published.
+        Some(unsafe { &*self.rules.wrapping_add(usize::from(id)) })
     }
 }
-
-const RULE_BITS: u32 = 16;
 
 /// The snapshot in force, for as long as the walk lasts that `entered` marks.
 #[inline]

@@ -6,7 +6,7 @@
 
 use super::frames::Frames;
 use super::inflight;
-use super::rule::{BASE_FROM_FP, FP_FROM_FP, INTERRUPTED, Kind, PLAIN, Rule, SAME};
+use super::rule::{BASE_FROM_FP, FP_FROM_FP, INTERRUPTED, Kind, Rule, SAME};
 use super::snapshot::{self, Module, Snapshot};
 use super::source::{Sources, Step};
 use crate::memory::StackMemory;
@@ -61,7 +61,7 @@ impl<'a> Walker<'a> {
         let mut left = MOST_FRAMES;
         while left > 0 {
             if let Some(snapshot) = self.snapshot {
-                left = self.plain(snapshot, left, out);
+                left = self.plain(snapshot, left, |pc| out.push_native(pc));
             }
             let pc = self.pc();
             out.push_native(pc);
@@ -73,30 +73,29 @@ impl<'a> Walker<'a> {
         End::Truncated
     }
 
-    /// Goes as far as plain rules lead, which is most of the way; what moves from frame to frame stays in registers.
-    /// Returns how many frames of `left` may follow.
+    /// Goes as far as plain rules lead, which is most of the way, and hands every frame to `record`; what moves from frame
+    /// to frame stays in registers. Returns how many frames of `left` may follow.
     #[inline]
-    fn plain(&mut self, snapshot: &Snapshot, mut left: usize, out: &mut Frames<'_>) -> usize {
+    fn plain(&mut self, snapshot: &Snapshot, mut left: usize, mut record: impl FnMut(u64)) -> usize {
         let Regs { mut sp, mut fp, mut base, .. } = self.regs;
         let mut pc = self.pc();
         let start = left;
         while left > 0
-            && let Some(rule) = snapshot.rule(pc)
-            && rule.flags == PLAIN
+            && let Some(rule) = snapshot.plain(pc)
         {
-            let from = if rule.kind == Kind::Sp { sp } else { fp };
-            let cfa = from.wrapping_add_signed(i64::from(rule.cfa));
-            let at = |offset: i16| self.stack.read(cfa.wrapping_add_signed(i64::from(offset)));
-            let caller_fp = if rule.fp == SAME { Some(fp) } else { at(rule.fp) };
-            let caller_base = if rule.base == SAME { Some(base) } else { at(rule.base) };
-            let (Some(ra), Some(caller_fp), Some(caller_base)) = (at(rule.ra), caller_fp, caller_base) else {
+            let cfa = if rule.is_from_fp() { fp } else { sp }.wrapping_add(rule.cfa());
+            let at = |below: u64| self.stack.read(cfa.wrapping_sub(below));
+            let caller_fp = if rule.fp() == 0 { Some(fp) } else { at(rule.fp()) };
+            let caller_base = if rule.base() == 0 { Some(base) } else { at(rule.base()) };
+            let (Some(ra), Some(caller_fp), Some(caller_base)) = (at(rule.ra()), caller_fp, caller_base)
+            else {
                 break;
             };
             let ra = return_address(ra);
             if cfa <= sp || ra == 0 {
                 break;
             }
-            out.push_native(pc);
+            record(pc);
             (sp, fp, base, pc) = (cfa, caller_fp, caller_base, ra - 1);
             left -= 1;
         }
@@ -123,7 +122,8 @@ impl<'a> Walker<'a> {
                     continue;
                 }
             }
-            if let Err(end) = self.advance(pc) {
+            let went = self.snapshot.is_some_and(|snapshot| self.plain(snapshot, 1, |_| ()) == 0);
+            if !went && let Err(end) = self.advance(pc) {
                 return end;
             }
         }
@@ -136,8 +136,7 @@ impl<'a> Walker<'a> {
         if self.exact { self.regs.pc } else { self.regs.pc.wrapping_sub(1) }
     }
 
-    /// Goes from the frame at `pc` to its caller.
-    #[inline]
+    /// Goes from the frame at `pc` to its caller, by a rule that is not plain or by none.
     fn advance(&mut self, pc: u64) -> Result<(), End> {
         match self.snapshot.and_then(|snapshot| snapshot.rule(pc)) {
             Some(rule) => self.apply(rule),
