@@ -269,7 +269,15 @@ describe('table', () => {
     for (const name of ['checkout::catalog::sort', 'regex_automata::meta::regex::Regex::search']) {
       assert.equal((await frame(page, name, 'callees')).total[0], callee(name));
     }
-    await clickFrame(page, 'checkout::catalog::sort', 'callees');
+    assert.equal(await text(page, '#lines'), '');
+    await clickFrame(page, '__memcpy_avx_unaligned_erms', 'callees');
+    await clickFrame(page, 'core::slice::sort::stable::driftsort', 'callers');
+    await page.locator('#table-body tr', { hasText: 'checkout::pricing::round' }).locator('.both').click();
+    const busy = Number(selfOf(samples, CPU, 'checkout::pricing::round')) / 1e9;
+    assert.equal(plain(await text(page, '#lines')), `Selfbyline:lib.rs:82${busy.toFixed(2)}s`);
+    await page.goBack();
+    await settled(page);
+    await clickFrame(page, 'checkout::catalog::sort', 'callers');
     assert.match(await text(page, '#centre-text'), /^checkout::catalog::sort/);
   });
 });

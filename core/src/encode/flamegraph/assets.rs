@@ -57,3 +57,22 @@ fn hash(out: &mut String, text: &str) {
     sha256(text.as_bytes()).into_iter().for_each(|byte| base64.byte(byte));
     base64.finish();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MARKUP, SCRIPT, STYLE};
+
+    #[test]
+    fn script_and_style_end_where_they_should() {
+        for text in SCRIPT.iter().chain(&STYLE) {
+            assert!(!text.contains("</") && !text.contains("<!--") && text.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn the_markup_has_both_places() {
+        for place in ["<!-- head -->", "<!-- data -->"] {
+            assert_eq!(MARKUP.matches(place).count(), 1);
+        }
+    }
+}

@@ -18,6 +18,8 @@ function makeGraph(host, label, on) {
   let due = false;
   let wide = 0;
   let high = 0;
+  // How far the root's end of the graph is scrolled out of sight: kept when the room changes.
+  let away = 0;
 
   // view: { tree, top, upward, match, colours, fill, textColour, labelOf, hatched, ancestors }
   graph.show = (view, keepScroll) => {
@@ -25,7 +27,8 @@ function makeGraph(host, label, on) {
     graph.view = view;
     graph.hover = -1;
     place();
-    if (!keepScroll || turned) host.scrollTop = view.upward ? host.scrollHeight : 0;
+    if (!keepScroll || turned) away = 0;
+    stay();
     graph.draw();
   };
 
@@ -115,6 +118,10 @@ function makeGraph(host, label, on) {
     spacer.style.height = `${Math.max(0, graph.rows.length * ROW - high)}px`;
     wide = host.clientWidth;
     resize();
+  }
+
+  function stay() {
+    host.scrollTop = graph.view.upward ? host.scrollHeight - high - away : away;
   }
 
   function resize() {
@@ -237,11 +244,14 @@ function makeGraph(host, label, on) {
   });
   for (const name of ['focus', 'blur']) canvas.addEventListener(name, () => graph.draw());
   host.addEventListener('scroll', () => {
-    if (graph.view) graph.draw();
+    if (!graph.view || host.clientHeight !== high) return;
+    away = graph.view.upward ? host.scrollHeight - high - host.scrollTop : host.scrollTop;
+    graph.draw();
   });
   new ResizeObserver(() => {
     if (!graph.view || host.clientWidth === 0) return;
     place();
+    stay();
     paint();
   }).observe(host);
   return graph;

@@ -64,6 +64,25 @@ function addDifferences(rows, scale, over) {
   }
 }
 
+// Where in its source a function itself was busy: its self by line, the most first, for the last of the profiles.
+function hotLines(data, allowed, name, type) {
+  const { samples, nodes, frames, strings } = data;
+  const side = data.profiles.length - 1;
+  const values = samples.values[type];
+  const lines = new Map();
+  for (let row = 0; row < values.length; row++) {
+    const raw = samples.node[row];
+    if (raw < 0 || samples.profile[row] !== side || !allowed[samples.labels[row]]) continue;
+    const frame = nodes.frame[raw];
+    if (frames.name[frame] !== name) continue;
+    const file = strings[frames.file[frame]].split('/').pop();
+    const line = frames.line[frame];
+    const place = line <= 0 ? file : file ? `${file}:${line}` : `line ${line}`;
+    lines.set(place, (lines.get(place) ?? values[row] - values[row]) + values[row]);
+  }
+  return [...lines].filter(([place]) => place !== '').sort((a, b) => (a[1] < b[1] ? 1 : a[1] > b[1] ? -1 : 0));
+}
+
 // What remains of a name when there is little room: no type parameters, and only the last two parts of its path.
 const shortNames = new Map();
 function shortName(name) {

@@ -1,6 +1,7 @@
 // The table of functions of what the graph shows, and the view of one function's callers and callees.
 
 const FIRST_ROWS = 300;
+const LINES = 8;
 
 const columnsOf = {
   profile: [
@@ -111,6 +112,12 @@ function showSandwich(app) {
   if (!open) return;
   const name = data.strings.indexOf(state.centre);
   const query = { allowed: app.allowed };
+  byId('centre-text').replaceChildren(element('b', '', state.centre));
+  const lines = hotLines(data, app.allowed, name, state.type);
+  const { unit } = data.types[state.type];
+  const texts = lines.slice(0, LINES).map(([place, sum]) => `${place} ${quantity(sum, unit)}`);
+  if (lines.length > LINES) texts.push(`${lines.length - LINES} more`);
+  byId('lines').textContent = texts.length > 0 ? `Self by line: ${texts.join(' · ')}` : '';
   for (const [graph, build, upward] of [[app.callers, buildCallers, true], [app.callees, buildCallees, false]]) {
     const tree = build(data, query, name);
     sumTree(data, tree, state.type);
@@ -118,5 +125,5 @@ function showSandwich(app) {
     graph.show(app.viewOf(tree, tree.first[0], upward, false));
   }
   const { tree } = app.callees.view;
-  byId('centre-text').replaceChildren(element('b', '', state.centre), ` — ${summary(app, tree, tree.first[0])}`);
+  byId('centre-text').append(` — ${summary(app, tree, tree.first[0])}`);
 }
