@@ -54,6 +54,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 soak: ## the long forms: ten million signals, hours of load
 	EVERPROF_SOAK=1 cargo test -p everprof-probe -p everprof --release storm -- --nocapture
 
+.PHONY: bench-rust
+bench-rust: ## everprof beside its peers: tables here, JSON lines in target/bench/ (TOPICS="handler memory" for some)
+	@benches/run.sh $(TOPICS)
+
 bless: ## writes generated files anew (options table, golden files)
 	BLESS=1 cargo test -p everprof --test generated
 	BLESS=1 cargo test -p everprof --test formats golden

@@ -1,0 +1,182 @@
+//! Runs the profilers in turn, A B A B, so that what else the machine does falls on all alike; takes the median of the
+//! rounds of each figure; prints a table, and writes one JSON object a line into a file for each topic.
+//!
+//! `compare [--rounds N] [--out DIR] [TOPIC…]`; the binaries lie beside this one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Of which a run is a line of arguments for every peer's binary.
+struct Topic {
+    name: &'static str,
+    /// How often each peer runs, unless the command line says otherwise.
+    rounds: usize,
+    peers: &'static [&'static str],
+    cases: &'static [&'static str],
+}
+
+/// The one that the others are compared with.
+const EVERPROF: &str = "everprof";
+const PROFILERS: &[&str] = &["pprof-default", "pprof-frame-pointer", "pyroscope"];
+
+const TOPICS: &[Topic] = &[
+    Topic {
+        name: "handler",
+        rounds: 5,
+        peers: &["floor", "pprof-default", "pprof-frame-pointer", "pprof-framehop", "pyroscope"],
+        cases: &["warm 33", "warm 103", "timer 33", "timer 103", "cold 33", "cold 103"],
+    },
+    Topic {
+        name: "overhead",
+        rounds: 5,
+        peers: &["floor", "pprof-default", "pyroscope"],
+        cases: &["overhead 99"],
+    },
+    Topic {
+        name: "totals",
+        rounds: 1,
+        peers: &["pprof-default", "pyroscope"],
+        cases: &[
+            "totals steady 1 99",
+            "totals steady 1 1000",
+            "totals steady 8 99",
+            "totals steady 8 1000",
+            "totals steady 32 99",
+            "totals steady 32 1000",
+            "totals bursts 1 99",
+            "totals bursts 8 1000",
+            "totals short 1 99",
+            "totals short 1 1000",
+        ],
+    },
+    Topic {
+        name: "stacks",
+        rounds: 1,
+        peers: &["pprof-default", "pprof-frame-pointer", "pprof-framehop"],
+        cases: &["stacks rust", "stacks mixed"],
+    },
+    Topic { name: "memory", rounds: 3, peers: PROFILERS, cases: &["memory 10000"] },
+    Topic { name: "labels", rounds: 3, peers: &["pyroscope"], cases: &["labels"] },
+];
+
+fn main() {
+    let mut rounds = None;
+    let mut out = PathBuf::from("target/bench");
+    let mut topics = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--rounds" => rounds = arguments.next().and_then(|text| text.parse().ok()),
+            "--out" => out = arguments.next().expect("a directory").into(),
+            _ => topics.push(argument),
+        }
+    }
+    fs::create_dir_all(&out).expect("a directory to write to");
+    let here = std::env::current_exe().expect("a path");
+    let binaries = here.parent().expect("a directory");
+    for topic in
+        TOPICS.iter().filter(|topic| topics.is_empty() || topics.iter().any(|name| name == topic.name))
+    {
+        let mut lines = String::new();
+        println!(
+            "\n{}\n{:24} {:26} {:>10} {:>22} {:>12} {:>8}",
+            topic.name, "case", "metric", EVERPROF, "peer", "", "ratio"
+        );
+        for case in topic.cases {
+            lines += &compare(binaries, topic, case, rounds.unwrap_or(topic.rounds));
+            fs::write(out.join(topic.name).with_extension("jsonl"), &lines).expect("a file can be written");
+        }
+    }
+}
+
+/// The figures of one peer: by metric, in the order they came, with unit and one value a round.
+type Figures = Vec<(String, String, Vec<f64>)>;
+
+fn compare(binaries: &Path, topic: &Topic, case: &str, rounds: usize) -> String {
+    let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
+    for _ in 0..rounds {
+        for peer in std::iter::once(&EVERPROF).chain(topic.peers) {
+            add(all.entry(peer).or_default(), &run(binaries, peer, case));
+        }
+    }
+    let mut lines = String::new();
+    for (metric, unit, values) in all.get(EVERPROF).into_iter().flatten() {
+        let ours = median(values);
+        let with_metric = |peer: &&str| {
+            let figures = all.get(*peer)?;
+            let (_, _, values) = figures.iter().find(|(name, ..)| name == metric)?;
+            Some((peer.to_string(), median(values)))
+        };
+        let peers: Vec<_> = topic.peers.iter().filter_map(with_metric).collect();
+        if peers.is_empty() {
+            lines += &tell(case, metric, unit, ours, None);
+        }
+        for (name, theirs) in &peers {
+            lines += &tell(case, metric, unit, ours, Some((name, *theirs)));
+        }
+    }
+    lines
+}
+
+/// A line of the table, and one of JSON.
+fn tell(case: &str, metric: &str, unit: &str, ours: f64, peer: Option<(&String, f64)>) -> String {
+    let ratio = peer.map(|(_, theirs)| ours / theirs).filter(|ratio| ratio.is_finite());
+    let (name, theirs) =
+        peer.map_or((String::new(), String::new()), |(name, theirs)| (name.clone(), number(theirs)));
+    let shown = ratio.map(|ratio| format!("{ratio:.3}")).unwrap_or_default();
+    println!(
+        "{case:24} {:26} {:>10} {name:>22} {theirs:>12} {shown:>8}",
+        format!("{metric} ({unit})"),
+        number(ours)
+    );
+    let mut line = String::new();
+    let json = |value: Option<f64>| value.map_or("null".to_string(), |value| format!("{value}"));
+    let peer_name = peer.map_or("null".to_string(), |(name, _)| format!("\"{name}\""));
+    let _ = writeln!(
+        line,
+        "{{\"case\":\"{case}\",\"metric\":\"{metric}\",\"unit\":\"{unit}\",\"everprof\":{},\"peer\":{},\"peer_name\":{peer_name},\"ratio\":{}}}",
+        json(Some(ours)),
+        json(peer.map(|(_, theirs)| theirs)),
+        json(ratio),
+    );
+    line
+}
+
+fn number(value: f64) -> String {
+    if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+fn run(binaries: &Path, peer: &str, case: &str) -> String {
+    let mut command = Command::new(binaries.join(format!("peer-{peer}")));
+    let output =
+        command.args(case.split(' ')).env("THREAD_IDS", "on").output().expect("built by `make bench-rust`");
+    if !output.status.success() {
+        eprintln!("{peer} {case}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn add(figures: &mut Figures, printed: &str) {
+    for line in printed.lines() {
+        let mut columns = line.split('\t');
+        let (Some(metric), Some(unit), Some(Ok(value))) =
+            (columns.next(), columns.next(), columns.next().map(str::parse::<f64>))
+        else {
+            continue;
+        };
+        match figures.iter_mut().find(|(name, ..)| name == metric) {
+            Some((_, _, values)) => values.push(value),
+            None => figures.push((metric.into(), unit.into(), vec![value])),
+        }
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+}
