@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::functions::{Cost, Costs, Identity};
+use super::functions::{self, Cost, Costs, Identity};
 use super::table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Profile, ValueType};
@@ -91,6 +91,10 @@ const SMALLEST_GROWTH: f64 = 0.1;
 /// What matters less than this beside the worst regression is its shadow.
 const SMALLEST_WEIGHT: f64 = 0.05;
 
+/// The standard library did not change between two versions of a program: what grew there is called more by something
+/// else, so it counts for this much when the one to look at first is chosen.
+const STANDARD_LIBRARY_WEIGHT: f64 = 0.1;
+
 /// Compares two profiles by time in their default sample type, or by their totals where one has no duration.
 ///
 /// # Errors
@@ -150,10 +154,14 @@ impl Diff {
     /// Their cost, with what they call, grew by more than noise explains, by more than a tenth, and by more than half a
     /// per cent of the whole. A slow function makes all its callers grow as well; what tells it from them is how
     /// much of its cost is new. So the growth of each is weighed with the cube of that part, and what then weighs less than a
-    /// twentieth of the first is left out.
+    /// twentieth of the first is left out. Functions of Rust's standard library come after the program's own.
     pub fn regressed(&self) -> Vec<&Change> {
         let whole = self.total_before.max(self.total_after);
-        let weight = |row: &Change| row.total.growth() * (row.total.growth() / row.total.after).powi(3);
+        let weight = |row: &Change| {
+            let is_standard = row.file.starts_with(functions::STANDARD_LIBRARY);
+            let factor = if is_standard { STANDARD_LIBRARY_WEIGHT } else { 1.0 };
+            factor * row.total.growth() * (row.total.growth() / row.total.after).powi(3)
+        };
         let mut rows: Vec<(f64, &Change)> = self
             .rows
             .iter()

@@ -122,6 +122,9 @@ fn normal_name(name: &str) -> &str {
     }
 }
 
+/// How the files of Rust's standard library begin, after [`normal_file`].
+pub(super) const STANDARD_LIBRARY: &str = "library/";
+
 /// A source file without what differs from machine to machine and release to release: where crates are unpacked, the
 /// version of a crate, the commit of the standard library.
 fn normal_file(file: &str) -> String {

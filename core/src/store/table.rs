@@ -27,9 +27,18 @@ pub(super) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// How much of a name a table shows. Generic parameters can take thousands of characters.
+const LONGEST_NAME: usize = 100;
+
 /// A name fit for one line of a table.
 pub(super) fn one_line(name: &str) -> String {
-    name.replace(|c: char| c.is_control(), " ")
+    let mut line: String =
+        name.chars().take(LONGEST_NAME).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if name.chars().nth(LONGEST_NAME).is_some() {
+        line.pop();
+        line.push('…');
+    }
+    line
 }
 
 /// `value` in its unit, with three digits that count: `12.3 ms`.
@@ -72,6 +81,13 @@ mod tests {
             [amount(7.0, "count"), amount(9999.0, "count"), amount(12_345.0, "count")],
             ["7", "9999", "12.3k"]
         );
+    }
+
+    #[test]
+    fn a_long_name_is_cut() {
+        assert_eq!(one_line("a\nb"), "a b");
+        assert_eq!(one_line(&"x".repeat(100)), "x".repeat(100));
+        assert_eq!(one_line(&"ü".repeat(101)), format!("{}…", "ü".repeat(99)));
     }
 
     #[test]
