@@ -83,8 +83,8 @@ impl<'a> Frames<'a> {
         if let Some(region) = self.words.get_mut(self.split..)
             && !region.is_empty()
         {
-            let free = (ring.head + region.len() - 1) % region.len();
-            region.rotate_left(free);
+            let oldest = if ring.head == 0 { region.len() - 1 } else { ring.head - 1 };
+            rotate_left(region, oldest);
             if let Some(mark) = region.first_mut() {
                 *mark = sample::missing(ring.dropped);
             }
@@ -127,7 +127,7 @@ impl<'a> Frames<'a> {
             return;
         }
         for word in frame {
-            let at = (ring.head + ring.len) % region.len();
+            let at = wrap(ring.head + ring.len, region.len());
             if let Some(place) = region.get_mut(at) {
                 *place = *word;
             }
@@ -141,10 +141,23 @@ impl Ring {
         let first = region.get(self.head).copied().unwrap_or_default();
         let (words, frames) = sample::extent(first);
         let words = words.min(self.len);
-        self.head = (self.head + words) % region.len();
+        self.head = wrap(self.head + words, region.len());
         self.len -= words;
         self.dropped += frames;
     }
+}
+
+/// `place` in a ring of `len` words, of which it is less than one round ahead. A remainder would be checked against
+/// zero, and a handler must not hold a way to a panic.
+fn wrap(place: usize, len: usize) -> usize {
+    if place >= len { place - len } else { place }
+}
+
+/// As the standard library's, which may panic and buffers on the stack: by reversing both parts and then the whole.
+fn rotate_left(words: &mut [u64], by: usize) {
+    words.get_mut(..by).unwrap_or_default().reverse();
+    words.get_mut(by..).unwrap_or_default().reverse();
+    words.reverse();
 }
 
 #[cfg(test)]
