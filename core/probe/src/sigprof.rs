@@ -24,6 +24,9 @@ pub const PROCESS_TIMER: usize = 0x6576_6572;
 
 const SHARDS: usize = 8;
 
+/// How often [`stop`] looks for handlers at work: for a second or so.
+const LONGEST_WAIT: u32 = 1000;
+
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static MAX_WORDS: AtomicUsize = AtomicUsize::new(1024);
@@ -81,11 +84,15 @@ pub fn close() {
     ACTIVE.store(false, Ordering::SeqCst);
 }
 
-/// Closes the handler to samples and waits until none is at work.
+/// Closes the handler to samples and waits until none is at work; but not for ever, since a thread of low priority may
+/// be kept from the processor. Nothing is freed here, so one that comes late does no harm: its sample is the next run's.
 pub fn stop() {
     close();
-    while !scratch::idle() {
-        os::yield_now();
+    for _ in 0..LONGEST_WAIT {
+        if scratch::idle() {
+            return;
+        }
+        os::pause();
     }
 }
 
@@ -193,6 +200,10 @@ fn take(mut header: Header, context: *const libc::c_void) {
     let Some(mut scratch) = scratch::claim(hint) else {
         return loss::count(Loss::NoScratch, header.weight, nanos);
     };
+    // Once more, now that the claim can be seen: whoever closed the handler meanwhile has stopped waiting for it.
+    if !ACTIVE.load(Ordering::SeqCst) {
+        return;
+    }
     header.generation = unwind::generation();
     let stack = stack_of(&regs, context);
     let words = scratch.words();

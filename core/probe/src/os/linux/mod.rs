@@ -12,7 +12,7 @@ pub use pages::Pages;
 pub use perf::PerfEvent;
 pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, install, realtime_range};
 pub use thread::{
-    at_exit, at_fork, block_signals, getpid, gettid, stack, stack_limit, unblock_signal, yield_now,
+    at_exit, at_fork, block_signals, getpid, gettid, pause, stack, stack_limit, unblock_signal, yield_now,
 };
 pub use timer::{Clock, CpuTimer, monotonic};
 

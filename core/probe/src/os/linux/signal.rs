@@ -69,12 +69,21 @@ pub unsafe fn call(
     }
 }
 
-/// Installs `handler` for `signal`: interrupted calls restart, an alternate stack is used where there is one, and no
-/// other signal is held back. Returns what was there before.
+/// Installs `handler` for `signal`: interrupted calls restart, and an alternate stack is used where there is one. Every
+/// other signal waits until it has returned, but those of a fault: a handler of the host that ran in the middle of ours
+/// might never come back (`siglongjmp`, a cancelled thread), and what ours holds would be held for ever. Returns what
+/// was there before.
 pub fn install(signal: i32, handler: Handler) -> Option<Disposition> {
     let mut action = zeroed_action();
     action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    // Not sigfillset: it leaves out the signals that the C library cancels threads with.
+    // SAFETY: a set of signals is bits, of which every pattern is valid.
+    unsafe { core::ptr::write_bytes(&raw mut action.sa_mask, 0xff, 1) };
+    for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS] {
+        // SAFETY: the set is live and initialised.
+        unsafe { libc::sigdelset(&mut action.sa_mask, fault) };
+    }
     exchange(signal, &action)
 }
 

@@ -21,6 +21,13 @@ pub fn yield_now() {
     unsafe { libc::sched_yield() };
 }
 
+/// Lets other threads run for a millisecond, also those of a lower priority, which [`yield_now`] does not reach.
+pub fn pause() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    // SAFETY: the time is a live value; what is left of it after a signal is not wanted.
+    unsafe { libc::nanosleep(&time, core::ptr::null_mut()) };
+}
+
 /// The calling thread's stack without its guard, as the C library knows it. Not for handlers: it may allocate.
 pub fn stack() -> Option<Range<u64>> {
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
