@@ -286,11 +286,13 @@ extern "C" fn after_fork_in_parent() {
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
     let Ok(Some((mut running, old_tid))) = FORKING.try_with(RefCell::take) else { return };
-    let Some(parent) = running.take() else { return };
+    // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
+    // finishes here, and a later start in the child would wait for it.
     scratch::after_fork();
     unwind::after_fork();
     thread::after_fork(old_tid);
     crate::drain::after_fork();
+    let Some(parent) = running.take() else { return };
     match run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true) {
         Ok(child) => *running = Some(child),
         Err(error) => report::warn(&format!("the forked child is not profiled: {error}")),

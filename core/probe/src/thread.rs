@@ -90,7 +90,8 @@ pub fn sweep(lives: impl Fn(u32) -> bool) {
 pub fn after_fork(old_tid: u32) -> Option<&'static Slot> {
     LOCK.store(false, Ordering::Release);
     let (labels, trace) = find(old_tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default();
-    for slot in all() {
+    // Only those in use: a store to each would cost every child the memory of all of them.
+    for slot in all().iter().filter(|slot| slot.tid() != 0) {
         slot.tid.store(0, Ordering::Release);
     }
     let slot = current()?;
