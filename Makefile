@@ -8,8 +8,12 @@ SHELL := bash
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
+<<<<<<< HEAD
 demo: ## a real service under load, as version 1.0 and 1.1, profiled; leaves target/demo/
 	@examples/rust/service/demo.sh
+=======
+test: lint test-rust test-storm test-aarch64 ## everything; what a missing tool leaves out is said loudly
+>>>>>>> 200aa0c (Storm tests: no system call, no allocation and no lock in the handler, and forged signals)
 
 test: lint test-rust test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
@@ -37,7 +41,7 @@ formats-tools:
 	@core/tests/formats/tools.sh
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
-	cargo test -p everprof-probe -p everprof --release storm
+	cargo test -p everprof --release --test storm
 
 lint: ## formatting, clippy, dependencies
 	@.ci/lint.sh
@@ -52,7 +56,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 	@.ci/fuzz.sh
 
 soak: ## the long forms: ten million signals, hours of load
-	EVERPROF_SOAK=1 cargo test -p everprof-probe -p everprof --release storm -- --nocapture
+	EVERPROF_SOAK=1 cargo test -p everprof --release --test storm -- --nocapture
 
 .PHONY: bench-rust
 bench-rust: ## everprof beside its peers: tables here, JSON lines in target/bench/ (TOPICS="handler memory" for some)

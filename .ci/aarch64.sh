@@ -6,8 +6,9 @@
 # nothing on the machine changes. A second version of Rust gets tested on the way.
 . "$(dirname "$0")/lib.sh"
 
-# Files of tests in which nothing depends on the machine; in emulation they would take minutes.
-elsewhere=(formats generated layers vectors)
+# Files of tests in which nothing depends on the machine, or which storm the kernel's signals and not the emulator's;
+# in emulation they would take minutes.
+elsewhere=(formats generated layers storm vectors)
 
 # Tests that qemu-user cannot run, by name, each with its reason.
 left_out=(

@@ -35,7 +35,9 @@ pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {
 /// Runs one case in a process of its own that is killed if it hangs.
 fn run_alone(name: &str) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
-    for _ in 0..1200 {
+    // The long forms of the storms take their time.
+    let minutes = if std::env::var_os("EVERPROF_SOAK").is_some() { 60 } else { 1 };
+    for _ in 0..minutes * 1200 {
         if let Some(status) = child.try_wait().unwrap() {
             if !status.success() {
                 println!("{name}: {status}");
