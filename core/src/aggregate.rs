@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+
+use crate::labels::LabelSet;
 
 /// What a sum is kept for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,9 +33,6 @@ pub(crate) struct Sums {
     pub(crate) nanos: u64,
 }
 
-/// A label set, as the labels module resolves it.
-pub(crate) type LabelSet = Arc<[(String, String)]>;
-
 /// The sums of one period.
 #[derive(Debug, Default)]
 pub(crate) struct Aggregate {
@@ -42,7 +40,6 @@ pub(crate) struct Aggregate {
     stacks: Vec<Stack>,
     stack_index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     labels: Vec<LabelSet>,
-    #[allow(dead_code)]
     label_index: HashMap<LabelSet, u32>,
     rows: HashMap<Key, Sums>,
 }
@@ -77,10 +74,9 @@ impl Aggregate {
         at
     }
 
-    #[allow(dead_code)]
     /// Stores a label set once and returns its place, from 1; the empty set is 0.
     pub(crate) fn intern_labels(&mut self, set: LabelSet) -> u32 {
-        if set.is_empty() {
+        if set.iter().next().is_none() {
             return 0;
         }
         if let Some(&at) = self.label_index.get(&set) {
@@ -111,9 +107,9 @@ impl Aggregate {
         self.stacks.len() as u32
     }
 
-    /// The labels of a place.
-    pub(crate) fn labels(&self, at: u32) -> &[(String, String)] {
-        at.checked_sub(1).and_then(|at| self.labels.get(at as usize)).map_or(&[], |set| set)
+    /// The labels of a place; none for the empty set.
+    pub(crate) fn labels(&self, at: u32) -> Option<&LabelSet> {
+        self.labels.get(at.checked_sub(1)? as usize)
     }
 
     /// Every key with its sums, in no order.
@@ -165,6 +161,7 @@ impl Hasher for Hashed {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -194,14 +191,15 @@ mod tests {
     #[test]
     fn sums_add_up_by_key() {
         let mut aggregate = Aggregate::default();
-        let set: LabelSet = [("tenant".to_string(), "a".to_string())].into();
+        let handle = crate::labels::Labels::new([("tenant", "a")]);
+        let set = crate::labels::resolve(handle.id()).unwrap();
         let labels = aggregate.intern_labels(set.clone());
         assert_eq!(aggregate.intern_labels(set), labels);
         let key = Key { labels, ..Key::default() };
         aggregate.add(key, Sums { count: 1, nanos: 10 });
         aggregate.add(key, Sums { count: 2, nanos: 20 });
         assert_eq!(aggregate.rows().collect::<Vec<_>>(), [(key, Sums { count: 3, nanos: 30 })]);
-        assert_eq!(aggregate.labels(labels)[0].1, "a");
-        assert!(aggregate.labels(0).is_empty());
+        assert_eq!(aggregate.labels(labels).unwrap().iter().collect::<Vec<_>>(), [("tenant", "a")]);
+        assert!(aggregate.labels(0).is_none());
     }
 }

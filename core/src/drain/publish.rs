@@ -15,11 +15,15 @@ use super::period::Period;
 use crate::aggregate::{Key, Sums};
 use crate::encode::{Encoded, Set};
 use crate::export::Exporter;
+use crate::labels::LabelSet;
 use crate::profile::{
     Function, Kind, Label, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile, StackId,
 };
 use crate::stats::Counters;
 use crate::symbolize::{self, Module, SymbolFrame, Symbolizer, runtime};
+
+/// The keys of labels that everprof sets itself; a user's label of that name gives way.
+const RESERVED: [&str; 4] = ["thread_name", "thread_id", "trace_id", "span_id"];
 
 /// The publisher and what it keeps from period to period.
 pub(super) struct Publisher {
@@ -339,8 +343,10 @@ impl<'p> Builder<'p> {
     }
 
     fn labels(&mut self, key: Key) -> LabelsId {
-        let mut labels: Vec<Label> =
-            self.period.sums.labels(key.labels).iter().map(|(key, value)| Label::text(key, value)).collect();
+        let set = self.period.sums.labels(key.labels);
+        // A key must not stand twice in a sample; these are ours.
+        let own = set.into_iter().flat_map(LabelSet::iter).filter(|(key, _)| !RESERVED.contains(key));
+        let mut labels: Vec<Label> = own.map(|(key, value)| Label::text(key, value)).collect();
         if let Some((name, tid)) = self.period.threads.get(key.thread as usize) {
             if !name.is_empty() {
                 labels.push(Label::text("thread_name", &**name));

@@ -22,6 +22,7 @@ use super::threads::{Sampling, Threads};
 use super::{Plan, report};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
+use crate::labels;
 use crate::options::{CpuClock, SignalChoice, Symbolize};
 use crate::stats::{Counters, Stats};
 use crate::symbolize::{self, Symbolizer};
@@ -48,6 +49,7 @@ pub(super) struct Sampler {
     sampling: Sampling,
     sums: Aggregate,
     thread_numbers: HashMap<(Arc<str>, Option<u32>), u32>,
+    label_places: HashMap<u32, u32>,
     thread_ids: bool,
     buffer: Vec<u64>,
     jobs: Sender<Job>,
@@ -92,6 +94,7 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
+        labels::set_sampling(true);
         let sampling = Sampling { clock, signal, period };
         let process_cpu = Clock::Process.now().unwrap_or_default();
         let (handled, ticks) = sigprof::cost();
@@ -106,6 +109,7 @@ impl Sampler {
             sampling,
             sums: Aggregate::default(),
             thread_numbers: HashMap::new(),
+            label_places: HashMap::new(),
             thread_ids: plan.options.thread_ids,
             buffer: vec![0; MAX_STACK_WORDS],
             jobs: start_publisher(&plan, counters)?,
@@ -166,6 +170,7 @@ impl Sampler {
         // The handler is closed before the timers go: what they cover must still be readable for the last account.
         sigprof::stop();
         self.drain();
+        labels::set_sampling(false);
         self.judge();
         self.close();
         self.process_timer = None;
@@ -181,6 +186,7 @@ impl Sampler {
             ring.drain(&mut buffer, |header, words| self.count(&header, words));
         }
         self.buffer = buffer;
+        labels::reclaim();
     }
 
     fn count(&mut self, header: &Header, words: &[u64]) {
@@ -198,7 +204,7 @@ impl Sampler {
         let key = Key {
             stack: self.sums.intern_stack(self.modules.epoch(), words),
             thread,
-            labels: 0,
+            labels: self.label_set(header.labels),
             unclaimed: header.source == Source::Unclaimed as u8,
             trace_id: header.trace_id,
             span_id: header.span_id,
@@ -207,6 +213,19 @@ impl Sampler {
         if !key.unclaimed {
             self.stats.sampled_cpu += Duration::from_nanos(nanos);
         }
+    }
+
+    /// The place of a label set in the sums; ids are not used again, so what is known of one stays true.
+    fn label_set(&mut self, id: u32) -> u32 {
+        if id == 0 {
+            return 0;
+        }
+        if let Some(&place) = self.label_places.get(&id) {
+            return place;
+        }
+        let place = labels::resolve(id).map_or(0, |set| self.sums.intern_labels(set));
+        self.label_places.insert(id, place);
+        place
     }
 
     fn thread_number(&mut self, name: Arc<str>, tid: Option<u32>) -> u32 {
@@ -222,6 +241,7 @@ impl Sampler {
         // The wall clock may be set back; periods must not overlap for it.
         self.period_time = wall_clock().max(time_nanos.saturating_add(duration.as_nanos() as i64));
         let sums = std::mem::take(&mut self.sums);
+        self.label_places.clear();
         let nominal = sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.nanos).sum();
         let process = Clock::Process.now().unwrap_or_default();
         let ended = self.threads.take_ended();
