@@ -8,14 +8,10 @@ SHELL := bash
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-<<<<<<< HEAD
 demo: ## a real service under load, as version 1.0 and 1.1, profiled; leaves target/demo/
 	@examples/rust/service/demo.sh
-=======
-test: lint test-rust test-storm test-aarch64 ## everything; what a missing tool leaves out is said loudly
->>>>>>> 200aa0c (Storm tests: no system call, no allocation and no lock in the handler, and forged signals)
 
-test: lint test-rust test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
+test: lint test-rust test-storm test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
 test-rust: formats-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace

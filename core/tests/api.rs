@@ -33,7 +33,7 @@ fn the_hot_function_is_in_the_profile_of_the_directory() {
     assert_eq!(profile.tags.get("service").map(String::as_str), Some("api-test"));
     assert_eq!(profile.tags.get("team").map(String::as_str), Some("a"));
     let hot = time_in(profile, "common::burn");
-    let burner = everprof::profile::Label::text("thread_name", "burner");
+    let burner = Label::text("thread_name", "burner");
     assert!(profile.samples().any(|sample| profile.get_labels(sample.labels).contains(&burner)));
     let total = profile.totals()[1];
     assert!(hot * 10 > total * 8, "burn has {hot} of {total} ns");
