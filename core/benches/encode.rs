@@ -1,7 +1,7 @@
 //! What encoding costs: CPU time, bytes and memory for a large profile, 10,000 stacks of 30 frames.
 //!
-//! `cargo bench -p everprof --bench encode`. The figures are the best of several rounds of CPU time of this thread, so that
-//! what else runs on the machine hardly matters.
+//! `cargo bench -p everprof --bench encode`. The figures are the best of several rounds of CPU time of this
+//! thread, so that what else runs on the machine hardly matters.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, missing_docs, dead_code, unreachable_pub)]
 
 use std::hint::black_box;

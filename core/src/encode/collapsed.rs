@@ -1,12 +1,13 @@
-//! Collapsed stacks: one line a stack, root first, and its value. The format that every flame graph tool reads.
+//! Collapsed stacks: one line a stack, root first, and its value. The format that every flame graph tool
+//! reads.
 //!
 //! ```text
 //! main;shop::serve;memcpy 30303030
 //! ```
 //!
-//! One sample type and no labels; what a name may not hold is replaced: `;` by `:`, and line breaks by spaces. Lines come
-//! in the order in which the profile has its stacks, each stack once. Values of zero or less are left out, because no
-//! reader expects them.
+//! One sample type and no labels; what a name may not hold is replaced: `;` by `:`, and line breaks by
+//! spaces. Lines come in the order in which the profile has its stacks, each stack once. Values of zero or
+//! less are left out, because no reader expects them.
 
 use std::collections::HashMap;
 

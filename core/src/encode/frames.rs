@@ -29,7 +29,8 @@ pub(super) fn function_name(profile: &Profile, id: FunctionId) -> &str {
     names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
 }
 
-/// What code without a name is called: its object file and where in the file it is, such as `[libc.so.6+0x29d90]`.
+/// What code without a name is called: its object file and where in the file it is, such as
+/// `[libc.so.6+0x29d90]`.
 pub(super) fn bare_name(profile: &Profile, location: &Location) -> String {
     let Some(mapping) = location.mapping.map(|id| profile.get_mapping(id)) else {
         return format!("[{:#x}]", location.address);

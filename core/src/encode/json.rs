@@ -1,7 +1,8 @@
 //! JSON: a writer for the formats that need it, and a reader for the small files beside the profiles.
 //!
-//! Two hundred lines instead of five crates. The writer escapes; commas and brackets are its caller's business. The reader
-//! never panics and bounds its nesting; it keeps what our files hold, and skips over the rest.
+//! Two hundred lines instead of five crates. The writer escapes; commas and brackets are its caller's
+//! business. The reader never panics and bounds its nesting; it keeps what our files hold, and skips over the
+//! rest.
 
 /// Appends `text` as a JSON string, quotes included.
 pub(crate) fn push_string(out: &mut String, text: &str) {

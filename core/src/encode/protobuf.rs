@@ -1,9 +1,10 @@
 //! The protobuf wire format: a writer that needs no message structs, and a reader that cannot panic.
 //!
-//! The writer is for our own thread, once a period. A message is written straight into the buffer; its length is
-//! put in front when it ends, as Go's `runtime/pprof` does. Fields with proto3's default value are left out, except
-//! in lists. The reader hands out one field at a time and borrows from its input: it allocates nothing, so a hostile
-//! input costs no more than its own length. It refuses groups, which proto3 does not have.
+//! The writer is for our own thread, once a period. A message is written straight into the buffer; its length
+//! is put in front when it ends, as Go's `runtime/pprof` does. Fields with proto3's default value are left
+//! out, except in lists. The reader hands out one field at a time and borrows from its input: it allocates
+//! nothing, so a hostile input costs no more than its own length. It refuses groups, which proto3 does not
+//! have.
 
 use std::fmt;
 

@@ -98,8 +98,8 @@ impl Set {
 pub struct ProfileId(u128);
 
 impl ProfileId {
-    /// A new one. The randomness is that of the standard library's hash maps, which is the system's; time, process
-    /// and a counter are mixed in, because a forked child inherits the keys.
+    /// A new one. The randomness is that of the standard library's hash maps, which is the system's; time,
+    /// process and a counter are mixed in, because a forked child inherits the keys.
     pub fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

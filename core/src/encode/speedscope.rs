@@ -1,8 +1,8 @@
 //! The JSON of speedscope.app: one profile for each sample type, or for each thread and sample type.
 //!
-//! Richer than what speedscope makes of a pprof file, of which it reads one sample type and one function a location: here
-//! inlined functions are frames of their own, and frames have their file and line. The viewer wants values that are not
-//! negative, so what is is left out.
+//! Richer than what speedscope makes of a pprof file, of which it reads one sample type and one function a
+//! location: here inlined functions are frames of their own, and frames have their file and line. The viewer
+//! wants values that are not negative, so what is is left out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;

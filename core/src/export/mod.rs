@@ -1,7 +1,7 @@
 //! The exporters: where the encoded profiles of a period go.
 //!
-//! Called on everprof's own thread at the end of each period, one after the other; an exporter may take its time, but not
-//! hold the process up at exit. It sees [`Set`], never the profile model.
+//! Called on everprof's own thread at the end of each period, one after the other; an exporter may take its
+//! time, but not hold the process up at exit. It sees [`Set`], never the profile model.
 
 mod file;
 

@@ -9,9 +9,10 @@ use crate::error::{Error, ErrorKind, Result};
 impl Profile {
     /// Adds what `other` counted: of another period, another process or another machine.
     ///
-    /// Samples of the same code add up although each process has it at other addresses: an object file of the same
-    /// build is the same mapping, and addresses in it are moved to where this profile has it. The durations are
-    /// summed, so that a total divided by the duration stays a mean per process. Tags in which the two differ are dropped.
+    /// Samples of the same code add up although each process has it at other addresses: an object file of the
+    /// same build is the same mapping, and addresses in it are moved to where this profile has it. The
+    /// durations are summed, so that a total divided by the duration stays a mean per process. Tags in which
+    /// the two differ are dropped.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidData`] where the two count different things; this profile is then as it was.
@@ -176,8 +177,8 @@ fn import_mapping(from: &Profile, mapping: &Mapping, to: &mut Profile) -> (Mappi
     (to.mapping(Mapping { filename, build_id, ..mapping.clone() }), 0)
 }
 
-/// Whether two mappings are of one part of one build, wherever it was loaded. Without a build id the name decides, and
-/// without a name only the addresses can.
+/// Whether two mappings are of one part of one build, wherever it was loaded. Without a build id the name
+/// decides, and without a name only the addresses can.
 fn same_object(from: &Profile, a: &Mapping, to: &Profile, b: &Mapping) -> bool {
     let names = (from.text(a.filename), to.text(b.filename));
     let builds = (from.text(a.build_id), to.text(b.build_id));

@@ -1,8 +1,9 @@
 //! The model of one profile: profile.proto's, as interned tables with typed handles.
 //!
-//! Built by the aggregator at the end of a period and by the readers of `encode`; read by the encoders, the merge and
-//! the diff. Every table interns: the same string, function, location or stack is stored once, so that equality of
-//! handles is equality of content within one profile. Handles of one profile mean nothing in another.
+//! Built by the aggregator at the end of a period and by the readers of `encode`; read by the encoders, the
+//! merge and the diff. Every table interns: the same string, function, location or stack is stored once, so
+//! that equality of handles is equality of content within one profile. Handles of one profile mean nothing in
+//! another.
 
 mod kind;
 mod locations;
@@ -119,8 +120,8 @@ impl Profile {
         StackId(self.stacks.intern(locations))
     }
 
-    /// Interns a label set. Labels are sorted by key, so that their order at the call does not matter, and a number
-    /// without a unit gets the one that readers of pprof give it.
+    /// Interns a label set. Labels are sorted by key, so that their order at the call does not matter, and a
+    /// number without a unit gets the one that readers of pprof give it.
     pub fn labels(&mut self, labels: &[Label]) -> LabelsId {
         let mut labels = labels.to_vec();
         labels.iter_mut().for_each(Label::complete_unit);

@@ -34,7 +34,8 @@ impl Label {
         Self { key: key.into(), value: LabelValue::Text(value.into()) }
     }
 
-    /// A label with a number. Where `unit` is empty, the profile names the number by its key, as readers of pprof do.
+    /// A label with a number. Where `unit` is empty, the profile names the number by its key, as readers of
+    /// pprof do.
     pub fn number(key: impl Into<String>, value: i64, unit: impl Into<String>) -> Self {
         Self { key: key.into(), value: LabelValue::Number(value, unit.into()) }
     }

@@ -1,8 +1,8 @@
 //! The interning tables behind every handle of a profile.
 //!
-//! Each keeps its rows in the order of their handles, side by side in one allocation where they are texts or lists,
-//! and beside them an index of eight bytes a slot: a stack of thirty frames costs some 140 bytes, not a heap block
-//! and two copies of its key.
+//! Each keeps its rows in the order of their handles, side by side in one allocation where they are texts or
+//! lists, and beside them an index of eight bytes a slot: a stack of thirty frames costs some 140 bytes, not
+//! a heap block and two copies of its key.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
@@ -132,8 +132,8 @@ impl<T: Eq + Hash> Table<T> {
 
 /// From the hash of a row to its number: open addressing, with the rows elsewhere.
 ///
-/// The standard library's map would hold every key a second time. The hash is the standard library's keyed one, because
-/// profiles are also read from files that anyone may have made.
+/// The standard library's map would hold every key a second time. The hash is the standard library's keyed
+/// one, because profiles are also read from files that anyone may have made.
 #[derive(Clone, Debug, Default)]
 struct Index {
     hasher: RandomState,

@@ -1,8 +1,9 @@
 //! The read side of the profile directory: which profiles there are.
 //!
-//! A listing reads names and the small JSON files beside the profiles, not the profiles. Profiles that somebody put there
-//! without such a file are listed too: their tags and times are then read from the profile itself. Nothing is written and
-//! no lock is taken, so a listing may run beside writers; what disappears meanwhile is left out.
+//! A listing reads names and the small JSON files beside the profiles, not the profiles. Profiles that
+//! somebody put there without such a file are listed too: their tags and times are then read from the profile
+//! itself. Nothing is written and no lock is taken, so a listing may run beside writers; what disappears
+//! meanwhile is left out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -59,8 +60,8 @@ impl Query {
             && self.tags.iter().all(|(key, value)| entry.tags.get(key) == Some(value))
     }
 
-    /// Whether a profile that begins at about `time_nanos` is out of the question, however long it is: our periods are
-    /// far shorter than a day.
+    /// Whether a profile that begins at about `time_nanos` is out of the question, however long it is: our
+    /// periods are far shorter than a day.
     fn excludes(&self, time_nanos: i64) -> bool {
         const DAY: i64 = 86_400_000_000_000;
         self.from_nanos.is_some_and(|from| time_nanos.saturating_add(DAY) < from)

@@ -2,22 +2,24 @@
 //!
 //! # How two profiles are made comparable
 //!
-//! - **Different lengths**: values are divided by the duration ([`Normalise::ByTime`]), so they read as cost per second. The
-//!   duration of merged profiles is the sum of theirs, so the cost is that of one process. A profile without a duration (a
-//!   snapshot) can only be compared by its total.
-//! - **Different load**: by time, twice the requests cost twice the CPU, and every function grows. [`Normalise::ByTotal`]
-//!   compares shares instead, which tell a change of the mix from a change of the load, but not which function saved
-//!   what another now takes.
-//! - **Different rates**: nanoseconds and bytes are comparable at any rate. Counts of samples are not, and refused.
-//! - **Different versions**: a function is its name and file. One that was moved to another file is recognised while its
-//!   name is unique in both profiles.
+//! - **Different lengths**: values are divided by the duration ([`Normalise::ByTime`]), so they read as cost
+//!   per second. The duration of merged profiles is the sum of theirs, so the cost is that of one process. A
+//!   profile without a duration (a snapshot) can only be compared by its total.
+//! - **Different load**: by time, twice the requests cost twice the CPU, and every function grows.
+//!   [`Normalise::ByTotal`] compares shares instead, which tell a change of the mix from a change of the
+//!   load, but not which function saved what another now takes.
+//! - **Different rates**: nanoseconds and bytes are comparable at any rate. Counts of samples are not, and
+//!   refused.
+//! - **Different versions**: a function is its name and file. One that was moved to another file is
+//!   recognised while its name is unique in both profiles.
 //!
 //! # Noise
 //!
-//! Samples are drawn at random, so every value has a spread even where nothing changed. `z` is the difference in units of its
-//! own standard deviation, as Poisson's law has it for the number of samples behind the value. Where one signal stands for
-//! several periods (rates above the kernel's tick) there are fewer draws than samples, and `z` comes out up to
-//! the square root of their ratio too high. A regression is only called that from 4 standard deviations up.
+//! Samples are drawn at random, so every value has a spread even where nothing changed. `z` is the difference
+//! in units of its own standard deviation, as Poisson's law has it for the number of samples behind the
+//! value. Where one signal stands for several periods (rates above the kernel's tick) there are fewer draws
+//! than samples, and `z` comes out up to the square root of their ratio too high. A regression is only called
+//! that from 4 standard deviations up.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -91,8 +93,8 @@ const SMALLEST_GROWTH: f64 = 0.1;
 /// What matters less than this beside the worst regression is its shadow.
 const SMALLEST_WEIGHT: f64 = 0.05;
 
-/// The standard library did not change between two versions of a program: what grew there is called more by something
-/// else, so it counts for this much when the one to look at first is chosen.
+/// The standard library did not change between two versions of a program: what grew there is called more by
+/// something else, so it counts for this much when the one to look at first is chosen.
 const STANDARD_LIBRARY_WEIGHT: f64 = 0.1;
 
 /// Compares two profiles by time in their default sample type, or by their totals where one has no duration.
@@ -113,8 +115,8 @@ impl Diff {
     /// Compares two profiles in one sample type (`None`: the default one).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidData`] where the two do not have that sample type in the same unit, or where it counts samples
-    /// that were taken at different rates.
+    /// [`ErrorKind::InvalidData`] where the two do not have that sample type in the same unit, or where it
+    /// counts samples that were taken at different rates.
     pub fn of(before: &Profile, after: &Profile, name: Option<&str>, normalise: Normalise) -> Result<Diff> {
         let place = after.find_sample_type(name)?;
         let value_type = after.sample_types[place].clone();
@@ -151,10 +153,11 @@ impl Diff {
 
     /// The functions that cost more than before, the one to look at first.
     ///
-    /// Their cost, with what they call, grew by more than noise explains, by more than a tenth, and by more than half a
-    /// per cent of the whole. A slow function makes all its callers grow as well; what tells it from them is how
-    /// much of its cost is new. So the growth of each is weighed with the cube of that part, and what then weighs less than a
-    /// twentieth of the first is left out. Functions of Rust's standard library come after the program's own.
+    /// Their cost, with what they call, grew by more than noise explains, by more than a tenth, and by more
+    /// than half a per cent of the whole. A slow function makes all its callers grow as well; what tells it
+    /// from them is how much of its cost is new. So the growth of each is weighed with the cube of that part,
+    /// and what then weighs less than a twentieth of the first is left out. Functions of Rust's standard
+    /// library come after the program's own.
     pub fn regressed(&self) -> Vec<&Change> {
         let whole = self.total_before.max(self.total_after);
         let weight = |row: &Change| {
@@ -176,8 +179,8 @@ impl Diff {
         rows.into_iter().map(|row| row.1).collect()
     }
 
-    /// The first `rows` rows as plain text. `!` marks the functions that regressed; `z` is the difference of the functions' own
-    /// cost in standard deviations.
+    /// The first `rows` rows as plain text. `!` marks the functions that regressed; `z` is the difference of
+    /// the functions' own cost in standard deviations.
     pub fn render(&self, rows: usize) -> String {
         let regressed = self.regressed();
         let is_regressed = |row: &Change| regressed.iter().any(|other| std::ptr::eq(*other, row));
@@ -251,8 +254,8 @@ impl Side {
     }
 }
 
-/// The two values normalised, with the difference in standard deviations. The spread is that of one common rate: were
-/// nothing changed, both profiles would have been drawn from it.
+/// The two values normalised, with the difference in standard deviations. The spread is that of one common
+/// rate: were nothing changed, both profiles would have been drawn from it.
 fn compare(values: [f64; 2], sides: &[Side; 2], normalise: Normalise) -> Pair {
     let [before, after] = [values[0] / sides[0].base, values[1] / sides[1].base];
     let rate = (values[0] + values[1]) / (sides[0].base + sides[1].base);
@@ -267,8 +270,8 @@ fn compare(values: [f64; 2], sides: &[Side; 2], normalise: Normalise) -> Pair {
     Pair { before, after, z }
 }
 
-/// The costs of each function in both profiles. Functions that only one has under their file are matched by name, where
-/// each side has one such function.
+/// The costs of each function in both profiles. Functions that only one has under their file are matched by
+/// name, where each side has one such function.
 fn matched([before, after]: [Costs; 2]) -> BTreeMap<Identity, [Cost; 2]> {
     let mut rows: BTreeMap<Identity, [Cost; 2]> = BTreeMap::new();
     for (side, costs) in [before, after].into_iter().enumerate() {

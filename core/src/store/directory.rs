@@ -1,11 +1,13 @@
 //! The write side of the profile directory.
 //!
-//! Called by the file exporter on everprof's own thread, once a period. Several processes may write into the same
-//! directory, and any of them may be killed at any moment: a file gets its final name only when it is complete and
-//! its data is on the disk, so that what has a final name can be read. A name is never used twice.
+//! Called by the file exporter on everprof's own thread, once a period. Several processes may write into the
+//! same directory, and any of them may be killed at any moment: a file gets its final name only when it is
+//! complete and its data is on the disk, so that what has a final name can be read. A name is never used
+//! twice.
 //!
-//! A full disk is reported, and deletes nothing: what fills a disk is seldom the profiles, and the profiles from before are
-//! those that tell why it filled. What exceeds the retention is dropped all the same, and room made in this way is used.
+//! A full disk is reported, and deletes nothing: what fills a disk is seldom the profiles, and the profiles
+//! from before are those that tell why it filled. What exceeds the retention is dropped all the same, and
+//! room made in this way is used.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -58,8 +60,8 @@ pub struct Directory {
     written_bytes: u64,
 }
 
-/// How often the processes of a directory prune it at least, all of them together: it takes a tenth of a second when the
-/// directory is full.
+/// How often the processes of a directory prune it at least, all of them together: it takes a tenth of a
+/// second when the directory is full.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 /// An empty file at the top of the directory; its age says when somebody pruned last.
 const PRUNED: &str = ".pruned";
@@ -76,12 +78,13 @@ impl Directory {
         &self.path
     }
 
-    /// Writes the profiles of one period and the file with their tags, and drops what exceeds the retention: every ten
-    /// minutes, whichever process comes first, and whenever this one has written a hundredth of the byte limit.
+    /// Writes the profiles of one period and the file with their tags, and drops what exceeds the retention:
+    /// every ten minutes, whichever process comes first, and whenever this one has written a hundredth of the
+    /// byte limit.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] with the path that could not be written and the reason. Profiles of the set that were
-    /// written before stay, and so does everything else in the directory.
+    /// [`ErrorKind::Storage`] with the path that could not be written and the reason. Profiles of the set
+    /// that were written before stay, and so does everything else in the directory.
     pub fn write(&mut self, set: &Set) -> Result<()> {
         let mut written = self.write_set(set);
         if written.as_ref().is_err_and(Failure::is_for_lack_of_room) {
@@ -103,7 +106,8 @@ impl Directory {
 
     fn prune(&mut self) {
         self.written_bytes = 0;
-        // Where this fails, each process prunes for itself; nothing depends on it. A link in its place is not followed.
+        // Where this fails, each process prunes for itself; nothing depends on it. A link in its place is not
+        // followed.
         let mark = self.path.join(PRUNED);
         let create = !fs::symlink_metadata(&mark).is_ok_and(|found| found.is_file());
         let mark = OpenOptions::new().write(true).create_new(create).open(mark);
@@ -176,7 +180,8 @@ fn create_folder(path: &Path) -> std::result::Result<(), Failure> {
 fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = folder.join(names::temporary(name));
     let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-    // Tells whoever prunes that this writer lives. Where the file system knows no locks, the file's age has to tell.
+    // Tells whoever prunes that this writer lives. Where the file system knows no locks, the file's age has
+    // to tell.
     let _ = file.try_lock();
     let written = write_and_sync(&mut file, bytes).and_then(|()| fs::rename(&temporary, folder.join(name)));
     if written.is_err() {
@@ -186,8 +191,8 @@ fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// The data is on the disk before the file gets its name, so that no power cut leaves a name without the data. The name
-/// itself may come late: after a power cut the last period may be missing.
+/// The data is on the disk before the file gets its name, so that no power cut leaves a name without the
+/// data. The name itself may come late: after a power cut the last period may be missing.
 fn write_and_sync(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_data()

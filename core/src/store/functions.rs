@@ -1,6 +1,7 @@
 //! What each function of a profile costs, by itself and with what it calls.
 //!
-//! A function is its name and source file, never its address: the tables compare processes, machines and versions.
+//! A function is its name and source file, never its address: the tables compare processes, machines and
+//! versions.
 
 use std::collections::HashMap;
 
@@ -99,14 +100,16 @@ impl Names {
     }
 }
 
-/// What code without a name is called: its object file, in brackets. Addresses differ from process to process.
+/// What code without a name is called: its object file, in brackets. Addresses differ from process to
+/// process.
 fn object_name(profile: &Profile, location: &Location) -> String {
     let file = location.mapping.map_or("", |mapping| profile.text(profile.get_mapping(mapping).filename));
     let name = file.rsplit('/').next().unwrap_or(file).trim_matches(['[', ']']);
     if name.is_empty() { "[unknown]".into() } else { format!("[{name}]") }
 }
 
-/// A name without what differs from build to build: the hash of old Rust symbols, the number of an LLVM clone.
+/// A name without what differs from build to build: the hash of old Rust symbols, the number of an LLVM
+/// clone.
 fn normal_name(name: &str) -> &str {
     if name.is_empty() {
         return "[unknown]";
@@ -125,8 +128,8 @@ fn normal_name(name: &str) -> &str {
 /// How the files of Rust's standard library begin, after [`normal_file`].
 pub(super) const STANDARD_LIBRARY: &str = "library/";
 
-/// A source file without what differs from machine to machine and release to release: where crates are unpacked, the
-/// version of a crate, the commit of the standard library.
+/// A source file without what differs from machine to machine and release to release: where crates are
+/// unpacked, the version of a crate, the commit of the standard library.
 fn normal_file(file: &str) -> String {
     for marker in ["/registry/src/", "/rustc/"] {
         if let Some((_, rest)) = file.split_once(marker)

@@ -39,7 +39,8 @@ impl Clone for Skipped {
 /// Reads a profile.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`] where the file cannot be read, [`ErrorKind::InvalidData`] where it is not a profile; both name it.
+/// [`ErrorKind::Storage`] where the file cannot be read, [`ErrorKind::InvalidData`] where it is not a
+/// profile; both name it.
 pub fn read(path: impl AsRef<Path>) -> Result<Profile> {
     let path = path.as_ref();
     let bytes = fs::read(path)
@@ -48,8 +49,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Profile> {
         .map_err(|error| Error::new(error.kind(), format!("{} is damaged: {error}", path.display())))
 }
 
-/// The sum of the profiles of `entries`. A file that is damaged, gone, or of other sample types than the first one is left
-/// out and named in the result: one bad file does not cost the rest.
+/// The sum of the profiles of `entries`. A file that is damaged, gone, or of other sample types than the
+/// first one is left out and named in the result: one bad file does not cost the rest.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`] where nothing is left to sum up.

@@ -5,8 +5,9 @@
 //! <dir>/<service>/2026-11-22/20261122T124000.123Z-<host>-<instance>-7.json         the set's tags and times
 //! ```
 //!
-//! Every profile is complete and readable by `go tool pprof` by itself, with its tags as comments; the JSON file spares a reader from
-//! opening the profiles. Writing is for everprof's own thread; reading is for anyone, at any time, in any process.
+//! Every profile is complete and readable by `go tool pprof` by itself, with its tags as comments; the JSON
+//! file spares a reader from opening the profiles. Writing is for everprof's own thread; reading is for
+//! anyone, at any time, in any process.
 
 mod catalogue;
 mod diff;

@@ -1,6 +1,7 @@
 //! The names of files and folders in a profile directory: made here, and recognised here.
 //!
-//! Recognition is strict, because what it recognises may be deleted: a name that could not have been made here is not ours.
+//! Recognition is strict, because what it recognises may be deleted: a name that could not have been made
+//! here is not ours.
 
 use crate::encode::{Format, Set};
 
@@ -159,7 +160,8 @@ impl Utc {
             second: number(13, 15)?,
             millisecond: number(16, 19)?,
         };
-        // What is written again as it was read exists in the calendar. Years that nanoseconds cannot count do not.
+        // What is written again as it was read exists in the calendar. Years that nanoseconds cannot count do
+        // not.
         (utc.year < 2262 && Utc::of(utc.nanos()) == utc).then_some(utc)
     }
 
@@ -182,8 +184,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// Year, month and day of a number of days since 1970, by Howard Hinnant's method: years begin in March, so that the
-/// leap day is the last one.
+/// Year, month and day of a number of days since 1970, by Howard Hinnant's method: years begin in March, so
+/// that the leap day is the last one.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

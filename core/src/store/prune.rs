@@ -1,11 +1,11 @@
 //! Keeping the profile directory within its bounds.
 //!
-//! Called after a write, and by whoever wants to. Several processes may prune one directory at once: each sees the
-//! same sets in the same order, a file that another has removed counts as removed, and so none removes more than one
-//! alone would have.
+//! Called after a write, and by whoever wants to. Several processes may prune one directory at once: each
+//! sees the same sets in the same order, a file that another has removed counts as removed, and so none
+//! removes more than one alone would have.
 //!
-//! Only regular files are removed, only where this crate puts them (`<dir>/<service>/<day>/`) and only with names that it
-//! makes. Symbolic links are never followed below `dir`.
+//! Only regular files are removed, only where this crate puts them (`<dir>/<service>/<day>/`) and only with
+//! names that it makes. Symbolic links are never followed below `dir`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -38,7 +38,8 @@ pub struct Pruned {
 }
 
 /// Removes sets that are older than `retention.age`, then the oldest ones while all of them take more than
-/// `retention.bytes` (down to 95 % of it, so that this is seldom needed), and what dead writers left unfinished.
+/// `retention.bytes` (down to 95 % of it, so that this is seldom needed), and what dead writers left
+/// unfinished.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`] where `dir` cannot be read. A file that cannot be removed is only counted.
@@ -73,7 +74,8 @@ pub fn prune(dir: &Path, retention: Retention) -> Result<Pruned> {
     }
     pruned.remaining_bytes = total;
     for day in emptied {
-        // Only an empty folder can be removed, which is what is wanted; the service's goes after its last day.
+        // Only an empty folder can be removed, which is what is wanted; the service's goes after its last
+        // day.
         if fs::remove_dir(day).is_ok()
             && let Some(service) = day.parent()
         {
@@ -161,8 +163,8 @@ fn folders(entries: fs::ReadDir, is_ours: fn(&str) -> bool) -> impl Iterator<Ite
     })
 }
 
-/// Whether the writer of an unfinished file is gone. It holds a lock while it lives, which the system gives back for it
-/// however it dies; this also tells between containers, where process numbers say nothing.
+/// Whether the writer of an unfinished file is gone. It holds a lock while it lives, which the system gives
+/// back for it however it dies; this also tells between containers, where process numbers say nothing.
 fn is_abandoned(path: &Path, now: SystemTime) -> bool {
     let Ok(modified) = fs::symlink_metadata(path).and_then(|file| file.modified()) else { return false };
     let age = now.duration_since(modified).unwrap_or_default();

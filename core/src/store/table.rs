@@ -1,7 +1,7 @@
 //! Plain-text tables: numbers to the right, names last.
 
-/// Renders rows of cells under their heads, every column as wide as its widest cell; the last column is text and stands
-/// to the left.
+/// Renders rows of cells under their heads, every column as wide as its widest cell; the last column is text
+/// and stands to the left.
 pub(super) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heads.iter().map(|head| head.chars().count()).collect();
     for row in rows {

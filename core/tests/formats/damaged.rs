@@ -91,7 +91,8 @@ fn every_cut_and_every_flipped_bit_is_survived() {
 
 #[test]
 fn fields_in_any_order_and_more_than_once() {
-    // Each byte of this is deliberate: a mapping with its build id before its file name, and the file name twice.
+    // Each byte of this is deliberate: a mapping with its build id before its file name, and the file name
+    // twice.
     let text = ["", "build", "file", "other file"].map(|text| {
         let mut field = vec![0x32, text.len() as u8];
         field.extend_from_slice(text.as_bytes());

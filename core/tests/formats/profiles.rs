@@ -4,8 +4,8 @@ use everprof::profile::{
     Function, FunctionId, Kind, Label, Line, Location, LocationId, Mapping, MappingId, Profile,
 };
 
-/// A small profile with one of everything: two mappings, inlined lines, a location without an address, text and number labels,
-/// tags, comments, and text that is hard to escape.
+/// A small profile with one of everything: two mappings, inlined lines, a location without an address, text
+/// and number labels, tags, comments, and text that is hard to escape.
 pub fn small() -> Profile {
     let mut profile = Profile::new(Kind::Cpu);
     profile.period = 10_101_010;
@@ -67,7 +67,8 @@ pub fn large(stacks: usize, depth: usize) -> Profile {
         state ^= state << 17;
         (state >> 16) as usize % below.max(1)
     };
-    // Leaf first. Each stack leaves an earlier one somewhere on its way from the root, as those of a program do.
+    // Leaf first. Each stack leaves an earlier one somewhere on its way from the root, as those of a program
+    // do.
     let mut seen: Vec<Vec<LocationId>> = vec![];
     for n in 0..stacks {
         let mut stack =

@@ -1,4 +1,5 @@
-//! Our pprof, decoded by prost with messages declared by hand from profile.proto: a decoder that shares nothing with ours.
+//! Our pprof, decoded by prost with messages declared by hand from profile.proto: a decoder that shares
+//! nothing with ours.
 
 use everprof::encode::pprof;
 use prost::Message;

@@ -1,4 +1,5 @@
-//! The local directory of profiles: written by several processes that may die at any moment, bounded, and read back.
+//! The local directory of profiles: written by several processes that may die at any moment, bounded, and
+//! read back.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -8,8 +8,8 @@
 //! | labels | as they are; a number always has a unit |
 //! | everything else | the field of the same name |
 //!
-//! Our own files read back without loss. Of foreign files, `drop_frames`, `keep_frames`, `doc_url` and `is_folded` are not kept,
-//! and samples of the same stack and labels are summed.
+//! Our own files read back without loss. Of foreign files, `drop_frames`, `keep_frames`, `doc_url` and
+//! `is_folded` are not kept, and samples of the same stack and labels are summed.
 
 mod read;
 mod write;

@@ -1,8 +1,8 @@
 //! The pprof reader: files of any tool, good or bad, from anywhere.
 //!
-//! Never panics, and never takes more memory than its [`Limits`] allow, however small the file that asks for it. The
-//! message is walked once for each table in the order in which they build on each other, because the wire may carry them in any
-//! order; nothing is parsed into structs in between.
+//! Never panics, and never takes more memory than its [`Limits`] allow, however small the file that asks for
+//! it. The message is walked once for each table in the order in which they build on each other, because the
+//! wire may carry them in any order; nothing is parsed into structs in between.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -340,8 +340,8 @@ impl<'a> Reader<'a> {
         Ok(label)
     }
 
-    /// Interns a string of the file's table. In a fixed order for each table, whatever the order on the wire: so a profile
-    /// that was read and written once is written in the same way ever after.
+    /// Interns a string of the file's table. In a fixed order for each table, whatever the order on the wire:
+    /// so a profile that was read and written once is written in the same way ever after.
     fn string(&mut self, table: &str, id: u64, what: &str, index: u64) -> Result<StringId> {
         if index == 0 {
             return Ok(StringId::default());
@@ -388,7 +388,8 @@ fn messages(message: &[u8], number: u32) -> impl Iterator<Item = Result<&[u8]>> 
     })
 }
 
-/// From the ids of a file to our handles: a list where they are 1, 2, 3… as nearly always, a map for the rest.
+/// From the ids of a file to our handles: a list where they are 1, 2, 3… as nearly always, a map for the
+/// rest.
 struct Ids<T> {
     table: &'static str,
     dense: Vec<T>,

@@ -1,8 +1,8 @@
 //! The pprof writer: one pass over the model, straight onto the wire.
 //!
-//! Message structs in between would double the time and cost 15 MB for a large profile; here a message is encoded
-//! from the tables as they are, and the compressor is fed as the buffer fills, so that the uncompressed profile never
-//! exists as a whole.
+//! Message structs in between would double the time and cost 15 MB for a large profile; here a message is
+//! encoded from the tables as they are, and the compressor is fed as the buffer fills, so that the
+//! uncompressed profile never exists as a whole.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -185,8 +185,8 @@ impl<'p, W: Write> Encoder<'p, W> {
     }
 }
 
-/// The comment of a tag. What stands before the first `=` is read back as the key, so a key cannot hold one, nor white
-/// space, which tells a tag from free text.
+/// The comment of a tag. What stands before the first `=` is read back as the key, so a key cannot hold one,
+/// nor white space, which tells a tag from free text.
 fn tag_line(key: &str, value: &str) -> String {
     let key = key.replace(|c: char| c == '=' || c.is_whitespace() || c.is_control(), "_");
     format!("{key}={value}")
