@@ -3,9 +3,6 @@
 //! Called on everprof's own thread. Works on memory and on files alike, through a function that copies bytes at an
 //! offset; a header that lies about sizes is refused, nothing is allocated by its word.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 /// What was found at an address.
 pub(crate) enum Inspected {
     /// The memory could not be read.
@@ -136,20 +133,6 @@ pub(crate) fn le32(bytes: &[u8], at: usize) -> u32 {
 /// The little-endian number at `at`; 0 where the bytes end before.
 pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// Reads of this process' memory that cannot fault, through the kernel.
-pub(crate) struct OwnMemory;
-
-impl OwnMemory {
-    /// A function for [`inspect`]; where the kernel refuses the file it reads nothing.
-    pub(crate) fn open() -> impl FnMut(u64, &mut [u8]) -> usize {
-        let file = File::open("/proc/self/mem").ok();
-        move |address, bytes| {
-            let read = |file: &File| file.read_exact_at(bytes, address).ok().map(|()| bytes.len());
-            file.as_ref().and_then(read).unwrap_or(0)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ pub fn own() -> std::io::Result<Vec<Module>> {
     let text = std::fs::read("/proc/self/maps")?;
     let main = std::fs::read_link("/proc/self/exe").ok();
     let mut modules = parse(&text, main.as_deref().map(without_deleted).as_deref());
-    identify(&mut modules, header::OwnMemory::open());
+    identify(&mut modules, everprof_probe::memory::copy);
     Ok(modules)
 }
 

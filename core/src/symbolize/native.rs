@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::elf::{Bytes, Elf};
 use super::maps::{Module, ModuleKind};
 use super::stats::{Reason, Stats};
-use super::{Mode, Options, SymbolFrame, debug_file, demangle, dwarf, header, perf_map, symtab};
+use super::{Mode, Options, SymbolFrame, debug_file, demangle, dwarf, perf_map, symtab};
 
 /// The vDSO is two to four pages.
 const VDSO_LIMIT: u64 = 1 << 20;
@@ -167,8 +167,7 @@ pub(super) fn perf_map_path(options: &Options) -> PathBuf {
 fn vdso(module: &Module) -> Result<Elf, Reason> {
     let size = (module.end - module.start).min(VDSO_LIMIT) as usize;
     let mut image = vec![0; size];
-    let mut memory = header::OwnMemory::open();
-    if memory(module.start, &mut image) != size {
+    if everprof_probe::memory::copy(module.start, &mut image) != size {
         return Err(Reason::Missing);
     }
     Elf::parse(Bytes::Memory(image))

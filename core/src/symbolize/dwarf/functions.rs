@@ -5,7 +5,8 @@
 use gimli::{AttributeValue, EntriesRaw};
 
 use super::sections::{Address, RangeList, Sections, Slice};
-use super::unit::{High, Unit, entries, ranges};
+use super::unit::{High, Unit, ranges};
+use super::walk::{Entry, Walk};
 use crate::symbolize::stats::Reason;
 
 /// One function at an address.
@@ -39,8 +40,6 @@ pub(crate) fn chains(
     bytes: &[u8],
     addresses: &[u64],
 ) -> Result<Vec<Vec<Call>>, Reason> {
-    let first = unit.header.header_size;
-    let rest = bytes.get(first..).ok_or(Reason::Malformed)?;
     let mut pass = Pass {
         sections,
         unit,
@@ -52,9 +51,9 @@ pub(crate) fn chains(
             .saturating_mul((bytes.len() + addresses.len()) as u64)
             .saturating_add(4096),
     };
-    let mut entries = entries(rest, &unit.header, &unit.abbreviations, first as u64);
-    while !entries.is_empty() {
-        pass.step(&mut entries)?;
+    let mut walk = Walk::new(bytes, &unit.header, &unit.abbreviations);
+    while let Some(entry) = walk.next()? {
+        pass.step(&mut walk, &entry)?;
     }
     Ok(pass.chains)
 }
@@ -88,25 +87,20 @@ struct Facts {
 }
 
 impl Pass<'_> {
-    fn step(&mut self, entries: &mut EntriesRaw<'_, Slice<'_>>) -> Result<(), Reason> {
-        let (depth, entry) = (entries.next_depth(), entries.next_offset().0 as u64);
-        while self.open.last().is_some_and(|open| depth <= open.depth) {
+    fn step(&mut self, walk: &mut Walk<'_>, entry: &Entry) -> Result<(), Reason> {
+        while self.open.last().is_some_and(|open| entry.depth <= open.depth) {
             self.open.pop();
         }
-        let Some(abbreviation) = entries.read_abbreviation().map_err(|_| Reason::Malformed)? else {
-            return Ok(());
-        };
-        let specs = abbreviation.attributes();
         self.attributes_left =
-            self.attributes_left.checked_sub(specs.len() as u64).ok_or(Reason::Malformed)?;
-        let inlined = match abbreviation.tag() {
+            self.attributes_left.checked_sub(entry.attributes.into()).ok_or(Reason::Malformed)?;
+        let inlined = match entry.tag {
             gimli::DW_TAG_subprogram => false,
             gimli::DW_TAG_inlined_subroutine if self.open.last().is_some_and(|open| !open.has.is_empty()) => {
                 true
             }
-            _ => return entries.skip_attributes(specs).map_err(|_| Reason::Malformed),
+            _ => return walk.skip(entry),
         };
-        let facts = read(entries, specs)?;
+        let facts = walk.read(entry, read)?;
         let (level, has) = match self.open.pop() {
             Some(parent) if inlined => {
                 let found = (parent.level + 1, self.among(&facts, &parent.has)?);
@@ -119,15 +113,15 @@ impl Pass<'_> {
             }
         };
         // Nested functions must hide the one around them, found or not.
-        if !abbreviation.has_children() || !inlined && has.is_empty() && self.open.is_empty() {
-            self.extend(&has, level, entry, inlined.then_some(facts.site));
+        if !entry.children || !inlined && has.is_empty() && self.open.is_empty() {
+            self.extend(&has, level, entry.offset, inlined.then_some(facts.site));
             return Ok(());
         }
         if self.open.len() >= NESTING_LIMIT {
             return Err(Reason::Malformed);
         }
-        let has = self.extend(&has, level, entry, inlined.then_some(facts.site));
-        self.open.push(Open { depth, level, has });
+        let has = self.extend(&has, level, entry.offset, inlined.then_some(facts.site));
+        self.open.push(Open { depth: entry.depth, level, has });
         Ok(())
     }
 
@@ -174,10 +168,10 @@ impl Pass<'_> {
 fn read(
     entries: &mut EntriesRaw<'_, Slice<'_>>,
     specs: &[gimli::AttributeSpecification],
-) -> Result<Facts, Reason> {
+) -> gimli::Result<Facts> {
     let mut facts = Facts::default();
     for &spec in specs {
-        let attribute = entries.read_attribute(spec).map_err(|_| Reason::Malformed)?;
+        let attribute = entries.read_attribute(spec)?;
         match attribute.name() {
             gimli::DW_AT_low_pc => facts.low = Address::of(attribute.value()),
             gimli::DW_AT_high_pc => facts.high = High::of(attribute.value()),

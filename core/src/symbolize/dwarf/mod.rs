@@ -11,6 +11,7 @@ mod lines;
 mod names;
 mod sections;
 mod unit;
+mod walk;
 
 use std::rc::Rc;
 use std::sync::Arc;

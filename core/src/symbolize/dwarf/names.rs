@@ -27,6 +27,8 @@ pub(crate) struct Name {
 pub(crate) struct Names {
     /// By offset in the section.
     held: HashMap<u64, Rc<Name>>,
+    /// What a linker's name reads like: the same small functions are inlined in most units.
+    demangled: HashMap<Arc<str>, Arc<str>>,
     foreign: [Foreign; 2],
 }
 
@@ -105,7 +107,15 @@ impl Names {
             };
             if let Some(text) = facts.linkage.or(facts.name) {
                 let text = file.text(&text, &here.bases)?;
-                let (name, system_name) = (strings.intern(&demangle(&text)), strings.intern(&text));
+                let system_name = strings.intern(&text);
+                let name = match self.demangled.get(&system_name) {
+                    Some(name) => name.clone(),
+                    None => {
+                        let name = strings.intern(&demangle(&text));
+                        self.demangled.insert(system_name.clone(), name.clone());
+                        name
+                    }
+                };
                 return Ok(Name { name, system_name, start_line: line });
             }
             let place = match facts.next.ok_or(Reason::Malformed)? {

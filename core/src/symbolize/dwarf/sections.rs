@@ -288,10 +288,14 @@ pub(crate) struct Part {
     size: u64,
     /// How much to read at a time.
     step: usize,
-    /// The bytes at `start`; everything where the section had to be inflated.
+    /// The bytes at `start`.
     window: Vec<u8>,
     start: u64,
-    inflated: Option<Buffer>,
+    /// How much was read through the window.
+    seen: u64,
+    /// Everything, where it had to be inflated or is worth it.
+    whole: Option<Buffer>,
+    budget: Budget,
 }
 
 impl Part {
@@ -303,13 +307,15 @@ impl Part {
             step,
             window: Vec::new(),
             start: 0,
-            inflated: None,
+            seen: 0,
+            whole: None,
+            budget: budget.clone(),
         };
         if let Some(section) = inflate::debug_section(elf, name) {
-            part.inflated = inflate::inflate(elf, section, budget)?;
+            part.whole = inflate::inflate(elf, section, budget)?;
             part.offset = section.offset;
-            part.size = part.inflated.as_ref().map_or(section.size, |buffer| buffer.len() as u64);
-            if part.inflated.is_none()
+            part.size = part.whole.as_ref().map_or(section.size, |buffer| buffer.len() as u64);
+            if part.whole.is_none()
                 && part.offset.checked_add(part.size).is_none_or(|end| end > part.bytes.len())
             {
                 return Err(Reason::Malformed);
@@ -325,14 +331,20 @@ impl Part {
     /// The bytes from `offset`: at least `want` of them, or all that there are until the end.
     pub(crate) fn at(&mut self, offset: u64, want: usize) -> Result<&[u8], Reason> {
         let left = self.size.checked_sub(offset).ok_or(Reason::Malformed)?;
-        if let Some(inflated) = &self.inflated {
-            return inflated.get(offset as usize..).ok_or(Reason::Malformed);
+        if self.seen > self.size / 2 && self.whole.is_none() && self.budget.has_room_to_keep(self.size) {
+            // Looked at all over the place: one read of everything costs less than many small ones.
+            self.whole = Some(self.copy(0, self.size, &self.budget)?);
+            self.window = Vec::new();
+        }
+        if let Some(whole) = &self.whole {
+            return whole.get(offset as usize..).ok_or(Reason::Malformed);
         }
         let want = (want as u64).min(left);
         let held = self.start + self.window.len() as u64;
         if offset < self.start || offset + want > held {
             self.window.resize(left.min(want.max(self.step as u64)) as usize, 0);
             self.start = offset;
+            self.seen += self.window.len() as u64;
             if let Err(reason) = self.bytes.read(self.offset + offset, &mut self.window) {
                 self.window.clear();
                 return Err(reason);
@@ -347,9 +359,9 @@ impl Part {
             return Err(Reason::Malformed);
         }
         let mut buffer = budget.buffer(size)?;
-        match &self.inflated {
-            Some(inflated) => {
-                let from = inflated.get(offset as usize..).and_then(|rest| rest.get(..size as usize));
+        match &self.whole {
+            Some(whole) => {
+                let from = whole.get(offset as usize..).and_then(|rest| rest.get(..size as usize));
                 buffer.copy_from_slice(from.ok_or(Reason::Malformed)?);
             }
             None => self.bytes.read(self.offset + offset, &mut buffer)?,

@@ -1,5 +1,6 @@
 //! Linux: raw calls through libc.
 
+mod block;
 pub(crate) mod memory;
 pub(crate) mod objects;
 mod pages;
@@ -8,6 +9,7 @@ mod signal;
 mod thread;
 mod timer;
 
+pub use block::Block;
 pub use pages::Pages;
 pub use perf::PerfEvent;
 pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, install, realtime_range};
