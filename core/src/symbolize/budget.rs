@@ -54,12 +54,6 @@ impl Budget {
         Ok(Buffer { bytes, len, counter: counter.clone() })
     }
 
-    /// Whether `size` bytes that stay for long would leave enough for what comes and goes.
-    pub(crate) fn has_room_to_keep(&self, size: u64) -> bool {
-        let limit = self.0.limit as u64;
-        size <= limit / 3 && size + self.0.held.get() as u64 <= limit / 2
-    }
-
     /// The most bytes that were held at one time.
     pub(crate) fn peak(&self) -> usize {
         self.0.peak.get()

@@ -291,11 +291,8 @@ pub(crate) struct Part {
     /// The bytes at `start`.
     window: Vec<u8>,
     start: u64,
-    /// How much was read through the window.
-    seen: u64,
-    /// Everything, where it had to be inflated or is worth it.
+    /// Everything, where it had to be inflated.
     whole: Option<Buffer>,
-    budget: Budget,
 }
 
 impl Part {
@@ -307,9 +304,7 @@ impl Part {
             step,
             window: Vec::new(),
             start: 0,
-            seen: 0,
             whole: None,
-            budget: budget.clone(),
         };
         if let Some(section) = inflate::debug_section(elf, name) {
             part.whole = inflate::inflate(elf, section, budget)?;
@@ -331,11 +326,6 @@ impl Part {
     /// The bytes from `offset`: at least `want` of them, or all that there are until the end.
     pub(crate) fn at(&mut self, offset: u64, want: usize) -> Result<&[u8], Reason> {
         let left = self.size.checked_sub(offset).ok_or(Reason::Malformed)?;
-        if self.seen > self.size / 2 && self.whole.is_none() && self.budget.has_room_to_keep(self.size) {
-            // Looked at all over the place: one read of everything costs less than many small ones.
-            self.whole = Some(self.copy(0, self.size, &self.budget)?);
-            self.window = Vec::new();
-        }
         if let Some(whole) = &self.whole {
             return whole.get(offset as usize..).ok_or(Reason::Malformed);
         }
@@ -344,7 +334,6 @@ impl Part {
         if offset < self.start || offset + want > held {
             self.window.resize(left.min(want.max(self.step as u64)) as usize, 0);
             self.start = offset;
-            self.seen += self.window.len() as u64;
             if let Err(reason) = self.bytes.read(self.offset + offset, &mut self.window) {
                 self.window.clear();
                 return Err(reason);
