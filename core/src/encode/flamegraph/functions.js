@@ -12,7 +12,7 @@ function functionTable(data, tree, top) {
       place[name] = table.length;
       const zero = (sides) => sides.map((side) => side[0] - side[0]);
       table.push({ name, node, flags: 0, self: zero(tree.self), total: zero(tree.total), counts: zero(tree.counts),
-        selfCounts: zero(tree.selfCounts) });
+        selfCounts: zero(tree.selfCounts ?? []) });
     }
     return table[place[name]];
   };
@@ -24,7 +24,7 @@ function functionTable(data, tree, top) {
     const outer = open[row.name]++ === 0;
     for (let side = 0; side < tree.self.length; side++) {
       row.self[side] += tree.self[side][node];
-      row.selfCounts[side] += tree.selfCounts[side][node];
+      if (tree.selfCounts) row.selfCounts[side] += tree.selfCounts[side][node];
       if (outer) {
         row.total[side] += tree.total[side][node];
         row.counts[side] += tree.counts[side][node];

@@ -1,7 +1,7 @@
 // Merged trees: frames of one name under one parent become one node, siblings stand in alphabetical order.
 //
 // A tree is columns, one entry a node, parents before children; node 0 is the root. `self` and `total` hold one array
-// of sums for each side (a profile has one, a pair has two), `counts` and `selfCounts` those of the sample counts.
+// of sums for each side (a profile has one, a pair has two), `counts` and, of pairs, `selfCounts` those of the sample counts.
 
 const GROUP = 8;
 const CALLED = 16;
@@ -221,29 +221,34 @@ function sortSiblings(data, tree) {
   }
 }
 
-// Fills in the sums of a sample type.
+// Fills in the sums of a sample type. The self counts serve the significance of changes, so only pairs have them.
 function sumTree(data, tree, type) {
   const sides = data.profiles.length;
-  const { wide } = data.types[type];
-  const side = () => Array.from({ length: sides }, () => sums(tree.count, wide));
   const countType = data.countType;
-  const countSide = () => Array.from({ length: sides }, () => sums(tree.count, countType >= 0 && data.types[countType].wide));
-  Object.assign(tree, { type, self: side(), total: side(), selfCounts: countSide(), counts: countSide() });
+  const side = (wide) => Array.from({ length: sides }, () => sums(tree.count, wide));
+  const { rows, leaf } = tree;
   const { profile, values } = data.samples;
-  for (let place = 0; place < tree.rows.length; place++) {
-    const row = tree.rows[place];
-    tree.self[profile[row]][tree.leaf[place]] += values[type][row];
-    if (countType >= 0) tree.selfCounts[profile[row]][tree.leaf[place]] += values[countType][row];
-  }
-  for (let number = 0; number < sides; number++) {
-    upwards(tree, tree.self[number], tree.total[number]);
-    upwards(tree, tree.selfCounts[number], tree.counts[number]);
-  }
+  const add = (column, to) => {
+    for (let place = 0; place < rows.length; place++) to[profile[rows[place]]][leaf[place]] += column[rows[place]];
+    return to;
+  };
+  const up = (all) => {
+    for (const total of all) upwards(tree, total);
+    return all;
+  };
+  tree.type = type;
+  tree.self = add(values[type], side(data.types[type].wide));
+  tree.total = up(tree.self.map((self) => self.slice()));
+  const counted = side(countType >= 0 && data.types[countType].wide);
+  if (countType >= 0) add(values[countType], counted);
+  tree.selfCounts = sides > 1 ? counted.map((self) => self.slice()) : null;
+  tree.counts = up(counted);
 }
 
-function upwards(tree, self, total) {
-  total.set(self);
-  for (let node = tree.count - 1; node > 0; node--) total[tree.parent[node]] += total[node];
+// Turns the selfs of all nodes into their totals.
+function upwards(tree, total) {
+  const { parent, count } = tree;
+  for (let node = count - 1; node > 0; node--) total[parent[node]] += total[node];
 }
 
 // Where each node lies: `left` and `width` in units of weight. A node that the chosen side does not have keeps the width
