@@ -59,7 +59,7 @@ bench-rust: ## everprof beside its peers: tables here, JSON lines in target/benc
 	@benches/run.sh $(TOPICS)
 
 bless: ## writes generated files anew (options table, golden files)
-	BLESS=1 cargo test -p everprof --test generated
+	BLESS=1 cargo test -p everprof --test generated --test layers
 	BLESS=1 cargo test -p everprof --test formats golden
 
 ci: ## what CI runs

@@ -106,6 +106,36 @@ fn no_file_is_longer_than_600_lines() {
     assert!(long.is_empty(), "longer than {LONGEST_FILE} lines:\n{}", long.join("\n"));
 }
 
+/// The picture of the table in ARCHITECTURE.md names the modules that there are; `BLESS=1` writes it anew.
+#[test]
+fn the_architecture_page_shows_the_layers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = root.parent().unwrap().join("ARCHITECTURE.md");
+    let shown = show(&PROBE, &root.join("probe/src")) + &show(&CORE, &root.join("src"));
+    let text = std::fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once("<!-- layers:begin -->\n").unwrap();
+    let (found, after) = rest.split_once("<!-- layers:end -->").unwrap();
+    if std::env::var_os("BLESS").is_some() {
+        let text = format!("{before}<!-- layers:begin -->\n{shown}<!-- layers:end -->{after}");
+        std::fs::write(&page, text).unwrap();
+    } else {
+        assert_eq!(found, shown, "run `make bless`");
+    }
+}
+
+/// The modules of one crate as a table row each column.
+fn show(layers: &Layers, src: &Path) -> String {
+    let files = read(src);
+    let mut text = format!("\n| `{}` | |\n|---|---|\n", layers.crate_name);
+    for (place, column) in layers.columns.iter().enumerate() {
+        let there = column.iter().filter(|module| files.iter().any(|file| file.module() == **module));
+        let names: Vec<String> = there.map(|module| format!("`{module}`")).collect();
+        let remark = if layers.strangers.contains(&place) { " (never each other)" } else { "" };
+        text += &format!("| {} | {}{remark} |\n", place + 1, names.join(" "));
+    }
+    text + "\n"
+}
+
 /// Every violation in the files of one crate, each as one line that names the file.
 fn check(layers: &Layers, files: &[Source]) -> Vec<String> {
     let mut violations = Vec::new();

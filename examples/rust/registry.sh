@@ -30,7 +30,7 @@ sed -i "s|^\[dependencies\.anyhow\]|[dependencies.everprof]\npath = \"$OLDPWD/co
 sed -i 's|^fn main() -> ExitCode {|&\n    let _profiler = everprof::Profiler::start();|' crates/core/main.rs
 printf '\n[workspace]\n' >>Cargo.toml
 diff -u "$source/crates/core/main.rs" crates/core/main.rs | grep '^[+-] ' || { echo "main.rs is not what it was" >&2; exit 1; }
-CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_TARGET_DIR=$room/build cargo build --release --quiet
+CARGO_TARGET_DIR=$room/build cargo build --release --quiet
 cd "$OLDPWD"
 
 step "searching"

@@ -21,9 +21,18 @@ pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {
     if arguments.iter().any(|argument| argument == "--list") {
         return cases.iter().for_each(|(name, _)| println!("{name}: test"));
     }
-    let filter = arguments.into_iter().find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let (mut filter, mut skipped) = (String::new(), Vec::new());
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--skip" => skipped.extend(arguments.next()),
+            option if option.starts_with('-') => {}
+            _ => filter = argument,
+        }
+    }
+    let chosen = |name: &str| name.contains(&filter) && !skipped.iter().any(|skipped| name.contains(skipped));
     let (mut passed, mut failed) = (0, Vec::new());
-    for (name, _) in cases.iter().filter(|(name, _)| name.contains(&filter)) {
+    for (name, _) in cases.iter().filter(|(name, _)| chosen(name)) {
         let ok = (0..tries).any(|_| run_alone(name));
         println!("test {suite}::{name} ... {}", if ok { "ok" } else { "FAILED" });
         if ok { passed += 1 } else { failed.push(*name) }
@@ -32,9 +41,19 @@ pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {
     assert!(failed.is_empty());
 }
 
+/// A command that runs this program again, by the emulator that `EVERPROF_TEST_RUNNER` names where it needs one.
+pub(crate) fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let Ok(runner) = std::env::var("EVERPROF_TEST_RUNNER") else { return Command::new(program) };
+    let mut words = runner.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).arg(program);
+    command
+}
+
 /// Runs one case in a process of its own that is killed if it hangs.
 fn run_alone(name: &str) -> bool {
-    let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
+    let mut child = this_program().env(CASE, name).spawn().unwrap();
     // The long forms of the storms take their time.
     let minutes = if std::env::var_os("EVERPROF_SOAK").is_some() { 60 } else { 1 };
     for _ in 0..minutes * 1200 {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use everprof::Labels;
 use serde::{Deserialize, Serialize};
 use tower_http::compression::CompressionLayer;
 
@@ -37,7 +40,15 @@ pub fn router(shop: Arc<Shop>) -> Router {
         .route("/order", post(order))
         .route("/report", get(report))
         .layer(CompressionLayer::new())
+        .route_layer(from_fn(labelled))
         .with_state(shop)
+}
+
+/// Labels the samples of a request with its endpoint, wherever the runtime moves its task.
+async fn labelled(request: Request, next: Next) -> Response {
+    let endpoint = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let labels = Labels::new([("endpoint", endpoint)]);
+    labels.wrap(next.run(request)).await
 }
 
 #[derive(Deserialize)]
