@@ -33,6 +33,14 @@ pub(crate) struct Sums {
     pub(crate) nanos: u64,
 }
 
+impl Sums {
+    /// Adds to them.
+    pub(crate) fn add(&mut self, more: Sums) {
+        self.count = self.count.saturating_add(more.count);
+        self.nanos = self.nanos.saturating_add(more.nanos);
+    }
+}
+
 /// The sums of one period.
 #[derive(Debug, Default)]
 pub(crate) struct Aggregate {
@@ -90,9 +98,7 @@ impl Aggregate {
 
     /// Adds to the sums of `key`.
     pub(crate) fn add(&mut self, key: Key, sums: Sums) {
-        let row = self.rows.entry(key).or_default();
-        row.count = row.count.saturating_add(sums.count);
-        row.nanos = row.nanos.saturating_add(sums.nanos);
+        self.rows.entry(key).or_default().add(sums);
     }
 
     /// The epoch and the words of a stack.

@@ -1,4 +1,40 @@
-//! everprof: always-on profiling of a process by itself.
+//! Always-on profiling of a process by itself: two lines, and every minute of CPU time is a pprof profile in a local
+//! directory, with complete stacks from an ordinary release build.
+//!
+//! ```no_run
+//! fn main() -> everprof::Result<()> {
+//!     let _profiler = everprof::Profiler::start()?;
+//!     // the service runs here
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What it does
+//!
+//! Every thread of the process is sampled 99 times a second *of its own CPU time*; an idle thread costs nothing. A
+//! signal handler walks the stack without frame pointers, allocation, locks or system calls and leaves it in a ring.
+//! everprof's own thread sums up equal stacks; once a minute another names them and writes gzip-compressed pprof files
+//! into `./everprof`, which is bounded in age and size. [`store`] lists, merges and compares what is there, and
+//! [`encode::flamegraph`] shows it as one HTML file.
+//!
+//! # Where to go on
+//!
+//! | to | see |
+//! |---|---|
+//! | start, stop, change the rate, ask what it costs | [`Profiler`], [`Stats`] |
+//! | set options in code or by `EVERPROF_…` | [`Options`] |
+//! | say whose work a sample is: tenants, endpoints, traces, futures | [`labels`] |
+//! | say which deployment a profile is of | [`tags`] |
+//! | read, merge and compare profiles | [`store`], [`profile`] |
+//! | write other formats | [`encode`] |
+//! | send profiles elsewhere | [`export::Exporter`], [`profiler::Builder::exporters`] |
+//! | add the frames of a language runtime | [`symbolize::runtime`], [`recorder`] |
+//!
+//! # What it leaves alone
+//!
+//! The handler saves what it must, chains to the handler that was there before, and drops a sample rather than wait.
+//! Errors of everprof's own never fail the host: they are values, reported once through [`log`] and in [`Stats`].
+//! After a `fork` the child goes on by itself; `exec` leaves nothing behind.
 #![forbid(unsafe_code)]
 
 mod aggregate;
@@ -11,6 +47,7 @@ pub mod options;
 mod pairs;
 pub mod profile;
 pub mod profiler;
+pub mod recorder;
 mod stats;
 pub mod store;
 pub mod symbolize;

@@ -13,6 +13,7 @@ use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{Exporter, FileExporter};
 use crate::options::{Options, Rate};
+use crate::recorder::{self, Recorded};
 use crate::stats::Stats;
 use crate::store::Retention;
 use crate::tags::{Sources, Tags};
@@ -270,12 +271,20 @@ fn watch_process() {
 }
 
 thread_local! {
-    /// The lock, from before a fork until after it, and the forking thread's id.
-    static FORKING: RefCell<Option<(MutexGuard<'static, Option<Running>>, u32)>> = const { RefCell::new(None) };
+    /// What the forking thread holds from before a fork until after it.
+    static FORKING: RefCell<Option<Held>> = const { RefCell::new(None) };
+}
+
+/// Every lock of ours that another thread could hold at the moment of a fork and a child could need, and the forking
+/// thread's id before.
+struct Held {
+    running: MutexGuard<'static, Option<Running>>,
+    recorded: MutexGuard<'static, Option<Recorded>>,
+    tid: u32,
 }
 
 extern "C" fn before_fork() {
-    let held = (lock(), os::gettid());
+    let held = Held { running: lock(), recorded: recorder::lock(), tid: os::gettid() };
     let _ = FORKING.try_with(|forking| forking.replace(Some(held)));
 }
 
@@ -285,12 +294,14 @@ extern "C" fn after_fork_in_parent() {
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Ok(Some((mut running, old_tid))) = FORKING.try_with(RefCell::take) else { return };
+    let Ok(Some(Held { mut running, mut recorded, tid })) = FORKING.try_with(RefCell::take) else { return };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
     // finishes here, and a later start in the child would wait for it.
     scratch::after_fork();
     unwind::after_fork();
-    thread::after_fork(old_tid);
+    thread::after_fork(tid);
+    *recorded = None;
+    drop(recorded);
     crate::drain::after_fork();
     let Some(parent) = running.take() else { return };
     match run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true) {

@@ -66,7 +66,7 @@ const CORE: Layers = Layers {
         &["error", "pairs", "labels", "stats"],
         &["profile"],
         &["options", "tags"],
-        &["symbolize", "aggregate", "encode"],
+        &["symbolize", "aggregate", "recorder", "encode"],
         &["store"],
         &["export"],
         &["drain", "serve"],

@@ -5,13 +5,17 @@
 //! calls, [`Handle::stop`], [`Handle::flush`] and [`Handle::set_rate`].
 
 mod account;
+mod build;
+mod close;
 mod governor;
 mod modules;
 mod period;
 mod publish;
 pub(crate) mod report;
 mod sampler;
+mod setup;
 mod threads;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -128,7 +132,7 @@ fn gone() -> Error {
 
 /// Forgets what the parent's handlers left behind. In a fork's child, on its only thread.
 pub(crate) fn after_fork() {
-    sampler::forget_samples();
+    setup::forget_samples();
 }
 
 /// A fault of ours ends the profiler, not the host.

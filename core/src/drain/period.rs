@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::aggregate::Aggregate;
+use crate::recorder::Recorded;
 use crate::symbolize::Module;
 
 /// The address space as it was while some of the samples were taken.
@@ -21,6 +22,8 @@ pub(super) struct Period {
     /// Signals per second of CPU time that were really delivered.
     pub(super) effective_rate_hz: f64,
     pub(super) sums: Aggregate,
+    /// Ready-made samples of runtimes.
+    pub(super) recorded: Recorded,
     /// Names by thread number: the name, and the id where it is wanted.
     pub(super) threads: Vec<(Arc<str>, Option<u32>)>,
     /// Address spaces by epoch number, counted from `first_epoch`.

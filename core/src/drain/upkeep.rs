@@ -1,0 +1,160 @@
+//! What the sampler does for itself: statistics, the governor, the process-wide timer's pace, and keeping its signal.
+
+use std::time::{Duration, Instant};
+
+use everprof_probe::os::{Clock, CpuTimer, gettid};
+use everprof_probe::timer::ClockKind;
+use everprof_probe::{regs, sigprof};
+
+use super::governor::Usage;
+use super::report;
+use super::sampler::Sampler;
+use super::setup::{RING_WORDS, choose_signal, rings};
+use crate::options::SignalChoice;
+
+/// The process-wide timer runs this much slower than the others while there is nothing for it to see.
+const PROCESS_TIMER_REST: u32 = 8;
+
+impl Sampler {
+    /// Lets the governor decide, makes sure that the handler is still ours, and renews the statistics.
+    pub(super) fn judge(&mut self) {
+        self.judged = Instant::now();
+        self.keep_signal();
+        let process = Clock::Process.now().unwrap_or_default();
+        let usage = self.usage(process);
+        if let Some(period) = self.governor.judge(usage) {
+            let held = if self.governor.is_throttled() { "lowered to keep within" } else { "back within" };
+            report::info(&format!("the sampling period is {period} ns now, {held} cpu_budget_percent"));
+            self.apply(period);
+        }
+        self.pace_process_timer(process);
+        let (samples, at) = (self.stats.samples, process);
+        let (samples_before, at_before) = self.samples_before;
+        if at.saturating_sub(at_before) > 50_000_000 {
+            let seconds = (at - at_before) as f64 / 1e9;
+            self.stats.effective_rate_hz = (samples - samples_before) as f64 / seconds;
+            self.samples_before = (samples, at);
+        }
+        self.renew_stats(&usage);
+    }
+
+    pub(super) fn renew_stats(&mut self, usage: &Usage) {
+        let (threads, untimed) = self.threads.counts();
+        let stats = &mut self.stats;
+        stats.process_cpu = Duration::from_nanos(usage.process);
+        stats.rate_hz = 1e9 / f64::from(self.governor.period());
+        stats.wanted_rate_hz = 1e9 / f64::from(self.governor.wanted());
+        stats.throttled = self.governor.is_throttled();
+        stats.signals = usage.signals;
+        stats.threads_cpu = Duration::from_nanos(usage.threads);
+        stats.handler_time = Duration::from_nanos(usage.handler);
+        stats.delivery_time = usage.delivery();
+        stats.threads = threads as u64;
+        stats.threads_untimed = untimed as u64;
+        stats.cpu_clock = match self.sampling.clock {
+            ClockKind::Timer => "timer",
+            ClockKind::PerfEvent => "perf_event",
+        };
+        self.stats.memory_bytes = self.memory();
+        self.counters.publish(self.stats.clone());
+    }
+
+    pub(super) fn usage(&self, process: u64) -> Usage {
+        let (first_tick, handled_before, ticks_before) = self.ticks_at_start;
+        let (handled, ticks) = sigprof::cost();
+        let wall = self.began.elapsed().as_nanos() as u64;
+        let nanos_per_tick = wall as f64 / regs::ticks().wrapping_sub(first_tick).max(1) as f64;
+        Usage {
+            threads: Clock::Thread(gettid()).now().unwrap_or_default(),
+            handler: (ticks.wrapping_sub(ticks_before) as f64 * nanos_per_tick) as u64,
+            signals: handled.wrapping_sub(handled_before),
+            process: process.saturating_sub(self.process_cpu_at_start),
+            wall,
+        }
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        let rings = rings().unwrap_or_default().len() * RING_WORDS * size_of::<u64>();
+        (rings + self.sums.memory() + self.buffer.capacity() * size_of::<u64>()) as u64
+    }
+
+    pub(super) fn apply(&mut self, period: u32) {
+        self.sampling.period = period;
+        self.threads.set_period(period);
+        self.arm_process_timer();
+    }
+
+    pub(super) fn covered(&self) -> u64 {
+        self.threads.covered()
+    }
+
+    /// The process-wide timer is needed only where threads come and go; elsewhere it would double the signals.
+    pub(super) fn pace_process_timer(&mut self, process: u64) {
+        let unclaimed = self.account.unclaimed(process, self.covered());
+        let rests = unclaimed * 200 < process.saturating_sub(self.process_cpu_at_start);
+        if rests != self.process_timer_rests {
+            self.process_timer_rests = rests;
+            self.arm_process_timer();
+        }
+    }
+
+    pub(super) fn start_process_timer(&mut self) {
+        match CpuTimer::new(Clock::Process, self.sampling.signal, sigprof::PROCESS_TIMER) {
+            Ok(timer) => self.process_timer = Some(timer),
+            Err(errno) => self
+                .trouble(format!("no process-wide CPU timer (errno {errno}): short threads have no stacks")),
+        }
+        self.arm_process_timer();
+    }
+
+    pub(super) fn arm_process_timer(&self) {
+        let rest = if self.process_timer_rests { PROCESS_TIMER_REST } else { 1 };
+        let period = self.sampling.period.saturating_mul(rest).min(1_000_000_000);
+        sigprof::set_process_period(period);
+        if let Some(timer) = &self.process_timer {
+            let _ = timer.arm(period.into(), period.into());
+        }
+    }
+
+    /// Another library may have taken our signal while we run; a timer's signal under its default action would then
+    /// kill the process. Takes a free signal instead, at once.
+    pub(super) fn keep_signal(&mut self) {
+        if sigprof::is_installed() {
+            return;
+        }
+        self.threads.stop();
+        self.process_timer = None;
+        match choose_signal(SignalChoice::Auto).ok().filter(|signal| sigprof::install(*signal)) {
+            None => self.trouble(
+                "another library took the profiling signal, and none is free: no samples from now on",
+            ),
+            Some(signal) => {
+                self.trouble(format!(
+                    "another library took the profiling signal: signal {signal} is used from now on"
+                ));
+                self.sampling.signal = signal;
+                self.stats.signal = signal;
+                self.threads.restart(self.sampling);
+                self.start_process_timer();
+            }
+        }
+    }
+
+    pub(super) fn fall_back_to_timers(&mut self) {
+        let (threads, untimed) = self.threads.counts();
+        let Some(errno) = self.threads.timer_error() else { return };
+        if self.sampling.clock == ClockKind::PerfEvent && threads == untimed {
+            self.trouble(format!(
+                "cpu_clock perf_event is not permitted here (errno {errno}): timers are used"
+            ));
+            self.sampling.clock = ClockKind::Timer;
+            self.threads.restart(self.sampling);
+        }
+    }
+
+    pub(super) fn trouble(&self, problem: impl Into<String>) {
+        let problem = problem.into();
+        report::warn(&problem);
+        self.counters.problem(problem);
+    }
+}

@@ -1,0 +1,145 @@
+//! The door for runtimes that sample themselves: ready-made samples, with names, that join the profile of the period.
+//!
+//! Called on the runtime's own threads, never in a handler; the drain takes what has come together when a period ends.
+//! A sample costs a lock and two look-ups. While no profiler runs nothing is kept.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::aggregate::Sums;
+use crate::labels::{self, LabelSet};
+
+/// Frames and stacks that one period keeps; beyond, samples are counted as lost.
+const MAX_ROWS: usize = 100_000;
+
+static RECORDED: Mutex<Option<Recorded>> = Mutex::new(None);
+
+/// A frame with its name: what a runtime's own profiler knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NamedFrame {
+    /// Function, as the runtime's users write it.
+    pub name: String,
+    /// Source file; empty where there is none.
+    pub file: String,
+    /// Line in it; 0 where unknown.
+    pub line: u32,
+    /// First line of the function; 0 where unknown.
+    pub start_line: u32,
+}
+
+/// One ready-made sample.
+#[derive(Clone, Debug, Default)]
+pub struct RecordedSample<'a> {
+    /// The stack, leaf first.
+    pub stack: &'a [NamedFrame],
+    /// The thread's name, or empty.
+    pub thread: &'a str,
+    /// Whose work it was.
+    pub labels: labels::Labels,
+    /// How many samples it stands for.
+    pub count: u64,
+    /// How many nanoseconds of CPU time it stands for.
+    pub nanos: u64,
+}
+
+/// Takes samples of CPU time from a runtime that samples itself.
+///
+/// What is recorded is added to what everprof samples by itself, so a runtime records only time that everprof's own
+/// timers do not see, or runs with those off.
+///
+/// ```
+/// use everprof::recorder::{NamedFrame, RecordedSample, Recorder};
+/// let recorder = Recorder::new();
+/// let stack = [NamedFrame { name: "render".into(), file: "page.js".into(), line: 7, ..Default::default() }];
+/// recorder.record(&RecordedSample { stack: &stack, thread: "main", count: 1, nanos: 10_000_000, ..Default::default() });
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorder(());
+
+impl Recorder {
+    /// A recorder into whatever profiler runs when a sample comes.
+    pub fn new() -> Recorder {
+        Recorder(())
+    }
+
+    /// Adds a sample to the period at hand; false where no profiler runs, or the period has no more room.
+    pub fn record(&self, sample: &RecordedSample<'_>) -> bool {
+        lock().as_mut().is_some_and(|recorded| recorded.add(sample))
+    }
+}
+
+/// The samples of one period.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    frames: Vec<NamedFrame>,
+    frame_index: HashMap<NamedFrame, u32>,
+    rows: HashMap<Row, Sums>,
+    lost: Sums,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Row {
+    stack: Box<[u32]>,
+    thread: Box<str>,
+    labels: Option<LabelSet>,
+}
+
+/// Opens the door, or closes it and forgets what is behind it.
+pub(crate) fn set_open(open: bool) {
+    *lock() = open.then(Recorded::default);
+}
+
+/// Takes what was recorded; the door stays as it is.
+pub(crate) fn take() -> Recorded {
+    lock().as_mut().map(std::mem::take).unwrap_or_default()
+}
+
+impl Recorded {
+    /// Whether nothing was recorded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.lost.count == 0
+    }
+
+    /// What found no room.
+    pub(crate) fn lost(&self) -> Sums {
+        self.lost
+    }
+
+    /// Every sum with its stack, leaf first, its thread and its labels, in no order.
+    pub(crate) fn rows(
+        &self,
+    ) -> impl Iterator<Item = (Vec<&NamedFrame>, &str, Option<&LabelSet>, Sums)> + '_ {
+        self.rows.iter().map(|(row, sums)| {
+            let stack = row.stack.iter().filter_map(|frame| self.frames.get(*frame as usize)).collect();
+            (stack, &*row.thread, row.labels.as_ref(), *sums)
+        })
+    }
+
+    fn add(&mut self, sample: &RecordedSample<'_>) -> bool {
+        let sums = Sums { count: sample.count, nanos: sample.nanos };
+        if self.rows.len() >= MAX_ROWS || self.frames.len() >= MAX_ROWS {
+            self.lost.add(sums);
+            return false;
+        }
+        let stack = sample.stack.iter().map(|frame| self.frame(frame)).collect();
+        let labels = (!sample.labels.is_empty()).then(|| labels::resolve(sample.labels.id())).flatten();
+        let row = Row { stack, thread: sample.thread.into(), labels };
+        self.rows.entry(row).or_default().add(sums);
+        true
+    }
+
+    fn frame(&mut self, frame: &NamedFrame) -> u32 {
+        if let Some(&at) = self.frame_index.get(frame) {
+            return at;
+        }
+        let at = self.frames.len() as u32;
+        self.frames.push(frame.clone());
+        self.frame_index.insert(frame.clone(), at);
+        at
+    }
+}
+
+/// Held for a few look-ups at a time. `fork` holds it too, so that a child finds it free; see the profiler.
+pub(crate) fn lock() -> MutexGuard<'static, Option<Recorded>> {
+    RECORDED.lock().unwrap_or_else(PoisonError::into_inner)
+}
