@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 
 use everprof_probe::unwind::{Count, Section, check};
 
-/// Reads the sections of an ELF file as the loader would map them at address 0.
 fn check_file(bytes: &[u8]) -> Option<Count> {
+    let (text, eh_frame_hdr, eh_frame) = sections(bytes)?;
+    check(text, eh_frame_hdr, eh_frame)
+}
+
+/// Code, `.eh_frame_hdr` and `.eh_frame` of an ELF file as the loader would map them at address 0.
+fn sections(bytes: &[u8]) -> Option<(Range<u64>, Section<'_>, Section<'_>)> {
     let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let headers = usize::try_from(word(32)?).ok()?;
@@ -42,7 +47,7 @@ fn check_file(bytes: &[u8]) -> Option<Count> {
     let hdr = section(start, Some(end))?;
     let relative = i32::from_le_bytes(hdr.bytes.get(4..8)?.try_into().ok()?);
     let eh_frame = (start + 4).wrapping_add_signed(i64::from(relative));
-    check(text?, hdr, section(eh_frame, None)?)
+    Some((text?, hdr, section(eh_frame, None)?))
 }
 
 fn files() -> Vec<PathBuf> {
@@ -81,4 +86,40 @@ fn what_compilers_write_is_supported() {
         checked += 1;
     }
     assert!(checked >= 3, "only {checked} files");
+}
+
+/// Damaged information gives fewer or wrong rows, but never a panic, an overflow or a loop. The fuzz target of the same
+/// function looks further.
+#[test]
+fn damage_does_no_harm() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let loader =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/ld-"));
+    let bytes = std::fs::read(loader.map_or(std::env::current_exe().unwrap(), PathBuf::from)).unwrap();
+    let (text, hdr, eh_frame) = sections(&bytes).unwrap();
+    let whole = check(text.clone(), hdr, eh_frame).unwrap();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let mut fewer = 0;
+    for round in 0..400 {
+        let (mut hdr_bytes, mut frame_bytes) = (hdr.bytes.to_vec(), eh_frame.bytes.to_vec());
+        for _ in 0..=round % 40 {
+            let at = random(frame_bytes.len().min(whole.read * 12));
+            frame_bytes[at] = [0, 0xff, 0x80, 0x7f, random(256) as u8][random(5)];
+            if round % 3 == 0 {
+                let at = random(hdr_bytes.len());
+                hdr_bytes[at] = random(256) as u8;
+            }
+        }
+        frame_bytes.truncate(if round % 7 == 0 { random(frame_bytes.len()) } else { usize::MAX });
+        let hdr = Section { bytes: &hdr_bytes, address: hdr.address };
+        let count = check(text.clone(), hdr, Section { bytes: &frame_bytes, address: eh_frame.address });
+        fewer += usize::from(count.is_none_or(|count| count != whole));
+    }
+    assert!(fewer > 200, "the damage shows in {fewer} of 400 rounds");
 }

@@ -35,9 +35,9 @@ impl Module {
         self.tried
     }
 
-    /// Asks for the module's table, if it may come.
+    /// Asks for the module's table.
     pub(super) fn want(&self) {
-        if !self.tried && !self.wanted.swap(true, Ordering::Relaxed) {
+        if !self.wanted.swap(true, Ordering::Relaxed) {
             want();
         }
     }

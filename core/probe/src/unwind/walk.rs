@@ -242,7 +242,12 @@ impl<'a> Walker<'a> {
         let module = snapshot.module(pc);
         match module {
             Some(module) if module.returns_from_signal(self.regs.pc) => return self.resume_interrupted(),
-            Some(module) => module.want(),
+            // Its frame pointers might lead further, past callers without one, and nothing would show that: no.
+            Some(module) if !module.is_tried() => {
+                module.want();
+                return Err(End::Lost);
+            }
+            Some(_) => {}
             None if !self.exact
                 && Regs::is_signal_frame(self.regs.sp, |address| self.stack.read(address)) =>
             {
@@ -252,7 +257,7 @@ impl<'a> Walker<'a> {
         }
         // Bare code of a module is a linkage stub or small assembly, which has no frame; at an address that cannot be code
         // there has been nothing but a call.
-        let bare = module.is_some_and(Module::is_tried);
+        let bare = module.is_some();
         let frameless = bare || module.is_none() && !self.may_be_code(pc);
         if self.exact && frameless && self.by_return_address().is_ok() {
             return Ok(());
