@@ -31,6 +31,7 @@ fn libraries_come_and_go_under_the_walks() {
     let compiled = compile_c("storm", LIBRARY, &[]);
     let seen = std::thread::scope(|scope| {
         let loader = scope.spawn(|| {
+            unwinding::stack_range();
             let mut first = 0;
             for round in 0..rounds() {
                 let library = compiled.as_ref().map(|compiled| compiled.open());

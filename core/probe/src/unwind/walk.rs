@@ -248,9 +248,7 @@ impl<'a> Walker<'a> {
                 return Err(End::Lost);
             }
             Some(_) => {}
-            None if !self.exact
-                && Regs::is_signal_frame(self.regs.sp, |address| self.stack.read(address)) =>
-            {
+            None if Regs::is_signal_frame(self.regs.sp, |address| self.stack.read(address)) => {
                 return self.resume_interrupted();
             }
             None => snapshot::want(),

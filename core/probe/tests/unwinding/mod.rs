@@ -134,6 +134,10 @@ static SEEN: Seen = Seen {
 };
 
 extern "C" fn handler(_signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // The timer is the process's: it may strike a thread that has not asked for its bounds, and asking allocates.
+    if STACK.get() == (0, 0) {
+        return;
+    }
     // SAFETY: the context is that of a handler installed with SA_SIGINFO.
     let regs = unsafe { Regs::from_ucontext(context) };
     // SAFETY: as above.
@@ -199,15 +203,16 @@ impl Seen {
         let (samples, root) = (self.samples.load(Ordering::Relaxed), self.root.load(Ordering::Relaxed));
         let share = root as f64 * 1000.0 / samples as f64;
         eprintln!("{root} of {samples} samples reached the root, the deepest with {:?} words", self.deepest);
-        if share < permille {
+        if samples > root {
             let addresses = |list: &[AtomicU64; 16]| -> Vec<u64> {
                 list.iter()
                     .map(|address| address.load(Ordering::Relaxed) + 1)
                     .filter(|&address| address > 1)
                     .collect()
             };
-            panic!("lost:\n{}at:\n{}", names(&addresses(&self.lost)), names(&addresses(&self.lost_at)));
+            eprintln!("lost:\n{}at:\n{}", names(&addresses(&self.lost)), names(&addresses(&self.lost_at)));
         }
+        assert!(share >= permille, "{root} of {samples} samples reached the root");
     }
 }
 
