@@ -140,7 +140,7 @@ impl Elf {
             // The rest of the last page.
             code.iter().find(|segment| {
                 offset >= segment.offset & !0xfff
-                    && offset - (segment.offset & !0xfff) < (segment.file_size + 0x1fff) & !0xfff
+                    && offset - (segment.offset & !0xfff) < segment.file_size.saturating_add(0x1fff) & !0xfff
             })
         })?;
         Some(offset.wrapping_sub(segment.offset).wrapping_add(segment.address))
