@@ -40,7 +40,12 @@ impl Account {
     /// Unclaimed CPU time since the last [`Account::charge`], given the process's CPU time and what the threads' own
     /// timers cover of it.
     pub(super) fn unclaimed(&self, process: u64, covered: u64) -> u64 {
-        process.saturating_sub(self.opened_at).saturating_sub(covered).saturating_sub(self.charged)
+        self.unclaimed_ever(process, covered).saturating_sub(self.charged)
+    }
+
+    /// Unclaimed CPU time since the account was opened.
+    pub(super) fn unclaimed_ever(&self, process: u64, covered: u64) -> u64 {
+        process.saturating_sub(self.opened_at).saturating_sub(covered)
     }
 
     /// Settles the unclaimed time, for which samples of the process-wide timer stand with `nominal` nanoseconds, while

@@ -1,6 +1,6 @@
 //! The drain: the one thread that turns what handlers leave in the rings into profiles.
 //!
-//! Every tenth of a second it empties the rings, looks for new threads and new code; every two seconds it judges its
+//! Five times a second it empties the rings, looks for new threads and new code; every two seconds it judges its
 //! own cost; at the end of a period it closes the sums and gives them to the publisher. It is controlled by three
 //! calls, [`Handle::stop`], [`Handle::flush`] and [`Handle::set_rate`].
 
@@ -35,7 +35,7 @@ use crate::stats::{Counters, Stats};
 use sampler::Sampler;
 
 /// How often the rings are emptied.
-const WAKE: Duration = Duration::from_millis(100);
+const WAKE: Duration = Duration::from_millis(200);
 /// How long a fork's child waits before it begins: most children call `exec` at once.
 const CHILD_DELAY: Duration = Duration::from_millis(20);
 

@@ -37,6 +37,8 @@ pub(super) struct Sampler {
     pub(super) account: Account,
     pub(super) process_timer: Option<CpuTimer>,
     pub(super) process_timer_rests: bool,
+    /// CPU time of the process, and what of it was unclaimed, when the process-wide timer was last paced.
+    pub(super) paced: (u64, u64),
     pub(super) sampling: Sampling,
     pub(super) sums: Aggregate,
     pub(super) thread_numbers: HashMap<(Arc<str>, Option<u32>), u32>,
@@ -98,6 +100,7 @@ impl Sampler {
             account: Account::open(process_cpu),
             process_timer: None,
             process_timer_rests: false,
+            paced: (process_cpu, 0),
             sampling,
             sums: Aggregate::default(),
             thread_numbers: HashMap::new(),
@@ -128,7 +131,7 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// What is done every tenth of a second.
+    /// What is done five times a second.
     pub(super) fn wake(&mut self) {
         self.threads.update();
         self.modules.update();

@@ -88,10 +88,13 @@ impl Sampler {
         self.threads.covered()
     }
 
-    /// The process-wide timer is needed only where threads come and go; elsewhere it would double the signals.
+    /// The process-wide timer is needed only while threads come and go; otherwise it would double the signals.
     pub(super) fn pace_process_timer(&mut self, process: u64) {
-        let unclaimed = self.account.unclaimed(process, self.covered());
-        let rests = unclaimed * 200 < process.saturating_sub(self.process_cpu_at_start);
+        let unclaimed = self.account.unclaimed_ever(process, self.covered());
+        let (process_before, unclaimed_before) = self.paced;
+        self.paced = (process, unclaimed);
+        let (process, unclaimed) = (process - process_before, unclaimed.saturating_sub(unclaimed_before));
+        let rests = unclaimed * 200 < process;
         if rests != self.process_timer_rests {
             self.process_timer_rests = rests;
             self.arm_process_timer();
