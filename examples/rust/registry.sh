@@ -45,6 +45,6 @@ EVERPROF_SERVICE=ripgrep EVERPROF_DIR=$room/profiles "$room/build/release/rg" --
 step "report"
 cargo run --quiet --example report -- "$room/profiles" "$room" | tee "$room/report.txt"
 # Of all CPU time, how much was in the search loop, with what it calls?
-share=$(awk '/regex_automata::hybrid::search::find_fwd( |$|_imp)/ { print $4 }' "$room/report.txt" | tr -d % | sort -n | tail -1)
+share=$(awk '/hybrid::search::find_fwd(_imp)?$/ { print $6 }' "$room/report.txt" | tr -d % | sort -n | tail -1)
 awk -v share="${share:-0}" 'BEGIN { exit share < 60 }' || { echo "find_fwd has ${share:-0} % and should have most" >&2; exit 1; }
 echo "the hot function is the lazy DFA's search loop: ${share} % of the CPU time"
