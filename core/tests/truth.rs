@@ -30,6 +30,7 @@ const CASES: &[(&str, fn())] = &[
     ("short_99", || run("short_99", 99, short_lived)),
     ("short_1000", || run("short_1000", 1000, short_lived)),
     ("each_thread_has_its_own", each_thread_has_its_own),
+    ("a_thread_that_blocks_the_signal_is_seen", blocked_signal),
     ("perf_events_are_not_bound_to_the_tick", perf_events),
 ];
 
@@ -103,6 +104,45 @@ fn each_thread_has_its_own() {
     std::fs::remove_dir_all(&dir).unwrap();
     // The smallest thread has 15 samples; before it is discovered, chance decides: one sample is 7 % of it.
     assert!(rms < 0.08, "{rms}");
+}
+
+/// A thread that blocks every signal burns as much as one that does not, and lets them through at its end.
+fn blocked_signal() {
+    let dir = directory("blocked");
+    let profiler = Profiler::builder().dir(&dir).set("symbolize", "names").start().unwrap();
+    let before = Clock::Process.now().unwrap();
+    let profiler = thread::Builder::new().name("deaf".into()).spawn(move || {
+        block(libc::SIG_BLOCK);
+        burn(Duration::from_millis(700));
+        profiler.flush().unwrap();
+        burn(Duration::from_millis(300));
+        block(libc::SIG_UNBLOCK);
+        burn(Duration::from_millis(200));
+        profiler
+    });
+    let profiler = profiler.unwrap().join().unwrap();
+    let used = (Clock::Process.now().unwrap() - before) as f64;
+    profiler.stop().unwrap();
+    let profiles = profiles(&dir);
+    let (deaf, total): (i64, i64) = profiles
+        .iter()
+        .map(|profile| (time_in(profile, "threads that block the signal"), profile.totals()[1]))
+        .fold((0, 0), |sums, more| (sums.0 + more.0, sums.1 + more.1));
+    let ratio = total as f64 / used;
+    println!("told {:.3} s, ratio {ratio:.4}", deaf as f64 / 1e9);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!((500_000_000..720_000_000).contains(&deaf), "{deaf}");
+    // More than 1 by everprof's own work on the first profile.
+    assert!((0.98..1.3).contains(&ratio), "{ratio}");
+}
+
+fn block(how: i32) {
+    // SAFETY: all-zero is a valid set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is live.
+    unsafe { libc::sigaddset(&mut set, libc::SIGPROF) };
+    // SAFETY: the set is live.
+    unsafe { libc::pthread_sigmask(how, &set, std::ptr::null_mut()) };
 }
 
 fn perf_events() {

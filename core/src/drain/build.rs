@@ -32,13 +32,13 @@ pub(super) fn build(period: &Period, symbolizer: &mut Symbolizer, mode: symboliz
     }
     let lost = period.recorded.lost();
     if lost.count != 0 {
-        builder.add_frame("lost: too many recorded samples", lost);
+        builder.add_frame("lost: too many recorded samples", None, lost);
     }
-    for &(name, count, nanos) in &period.frames {
-        builder.add_frame(name, Sums { count, nanos });
+    for part in &period.stackless {
+        builder.add_frame(part.reason, part.thread, part.sums);
     }
     if let Some(rest) = settlement.rest() {
-        builder.add_frame("threads that ended unsampled", rest);
+        builder.add_frame("threads that ended unsampled", None, rest);
     }
     builder.profile
 }
@@ -187,11 +187,14 @@ impl<'p> Builder<'p> {
     }
 
     /// Adds time that has no stack, under a frame that says why.
-    fn add_frame(&mut self, name: &str, sums: Sums) {
+    fn add_frame(&mut self, name: &str, thread: Option<u32>, sums: Sums) {
         let lines = vec![self.named_line(&format!("[{name}]"))];
         let location = self.profile.location(Location { lines, ..Location::default() });
         let stack = self.profile.stack(&[location]);
-        let labels = self.profile.labels(&[]);
+        let labels = match thread {
+            Some(thread) => self.labels(Key { thread, ..Key::default() }),
+            None => self.profile.labels(&[]),
+        };
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
 

@@ -6,10 +6,11 @@ use everprof_probe::loss::{self, Loss};
 use everprof_probe::os::Clock;
 use everprof_probe::timer::ClockKind;
 
-use super::period::Period;
+use super::period::{Period, Stackless};
 use super::publish::Job;
 use super::sampler::Sampler;
 use super::setup::wall_clock;
+use crate::aggregate::Sums;
 use crate::recorder;
 
 /// The kernel looks at CPU timers once a tick, which is no longer than this in nanoseconds (100 Hz).
@@ -30,13 +31,13 @@ impl Sampler {
         let ended = self.threads.take_ended();
         let exits = ended.len() as u64 * (u64::from(self.sampling.period) + LONGEST_TICK);
         let unclaimed = self.account.charge(process, self.covered(), nominal, exits);
-        let settled = unclaimed.sampled + unclaimed.at_exit + unclaimed.unsampled;
-        self.stats.sampled_cpu += Duration::from_nanos(settled);
+        self.stats.sampled_cpu += Duration::from_nanos(unclaimed.sampled + unclaimed.at_exit);
         self.stats.unsampled_cpu += Duration::from_nanos(unclaimed.unsampled);
         let (first_epoch, epochs) = self.modules.take();
         let ids = self.thread_ids;
         let ended =
             ended.into_iter().map(|(name, tid)| self.thread_number(name, ids.then_some(tid))).collect();
+        let stackless = self.stackless(unclaimed.unsampled);
         let mut names: Vec<_> = self.thread_numbers.drain().map(|(name, number)| (number, name)).collect();
         names.sort_unstable_by_key(|(number, _)| *number);
         let period = Period {
@@ -50,50 +51,47 @@ impl Sampler {
             unclaimed: unclaimed.sampled,
             at_exit: unclaimed.at_exit,
             ended,
-            frames: self.frames_without_stack(unclaimed.unsampled),
+            stackless,
             sums,
             recorded: recorder::take(),
         };
         self.threads.rename();
-        if !(period.sums.is_empty() && period.frames.is_empty() && period.recorded.is_empty()) {
+        if !(period.sums.is_empty() && period.stackless.is_empty() && period.recorded.is_empty()) {
             let _ = self.jobs.send(Job::Publish(Box::new(period)));
         }
     }
 
-    /// Time in the kernel that a perf event may not see: no signal came for it.
-    fn unseen_kernel_time(&mut self) -> u64 {
-        if self.sampling.clock == ClockKind::Timer {
-            return 0;
-        }
-        let unseen = self.threads.unsignalled();
-        let new = unseen.saturating_sub(self.unseen);
-        self.unseen = self.unseen.max(unseen);
-        new
-    }
-
-    fn frames_without_stack(&mut self, unsampled: u64) -> Vec<(&'static str, u64, u64)> {
+    /// CPU time that has no stack to go to, each part under the reason.
+    fn stackless(&mut self, unsampled: u64) -> Vec<Stackless> {
         let step = u64::from(self.sampling.period.max(1));
-        let mut frames = Vec::new();
+        let mut found = Vec::new();
         for loss in Loss::ALL {
             let (count, nanos) = loss::take(loss);
-            if count != 0 {
-                frames.push((loss.name(), count, nanos));
-                self.stats.lost += count;
-                match loss {
-                    Loss::RingFull => self.stats.lost_ring_full += count,
-                    Loss::NoScratch => self.stats.lost_no_scratch += count,
-                }
-                self.stats.sampled_cpu += Duration::from_nanos(nanos);
+            self.stats.lost += count;
+            match loss {
+                Loss::RingFull => self.stats.lost_ring_full += count,
+                Loss::NoScratch => self.stats.lost_no_scratch += count,
             }
+            found.push(Stackless { reason: loss.name(), thread: None, sums: Sums { count, nanos } });
         }
-        let unseen = self.unseen_kernel_time();
-        if unseen >= step {
-            frames.push(("in the kernel, unseen by perf_event", unseen / step, unseen));
+        let reason = match self.sampling.clock {
+            ClockKind::Timer => "threads that block the signal",
+            ClockKind::PerfEvent => "in the kernel, unseen by perf_event",
+        };
+        let tolerance = step + LONGEST_TICK;
+        for (name, tid, nanos) in self.threads.write_off(tolerance) {
+            let thread = Some(self.thread_number(name, self.thread_ids.then_some(tid)));
+            self.stats.unsampled_cpu += Duration::from_nanos(nanos);
+            found.push(Stackless { reason, thread, sums: Sums { count: nanos / step, nanos } });
         }
         // Less than one period is the phase of the timers, not a thread.
         if unsampled >= step {
-            frames.push(("threads that ended unsampled", unsampled / step, unsampled));
+            let sums = Sums { count: unsampled / step, nanos: unsampled };
+            found.push(Stackless { reason: "threads that ended unsampled", thread: None, sums });
         }
-        frames
+        found.retain(|part| part.sums.count != 0);
+        let nanos = found.iter().map(|part| part.sums.nanos).sum();
+        self.stats.sampled_cpu += Duration::from_nanos(nanos);
+        found
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::aggregate::Aggregate;
+use crate::aggregate::{Aggregate, Sums};
 use crate::recorder::Recorded;
 use crate::symbolize::Module;
 
@@ -35,8 +35,18 @@ pub(super) struct Period {
     pub(super) at_exit: u64,
     /// The numbers of those threads.
     pub(super) ended: HashSet<u32>,
-    /// CPU time without a stack: the name of its frame, periods and nanoseconds.
-    pub(super) frames: Vec<(&'static str, u64, u64)>,
+    /// CPU time without a stack.
+    pub(super) stackless: Vec<Stackless>,
+}
+
+/// CPU time without a stack: a frame of the profile says why.
+#[derive(Debug)]
+pub(super) struct Stackless {
+    /// The name of the frame.
+    pub(super) reason: &'static str,
+    /// The thread's number, where it is known.
+    pub(super) thread: Option<u32>,
+    pub(super) sums: Sums,
 }
 
 impl Period {

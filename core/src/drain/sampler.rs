@@ -56,8 +56,6 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
-    /// What [`Sampler::unseen_kernel_time`] has told so far.
-    pub(super) unseen: u64,
 }
 
 impl Sampler {
@@ -118,7 +116,6 @@ impl Sampler {
             process_cpu_at_start: process_cpu,
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
-            unseen: 0,
         };
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
@@ -186,7 +183,11 @@ impl Sampler {
     }
 
     fn count(&mut self, header: &Header, words: &[u64]) {
-        let nanos = header.weight * u64::from(header.period);
+        let unclaimed = header.source == Source::Unclaimed as u8;
+        let mut nanos = header.weight * u64::from(header.period);
+        if !unclaimed {
+            nanos = self.threads.settle(header.tid, nanos);
+        }
         self.stats.samples += 1;
         for frame in frames(words) {
             match frame {
@@ -201,7 +202,7 @@ impl Sampler {
             stack: self.sums.intern_stack(self.modules.epoch(), words),
             thread,
             labels: self.label_set(header.labels),
-            unclaimed: header.source == Source::Unclaimed as u8,
+            unclaimed,
             trace_id: header.trace_id,
             span_id: header.span_id,
         };

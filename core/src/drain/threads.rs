@@ -51,6 +51,8 @@ struct Thread {
     timer: Option<ThreadTimer>,
     /// Its CPU time when its timer was made.
     timed_from: u64,
+    /// CPU time that was told to have no samples.
+    written_off: u64,
     name: Arc<str>,
     round: u32,
     /// Programs name a thread shortly after starting it, so a young thread's name is read again.
@@ -169,12 +171,31 @@ impl Threads {
         self.ended_credit + live
     }
 
-    /// CPU time of living threads that no signal came for, where the clock is blind to time in the kernel.
-    pub(super) fn unsignalled(&self) -> u64 {
-        let credited = |thread: &Thread| thread.slot.map_or(0, Slot::credited);
-        let gap =
-            |(tid, thread): (&u32, &Thread)| Some(thread.covered(*tid)?.saturating_sub(credited(thread)));
-        self.by_id.iter().filter_map(gap).sum()
+    /// CPU time of living threads that no signal came for, though more than `tolerance` nanoseconds of it were due: the
+    /// thread blocks the signal, or the clock is blind to time in the kernel. Each is told once, by name and id.
+    pub(super) fn write_off(&mut self, tolerance: u64) -> Vec<(Arc<str>, u32, u64)> {
+        let mut told = Vec::new();
+        for (tid, thread) in &mut self.by_id {
+            let Some(covered) = thread.covered(*tid) else { continue };
+            let known = thread.slot.map_or(0, Slot::credited) + thread.written_off;
+            let due = covered.saturating_sub(known);
+            // One tolerance is what a running thread may always be behind; a little more is no news yet.
+            if due > 4 * tolerance {
+                let nanos = due - tolerance;
+                thread.written_off += nanos;
+                told.push((thread.name.clone(), *tid, nanos));
+            }
+        }
+        told
+    }
+
+    /// What of a sample's time is new: a thread that takes its signal late brings all the time that it stands for, and
+    /// some of that may have been written off.
+    pub(super) fn settle(&mut self, tid: u32, nanos: u64) -> u64 {
+        let Some(thread) = self.by_id.get_mut(&tid) else { return nanos };
+        let old = thread.written_off.min(nanos);
+        thread.written_off -= old;
+        nanos - old
     }
 
     /// The timed threads that ended since the last call.
@@ -218,7 +239,15 @@ impl Threads {
                 None
             }
         });
-        let thread = Thread { slot, timer, timed_from, name: read_name(tid), round: self.round, young: true };
+        let thread = Thread {
+            slot,
+            timer,
+            timed_from,
+            written_off: 0,
+            name: read_name(tid),
+            round: self.round,
+            young: true,
+        };
         self.by_id.insert(tid, thread);
     }
 
@@ -232,7 +261,7 @@ impl Thread {
     /// CPU time since the timer was made; of a thread that is gone, what its timer accounted for. None without a timer.
     fn covered(&self, tid: u32) -> Option<u64> {
         self.timer.as_ref()?;
-        let credited = || self.slot.map_or(0, Slot::credited);
+        let credited = || self.slot.map_or(0, Slot::credited) + self.written_off;
         Some(Clock::Thread(tid).now().map_or_else(credited, |now| now.saturating_sub(self.timed_from)))
     }
 
@@ -241,7 +270,7 @@ impl Thread {
         if self.timer.take().is_none() {
             return 0;
         }
-        self.slot.map_or(0, Slot::end_timing)
+        self.slot.map_or(0, Slot::end_timing) + self.written_off
     }
 }
 
