@@ -13,3 +13,8 @@ cat "$out/report.txt"
 for promised in count_primes sort_words; do
     grep -q "$promised" "$out/flamegraph.html" || { echo "$promised is not in the flame graph" >&2; exit 1; }
 done
+step "example labels"
+cargo run --quiet -p everprof --example labels | tee "$out/labels.txt"
+for tenant in small large; do
+    grep -q "^$tenant " "$out/labels.txt" || { echo "tenant $tenant is not in the profile" >&2; exit 1; }
+done

@@ -27,7 +27,7 @@ function makeGraph(host, label, on) {
     graph.view = view;
     graph.hover = -1;
     place();
-    if (!keepScroll || turned) away = 0;
+    if (!keepScroll || turned) away = awayOf(view.top);
     stay();
     graph.draw();
   };
@@ -118,6 +118,12 @@ function makeGraph(host, label, on) {
     spacer.style.height = `${Math.max(0, graph.rows.length * ROW - high)}px`;
     wide = host.clientWidth;
     resize();
+  }
+
+  // A frame deep in the graph is zoomed to with two of its callers in sight, not a hundred.
+  function awayOf(node) {
+    const row = graph.rowOf(node);
+    return (row + 1) * ROW > high / 2 ? (row - 2) * ROW : 0;
   }
 
   function stay() {
