@@ -4,6 +4,7 @@
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::tags::{Sources, Tags};
 /// How long stopping and the end of the process may wait for the last profile.
 const EXIT_BUDGET: Duration = Duration::from_secs(2);
 
+static STARTING: AtomicBool = AtomicBool::new(false);
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
 struct Running {
@@ -223,17 +225,36 @@ impl Builder {
             return Ok(Profiler { enabled: false });
         }
         let exporters = self.exporters.unwrap_or_else(|| local_directory(&options));
-        let mut running = lock();
-        if running.is_some() {
-            return Err(Error::new(
-                ErrorKind::AlreadyRunning,
-                "a profiler runs in this process already: keep its guard, or stop it before starting another",
-            ));
-        }
+        let _turn = Turn::take()?;
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
-        *running = Some(run(options, tags, exporters, false)?);
+        let started = run(options, tags, exporters, false)?;
+        *lock() = Some(started);
         Ok(Profiler { enabled: true })
+    }
+}
+
+/// The right to start: one at a time, without holding the lock, for which a fork would have to wait.
+struct Turn;
+
+impl Turn {
+    fn take() -> Result<Turn> {
+        let running = || {
+            let message =
+                "a profiler runs in this process already: keep its guard, or stop it before starting another";
+            Error::new(ErrorKind::AlreadyRunning, message)
+        };
+        if STARTING.swap(true, Ordering::SeqCst) {
+            return Err(running());
+        }
+        let turn = Turn;
+        if lock().is_some() { Err(running()) } else { Ok(turn) }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        STARTING.store(false, Ordering::SeqCst);
     }
 }
 
@@ -303,6 +324,7 @@ extern "C" fn after_fork_in_child() {
     *recorded = None;
     drop(recorded);
     crate::drain::after_fork();
+    STARTING.store(false, Ordering::SeqCst);
     let Some(parent) = running.take() else { return };
     match run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true) {
         Ok(child) => *running = Some(child),

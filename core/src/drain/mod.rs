@@ -143,6 +143,22 @@ fn guarded(work: impl FnOnce()) {
     }
 }
 
+/// Waits whether a fork's child lives long enough to be worth a profile; it must not be held up at its exit.
+fn ends_early(commands: &Receiver<Command>) -> bool {
+    match commands.recv_timeout(CHILD_DELAY) {
+        Err(RecvTimeoutError::Timeout) | Ok(Command::SetRate(_)) => false,
+        Err(RecvTimeoutError::Disconnected) => true,
+        Ok(Command::Flush(done)) => {
+            let _ = done.send(());
+            false
+        }
+        Ok(Command::Stop(done)) => {
+            let _ = done.send(());
+            true
+        }
+    }
+}
+
 fn run(
     plan: Plan,
     starter: Option<Facts>,
@@ -151,8 +167,8 @@ fn run(
     started: &Sender<Result<()>>,
 ) {
     os::block_signals();
-    if plan.forked {
-        std::thread::sleep(CHILD_DELAY);
+    if plan.forked && ends_early(commands) {
+        return;
     }
     let mut sampler = match Sampler::start(plan, starter, counters) {
         Ok(sampler) => sampler,

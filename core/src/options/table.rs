@@ -152,7 +152,8 @@ options! {
     /// Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger.
     thread_ids: bool = false, "", "cpu", "0.1.0";
 
-    /// CPU time that everprof may use, as a share of the CPU time of the whole process; above it the rate is lowered.
+    /// CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where
+    /// that is more; above it the rate is lowered.
     cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0";
 
     /// The least important of everprof's own messages that go to the host's logger (crate `log`, target `everprof`).
