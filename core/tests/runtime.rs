@@ -17,7 +17,7 @@ use everprof_probe::memory::StackMemory;
 use everprof_probe::regs::Regs;
 use everprof_probe::unwind::{self, Cursor, FrameSource, Frames, Step};
 
-use common::{directory, names, profiles};
+use common::{directory, names, profiles, stop};
 
 const KIND: u8 = 9;
 
@@ -101,7 +101,7 @@ fn native_frames_and_those_of_runtimes_are_one_stack() {
         RecordedSample { stack: &recorded, thread: "js", count: 2, nanos: 20_000_000, ..Default::default() };
     assert!(Recorder::new().record(&sample) && Recorder::new().record(&sample));
     interpret(3, Instant::now() + Duration::from_millis(800));
-    profiler.stop().unwrap();
+    stop(profiler);
     unwind::unset_source(KIND);
     assert!(!Recorder::new().record(&sample), "no profiler, no record");
 

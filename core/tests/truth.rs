@@ -16,7 +16,7 @@ use everprof::Profiler;
 use everprof::profile::{LabelValue, Profile};
 use everprof_probe::os::{Clock, gettid};
 
-use common::{burn, directory, profiles, time_in};
+use common::{burn, directory, flush, profiles, stop, time_in};
 
 const CASES: &[(&str, fn())] = &[
     ("steady_1_99", || run("steady_1_99", 99, || threads(1, || burn(Duration::from_millis(1500))))),
@@ -45,9 +45,9 @@ fn run(name: &str, rate: u32, work: fn()) {
     let before = Clock::Process.now().unwrap();
     work();
     let used = Clock::Process.now().unwrap() - before;
-    profiler.flush().unwrap();
+    flush(&profiler);
     let stats = profiler.stats();
-    profiler.stop().unwrap();
+    stop(profiler);
     let profiles = profiles(&dir);
     std::fs::remove_dir_all(&dir).unwrap();
     let total: i64 = profiles.iter().map(|profile| profile.totals()[1]).sum();
@@ -84,7 +84,7 @@ fn each_thread_has_its_own() {
     };
     let threads: Vec<_> = (1..=8).map(|part| thread::spawn(move || work(part * 150))).collect();
     let truth: BTreeMap<u32, u64> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-    profiler.stop().unwrap();
+    stop(profiler);
     let mut seen: BTreeMap<u32, i64> = BTreeMap::new();
     for profile in &profiles(&dir) {
         for sample in profile.samples() {
@@ -114,7 +114,7 @@ fn blocked_signal() {
     let profiler = thread::Builder::new().name("deaf".into()).spawn(move || {
         block(libc::SIG_BLOCK);
         burn(Duration::from_millis(700));
-        profiler.flush().unwrap();
+        flush(&profiler);
         burn(Duration::from_millis(300));
         block(libc::SIG_UNBLOCK);
         burn(Duration::from_millis(200));
@@ -122,7 +122,7 @@ fn blocked_signal() {
     });
     let profiler = profiler.unwrap().join().unwrap();
     let used = (Clock::Process.now().unwrap() - before) as f64;
-    profiler.stop().unwrap();
+    stop(profiler);
     let profiles = profiles(&dir);
     let (deaf, total): (i64, i64) = profiles
         .iter()
@@ -131,7 +131,8 @@ fn blocked_signal() {
     let ratio = total as f64 / used;
     println!("told {:.3} s, ratio {ratio:.4}", deaf as f64 / 1e9);
     std::fs::remove_dir_all(&dir).unwrap();
-    assert!((500_000_000..720_000_000).contains(&deaf), "{deaf}");
+    // All but what it used before it was discovered, and the tolerance.
+    assert!((400_000_000..720_000_000).contains(&deaf), "{deaf}");
     // More than 1 by everprof's own work on the first profile.
     assert!((0.98..1.3).contains(&ratio), "{ratio}");
 }
@@ -152,9 +153,9 @@ fn perf_events() {
     let before = Clock::Process.now().unwrap();
     burn(Duration::from_millis(800));
     let used = Clock::Process.now().unwrap() - before;
-    profiler.flush().unwrap();
+    flush(&profiler);
     let stats = profiler.stats();
-    profiler.stop().unwrap();
+    stop(profiler);
     // Not the totals: everprof's own work after the flush, naming and writing, is in the next profile.
     let total: i64 = profiles(&dir).iter().map(|profile| time_in(profile, "burn")).sum();
     let ratio = total as f64 / used as f64;

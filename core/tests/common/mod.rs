@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use everprof::Profiler;
 use everprof::profile::{LocationId, Profile};
 use everprof_probe::os::{Clock, gettid};
 
@@ -69,6 +70,22 @@ fn run_alone(name: &str) -> bool {
     child.wait().unwrap();
     println!("{name}: hung");
     false
+}
+
+/// Closes the period at hand and waits until it is written, longer than a host at its exit would: builds of tests are
+/// not optimised, and machines have other work.
+pub(crate) fn flush(profiler: &Profiler) {
+    let exported = (0..30).any(|_| profiler.flush().is_ok());
+    assert!(exported, "no profile within a minute: {:?}", profiler.stats());
+}
+
+/// Stops, with the same patience for the last profile.
+pub(crate) fn stop(profiler: Profiler) {
+    flush(&profiler);
+    // What is left is the work of the flush itself.
+    if profiler.stop().is_err() {
+        std::thread::sleep(Duration::from_secs(5));
+    }
 }
 
 /// A directory of this process's own, empty.
