@@ -8,6 +8,7 @@
 //! would kill the process under the default action, and ignoring it instead would be inherited by every program the
 //! process starts. Installed and inactive it costs nothing, and `execve` resets it.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::loss::{self, Loss};
@@ -23,6 +24,11 @@ use crate::{perf, scratch, thread_block, unwind};
 pub const PROCESS_TIMER: usize = 0x6576_6572;
 
 const SHARDS: usize = 8;
+
+/// A walk is made only where an alternate signal stack has as much room left. Rust's are 8 KiB, of which the kernel's
+/// frame takes 3.3 KiB on processors with wide registers: where a handler of the host runs on one and ours on top of
+/// it, there is not enough for both, and the leaf has to do.
+const ROOM_OF_WALK: u64 = 3 * 1024;
 
 /// How often [`stop`] looks for handlers at work: for a second or so.
 const LONGEST_WAIT: u32 = 1000;
@@ -195,7 +201,9 @@ fn of_process(overrun: u32, context: *const libc::c_void) {
 fn take(mut header: Header, context: *const libc::c_void) {
     // SAFETY: the context is the one the kernel gave to the handler that called us.
     let regs = unsafe { Regs::from_ucontext(context) };
-    let nanos = header.weight * u64::from(header.period);
+    // What a sample of the process-wide timer stands for is not known here, and told even where the sample is lost.
+    let unclaimed = header.source == Source::Unclaimed as u8;
+    let nanos = if unclaimed { 0 } else { header.weight * u64::from(header.period) };
     let hint = (header.tid as usize).wrapping_mul(0x9e37_79b1) >> 7;
     let Some(mut scratch) = scratch::claim(hint) else {
         return loss::count(Loss::NoScratch, header.weight, nanos);
@@ -205,11 +213,19 @@ fn take(mut header: Header, context: *const libc::c_void) {
         return;
     }
     header.generation = unwind::generation();
-    let stack = stack_of(&regs, context);
+    // SAFETY: the context is the one the kernel gave to the handler that called us.
+    let alternate = unsafe { regs::altstack(context) };
+    let here = (&raw const header) as u64;
+    let cramped = alternate.contains(&here) && here - alternate.start < ROOM_OF_WALK;
     let words = scratch.words();
     let room = MAX_WORDS.load(Ordering::Relaxed).min(words.len());
     let mut frames = unwind::Frames::new(words.get_mut(..room).unwrap_or_default());
-    unwind::walk(&regs, &stack, &mut frames);
+    if cramped {
+        frames.push_native(regs.pc);
+        frames.push_missing(0);
+    } else {
+        unwind::walk(&regs, &stack_of(&regs, alternate), &mut frames);
+    }
     let shard = RINGS.get(hint % SHARDS).map_or(core::ptr::null_mut(), |ring| ring.load(Ordering::Acquire));
     // SAFETY: null or a ring that lives as long as the process.
     let pushed = unsafe { shard.as_ref() }.is_some_and(|ring| ring.push(&header, frames.finish()));
@@ -221,13 +237,11 @@ fn take(mut header: Header, context: *const libc::c_void) {
 /// The memory that frames of the interrupted thread may lie in: its own stack and its alternate signal stack, each from
 /// the stack pointer upwards where that lies within, and the red zone below it, where a function that has just popped
 /// its registers still has them.
-fn stack_of(regs: &Regs, context: *const libc::c_void) -> StackMemory {
+fn stack_of(regs: &Regs, alternate: Range<u64>) -> StackMemory {
     const RED_ZONE: u64 = 128;
     let low = regs.sp.saturating_sub(RED_ZONE);
     let mut stack = StackMemory::default();
     let own = thread_block::stack();
-    // SAFETY: the context is the one the kernel gave to the handler.
-    let alternate = unsafe { regs::altstack(context) };
     if alternate.contains(&regs.sp) {
         // SAFETY: the thread runs on this stack now, so it is mapped.
         unsafe { stack.add(low.max(alternate.start)..alternate.end) };

@@ -7,7 +7,7 @@
 //! threads and takes the leaf frame alone, and [`learn`] says so.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use crate::{memory, os, regs};
 
@@ -17,6 +17,8 @@ const REACH: usize = 4096;
 /// Offsets from the thread pointer; 0 while unknown (at 0 glibc keeps the pointer to the block itself).
 static TID: AtomicI32 = AtomicI32::new(0);
 static STACK: AtomicI32 = AtomicI32::new(0);
+/// Whether the word after the stack's bounds is the size of its guard, as glibc has it.
+static GUARD: AtomicBool = AtomicBool::new(false);
 /// How far the main thread's stack may reach down from its end: its bounds are not fixed, its limit is.
 static MAIN_LIMIT: AtomicU64 = AtomicU64::new(0);
 
@@ -54,6 +56,11 @@ pub fn learn(one: &Facts, other: &Facts) -> bool {
             found.1 = offset;
         }
     }
+    let has_guard = |block: &[u8], facts: &Facts| {
+        let guard = stack_at(block, found.1).map(|stack| facts.stack.start.wrapping_sub(stack.start));
+        facts.tid != os::getpid() && guard.is_some() && u64_at(block, found.1 + 16) == guard
+    };
+    GUARD.store(has_guard(first, one) || has_guard(second, other), Ordering::Release);
     TID.store(found.0, Ordering::Release);
     STACK.store(found.1, Ordering::Release);
     MAIN_LIMIT.store(os::stack_limit(), Ordering::Release);
@@ -154,7 +161,7 @@ mod tests {
             .spawn(|| {
                 assert_eq!(tid(), os::gettid());
                 let (found, known) = (stack(), Facts::here().unwrap());
-                assert!(describes(&found, &known), "{found:x?} {known:x?}");
+                assert_eq!(found, known.stack, "the guard is left out");
             })
             .unwrap()
             .join()

@@ -60,15 +60,17 @@ impl Regs {
         Self::new(machine.pc, machine.sp, machine.regs)
     }
 
-    /// The registers saved in the signal frame whose return code has the stack pointer `sp`, read word by word with
-    /// `read`. Async-signal-safe.
-    pub(crate) fn from_signal_frame(sp: u64, read: impl Fn(u64) -> Option<u64>) -> Option<Self> {
-        let word = |index: u64| read(sp.wrapping_add(SIGNAL_FRAME_REGISTERS + index * 8));
-        let mut all = [0; 31];
-        for (value, index) in all.iter_mut().zip(0..) {
-            *value = word(index)?;
+    /// Turns into the registers saved in the signal frame whose return code has the stack pointer that these have, read
+    /// word by word with `read`. In place, since a handler has little stack. Async-signal-safe.
+    pub(crate) fn resume(&mut self, read: impl Fn(u64) -> Option<u64>) -> Option<()> {
+        let frame = self.sp.wrapping_add(SIGNAL_FRAME_REGISTERS);
+        for (value, index) in self.all.iter_mut().zip(0..) {
+            *value = read(frame.wrapping_add(index * 8))?;
         }
-        Some(Self::new(word(32)?, word(31)?, all))
+        self.sp = read(frame.wrapping_add(31 * 8))?;
+        self.pc = read(frame.wrapping_add(32 * 8))?;
+        [.., self.base, _, _, _, _, _, _, _, _, _, self.fp, self.lr] = self.all;
+        Some(())
     }
 
     /// Whether a signal frame lies at `sp`, told by the mark of the floating-point registers that every one holds: the

@@ -59,17 +59,18 @@ impl Regs {
         )
     }
 
-    /// The registers saved in the signal frame whose return code has the stack pointer `sp`, read word by word with
-    /// `read`. Async-signal-safe.
-    pub(crate) fn from_signal_frame(sp: u64, read: impl Fn(u64) -> Option<u64>) -> Option<Self> {
-        let word = |index: u64| read(sp.wrapping_add(SIGNAL_FRAME_REGISTERS + index * 8));
+    /// Turns into the registers saved in the signal frame whose return code has the stack pointer that these have, read
+    /// word by word with `read`. In place, since a handler has little stack. Async-signal-safe.
+    pub(crate) fn resume(&mut self, read: impl Fn(u64) -> Option<u64>) -> Option<()> {
+        let frame = self.sp.wrapping_add(SIGNAL_FRAME_REGISTERS);
         // The order of `gregs`, by DWARF number.
         const ORDER: [u8; 16] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
-        let mut all = [0; 16];
-        for (value, index) in all.iter_mut().zip(ORDER) {
-            *value = word(u64::from(index))?;
+        for (value, index) in self.all.iter_mut().zip(ORDER) {
+            *value = read(frame.wrapping_add(u64::from(index) * 8))?;
         }
-        Some(Self::new(word(16)?, all))
+        self.pc = read(frame.wrapping_add(16 * 8))?;
+        [_, _, _, self.base, _, _, self.fp, self.sp, ..] = self.all;
+        Some(())
     }
 
     /// Whether a signal frame lies at `sp`, though nothing is known of its return code: never, since that is the C

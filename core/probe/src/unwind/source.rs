@@ -85,10 +85,16 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// The sources in force, each told where the walk starts; `None` where there are none, as in most processes.
+    /// Whether there are any: not in most processes.
+    #[inline]
+    pub(super) fn any() -> bool {
+        PLACES.iter().any(|place| place.state.load(Ordering::Acquire) == ACTIVE)
+    }
+
+    /// The sources in force, each told where the walk starts; `None` where there are none.
     #[inline]
     pub(super) fn begin(leaf: &Regs) -> Option<Self> {
-        if PLACES.iter().all(|place| place.state.load(Ordering::Acquire) != ACTIVE) {
+        if !Self::any() {
             return None;
         }
         let mut sources = Self { sources: [None; SOURCES], cursors: [[0; 8]; SOURCES] };

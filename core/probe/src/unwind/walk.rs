@@ -35,10 +35,7 @@ pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
     let entered = inflight::enter(regs.sp);
     let mut walker =
         Walker { regs: *regs, exact: true, known: true, stack, snapshot: snapshot::current(&entered) };
-    let end = match Sources::begin(regs) {
-        None => walker.native(out),
-        Some(mut sources) => walker.mixed(&mut sources, out),
-    };
+    let end = if Sources::any() { walker.with_sources(out) } else { walker.native(out) };
     if end != End::Root {
         out.push_missing(0);
     }
@@ -107,7 +104,16 @@ impl<'a> Walker<'a> {
         left
     }
 
+    /// Apart, because what sources remember takes stack, of which a handler may have little.
+    #[cold]
     #[inline(never)]
+    fn with_sources(&mut self, out: &mut Frames<'_>) -> End {
+        match Sources::begin(&self.regs) {
+            None => self.native(out),
+            Some(mut sources) => self.mixed(&mut sources, out),
+        }
+    }
+
     fn mixed(&mut self, sources: &mut Sources, out: &mut Frames<'_>) -> End {
         for _ in 0..MOST_FRAMES {
             let pc = self.pc();
@@ -224,7 +230,7 @@ impl<'a> Walker<'a> {
     #[inline(never)]
     fn resume_interrupted(&mut self) -> Result<(), End> {
         let stack = self.stack;
-        self.regs = Regs::from_signal_frame(self.regs.sp, |address| stack.read(address)).ok_or(End::Lost)?;
+        self.regs.resume(|address| stack.read(address)).ok_or(End::Lost)?;
         self.exact = true;
         self.known = true;
         Ok(())
