@@ -56,6 +56,8 @@ impl Sampler {
             recorded: recorder::take(),
         };
         self.threads.rename();
+        // With the losses that only the end of the period has told.
+        self.counters.publish(self.stats.clone());
         if !(period.sums.is_empty() && period.stackless.is_empty() && period.recorded.is_empty()) {
             let _ = self.jobs.send(Job::Publish(Box::new(period)));
         }

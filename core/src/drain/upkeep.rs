@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use everprof_probe::os::{Clock, CpuTimer, gettid};
+use everprof_probe::os::{Clock, CpuTimer, gettid, process_signal_finds_running_thread};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof};
 
@@ -11,9 +11,6 @@ use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
 use crate::options::SignalChoice;
-
-/// The process-wide timer runs this much slower than the others while there is nothing for it to see.
-const PROCESS_TIMER_REST: u32 = 8;
 
 impl Sampler {
     /// Lets the governor decide, makes sure that the handler is still ours, and renews the statistics.
@@ -88,7 +85,9 @@ impl Sampler {
         self.threads.covered()
     }
 
-    /// The process-wide timer is needed only while threads come and go; otherwise it would double the signals.
+    /// The process-wide timer is needed only while threads come and go. Otherwise it would double the signals; and where
+    /// the thread that runs holds our signal back, the kernel picks another one for it: a sleeping one, whose call then
+    /// fails with EINTR.
     pub(super) fn pace_process_timer(&mut self, process: u64) {
         let unclaimed = self.account.unclaimed_ever(process, self.covered());
         let (process_before, unclaimed_before) = self.paced;
@@ -102,6 +101,11 @@ impl Sampler {
     }
 
     pub(super) fn start_process_timer(&mut self) {
+        if !process_signal_finds_running_thread() {
+            // Its samples would all be of the main thread, awake or not. What it would have told is in the profile as
+            // time of threads that ended unsampled.
+            return;
+        }
         match CpuTimer::new(Clock::Process, self.sampling.signal, sigprof::PROCESS_TIMER) {
             Ok(timer) => self.process_timer = Some(timer),
             Err(errno) => self
@@ -111,11 +115,10 @@ impl Sampler {
     }
 
     pub(super) fn arm_process_timer(&self) {
-        let rest = if self.process_timer_rests { PROCESS_TIMER_REST } else { 1 };
-        let period = self.sampling.period.saturating_mul(rest).min(1_000_000_000);
-        sigprof::set_process_period(period);
+        sigprof::set_process_period(self.sampling.period);
         if let Some(timer) = &self.process_timer {
-            let _ = timer.arm(period.into(), period.into());
+            let period = if self.process_timer_rests { 0 } else { self.sampling.period.into() };
+            let _ = timer.arm(period, period);
         }
     }
 

@@ -16,7 +16,7 @@ pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, insta
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, pause, stack, stack_limit, unblock_signal, yield_now,
 };
-pub use timer::{Clock, CpuTimer, monotonic};
+pub use timer::{Clock, CpuTimer, monotonic, process_signal_finds_running_thread};
 
 /// The calling thread's `errno`.
 fn errno() -> i32 {
