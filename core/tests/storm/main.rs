@@ -6,11 +6,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod all;
+mod calls;
 mod code;
 mod forge;
 mod handler;
-#[allow(dead_code)]
+mod loss;
+mod memory;
 mod plugin;
+mod stacks;
 
 const CASES: &[(&str, fn())] = &[
     ("handler_makes_no_system_call", handler::makes_no_system_call),
@@ -20,6 +24,25 @@ const CASES: &[(&str, fn())] = &[
     ("handler_waits_for_no_lock", handler::waits_for_no_lock),
     ("handler_code_reaches_nothing_else", code::reaches_nothing_else),
     ("handler_survives_forged_signals", forge::forged_signals),
+    ("handler_needs_little_stack", stacks::handler_needs_little_stack),
+    ("alternate_stacks_of_all_sizes", stacks::alternate_stacks),
+    ("coroutines_on_stacks_of_nobody", stacks::coroutines),
+    ("raw_clone_threads", stacks::raw_clone_threads),
+    ("tiny_stacks", stacks::tiny_stacks),
+    ("signal_held_back_by_a_thread", stacks::signal_held_back),
+    ("handlers_that_jump_away", stacks::handlers_that_jump_away),
+    ("cancelled_threads", stacks::cancelled_threads),
+    ("stack_overflow_is_told_as_ever", stacks::overflow_is_told_as_ever),
+    ("errno_is_kept", calls::errno_is_kept),
+    ("calls_are_restarted_beside_a_deaf_thread", calls::calls_are_restarted_beside_a_deaf_thread),
+    ("calls_are_restarted_while_threads_churn", calls::calls_are_restarted_while_threads_churn),
+    ("full_ring_is_told", loss::full_ring_is_told),
+    ("no_scratch_is_told", loss::no_scratch_is_told),
+    ("memory_at_start_and_with_many_stacks", memory::at_start_and_with_many_stacks),
+    ("memory_of_a_thousand_threads", memory::of_a_thousand_threads),
+    ("slots_are_given_back", memory::slots_are_given_back),
+    ("nothing_grows", memory::nothing_grows),
+    ("everything_at_once", all::everything_at_once),
 ];
 
 fn main() {
