@@ -5,7 +5,7 @@
 //! (which may allocate on first use in a dlopened library) and without a system call. Our thread makes slots for the
 //! threads it discovers; a thread that sets labels makes its own. A slot is given back when its thread is gone.
 //!
-//! Slots are found by thread id: in the window of [`WINDOW`] slots from `tid % CAPACITY` on. Thread ids of a process
+//! Slots are found by thread id: in the window of 64 slots from `tid % CAPACITY` on. Thread ids of a process
 //! are nearly consecutive, so the window holds out until some 30,000 threads; a thread beyond that has no slot, and
 //! its CPU time is accounted for by the process-wide timer.
 
