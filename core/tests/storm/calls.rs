@@ -54,7 +54,7 @@ pub(crate) fn errno_is_kept() {
     STOP.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     println!("errno right {} times", CHECKS.load(Ordering::Relaxed));
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn calls_are_restarted_beside_a_deaf_thread() {
     thread::sleep(Duration::from_secs(5));
     blocked_beside(|| thread::sleep(Duration::from_secs(amount(4, 120))));
     secluded.join().unwrap();
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -198,6 +198,6 @@ pub(crate) fn calls_are_restarted_while_threads_churn() {
             thread::sleep(Duration::from_millis(10));
         }
     });
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }

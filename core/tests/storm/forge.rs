@@ -125,7 +125,7 @@ pub(crate) fn forged_signals() {
     STOP.store(true, Ordering::Relaxed);
     spinners.into_iter().for_each(|thread| thread.join().unwrap());
     let stats = profiler.stats();
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(time_in(&profiles(&dir)[0], "forged_signals") > 0, "{stats:?}");
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -106,9 +106,9 @@ pub(crate) fn makes_no_system_call() {
     while READY.load(Ordering::Acquire) != 2 {
         thread::sleep(Duration::from_millis(1));
     }
-    profiler.flush().unwrap();
+    crate::common::flush(&profiler);
     let stats = profiler.stats();
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     let all = profiles(&dir);
     let profile = all.iter().max_by_key(|profile| profile.totals()[1]).unwrap();
     let whole = time_in(profile, "deep") as f64;
@@ -215,7 +215,7 @@ pub(crate) fn allocates_nothing() {
     expire_until(&[timed_slot(tid.recv().unwrap())], amount(50_000, 2_000_000));
     STOP.store(true, Ordering::Relaxed);
     assert_eq!(spinner.join().unwrap(), 0);
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -236,7 +236,7 @@ pub(crate) fn is_never_in_malloc_twice() {
     expire_until(&slots, amount(30_000, 1_000_000));
     STOP.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(time_in(&profiles(&dir)[0], "malloc") > 0, "samples fell into the allocator");
     assert_eq!(TWICE.load(Ordering::Relaxed), 0);
     std::fs::remove_dir_all(&dir).unwrap();
@@ -276,7 +276,7 @@ pub(crate) fn waits_for_no_lock() {
     expire_until(&slots, amount(5_000, 100_000));
     STOP.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(time_in(&profiles(&dir)[0], "hold_output") > 0);
     std::fs::remove_dir_all(&dir).unwrap();
 }

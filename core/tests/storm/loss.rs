@@ -44,12 +44,12 @@ fn lose(name: &str, frame: &str, during: impl FnOnce(&'static Slot)) {
     during(slot);
     expire_until(&[slot], 10);
     let before = credited();
-    profiler.flush().unwrap();
+    crate::common::flush(&profiler);
     let after = credited();
     let stats = profiler.stats();
     STOP.store(true, Ordering::Relaxed);
     spinner.join().unwrap();
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     let whole: Vec<Profile> = profiles(&dir);
     let first = whole.iter().max_by_key(|profile| profile.totals()[1]).unwrap();
     let (lost, kept) = (time_in(first, frame), time_in(first, "lossy_spin"));

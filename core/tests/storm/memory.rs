@@ -73,7 +73,7 @@ pub(crate) fn at_start_and_with_many_stacks() {
         stats.lost,
         after - before
     );
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(stats.samples - stats.lost > 9_900, "{stats:?}");
     assert!(started - before <= 8 << 10 && many - before <= 16 << 10);
     std::fs::remove_dir_all(&dir).unwrap();
@@ -111,7 +111,7 @@ pub(crate) fn of_a_thousand_threads() {
     let started = resident();
     let with = thousand_threads() - started;
     println!("1,000 threads: {without} KiB without the profiler, {with} KiB with it");
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(with - without <= 16 * 1000, "more than 16 KiB for each");
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -128,7 +128,7 @@ pub(crate) fn slots_are_given_back() {
     let kept = ids.iter().filter(|tid| find(**tid).is_some()).count();
     println!("{} threads are gone, {kept} of them still have a slot", ids.len());
     assert!(kept == 0 && find(gettid()).is_some());
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn nothing_grows() {
         "after a third {middle:?} (KiB, descriptors), at the end {last:?}; {} exported",
         profiler.stats().exported
     );
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(last.0 - middle.0 <= 2 << 10, "{seen:?}");
     assert!(seen.iter().all(|(_, descriptors)| *descriptors <= middle.1 + 2), "{seen:?}");
     std::fs::remove_dir_all(&dir).unwrap();

@@ -130,7 +130,7 @@ pub(crate) fn handler_needs_little_stack() {
     );
     let most = if cfg!(debug_assertions) { 4096 } else { 1280 };
     assert!(ours - empty <= most, "{} bytes", ours - empty);
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn alternate_stacks() {
     STOP.store(true, Ordering::Relaxed);
     worker.join().unwrap();
     let incomplete = {
-        profiler.flush().unwrap();
+        crate::common::flush(&profiler);
         profiler.stats()
     };
     println!(
@@ -187,7 +187,7 @@ pub(crate) fn alternate_stacks() {
         incomplete.samples,
         incomplete.incomplete
     );
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     let in_handler: i64 = profiles(&dir).iter().map(|profile| time_in(profile, "slow_handler")).sum();
     assert!(in_handler > 0, "the host's handler is in the profile");
     std::fs::remove_dir_all(&dir).unwrap();
@@ -243,7 +243,7 @@ pub(crate) fn coroutines() {
     expire_until(&[slot.recv().unwrap()], amount(20_000, 500_000));
     STOP.store(true, Ordering::Relaxed);
     worker.join().unwrap();
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     let profile = &profiles(&dir)[0];
     assert!(time_in(profile, "in_the_coroutine") > 0, "the leaf is always there");
     std::fs::remove_dir_all(&dir).unwrap();
@@ -282,7 +282,7 @@ pub(crate) fn raw_clone_threads() {
         thread::sleep(Duration::from_millis(1));
     }
     thread::sleep(Duration::from_millis(20));
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(time_in(&profiles(&dir)[0], "deep_and_idle") > 0);
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -307,7 +307,7 @@ pub(crate) fn tiny_stacks() {
     expire_until(&slots, amount(3_000, 100_000));
     STOP.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -330,7 +330,7 @@ pub(crate) fn signal_held_back() {
     })
     .join()
     .unwrap();
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     let total = profiles(&dir)[0].totals()[1] as f64 / 1e9;
     println!("1 s of work, most of it with the signal held back: {total:.3} s in the profile");
     assert!((0.95..1.2).contains(&total), "{total}");
@@ -369,7 +369,7 @@ pub(crate) fn handlers_that_jump_away() {
     pester.join().unwrap();
     STOP_JUMPS.store(1, Ordering::Relaxed);
     println!("{} jumps out of handlers", worker.join().unwrap());
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(scratch::idle(), "a handler was left for ever");
     std::fs::remove_dir_all(&dir).unwrap();
     std::fs::remove_dir_all(&library_dir).unwrap();
@@ -394,7 +394,7 @@ pub(crate) fn cancelled_threads() {
         // SAFETY: as above; its result is not wanted.
         assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
     }
-    profiler.stop().unwrap();
+    crate::common::stop(profiler);
     assert!(scratch::idle(), "a handler was left for ever");
     std::fs::remove_dir_all(&dir).unwrap();
     std::fs::remove_dir_all(&library_dir).unwrap();
