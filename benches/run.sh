@@ -9,4 +9,14 @@ unset RUSTFLAGS
 for package in peer-floor peer-everprof peer-pprof-default peer-pprof-frame-pointer peer-pprof-framehop peer-pyroscope compare; do
     cargo build --quiet --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers -p "$package"
 done
+# What names addresses is measured on its own code, with full debug information.
+cargo build --quiet --profile full --manifest-path benches/peers/Cargo.toml --target-dir target/peers -p tools
 target/peers/release/compare --out target/bench "$@"
+
+echo; echo "crates in the tree of a program's dependencies, itself included"
+for name in everprof pprof pyroscope; do
+    package=peer-$name && [ "$name" != pprof ] || package=peer-pprof-default
+    cargo tree --quiet --manifest-path benches/peers/Cargo.toml -p "$package" -e normal --no-dedupe --prefix depth |
+        awk -v name="$name" '/^1/ { inside = ($1 == "1" name) } inside { sub(/^[0-9]+/, ""); print $1 }' |
+        sort -u | wc -l | sed "s/^/$name /"
+done

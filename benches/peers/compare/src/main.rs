@@ -9,9 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Of which a run is a line of arguments for every peer's binary.
+/// Cases that the same peers go through.
 struct Topic {
     name: &'static str,
+    /// The binary: `peer-` and the peer's name, or one for all, which is told the name.
+    shared: Option<&'static str>,
     /// How often each peer runs, unless the command line says otherwise.
     rounds: usize,
     peers: &'static [&'static str],
@@ -24,18 +26,21 @@ const PROFILERS: &[&str] = &["pprof-default", "pprof-frame-pointer", "pyroscope"
 
 const TOPICS: &[Topic] = &[
     Topic {
+        shared: None,
         name: "handler",
         rounds: 5,
         peers: &["floor", "pprof-default", "pprof-frame-pointer", "pprof-framehop", "pyroscope"],
         cases: &["warm 33", "warm 103", "timer 33", "timer 103", "cold 33", "cold 103"],
     },
     Topic {
+        shared: None,
         name: "overhead",
         rounds: 5,
         peers: &["floor", "pprof-default", "pyroscope"],
         cases: &["overhead 99"],
     },
     Topic {
+        shared: None,
         name: "totals",
         rounds: 1,
         peers: &["pprof-default", "pyroscope"],
@@ -53,13 +58,22 @@ const TOPICS: &[Topic] = &[
         ],
     },
     Topic {
+        shared: None,
         name: "stacks",
         rounds: 1,
         peers: &["pprof-default", "pprof-frame-pointer", "pprof-framehop"],
         cases: &["stacks rust", "stacks mixed"],
     },
-    Topic { name: "memory", rounds: 3, peers: PROFILERS, cases: &["memory 10000"] },
-    Topic { name: "labels", rounds: 3, peers: &["pyroscope"], cases: &["labels"] },
+    Topic { shared: None, name: "memory", rounds: 3, peers: PROFILERS, cases: &["memory 10000"] },
+    Topic { shared: None, name: "labels", rounds: 3, peers: &["pyroscope"], cases: &["labels"] },
+    Topic {
+        name: "symbolize",
+        shared: Some("../full/tools"),
+        rounds: 3,
+        peers: &["backtrace", "addr2line", "blazesym"],
+        cases: &["symbolize lines", "symbolize names"],
+    },
+    Topic { name: "encode", shared: Some("../full/tools"), rounds: 5, peers: &["prost"], cases: &["encode"] },
 ];
 
 fn main() {
@@ -99,7 +113,7 @@ fn compare(binaries: &Path, topic: &Topic, case: &str, rounds: usize) -> String 
     let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
     for _ in 0..rounds {
         for peer in std::iter::once(&EVERPROF).chain(topic.peers) {
-            add(all.entry(peer).or_default(), &run(binaries, peer, case));
+            add(all.entry(peer).or_default(), &run(binaries, topic.shared, peer, case));
         }
     }
     let mut lines = String::new();
@@ -149,8 +163,12 @@ fn number(value: f64) -> String {
     if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-fn run(binaries: &Path, peer: &str, case: &str) -> String {
-    let mut command = Command::new(binaries.join(format!("peer-{peer}")));
+fn run(binaries: &Path, shared: Option<&str>, peer: &str, case: &str) -> String {
+    let mut command = match shared {
+        Some(name) => Command::new(binaries.join(name)),
+        None => Command::new(binaries.join(format!("peer-{peer}"))),
+    };
+    command.args(shared.map(|_| peer));
     let output =
         command.args(case.split(' ')).env("THREAD_IDS", "on").output().expect("built by `make bench-rust`");
     if !output.status.success() {

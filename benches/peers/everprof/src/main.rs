@@ -7,7 +7,7 @@ use std::time::Duration;
 use everprof::encode::pprof;
 use everprof::export::{Exporter, Set};
 use everprof::profile::{LabelValue, Profile};
-use everprof::{Profiler, Result};
+use everprof::{Labels, Profiler, Result};
 use everprof_probe::thread;
 use harness::{Peer, Stack};
 
@@ -52,6 +52,14 @@ impl Peer for Everprof {
     fn own_cpu(&self) -> Option<(Duration, Duration)> {
         let stats = self.0.stats();
         Some((stats.own_cpu(), stats.process_cpu))
+    }
+
+    fn label(&self, times: u32) -> bool {
+        let labels = Labels::new([("tenant", "acme")]);
+        for _ in 0..times {
+            drop(std::hint::black_box(&labels).enter());
+        }
+        true
     }
 
     type Report = Vec<Set>;
