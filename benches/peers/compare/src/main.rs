@@ -25,19 +25,22 @@ const EVERPROF: &str = "everprof";
 const PROFILERS: &[&str] = &["pprof-default", "pprof-frame-pointer", "pyroscope"];
 
 const TOPICS: &[Topic] = &[
+    Topic { shared: None, name: "memory", rounds: 3, peers: PROFILERS, cases: &["memory 10000"] },
+    Topic { shared: None, name: "labels", rounds: 3, peers: &["pyroscope"], cases: &["labels"] },
     Topic {
-        shared: None,
-        name: "handler",
-        rounds: 5,
-        peers: &["floor", "pprof-default", "pprof-frame-pointer", "pprof-framehop", "pyroscope"],
-        cases: &["warm 33", "warm 103", "timer 33", "timer 103", "cold 33", "cold 103"],
+        name: "symbolize",
+        shared: Some("../full/tools"),
+        rounds: 3,
+        peers: &["backtrace", "addr2line", "blazesym"],
+        cases: &["symbolize lines", "symbolize names"],
     },
+    Topic { name: "encode", shared: Some("../full/tools"), rounds: 5, peers: &["prost"], cases: &["encode"] },
     Topic {
         shared: None,
-        name: "overhead",
-        rounds: 5,
-        peers: &["floor", "pprof-default", "pyroscope"],
-        cases: &["overhead 99"],
+        name: "stacks",
+        rounds: 1,
+        peers: &["pprof-default", "pprof-frame-pointer", "pprof-framehop"],
+        cases: &["stacks rust", "stacks mixed"],
     },
     Topic {
         shared: None,
@@ -59,21 +62,18 @@ const TOPICS: &[Topic] = &[
     },
     Topic {
         shared: None,
-        name: "stacks",
-        rounds: 1,
-        peers: &["pprof-default", "pprof-frame-pointer", "pprof-framehop"],
-        cases: &["stacks rust", "stacks mixed"],
-    },
-    Topic { shared: None, name: "memory", rounds: 3, peers: PROFILERS, cases: &["memory 10000"] },
-    Topic { shared: None, name: "labels", rounds: 3, peers: &["pyroscope"], cases: &["labels"] },
-    Topic {
-        name: "symbolize",
-        shared: Some("../full/tools"),
+        name: "overhead",
         rounds: 3,
-        peers: &["backtrace", "addr2line", "blazesym"],
-        cases: &["symbolize lines", "symbolize names"],
+        peers: &["floor", "pprof-default", "pyroscope"],
+        cases: &["overhead 99"],
     },
-    Topic { name: "encode", shared: Some("../full/tools"), rounds: 5, peers: &["prost"], cases: &["encode"] },
+    Topic {
+        shared: None,
+        name: "handler",
+        rounds: 3,
+        peers: &["floor", "pprof-default", "pprof-frame-pointer", "pprof-framehop", "pyroscope"],
+        cases: &["warm 33", "warm 103", "timer 33", "timer 103", "cold 33", "cold 103"],
+    },
 ];
 
 fn main() {
