@@ -99,7 +99,9 @@ fn labels_say_whose_work_it_was() {
     // 600 and 200 ms, sampled about every 4 ms: three standard deviations are 25 % of the smaller one.
     assert!((400_000_000..800_000_000).contains(&of_a), "{of_a}");
     assert!((120_000_000..300_000_000).contains(&of_b), "{of_b}");
-    assert_eq!(of_b, time_with(&profiles, &Label::text("stage", "deep")));
+    // A sample can fall between the two scopes, both on the way in and on the way out.
+    let deep = time_with(&profiles, &Label::text("stage", "deep"));
+    assert!(deep <= of_b && of_b - deep < of_b / 4, "{deep} of {of_b}");
     let traced = time_with(&profiles, &Label::text("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"));
     assert!(traced > 100_000_000, "{traced}");
     assert_eq!(traced, time_with(&profiles, &Label::text("span_id", "00f067aa0ba902b7")));

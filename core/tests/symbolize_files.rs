@@ -82,6 +82,37 @@ fn every_version_and_packing_of_debug_information() {
     }
 }
 
+/// Its lines stay, counted from address 0, and it is larger than the way to the first code of the file.
+const DROPPED_AND_KEPT: &str = r#"
+extern "C" __attribute__((visibility("hidden"))) int dropped(int value) {
+    asm volatile("nop");
+    asm volatile(".skip 0x40000");
+    return value * 3;
+}
+extern "C" int kept(int value) { return value + 1; }
+"#;
+
+#[test]
+fn functions_that_the_linker_dropped_claim_no_code() {
+    if !tools("functions_that_the_linker_dropped_claim_no_code") {
+        return;
+    }
+    let folder = folder("dropped");
+    let (source, object) = (folder.join("dropped.cc"), folder.join("dropped.so"));
+    std::fs::write(&source, DROPPED_AND_KEPT).unwrap();
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let flags = ["-O1", "-fPIC", "-shared", "-ffunction-sections", "-Wl,--gc-sections", version, "-o"];
+        run(Command::new("g++").args(flags).arg(&object).arg(&source));
+        let image = std::fs::read(&object).unwrap();
+        assert!(image.len() < 0x40000, "the function was not dropped: nothing is tested");
+        let loaded = Loaded::open(&object);
+        let kept = loaded.function("kept");
+        let symbols = Symbolizer::new(Options::default()).resolve(&loaded.module(kept), &[kept]);
+        assert_eq!(shapes(&symbols), [[("kept", 7, false)]], "{version}");
+        std::fs::remove_file(&object).unwrap();
+    }
+}
+
 #[test]
 fn split_debug_information_gives_names_at_least() {
     if !tools("split_debug_information_gives_names_at_least") {

@@ -221,6 +221,8 @@ struct Machine<'a> {
     site: Site,
     /// The row before in the same sequence, and the first address that it can answer.
     last: Option<(u64, Site, usize)>,
+    /// The sequence is of code that the linker dropped.
+    dropped: bool,
     addresses: &'a [u64],
     sites: Vec<Option<Site>>,
     visits_left: usize,
@@ -232,6 +234,7 @@ impl<'a> Machine<'a> {
             address: 0,
             site: Site::default(),
             last: None,
+            dropped: false,
             addresses,
             sites: vec![None; addresses.len()],
             // Each address lies in one sequence, or in a few; a program that repeats them all is not a program's.
@@ -259,8 +262,12 @@ impl<'a> Machine<'a> {
     /// Answers the addresses between the row before and this one, and makes this one the row before.
     #[inline]
     fn row(&mut self) -> Result<(), Reason> {
+        if self.last.is_none() {
+            self.dropped = is_dropped(self.address);
+        }
         let first = match self.last {
-            Some((start, site, first)) if self.address >= start => self.answer(start, site, first)?,
+            _ if self.dropped => 0,
+            Some((start, site, first)) if self.address >= start => self.answer(site, first)?,
             _ => self.addresses.partition_point(|&address| address < self.address),
         };
         self.last = Some((self.address, self.site, first));
@@ -268,13 +275,12 @@ impl<'a> Machine<'a> {
     }
 
     #[inline]
-    fn answer(&mut self, start: u64, site: Site, first: usize) -> Result<usize, Reason> {
+    fn answer(&mut self, site: Site, first: usize) -> Result<usize, Reason> {
         let mut place = first;
         while let Some(&address) = self.addresses.get(place)
             && address < self.address
         {
-            // Code that the linker dropped is left at address 0.
-            if start != 0 && self.sites[place].is_none() {
+            if self.sites[place].is_none() {
                 self.sites[place] = Some(site);
             }
             self.visits_left = self.visits_left.checked_sub(1).ok_or(Reason::Malformed)?;
@@ -282,6 +288,12 @@ impl<'a> Machine<'a> {
         }
         Ok(place)
     }
+}
+
+/// Whether a sequence that begins here is of code that the linker dropped: it is left at address 0, or at -1 or -2,
+/// and its later rows would claim what lies behind.
+fn is_dropped(address: u64) -> bool {
+    address == 0 || address >= u64::MAX - 1
 }
 
 /// How directories or files are described since version 5.
@@ -347,4 +359,34 @@ fn push(path: &mut String, part: &str) {
         path.push('/');
     }
     path.push_str(part);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Rows four bytes apart from `start` on, with the lines from `line` on.
+    fn sequence(machine: &mut Machine<'_>, start: u64, line: u32) {
+        machine.start();
+        machine.address = start;
+        machine.site.line = line;
+        for _ in 0..100 {
+            machine.row().unwrap();
+            machine.advance(4);
+            machine.turn(1);
+        }
+    }
+
+    #[test]
+    fn what_the_linker_dropped_claims_no_code() {
+        for left_at in [0, u64::MAX, u64::MAX - 1] {
+            let addresses = [0x40, 0x64];
+            let mut machine = Machine::new(&addresses, 0);
+            sequence(&mut machine, left_at, 1000);
+            sequence(&mut machine, 0x60, 7);
+            let lines = machine.sites.iter().map(|site| site.map(|site| site.line));
+            assert_eq!(lines.collect::<Vec<_>>(), [None, Some(8)], "left at {left_at:#x}");
+        }
+    }
 }
