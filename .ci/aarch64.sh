@@ -21,7 +21,6 @@ left_out=(
     "finds_this_process (qemu-user 7.2 gives a process no vDSO)"
     "functions_of_the_vdso (the same)"
     "both_ways_read_what_is_there (qemu-user has no process_vm_readv; the way by /proc/self/mem is taken everywhere)"
-    "labels_say_whose_work_it_was (its thread of 200 ms is found late under emulation; time before that has no labels)"
 )
 
 room=$PWD/target/aarch64

@@ -90,7 +90,7 @@ fn labels_say_whose_work_it_was() {
     }
     {
         let _trace = trace.enter();
-        std::thread::spawn(everprof::labels::inherit(|| burn(Duration::from_millis(200)))).join().unwrap();
+        std::thread::spawn(everprof::labels::inherit(|| burn(Duration::from_millis(600)))).join().unwrap();
     }
     stop(profiler);
     let profiles = profiles(&dir);
@@ -103,7 +103,8 @@ fn labels_say_whose_work_it_was() {
     let deep = time_with(&profiles, &Label::text("stage", "deep"));
     assert!(deep <= of_b && of_b - deep < of_b / 4, "{deep} of {of_b}");
     let traced = time_with(&profiles, &Label::text("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"));
-    assert!(traced > 100_000_000, "{traced}");
+    // What a thread uses until it is found carries no labels: up to one round of the drain.
+    assert!(traced > 250_000_000, "{traced}");
     assert_eq!(traced, time_with(&profiles, &Label::text("span_id", "00f067aa0ba902b7")));
     std::fs::remove_dir_all(&dir).unwrap();
 }
