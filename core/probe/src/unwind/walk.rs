@@ -285,11 +285,33 @@ impl<'a> Walker<'a> {
             Some((0, 0)) => Err(End::Root),
             Some((caller, ra)) if self.may_be_code(ra) => {
                 self.regs.fp = caller;
-                self.regs.sp = fp.wrapping_add(16);
+                self.regs.sp = self.stack_pointer_after(fp, caller, ra);
                 self.return_to(ra)
             }
             _ if self.exact => self.by_return_address(),
             _ => Err(End::Lost),
+        }
+    }
+
+    /// The stack pointer in the caller at `ra`, whose frame pointer is `caller`, after a frame with its pair at `fp`.
+    ///
+    /// Where a call pushes the return address, the pair is the frame's upper end. Elsewhere it is the lower end of a frame
+    /// of unknown size; but the caller's own pair is where its frame pointer says, and its rule knows how far from there.
+    fn stack_pointer_after(&self, fp: u64, caller: u64, ra: u64) -> u64 {
+        let above = fp.wrapping_add(16);
+        if WORD_STACK_CALL {
+            return above;
+        }
+        match self.snapshot.and_then(|snapshot| snapshot.rule(ra.wrapping_sub(1))) {
+            Some(rule)
+                if rule.kind == Kind::Sp
+                    && rule.fp != SAME
+                    && rule.flags & FP_FROM_FP == 0
+                    && rule.ra == rule.fp.wrapping_add(8) =>
+            {
+                caller.wrapping_add_signed(-i64::from(rule.fp) - i64::from(rule.cfa)).max(above)
+            }
+            _ => above,
         }
     }
 
