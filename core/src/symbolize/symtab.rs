@@ -40,6 +40,7 @@ pub(crate) fn names(
         addresses,
         found: vec![None; addresses.len()],
         marks: vec![None; addresses.len()],
+        maps: [0; 2],
         visits_left: VISITS_PER_ADDRESS * addresses.len(),
         ties_left: TIES_PER_ADDRESS * addresses.len(),
         strings,
@@ -69,6 +70,7 @@ fn table(elf: &Elf, kind: u32) -> Option<&Section> {
 struct Symbol {
     name: u32,
     bind: u8,
+    kind: u8,
     value: u64,
     size: u64,
 }
@@ -84,6 +86,7 @@ impl Symbol {
         (code && section != 0 && name != 0 && value != 0).then_some(Self {
             name,
             bind: info >> 4,
+            kind,
             value,
             size,
         })
@@ -96,6 +99,8 @@ struct Search<'a> {
     found: Vec<Option<Symbol>>,
     /// For each address the last symbol without a size between the address before it and itself.
     marks: Vec<Option<Symbol>>,
+    /// Names that [`Search::is_map`] has seen: most files have each of the two once, for thousands of symbols.
+    maps: [u32; 2],
     visits_left: usize,
     ties_left: usize,
     strings: Strings<'a>,
@@ -105,10 +110,9 @@ impl Search<'_> {
     fn see(&mut self, symbol: Symbol) {
         let first = self.addresses.partition_point(|&address| address < symbol.value);
         if symbol.size == 0 {
-            if let Some(mark) = self.marks.get_mut(first)
-                && mark.is_none_or(|mark| symbol.value > mark.value)
-            {
-                *mark = Some(symbol);
+            let nearer = |mark: &Option<Symbol>| mark.is_none_or(|mark| symbol.value > mark.value);
+            if self.marks.get(first).is_some_and(nearer) && !self.is_map(&symbol) {
+                self.marks[first] = Some(symbol);
             }
             return;
         }
@@ -122,6 +126,20 @@ impl Search<'_> {
                 self.found[at] = Some(symbol);
             }
         }
+    }
+
+    /// Whether a symbol only says where instructions (`$x`) or data (`$d`) begin, as aarch64 has them everywhere.
+    fn is_map(&mut self, symbol: &Symbol) -> bool {
+        if symbol.bind != STB_LOCAL || symbol.kind != STT_NOTYPE {
+            return false;
+        }
+        if self.maps.contains(&symbol.name) {
+            return true;
+        }
+        let Some([b'$', b'x' | b'd', b'\0' | b'.']) = self.strings.start(symbol.name) else { return false };
+        self.maps.rotate_right(1);
+        self.maps[0] = symbol.name;
+        true
     }
 
     /// Of two symbols over one address, the one that a person would call it by.
@@ -177,6 +195,15 @@ struct Strings<'a> {
 }
 
 impl Strings<'_> {
+    /// The first bytes of a name, which may be the end of the name and what follows. Leaves the window where it is.
+    fn start(&self, offset: u32) -> Option<[u8; 3]> {
+        let mut bytes = [0; 3];
+        let end = u64::from(offset) + bytes.len() as u64;
+        let place = self.section.offset.checked_add(offset.into()).filter(|_| end <= self.section.size)?;
+        self.elf.bytes.read(place, &mut bytes).ok()?;
+        Some(bytes)
+    }
+
     fn get(&mut self, offset: u32) -> Option<String> {
         let offset = u64::from(offset);
         if offset >= self.section.size {
