@@ -18,7 +18,7 @@ pub(crate) struct Key {
     pub(crate) thread: u32,
     /// Place in [`Aggregate::labels`]; 0 is the empty set.
     pub(crate) labels: u32,
-    /// Whether it came from the process-wide timer, whose samples are weighed only when the period closes.
+    /// Whether it was taken when its thread was discovered; such samples are weighed only when the period closes.
     pub(crate) unclaimed: bool,
     /// W3C trace id, or 0.
     pub(crate) trace_id: u128,

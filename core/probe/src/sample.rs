@@ -25,7 +25,7 @@ pub enum Source {
     Alloc = 3,
     /// A contended lock.
     Lock = 4,
-    /// The process's CPU clock advanced by one period while a thread without a timer of its own was running.
+    /// Our thread has just discovered the thread: the sample stands for CPU time that no timer accounted for.
     Unclaimed = 5,
 }
 

@@ -9,7 +9,7 @@
 //! process starts. Installed and inactive it costs nothing, and `execve` resets it.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::loss::{self, Loss};
 use crate::memory::StackMemory;
@@ -20,8 +20,10 @@ use crate::sample::{Header, Source};
 use crate::thread::{self, Slot};
 use crate::{perf, scratch, thread_block, unwind};
 
-/// What the process-wide timer carries in its signal: no slot, but a sign that it is ours.
-pub const PROCESS_TIMER: usize = 0x6576_6572;
+/// What a signal to a newly discovered thread carries instead of a slot: a sign that it is ours. See [`discover`].
+pub const DISCOVERY: usize = 0x6576_6572;
+/// The unit of the CPU time in such a signal, in nanoseconds.
+const DISCOVERY_UNIT: u32 = 1_000;
 
 const SHARDS: usize = 8;
 
@@ -44,7 +46,6 @@ static CHAINED_WANTS_INFO: AtomicBool = AtomicBool::new(false);
 
 static HANDLED: AtomicU64 = AtomicU64::new(0);
 static TICKS: AtomicU64 = AtomicU64::new(0);
-static PROCESS_PERIOD: AtomicU32 = AtomicU32::new(0);
 
 /// How the handler goes about its work.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +118,12 @@ pub fn signal() -> i32 {
     SIGNAL.load(Ordering::Acquire)
 }
 
-/// Says what one expiry of the process-wide timer stands for, in nanoseconds.
-pub fn set_process_period(nanos: u32) {
-    PROCESS_PERIOD.store(nanos, Ordering::Relaxed);
+/// Asks a thread that was just discovered for a sample of what it is doing, which is to stand for the CPU time it used
+/// so far. Only for a thread that runs or is ready to: a sleeping one would wake for it, and its call might fail with
+/// EINTR. Off the handler. False where the thread is gone.
+pub fn discover(tid: u32, nanos: u64) -> bool {
+    let micros = (nanos / u64::from(DISCOVERY_UNIT)).clamp(1, i32::MAX as u64);
+    os::send(tid, signal(), DISCOVERY, (micros - 1) as u32)
 }
 
 /// Signals handled since the process began, and the ticks of [`regs::ticks`] spent in the handler.
@@ -131,7 +135,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     let begin = regs::ticks();
     // SAFETY: the handler is installed with SA_SIGINFO, so the kernel passes a valid siginfo.
     let ours = match unsafe { os::cause(info) } {
-        Cause::Timer { value: PROCESS_TIMER, overrun } => Some((None, overrun)),
+        Cause::Timer { value: DISCOVERY, overrun } => Some((None, overrun)),
         Cause::Timer { value, overrun } => thread::at_address(value).map(|slot| (Some(slot), overrun)),
         Cause::Descriptor(fd) => perf::slot_of(fd).map(|slot| (Some(slot), 0)),
         Cause::Other => None,
@@ -148,7 +152,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     if ACTIVE.load(Ordering::Relaxed) {
         match slot {
             Some(slot) => of_thread(slot, overrun, context),
-            None => of_process(overrun, context),
+            None => of_discovered(1 + u64::from(overrun), context),
         }
     }
     HANDLED.fetch_add(1, Ordering::Relaxed);
@@ -174,34 +178,32 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
     take(header, context);
 }
 
-/// The process-wide timer expired. A thread with a timer of its own is sampled by that, so the signal says something
-/// only about threads that have none: just born, or soon gone. What such a sample is worth is settled by our thread,
-/// which knows how much CPU time no timer has accounted for.
-fn of_process(overrun: u32, context: *const libc::c_void) {
+/// Our thread has discovered this one, which has used that many microseconds by now. What such a sample is worth in the
+/// end is settled by our thread, which knows how much CPU time no timer has accounted for.
+fn of_discovered(micros: u64, context: *const libc::c_void) {
     let tid = thread_block::tid();
-    let slot = thread::find(tid);
-    if tid == 0 || slot.is_some_and(|slot| slot.period() != 0) {
+    if tid == 0 {
         return;
     }
-    let period = PROCESS_PERIOD.load(Ordering::Relaxed);
-    let labels = slot.map_or(0, Slot::labels);
-    take(
-        Header {
-            source: Source::Unclaimed as u8,
-            weight: 1 + u64::from(overrun),
-            period,
-            tid,
-            labels,
-            ..Header::default()
-        },
-        context,
-    );
+    let slot = thread::find(tid);
+    let (trace_id, span_id) = slot.map_or((0, 0), Slot::trace);
+    let header = Header {
+        source: Source::Unclaimed as u8,
+        weight: micros,
+        period: DISCOVERY_UNIT,
+        tid,
+        labels: slot.map_or(0, Slot::labels),
+        generation: 0,
+        trace_id: if span_id == 0 { 0 } else { trace_id },
+        span_id,
+    };
+    take(header, context);
 }
 
 fn take(mut header: Header, context: *const libc::c_void) {
     // SAFETY: the context is the one the kernel gave to the handler that called us.
     let regs = unsafe { Regs::from_ucontext(context) };
-    // What a sample of the process-wide timer stands for is not known here, and told even where the sample is lost.
+    // What the sample of a discovery stands for is not known here, and told even where the sample is lost.
     let unclaimed = header.source == Source::Unclaimed as u8;
     let nanos = if unclaimed { 0 } else { header.weight * u64::from(header.period) };
     let hint = (header.tid as usize).wrapping_mul(0x9e37_79b1) >> 7;

@@ -7,7 +7,7 @@
 //!
 //! Slots are found by thread id: in the window of 64 slots from `tid % CAPACITY` on. Thread ids of a process
 //! are nearly consecutive, so the window holds out until some 30,000 threads; a thread beyond that has no slot, and
-//! its CPU time is accounted for by the process-wide timer.
+//! its CPU time is told as that of threads without samples.
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 

@@ -2,14 +2,18 @@
 //!
 //! The process's CPU clock counts everything, also what threads used before they were discovered, after their last
 //! expiry, or in a life too short to be discovered at all. What the threads' own timers account for is known. The
-//! difference has two parts. What threads without a timer used is spread over the samples that the process-wide timer
-//! took of just those. What is left is the time between the last expiry and the end of threads that had a timer, less
+//! difference has two parts. What threads used without a timer is spread over the samples that were taken of them when
+//! they were discovered. What is left is the time between the last expiry and the end of threads that had a timer, less
 //! than a period and a tick each; it is spread over the samples of threads that ended. So totals are those of
 //! `getrusage`, and short threads have stacks.
+//!
+//! A timer on the process's CPU clock was tried in place of discovery. Its signal goes to a thread of the kernel's
+//! choice: where the one that runs holds signals back, as the C library does while it starts and ends threads, to a
+//! sleeping one, whose `poll` then fails with EINTR.
 
-/// More than this many times its nominal weight a sample of the process-wide timer does not stand for: a handful of
-/// samples must not be stretched over seconds that they say nothing about.
-const STRETCH_MAX: u64 = 4;
+/// More than this many times what it stands for by itself a sample of a discovery is not stretched: a handful of samples
+/// must not stand for seconds that they say nothing about.
+const STRETCH_MAX: u64 = 16;
 
 /// The balance of one process.
 #[derive(Debug, Default)]
@@ -23,7 +27,7 @@ pub(super) struct Account {
 /// How the unclaimed time of a period is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unclaimed {
-    /// Nanoseconds to spread over the samples of the process-wide timer, in proportion.
+    /// Nanoseconds to spread over the samples of discovered threads, in proportion.
     pub(super) sampled: u64,
     /// Nanoseconds to spread over the samples of threads that ended, in proportion.
     pub(super) at_exit: u64,
@@ -48,7 +52,7 @@ impl Account {
         process.saturating_sub(self.opened_at).saturating_sub(covered)
     }
 
-    /// Settles the unclaimed time, for which samples of the process-wide timer stand with `nominal` nanoseconds, while
+    /// Settles the unclaimed time, for which samples of discovered threads stand with `nominal` nanoseconds, while
     /// threads ended that may have used up to `exits` nanoseconds after their timers' last expiry.
     pub(super) fn charge(&mut self, process: u64, covered: u64, nominal: u64, exits: u64) -> Unclaimed {
         let unclaimed = self.unclaimed(process, covered);
@@ -85,7 +89,10 @@ mod tests {
     #[test]
     fn few_samples_are_not_stretched_over_much_time() {
         let mut account = Account::open(0);
-        assert_eq!(account.charge(1_000, 0, 100, 0), Unclaimed { sampled: 400, at_exit: 0, unsampled: 600 });
+        assert_eq!(
+            account.charge(2_000, 0, 100, 0),
+            Unclaimed { sampled: 1_600, at_exit: 0, unsampled: 400 }
+        );
     }
 
     #[test]

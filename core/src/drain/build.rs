@@ -46,7 +46,7 @@ pub(super) fn build(period: &Period, symbolizer: &mut Symbolizer, mode: symboliz
 /// CPU time that the drain found to belong to kinds of samples, to be spread over the samples of that kind.
 struct Settlement<'p> {
     period: &'p Period,
-    /// What the samples of the process-wide timer stand for by its period, nanoseconds.
+    /// What the samples of discovered threads stand for by themselves, nanoseconds.
     unclaimed: u64,
     /// What the samples of threads that ended stand for.
     ended: u64,

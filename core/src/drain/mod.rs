@@ -34,8 +34,6 @@ use crate::stats::{Counters, Stats};
 
 use sampler::Sampler;
 
-/// How often the rings are emptied.
-const WAKE: Duration = Duration::from_millis(200);
 /// How long a fork's child waits before it begins: most children call `exec` at once.
 const CHILD_DELAY: Duration = Duration::from_millis(20);
 
@@ -181,7 +179,7 @@ fn run(
     };
     let _ = started.send(Ok(()));
     loop {
-        match commands.recv_timeout(WAKE) {
+        match commands.recv_timeout(sampler.rest()) {
             Err(RecvTimeoutError::Timeout) => sampler.wake(),
             Ok(Command::Flush(done)) => sampler.flush(done),
             Ok(Command::SetRate(period)) => sampler.set_rate(period),

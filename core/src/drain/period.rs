@@ -29,7 +29,7 @@ pub(super) struct Period {
     /// Address spaces by epoch number, counted from `first_epoch`.
     pub(super) epochs: Vec<Epoch>,
     pub(super) first_epoch: u32,
-    /// Nanoseconds that the samples of the process-wide timer stand for together.
+    /// Nanoseconds that the samples of discovered threads stand for together.
     pub(super) unclaimed: u64,
     /// Nanoseconds that threads which ended used after their timers' last expiry.
     pub(super) at_exit: u64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use everprof_probe::os::{Clock, CpuTimer};
+use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames};
 use everprof_probe::thread_block::{self, Facts};
@@ -26,6 +26,10 @@ use crate::options::CpuClock;
 use crate::recorder;
 use crate::stats::{Counters, Stats};
 
+/// How often the rings are emptied.
+const WAKE: Duration = Duration::from_millis(200);
+/// The shortest sleep, while threads come and go.
+const LEAST_REST: Duration = Duration::from_millis(4);
 /// How often the cost is judged and the statistics are renewed.
 const JUDGE_EVERY: Duration = Duration::from_secs(2);
 
@@ -35,9 +39,7 @@ pub(super) struct Sampler {
     pub(super) modules: Modules,
     pub(super) governor: Governor,
     pub(super) account: Account,
-    pub(super) process_timer: Option<CpuTimer>,
-    pub(super) process_timer_rests: bool,
-    /// CPU time of the process, and what of it was unclaimed, when the process-wide timer was last paced.
+    /// CPU time of the process, and what of it was unclaimed, when births were last watched.
     pub(super) paced: (u64, u64),
     pub(super) sampling: Sampling,
     pub(super) sums: Aggregate,
@@ -53,6 +55,7 @@ pub(super) struct Sampler {
     pub(super) period_time: i64,
     pub(super) began: Instant,
     pub(super) judged: Instant,
+    pub(super) woke: Instant,
     pub(super) process_cpu_at_start: u64,
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
@@ -96,8 +99,6 @@ impl Sampler {
             modules,
             governor: Governor::new(plan.options.cpu_budget_percent.fraction(), period),
             account: Account::open(process_cpu),
-            process_timer: None,
-            process_timer_rests: false,
             paced: (process_cpu, 0),
             sampling,
             sums: Aggregate::default(),
@@ -113,6 +114,7 @@ impl Sampler {
             period_time: wall_clock(),
             began: now,
             judged: now,
+            woke: now,
             process_cpu_at_start: process_cpu,
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
@@ -120,7 +122,6 @@ impl Sampler {
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
         sampler.fall_back_to_timers();
-        sampler.start_process_timer();
         // Starting costs some milliseconds once; the governor judges what comes after.
         let usage = sampler.usage(process_cpu);
         sampler.governor.begin(usage);
@@ -128,9 +129,19 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// What is done five times a second.
+    /// How long to sleep until the next wake.
+    pub(super) fn rest(&self) -> Duration {
+        let period = Duration::from_nanos(self.sampling.period.into());
+        if self.threads.is_churning() { period.clamp(LEAST_REST, WAKE) } else { WAKE }
+    }
+
+    /// Looks for new threads, and five times a second does everything else.
     pub(super) fn wake(&mut self) {
         self.threads.update();
+        if self.woke.elapsed() < WAKE {
+            return;
+        }
+        self.woke = Instant::now();
         self.modules.update();
         self.drain();
         if self.judged.elapsed() >= JUDGE_EVERY {
@@ -166,7 +177,6 @@ impl Sampler {
         self.judge();
         self.close();
         recorder::set_open(false);
-        self.process_timer = None;
         self.threads.stop();
         self.stats.running = false;
         self.counters.publish(self.stats);

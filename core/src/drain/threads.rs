@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use everprof_probe::os::{Clock, gettid, monotonic};
+use everprof_probe::sigprof;
 use everprof_probe::thread::{self, Slot};
 use everprof_probe::timer::{ClockKind, ThreadTimer};
 
@@ -18,6 +19,8 @@ const TASKS: &str = "/proc/self/task";
 const FULL_SCAN: u64 = 1_000_000_000;
 /// Reading the directory may take this part of a processor; with thousands of threads it is read less often.
 const SCAN_SHARE: u64 = 2_000;
+/// The same while threads come and go: looking for them is then worth one per cent.
+const CHURNING_SHARE: u64 = 100;
 
 /// How threads are sampled.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,8 @@ pub(super) struct Sampling {
 pub(super) struct Threads {
     sampling: Sampling,
     by_id: HashMap<u32, Thread>,
+    /// Threads come and go, or may: every new one matters.
+    churning: bool,
     random: Random,
     links: u64,
     scanned_at: u64,
@@ -66,6 +71,7 @@ impl Threads {
         Self {
             sampling,
             by_id: HashMap::new(),
+            churning: true,
             random: Random::new(),
             links: 0,
             scanned_at: 0,
@@ -84,7 +90,8 @@ impl Threads {
             return;
         }
         let links = fs::metadata(TASKS).map_or(0, |tasks| tasks.nlink());
-        if links == self.links && now - self.scanned_at < FULL_SCAN {
+        // While threads come and go, one may have taken another's place.
+        if links == self.links && !self.churning && now - self.scanned_at < FULL_SCAN {
             return;
         }
         self.links = links;
@@ -92,7 +99,18 @@ impl Threads {
         let before = own();
         self.scan();
         self.scanned_at = now;
-        self.next_scan = now + (own() - before).saturating_mul(SCAN_SHARE).min(10 * FULL_SCAN);
+        let share = if self.churning { CHURNING_SHARE } else { SCAN_SHARE };
+        self.next_scan = now + (own() - before).saturating_mul(share).min(10 * FULL_SCAN);
+    }
+
+    /// Says whether threads come and go.
+    pub(super) fn set_churning(&mut self, churning: bool) {
+        self.churning = churning;
+    }
+
+    /// Whether threads come and go.
+    pub(super) fn is_churning(&self) -> bool {
+        self.churning
     }
 
     /// Looks for new and ended threads now.
@@ -150,6 +168,9 @@ impl Threads {
     pub(super) fn name(&mut self, tid: u32) -> Arc<str> {
         if let Some(thread) = self.by_id.get(&tid) {
             return thread.name.clone();
+        }
+        if let Some((name, _)) = self.ended.iter().rev().find(|(_, ended)| *ended == tid) {
+            return name.clone();
         }
         if tid == 0 { "".into() } else { read_name(tid) }
     }
@@ -239,6 +260,12 @@ impl Threads {
                 None
             }
         });
+        // What it used before it had a timer is told by one sample, now. At the first scan that is not ours to tell.
+        // Of short lives each sample weighs the same, as moments chosen at random must; by the time used so far, the
+        // ends of lives would weigh most.
+        if self.round > 1 && timed_from > 0 && slot.is_some() && is_running(tid) {
+            sigprof::discover(tid, timed_from.max(self.sampling.period.into()));
+        }
         let thread = Thread {
             slot,
             timer,
@@ -278,6 +305,13 @@ impl Thread {
 mod libc_errno {
     pub(super) const ESRCH: i32 = 3;
     pub(super) const EINVAL: i32 = 22;
+}
+
+/// Whether a thread runs or is ready to, by the letter after its name.
+fn is_running(tid: u32) -> bool {
+    let stat = fs::read(format!("{TASKS}/{tid}/stat")).unwrap_or_default();
+    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
+    after_name == Some(&b'R')
 }
 
 fn read_name(tid: u32) -> Arc<str> {

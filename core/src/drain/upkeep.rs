@@ -1,8 +1,8 @@
-//! What the sampler does for itself: statistics, the governor, the process-wide timer's pace, and keeping its signal.
+//! What the sampler does for itself: statistics, the governor, the watch over births, and keeping its signal.
 
 use std::time::{Duration, Instant};
 
-use everprof_probe::os::{Clock, CpuTimer, gettid, process_signal_finds_running_thread};
+use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof};
 
@@ -24,7 +24,7 @@ impl Sampler {
             report::info(&format!("the sampling period is {period} ns now, {held} cpu_budget_percent"));
             self.apply(period);
         }
-        self.pace_process_timer(process);
+        self.watch_births(process);
         let (samples, at) = (self.stats.samples, process);
         let (samples_before, at_before) = self.samples_before;
         if at.saturating_sub(at_before) > 50_000_000 {
@@ -78,48 +78,20 @@ impl Sampler {
     pub(super) fn apply(&mut self, period: u32) {
         self.sampling.period = period;
         self.threads.set_period(period);
-        self.arm_process_timer();
     }
 
     pub(super) fn covered(&self) -> u64 {
         self.threads.covered()
     }
 
-    /// The process-wide timer is needed only while threads come and go. Otherwise it would double the signals; and where
-    /// the thread that runs holds our signal back, the kernel picks another one for it: a sleeping one, whose call then
-    /// fails with EINTR.
-    pub(super) fn pace_process_timer(&mut self, process: u64) {
+    /// Looks whether threads come and go, from the CPU time that no timer accounts for: while they do, new ones are looked
+    /// for as often as samples are taken.
+    pub(super) fn watch_births(&mut self, process: u64) {
         let unclaimed = self.account.unclaimed_ever(process, self.covered());
         let (process_before, unclaimed_before) = self.paced;
         self.paced = (process, unclaimed);
         let (process, unclaimed) = (process - process_before, unclaimed.saturating_sub(unclaimed_before));
-        let rests = unclaimed * 200 < process;
-        if rests != self.process_timer_rests {
-            self.process_timer_rests = rests;
-            self.arm_process_timer();
-        }
-    }
-
-    pub(super) fn start_process_timer(&mut self) {
-        if !process_signal_finds_running_thread() {
-            // Its samples would all be of the main thread, awake or not. What it would have told is in the profile as
-            // time of threads that ended unsampled.
-            return;
-        }
-        match CpuTimer::new(Clock::Process, self.sampling.signal, sigprof::PROCESS_TIMER) {
-            Ok(timer) => self.process_timer = Some(timer),
-            Err(errno) => self
-                .trouble(format!("no process-wide CPU timer (errno {errno}): short threads have no stacks")),
-        }
-        self.arm_process_timer();
-    }
-
-    pub(super) fn arm_process_timer(&self) {
-        sigprof::set_process_period(self.sampling.period);
-        if let Some(timer) = &self.process_timer {
-            let period = if self.process_timer_rests { 0 } else { self.sampling.period.into() };
-            let _ = timer.arm(period, period);
-        }
+        self.threads.set_churning(unclaimed > 1_000_000 && unclaimed * 200 >= process);
     }
 
     /// Another library may have taken our signal while we run; a timer's signal under its default action would then
@@ -129,7 +101,6 @@ impl Sampler {
             return;
         }
         self.threads.stop();
-        self.process_timer = None;
         match choose_signal(SignalChoice::Auto).ok().filter(|signal| sigprof::install(*signal)) {
             None => self.trouble(
                 "another library took the profiling signal, and none is free: no samples from now on",
@@ -141,7 +112,6 @@ impl Sampler {
                 self.sampling.signal = signal;
                 self.stats.signal = signal;
                 self.threads.restart(self.sampling);
-                self.start_process_timer();
             }
         }
     }

@@ -160,10 +160,9 @@ fn blocked_beside(others: impl FnOnce()) {
     burner.join().unwrap();
     let counts: Vec<_> = threads.into_iter().map(|(name, thread)| (name, thread.join().unwrap())).collect();
     println!("interrupted calls: {counts:?}");
-    // The calls that no handler ever restarts are told, not judged: where the thread that runs takes no signal, because it
-    // holds it back or is just ending, the kernel gives the process-wide timer's to a thread that sleeps.
-    let restarted = counts.iter().filter(|(name, _)| matches!(*name, "read" | "Condvar"));
-    assert!(restarted.into_iter().all(|(_, count)| *count == 0), "{counts:?}");
+    // A thread is signalled only while it uses CPU time, or once when it is discovered running; between that look and the
+    // signal it may have gone to sleep, so once is possible and more is not.
+    assert!(counts.iter().all(|(_, count)| *count <= 1), "{counts:?}");
 }
 
 /// Threads that live long, one of which holds every signal back, as threads that wait for signals do.
@@ -180,15 +179,13 @@ pub(crate) fn calls_are_restarted_beside_a_deaf_thread() {
             burn(Duration::from_millis(5));
         }
     });
-    // Until the profiler has seen that nothing here needs the process-wide timer.
-    thread::sleep(Duration::from_secs(5));
     blocked_beside(|| thread::sleep(Duration::from_secs(amount(4, 120))));
     secluded.join().unwrap();
     crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Threads that come and go, so that the process-wide timer runs.
+/// Threads that come and go, so that new ones are looked for all the time.
 pub(crate) fn calls_are_restarted_while_threads_churn() {
     let (profiler, dir) = unbounded("restarted", 1000);
     blocked_beside(|| {

@@ -105,7 +105,7 @@ pub(crate) fn forged_signals() {
             4 => u64::MAX,
             5 => address.wrapping_sub(random.next() % (8 << 20)),
             6 => address.wrapping_add(128 * (random.next() % 70_000)),
-            7 => everprof_probe::sigprof::PROCESS_TIMER as u64,
+            7 => everprof_probe::sigprof::DISCOVERY as u64,
             8 => random.next() % 70_000,
             _ => slots[1 - round as usize % 2].address() as u64,
         };

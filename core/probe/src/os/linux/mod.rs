@@ -12,11 +12,11 @@ mod timer;
 pub use block::Block;
 pub use pages::Pages;
 pub use perf::PerfEvent;
-pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, install, realtime_range};
+pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, install, realtime_range, send};
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, pause, stack, stack_limit, unblock_signal, yield_now,
 };
-pub use timer::{Clock, CpuTimer, monotonic, process_signal_finds_running_thread};
+pub use timer::{Clock, CpuTimer, monotonic};
 
 /// The calling thread's `errno`.
 fn errno() -> i32 {

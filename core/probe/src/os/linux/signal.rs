@@ -147,6 +147,29 @@ pub unsafe fn cause(info: *const libc::siginfo_t) -> Cause {
     }
 }
 
+/// Sends `signal` to a thread of this process as a timer of it would, with a value and an overrun. False where there is
+/// no such thread, or no room for the signal. Not for handlers.
+pub fn send(tid: u32, signal: i32, value: usize, overrun: u32) -> bool {
+    // The kernel copies the whole of `siginfo_t`; what comes after the fields that matter is zeros.
+    #[repr(C)]
+    struct Whole {
+        info: Info,
+        _rest: [u64; 12],
+    }
+    let info = Info {
+        signo: signal,
+        errno: 0,
+        code: SI_TIMER,
+        _pad: 0,
+        first: [0, overrun as i32],
+        second: value as u64,
+    };
+    let whole = Whole { info, _rest: [0; 12] };
+    let pid = super::getpid();
+    // SAFETY: the information is live and as large as the kernel reads; a process may send itself any code below 0.
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, signal, &raw const whole) == 0 }
+}
+
 fn zeroed_action() -> libc::sigaction {
     // SAFETY: all-zero is a valid sigaction: the default action with an empty mask.
     unsafe { MaybeUninit::zeroed().assume_init() }

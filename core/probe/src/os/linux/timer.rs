@@ -36,34 +36,6 @@ impl Clock {
     }
 }
 
-/// Whether the signal of a timer on the process's clock goes to a thread that is running, as it does from Linux 6.4 on.
-/// Before that it goes to the main thread, which may be asleep in a call that then fails with EINTR.
-pub fn process_signal_finds_running_thread() -> bool {
-    let mut names = MaybeUninit::<libc::utsname>::zeroed();
-    // SAFETY: the pointer is to a live value.
-    unsafe { libc::uname(names.as_mut_ptr()) };
-    // SAFETY: all-zero is a valid utsname, whether or not the call wrote it.
-    let release = unsafe { names.assume_init() }.release;
-    is_at_least(release.iter().map(|letter| *letter as u8), (6, 4))
-}
-
-/// Whether a release such as "6.1.0-18-amd64" is that version or a later one.
-fn is_at_least(release: impl Iterator<Item = u8>, wanted: (u32, u32)) -> bool {
-    let (mut version, mut part) = ([0_u32; 2], 0);
-    for letter in release {
-        match letter {
-            b'0'..=b'9' => {
-                let Some(number) = version.get_mut(part) else { break };
-                *number = number.saturating_mul(10).saturating_add(u32::from(letter - b'0'));
-            }
-            b'.' => part += 1,
-            _ => break,
-        }
-    }
-    let [major, minor] = version;
-    (major, minor) >= wanted
-}
-
 /// Nanoseconds on the monotonic clock.
 pub fn monotonic() -> u64 {
     read_clock(libc::CLOCK_MONOTONIC).unwrap_or_default()
@@ -136,22 +108,4 @@ fn timespec(nanos: u64) -> libc::timespec {
     time.tv_sec = (nanos / 1_000_000_000) as libc::time_t;
     time.tv_nsec = (nanos % 1_000_000_000) as _;
     time
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_at_least;
-
-    #[test]
-    fn releases_are_compared_as_numbers() {
-        for (release, expected) in [
-            ("6.4.0", true),
-            ("6.18.44-fc-v657", true),
-            ("7.0", true),
-            ("6.1.0-18-amd64", false),
-            ("5.15", false),
-        ] {
-            assert_eq!(is_at_least(release.bytes(), (6, 4)), expected, "{release}");
-        }
-    }
 }
