@@ -56,6 +56,7 @@ fn system_calls() {
 
 #[test]
 fn complete_in_c_and_in_libraries_that_come_and_go() {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let compiled = compile_c("mixed", LIBRARY, &["-lm"]);
     let mut library = compiled.as_ref().map(|compiled| compiled.open());
     let mut rounds = 0;
@@ -79,6 +80,9 @@ fn complete_in_c_and_in_libraries_that_come_and_go() {
     seen.assert_complete(995.0);
 }
 
+/// One test at a time: the signals and refreshes of one would meet the other's library.
+static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Five megabytes of code: too much for a table that nobody asked for.
 const LARGE: &str = r#"
 __asm__(".text\n.fill 5000000, 1, 0\n");
@@ -96,6 +100,7 @@ extern "C" fn look() {
 
 #[test]
 fn a_large_module_gets_its_table_when_a_walk_meets_it() {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(compiled) = compile_c("large", LARGE, &[]) else { return };
     let library = compiled.open();
     // SAFETY: that is its type in the source above.
@@ -104,7 +109,6 @@ fn a_large_module_gets_its_table_when_a_walk_meets_it() {
     run(look);
     assert_eq!(LOOKED.take(), Some(End::Lost));
     assert!(unwind::wanted());
-    // The other test refreshes as well: this one's turn comes.
     for _ in 0..1000 {
         unwind::refresh();
         run(look);
