@@ -112,6 +112,11 @@ pub(crate) fn profiles(dir: &Path) -> Vec<Profile> {
     found
 }
 
+/// The profile with the most time below a directory: stopping may leave a small one of everprof's own last work.
+pub(crate) fn largest(dir: &Path) -> Profile {
+    profiles(dir).into_iter().max_by_key(|profile| profile.totals()[1]).unwrap()
+}
+
 /// The function names of a stack, leaf first, inlined ones included.
 pub(crate) fn names<'p>(profile: &'p Profile, stack: &[LocationId]) -> Vec<&'p str> {
     let lines = stack.iter().flat_map(|location| &profile.get_location(*location).lines);
