@@ -7,7 +7,7 @@ use everprof::Profiler;
 use everprof_probe::os::gettid;
 use everprof_probe::thread::{Slot, find};
 
-use crate::common::{directory, profiles, time_in};
+use crate::common::{directory, time_in};
 
 /// The code of a timer's signal.
 pub(crate) const SI_TIMER: i32 = -2;
