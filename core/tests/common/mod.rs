@@ -34,7 +34,12 @@ pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {
     let chosen = |name: &str| name.contains(&filter) && !skipped.iter().any(|skipped| name.contains(skipped));
     let (mut passed, mut failed) = (0, Vec::new());
     for (name, _) in cases.iter().filter(|(name, _)| chosen(name)) {
-        let ok = (0..tries).any(|_| run_alone(name));
+        let ok = (0..tries).any(|attempt| {
+            if attempt > 0 {
+                println!("!!! {suite}::{name} FAILED at the first try; a second one decides");
+            }
+            run_alone(name)
+        });
         println!("test {suite}::{name} ... {}", if ok { "ok" } else { "FAILED" });
         if ok { passed += 1 } else { failed.push(*name) }
     }
