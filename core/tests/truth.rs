@@ -184,7 +184,8 @@ fn perf_events() {
         stats.cpu_clock, stats.effective_rate_hz, stats.last_problem
     );
     std::fs::remove_dir_all(&dir).unwrap();
-    assert!((0.97..1.06).contains(&ratio), "{ratio}");
+    // Signals that come while one is pending are lost to the function, and told as unseen.
+    assert!((0.90..1.06).contains(&ratio), "{ratio}");
     match stats.cpu_clock {
         "perf_event" => assert!(stats.effective_rate_hz > 1200.0, "{}", stats.effective_rate_hz),
         _ => assert!(stats.last_problem.unwrap().contains("perf_event"), "a fallback says why"),

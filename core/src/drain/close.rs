@@ -76,11 +76,11 @@ impl Sampler {
             }
             found.push(Stackless { reason: loss.name(), thread: None, sums: Sums { count, nanos } });
         }
-        let reason = match self.sampling.clock {
-            ClockKind::Timer => "threads that block the signal",
-            ClockKind::PerfEvent => "in the kernel, unseen by perf_event",
+        // A perf event does not wait for the tick; what it is behind, it will not make up for.
+        let (reason, tolerance) = match self.sampling.clock {
+            ClockKind::Timer => ("threads that block the signal", step + LONGEST_TICK),
+            ClockKind::PerfEvent => ("in the kernel, unseen by perf_event", step),
         };
-        let tolerance = step + LONGEST_TICK;
         for (name, tid, nanos) in self.threads.write_off(tolerance) {
             let thread = Some(self.thread_number(name, self.thread_ids.then_some(tid)));
             self.stats.unsampled_cpu += Duration::from_nanos(nanos);
