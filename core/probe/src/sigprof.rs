@@ -205,10 +205,11 @@ fn take(mut header: Header, context: *const libc::c_void) {
     let regs = unsafe { Regs::from_ucontext(context) };
     // What the sample of a discovery stands for is not known here, and told even where the sample is lost.
     let unclaimed = header.source == Source::Unclaimed as u8;
-    let nanos = if unclaimed { 0 } else { header.weight * u64::from(header.period) };
+    let (periods, nanos) =
+        if unclaimed { (1, 0) } else { (header.weight, header.weight * u64::from(header.period)) };
     let hint = (header.tid as usize).wrapping_mul(0x9e37_79b1) >> 7;
     let Some(mut scratch) = scratch::claim(hint) else {
-        return loss::count(Loss::NoScratch, header.weight, nanos);
+        return loss::count(Loss::NoScratch, periods, nanos);
     };
     // Once more, now that the claim can be seen: whoever closed the handler meanwhile has stopped waiting for it.
     if !ACTIVE.load(Ordering::SeqCst) {
@@ -232,7 +233,7 @@ fn take(mut header: Header, context: *const libc::c_void) {
     // SAFETY: null or a ring that lives as long as the process.
     let pushed = unsafe { shard.as_ref() }.is_some_and(|ring| ring.push(&header, frames.finish()));
     if !pushed {
-        loss::count(Loss::RingFull, header.weight, nanos);
+        loss::count(Loss::RingFull, periods, nanos);
     }
 }
 
