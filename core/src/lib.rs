@@ -32,7 +32,7 @@
 //!
 //! # What it leaves alone
 //!
-//! The handler saves what it must, chains to the handler that was there before, and drops a sample rather than wait.
+//! A signal that has a handler of somebody else is not taken; another one is. The handler drops a sample rather than wait.
 //! Errors of everprof's own never fail the host: they are values, reported once through [`log`] and in [`Stats`].
 //! After a `fork` the child goes on by itself; `exec` leaves nothing behind.
 #![forbid(unsafe_code)]
