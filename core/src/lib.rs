@@ -32,7 +32,9 @@
 //!
 //! # What it leaves alone
 //!
-//! A signal that has a handler of somebody else is not taken; another one is. The handler drops a sample rather than wait.
+//! A signal that has a handler of somebody else is not taken; another one is. The host's handlers of SIGSEGV and SIGBUS on
+//! alternate stacks stay, with our signal in their mask, so that they have their stack for themselves. The handler drops
+//! a sample rather than wait.
 //! Errors of everprof's own never fail the host: they are values, reported once through [`log`] and in [`Stats`].
 //! After a `fork` the child goes on by itself; `exec` leaves nothing behind.
 #![forbid(unsafe_code)]

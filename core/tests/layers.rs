@@ -35,7 +35,7 @@ const PROBE: Layers = Layers {
     columns: &[
         &["os", "regs", "sample"],
         &["memory", "ring", "poisson", "loss"],
-        &["thread", "thread_block", "unwind", "got", "scratch", "perf"],
+        &["chain", "thread", "thread_block", "unwind", "got", "scratch", "perf"],
         &["sigprof", "timer", "alloc", "malloc", "lock"],
     ],
     strangers: &[3],
@@ -46,6 +46,7 @@ const PROBE: Layers = Layers {
         "regs",
         "memory",
         "ring",
+        "chain",
         "thread",
         "thread_block",
         "unwind",

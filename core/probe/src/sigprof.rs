@@ -18,7 +18,7 @@ use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{Header, Source};
 use crate::thread::{self, Slot};
-use crate::{perf, scratch, thread_block, unwind};
+use crate::{chain, perf, scratch, thread_block, unwind};
 
 /// What a signal to a newly discovered thread carries instead of a slot: a sign that it is ours. See [`discover`].
 pub const DISCOVERY: usize = 0x6576_6572;
@@ -39,10 +39,6 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static MAX_WORDS: AtomicUsize = AtomicUsize::new(1024);
 static RINGS: [AtomicPtr<Ring>; SHARDS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SHARDS];
-
-/// The handler that was there before ours; address 0 where there was none.
-static CHAINED: AtomicUsize = AtomicUsize::new(0);
-static CHAINED_WANTS_INFO: AtomicBool = AtomicBool::new(false);
 
 static HANDLED: AtomicU64 = AtomicU64::new(0);
 static TICKS: AtomicU64 = AtomicU64::new(0);
@@ -75,15 +71,26 @@ pub fn start(config: Config, rings: &'static [Ring]) -> bool {
 pub fn install(signal: i32) -> bool {
     let Some(before) = Disposition::of(signal) else { return false };
     if !is_ours(&before) {
-        let chained = if let Action::Handler(address) = before.action() { address } else { 0 };
-        CHAINED_WANTS_INFO.store(before.wants_info(), Ordering::Relaxed);
-        CHAINED.store(chained, Ordering::Release);
+        chain::remember(signal, &before);
         if os::install(signal, on_signal).is_none() {
             return false;
         }
     }
     SIGNAL.store(signal, Ordering::Release);
+    spare_fault_handlers();
     true
+}
+
+/// Keeps our signal out of the host's handlers of faults that run on alternate stacks. Rust's own, which tells of a
+/// stack's overflow, has 8 KiB there, and on processors with wide registers the kernel's frame for one signal takes 3.3
+/// KiB: with ours on top the stack overflows again, and the process dies without the message. What it takes is our
+/// signal in the handler's mask; the handler and its flags stay as they are. Off the handler; again from time to time,
+/// since the host may set handlers at any time.
+pub fn spare_fault_handlers() {
+    let ours = SIGNAL.load(Ordering::Acquire);
+    for fault in [libc::SIGSEGV, libc::SIGBUS] {
+        os::hold_back_in(fault, ours);
+    }
 }
 
 /// Closes the handler to samples, without waiting for those at work.
@@ -141,13 +148,8 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         Cause::Other => None,
     };
     let Some((slot, overrun)) = ours else {
-        let address = CHAINED.load(Ordering::Acquire);
-        if address != 0 {
-            let wants_info = CHAINED_WANTS_INFO.load(Ordering::Relaxed);
-            // SAFETY: address and flag are those of the disposition before ours; the rest is the signal at hand.
-            unsafe { os::call(address, wants_info, signal, info, context) };
-        }
-        return;
+        // SAFETY: the arguments are the kernel's.
+        return unsafe { chain::pass_on(signal, info, context) };
     };
     if ACTIVE.load(Ordering::Relaxed) {
         match slot {

@@ -95,10 +95,10 @@ impl Sampler {
     }
 
     /// Another library may have taken our signal while we run; a timer's signal under its default action would then
-    /// kill the process. Takes a free signal instead, at once.
+    /// kill the process. Takes a free signal instead, at once. And the host may have set new handlers of faults.
     pub(super) fn keep_signal(&mut self) {
         if sigprof::is_installed() {
-            return;
+            return sigprof::spare_fault_handlers();
         }
         self.threads.stop();
         match choose_signal(SignalChoice::Auto).ok().filter(|signal| sigprof::install(*signal)) {

@@ -407,6 +407,60 @@ fn newest_slot() -> &'static Slot {
     everprof_probe::thread::claim(ids.max().unwrap()).unwrap()
 }
 
+static FAULTS: AtomicU64 = AtomicU64::new(0);
+static FAULTS_SAMPLED: AtomicU64 = AtomicU64::new(0);
+
+/// A handler of faults that takes its time, as those do that write a report. It leaves by mending what was wrong.
+extern "C" fn slow_fault_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    let slot = everprof_probe::thread::find(gettid()).unwrap();
+    let now = || everprof_probe::os::Clock::Thread(gettid()).now().unwrap();
+    let (before, end) = (slot.credited(), now() + 5_000_000);
+    while now() < end {}
+    FAULTS_SAMPLED.fetch_add(slot.credited() - before, Ordering::Relaxed);
+    FAULTS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the address lies in the page that the faulting thread gave for this.
+    unsafe { libc::mprotect((*info).si_addr(), PAGE, libc::PROT_READ | libc::PROT_WRITE) };
+}
+
+/// The host's handler of faults is not interrupted on its alternate stack, whether it was set before our start or after.
+pub(crate) fn fault_handlers_are_left_alone() {
+    let set_handler = || {
+        // SAFETY: all-zero is a valid sigaction.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = slow_fault_handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        // SAFETY: the action is live and whole.
+        assert_eq!(unsafe { libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()) }, 0);
+    };
+    let fault = || {
+        let memory = Guarded::new(PAGE);
+        let alternate = Guarded::new(64 << 10);
+        assert!(set_alternate(&alternate, alternate.len));
+        // SAFETY: the page below `low` is mapped without any access; the handler makes it writable.
+        unsafe { memory.low().wrapping_sub(PAGE).write_volatile(1) };
+        assert!(set_alternate(&alternate, 0));
+    };
+    set_handler();
+    let (profiler, dir) = unbounded("faults", 1000);
+    let faults = move || {
+        timed_slot(gettid());
+        (0..20).for_each(|_| fault());
+    };
+    thread::spawn(faults).join().unwrap();
+    assert_eq!(FAULTS_SAMPLED.load(Ordering::Relaxed), 0, "set before");
+    set_handler();
+    // Our thread looks after dispositions every second.
+    thread::sleep(Duration::from_millis(2500));
+    thread::spawn(faults).join().unwrap();
+    assert_eq!(FAULTS_SAMPLED.load(Ordering::Relaxed), 0, "set after");
+    assert_eq!(FAULTS.load(Ordering::Relaxed), 40);
+    crate::common::stop(profiler);
+    let told = crate::common::largest(&dir).totals()[1] as f64 / 1e9;
+    println!("40 faults of 5 ms: {told:.3} s in the profile");
+    assert!(told > 0.19, "the time is told when the handler is through: {told}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 const OVERFLOW: &str = "EVERPROF_TEST_OVERFLOW";
 
 #[allow(unconditional_recursion)]

@@ -12,7 +12,9 @@ mod timer;
 pub use block::Block;
 pub use pages::Pages;
 pub use perf::PerfEvent;
-pub use signal::{Action, Cause, Disposition, Handler, call, cause, ignore, install, realtime_range, send};
+pub use signal::{
+    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
+};
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, pause, stack, stack_limit, unblock_signal, yield_now,
 };

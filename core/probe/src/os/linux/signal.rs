@@ -40,6 +40,27 @@ impl Disposition {
         exchange(signal, &self.0);
     }
 
+    /// Whether its handler runs on an alternate stack and `signal` may interrupt it there. Where the handler does not
+    /// even hold back its own signal (SA_NODEFER), it may be one that jumps away, with the mask as it is then.
+    fn is_exposed_to(&self, signal: i32) -> bool {
+        let flags = self.0.sa_flags;
+        matches!(self.action(), Action::Handler(_))
+            && flags & libc::SA_ONSTACK != 0
+            && flags & libc::SA_NODEFER == 0
+            // SAFETY: the set is live and initialised.
+            && unsafe { libc::sigismember(&self.0.sa_mask, signal) } == 0
+    }
+
+    fn holding_back(mut self, signal: i32) -> Disposition {
+        // SAFETY: the set is live and initialised.
+        unsafe { libc::sigaddset(&mut self.0.sa_mask, signal) };
+        self
+    }
+
+    fn is_same_handler(&self, other: &Disposition) -> bool {
+        (self.0.sa_sigaction, self.0.sa_flags) == (other.0.sa_sigaction, other.0.sa_flags)
+    }
+
     /// Whether its handler takes three arguments (SA_SIGINFO) or one.
     pub fn wants_info(&self) -> bool {
         self.0.sa_flags & libc::SA_SIGINFO != 0
@@ -85,6 +106,24 @@ pub fn install(signal: i32, handler: Handler) -> Option<Disposition> {
         unsafe { libc::sigdelset(&mut action.sa_mask, fault) };
     }
     exchange(signal, &action)
+}
+
+/// Makes the handler of `fault`, where it runs on an alternate stack, hold `signal` back as long as it runs. There is no
+/// way to change a disposition only if it is still what was read: where the host sets another in between, that one is
+/// put back, with the same change.
+pub fn hold_back_in(fault: i32, signal: i32) {
+    let Some(mut there) = Disposition::of(fault).filter(|now| now.is_exposed_to(signal)) else { return };
+    let mut wanted = there.holding_back(signal);
+    // As often as the host may change it while we look, which is hardly ever once.
+    for _ in 0..8 {
+        match exchange(fault, &wanted.0) {
+            Some(newer) if !newer.is_same_handler(&there) => {
+                there = wanted;
+                wanted = if newer.is_exposed_to(signal) { newer.holding_back(signal) } else { newer };
+            }
+            _ => return,
+        }
+    }
 }
 
 /// Makes the process ignore `signal`: what is still pending then does no harm, as the default would.
