@@ -18,7 +18,8 @@ pub(crate) struct Cache {
     young: HashMap<Key, Symbols>,
     old: HashMap<Key, Symbols>,
     strings: HashSet<Arc<str>>,
-    frames: HashSet<Symbols>,
+    /// The last answer that was put in: addresses come sorted, so those of one line or one function follow each other.
+    last: Symbols,
     empty: Symbols,
 }
 
@@ -30,7 +31,7 @@ impl Cache {
             young: HashMap::new(),
             old: HashMap::new(),
             strings: HashSet::new(),
-            frames: HashSet::new(),
+            last: Arc::new([]),
             empty: Arc::new([]),
         }
     }
@@ -44,16 +45,26 @@ impl Cache {
         Some(symbols)
     }
 
+    /// Makes room for `count` strings: to grow step by step is to hash all of them several times.
+    pub(crate) fn reserve_strings(&mut self, count: usize) {
+        self.strings.reserve(count);
+    }
+
+    /// Makes room for `count` answers.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.young.reserve(count.min((self.limit / 2).saturating_sub(self.young.len())));
+    }
+
+    /// Keeps the frames at a place.
     pub(crate) fn insert(&mut self, key: Key, frames: Vec<SymbolFrame>) -> Symbols {
-        let symbols = match self.frames.get(frames.as_slice()) {
-            _ if frames.is_empty() => self.empty.clone(),
-            Some(held) => held.clone(),
-            None => {
-                let symbols: Symbols = frames.into();
-                self.frames.insert(symbols.clone());
-                symbols
-            }
-        };
+        if frames.is_empty() {
+            self.put(key, self.empty.clone());
+            return self.empty.clone();
+        }
+        if *self.last != *frames {
+            self.last = frames.into();
+        }
+        let symbols = self.last.clone();
         self.put(key, symbols.clone());
         symbols
     }
@@ -72,9 +83,8 @@ impl Cache {
         self.young.insert(key, symbols);
         if self.young.len() >= self.limit / 2 {
             self.old = std::mem::take(&mut self.young);
-            // What only these tables still hold is of no use any more. Callers may hold some for a while; that is
+            // What only this table still holds is of no use any more. Callers may hold some for a while; that is
             // kept, and looked at again next time.
-            self.frames.retain(|frames| Arc::strong_count(frames) > 1);
             self.strings.retain(|text| Arc::strong_count(text) > 1);
         }
     }
@@ -100,7 +110,7 @@ mod tests {
             assert_eq!(&*cache.get((0, 0)).unwrap()[0].name, "f0");
         }
         assert!(cache.young.len() + cache.old.len() <= 100);
-        assert!(cache.strings.len() <= 101 && cache.frames.len() <= 101, "{} strings", cache.strings.len());
+        assert!(cache.strings.len() <= 101, "{} strings", cache.strings.len());
         assert!(cache.get((0, 5)).is_none());
     }
 }

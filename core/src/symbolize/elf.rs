@@ -128,17 +128,16 @@ impl Elf {
 
     /// The address, as the file's symbols count it, of an offset in the file.
     pub(crate) fn address_of(&self, offset: u64) -> Option<u64> {
-        let loads = self.segments.iter().filter(|segment| segment.kind == PT_LOAD);
+        let loads = || self.segments.iter().filter(|segment| segment.kind == PT_LOAD);
         // The page around a segment's first and last bytes is mapped too, so the executable one that holds the offset
         // is asked first.
-        let (code, data): (Vec<&Segment>, Vec<&Segment>) =
-            loads.partition(|segment| segment.flags & PF_X != 0);
-        let holds = |segment: &&&Segment| {
+        let code = || loads().filter(|segment| segment.flags & PF_X != 0);
+        let holds = |segment: &&Segment| {
             offset >= segment.offset && offset - segment.offset < segment.file_size.max(1)
         };
-        let segment = code.iter().find(holds).or_else(|| data.iter().find(holds)).or_else(|| {
+        let segment = code().find(holds).or_else(|| loads().find(holds)).or_else(|| {
             // The rest of the last page.
-            code.iter().find(|segment| {
+            code().find(|segment| {
                 offset >= segment.offset & !0xfff
                     && offset - (segment.offset & !0xfff) < segment.file_size.saturating_add(0x1fff) & !0xfff
             })

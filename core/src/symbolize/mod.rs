@@ -136,29 +136,32 @@ impl Symbolizer {
             return addresses.iter().map(|_| Symbols::default()).collect();
         }
         let file = self.file_number(module);
-        let mut found: HashMap<u64, Symbols> = HashMap::with_capacity(addresses.len());
+        let places = addresses.iter().enumerate();
+        let mut order: Vec<(u64, usize)> =
+            places.map(|(at, &address)| (place(module, address), at)).collect();
+        order.sort_unstable();
+        let mut symbols = vec![Symbols::default(); addresses.len()];
         let mut missing = Vec::new();
-        for offset in addresses.iter().map(|&address| place(module, address)) {
-            match self.cache.get((file, offset)) {
-                Some(symbols) => {
-                    self.stats.cached += 1;
-                    found.insert(offset, symbols);
+        for same in order.chunk_by(|a, b| a.0 == b.0) {
+            match self.cache.get((file, same[0].0)) {
+                Some(held) => {
+                    self.stats.cached += same.len() as u64;
+                    same.iter().for_each(|&(_, at)| symbols[at] = held.clone());
                 }
-                None => missing.push(offset),
+                None => missing.push(same),
             }
         }
-        missing.sort_unstable();
-        missing.dedup();
         if !missing.is_empty() {
+            let offsets: Vec<u64> = missing.iter().map(|same| same[0].0).collect();
             let mut native =
                 Native { options: &self.options, cache: &mut self.cache, stats: &mut self.stats };
-            let frames = native.look_up(module, &missing);
-            for (offset, frames) in missing.into_iter().zip(frames) {
-                found.insert(offset, self.cache.insert((file, offset), frames));
+            let frames = native.look_up(module, &offsets);
+            self.cache.reserve(offsets.len());
+            for ((same, offset), frames) in missing.iter().zip(offsets).zip(frames) {
+                let found = self.cache.insert((file, offset), frames);
+                same.iter().for_each(|&(_, at)| symbols[at] = found.clone());
             }
         }
-        let answer = |&address: &u64| found.get(&place(module, address)).cloned().unwrap_or_default();
-        let symbols: Vec<Symbols> = addresses.iter().map(answer).collect();
         self.stats.named += symbols.iter().filter(|symbols| !symbols.is_empty()).count() as u64;
         symbols
     }

@@ -82,13 +82,7 @@ impl Native<'_> {
         {
             self.stats.fail(reason);
         }
-        let symbols = symtab::names(elf, debug.as_ref(), &addresses).unwrap_or_else(|reason| {
-            self.stats.fail(reason);
-            vec![None; addresses.len()]
-        });
-        for (frames, symbol) in frames.iter_mut().zip(symbols) {
-            self.name_outermost(frames, symbol);
-        }
+        self.name_outermost(elf, debug.as_ref(), &addresses, &mut frames);
         let mut ordered = vec![Vec::new(); offsets.len()];
         for ((_, at), frames) in places.into_iter().zip(frames) {
             ordered[at] = frames;
@@ -138,23 +132,44 @@ impl Native<'_> {
         done
     }
 
-    /// Gives the outermost frame the symbol's name where debug information has none, or has only the source's.
-    fn name_outermost(&mut self, frames: &mut Vec<SymbolFrame>, symbol: Option<String>) {
-        let Some(symbol) = symbol else {
+    /// Gives each outermost frame the symbol's name where debug information has none, or has only the source's.
+    fn name_outermost(
+        &mut self,
+        elf: &Elf,
+        debug: Option<&Elf>,
+        addresses: &[u64],
+        frames: &mut [Vec<SymbolFrame>],
+    ) {
+        let symbols = symtab::names(elf, debug, addresses).unwrap_or_else(|reason| {
+            self.stats.fail(reason);
+            symtab::Named::default()
+        });
+        if symbols.incomplete {
+            self.stats.fail(Reason::OverBudget);
+        }
+        // Demangled when the first frame wants it: most functions have several of the addresses.
+        self.cache.reserve_strings(2 * symbols.names.len());
+        let mut ready: Vec<Option<[Arc<str>; 2]>> = vec![None; symbols.names.len()];
+        let mangled = |name: &str| name.starts_with("_Z") || name.starts_with("_R");
+        for (at, frames) in frames.iter_mut().enumerate() {
+            let symbol = symbols.of_address.get(at).copied().flatten().map(|place| place as usize);
+            if let Some((place, symbol)) = symbol.and_then(|place| Some((place, symbols.names.get(place)?))) {
+                if frames.is_empty() {
+                    // A push would make room for four.
+                    *frames = vec![SymbolFrame::default()];
+                }
+                if let Some(outermost) = frames.last_mut()
+                    && (outermost.name.is_empty() || mangled(symbol) && !mangled(&outermost.system_name))
+                {
+                    let names = ready[place].get_or_insert_with(|| {
+                        [self.cache.intern(&demangle::demangle(symbol)), self.cache.intern(symbol)]
+                    });
+                    [outermost.name, outermost.system_name] = names.clone();
+                }
+            }
             // A line without any function is of no use in a profile.
             frames.retain(|frame| !frame.name.is_empty());
-            return;
-        };
-        if frames.is_empty() {
-            frames.push(SymbolFrame::default());
         }
-        let Some(outermost) = frames.last_mut() else { return };
-        let mangled = |name: &str| name.starts_with("_Z") || name.starts_with("_R");
-        if outermost.name.is_empty() || mangled(&symbol) && !mangled(&outermost.system_name) {
-            outermost.name = self.cache.intern(&demangle::demangle(&symbol));
-            outermost.system_name = self.cache.intern(&symbol);
-        }
-        frames.retain(|frame| !frame.name.is_empty());
     }
 }
 
