@@ -18,3 +18,7 @@ cargo run --quiet -p everprof --example labels | tee "$out/labels.txt"
 for tenant in small large; do
     grep -q "^$tenant " "$out/labels.txt" || { echo "tenant $tenant is not in the profile" >&2; exit 1; }
 done
+step "example coroutines"
+cargo run --quiet -p everprof --example coroutines | tee "$out/coroutines.txt"
+grep -q "^0 samples have their leaf only" "$out/coroutines.txt" || { echo "stacks of coroutines are not complete" >&2; exit 1; }
+grep -q "^[1-9][0-9][0-9] of [0-9]* ms are in" "$out/coroutines.txt" || { echo "the coroutine's function is not in the profile" >&2; exit 1; }

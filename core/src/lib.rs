@@ -28,6 +28,7 @@
 //! | read, merge and compare profiles | [`store`], [`profile`] |
 //! | write other formats | [`encode`] |
 //! | send profiles elsewhere | [`export::Exporter`], [`profiler::Builder::exporters`] |
+//! | tell of stacks that are no thread's, such as those of coroutines | [`StackRange`] |
 //! | add the frames of a language runtime | [`symbolize::runtime`], [`recorder`] |
 //!
 //! # What it leaves alone
@@ -56,6 +57,8 @@ pub mod symbolize;
 pub mod tags;
 
 pub use error::{Error, ErrorKind, Result};
+#[doc(inline)]
+pub use everprof_probe::stacks::StackRange;
 pub use labels::{Labels, TraceContext, with_labels};
 pub use options::Options;
 pub use profiler::Profiler;

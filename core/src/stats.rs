@@ -36,6 +36,9 @@ pub struct Stats {
     pub truncated: u64,
     /// Stacks that ended before the thread's first frame, marked at their root.
     pub incomplete: u64,
+    /// Of them: the thread ran on a stack that is neither its own nor its alternate one, such as a coroutine's, and that
+    /// nobody had told of by [`crate::StackRange`].
+    pub incomplete_unknown_stack: u64,
     /// CPU time of threads that were gone, or not yet known, without any sample: a frame of the profile.
     pub unsampled_cpu: Duration,
     /// The rate in force, in Hz: lower than asked for while the governor holds it down.

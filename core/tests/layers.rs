@@ -34,7 +34,7 @@ const PROBE: Layers = Layers {
     crate_name: "everprof-probe",
     columns: &[
         &["os", "regs", "sample"],
-        &["memory", "ring", "poisson", "loss"],
+        &["memory", "stacks", "ring", "poisson", "loss"],
         &["chain", "thread", "thread_block", "unwind", "got", "scratch", "perf"],
         &["sigprof", "timer", "alloc", "malloc", "lock"],
     ],
@@ -45,6 +45,7 @@ const PROBE: Layers = Layers {
         "os",
         "regs",
         "memory",
+        "stacks",
         "ring",
         "chain",
         "thread",

@@ -5,7 +5,7 @@
 //!
 //! Code reachable from the signal handler does not allocate, lock, panic, unwind, log, or call the system, and touches
 //! only memory that it knows to be mapped. It is bounded in time. It drops a sample rather than wait, and counts what
-//! it dropped by reason. `sigprof`, `unwind`, `memory`, `regs`, the write half of `ring`, the look-ups of `thread` and
+//! it dropped by reason. `sigprof`, `unwind`, `memory`, `regs`, the look-ups of `stacks`, the write half of `ring`, the look-ups of `thread` and
 //! every [`unwind::FrameSource`] keep these rules; the rest of the crate (building tables, creating timers) runs on
 //! everprof's own thread, and says so in its module documentation.
 //!
@@ -23,6 +23,7 @@ pub mod ring;
 pub mod sample;
 pub mod scratch;
 pub mod sigprof;
+pub mod stacks;
 pub mod thread;
 pub mod thread_block;
 pub mod timer;

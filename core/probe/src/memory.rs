@@ -6,9 +6,10 @@
 
 use core::ops::Range;
 
-use crate::{os, regs};
+use crate::{os, regs, stacks};
 
 /// The ranges of memory that a stack walk may read: the thread's stack, its alternate signal stack, and up to two more.
+/// Beside them, the stacks that are registered in [`stacks`].
 ///
 /// ```
 /// use everprof_probe::memory::StackMemory;
@@ -54,7 +55,8 @@ impl StackMemory {
         true
     }
 
-    /// The word at `address`, which need not be aligned; `None` outside the ranges. Async-signal-safe.
+    /// The word at `address`, which need not be aligned; `None` outside the ranges and of every registered stack.
+    /// Async-signal-safe.
     #[inline]
     pub fn read(&self, address: u64) -> Option<u64> {
         let [first, others @ ..] = &self.ranges;
@@ -62,12 +64,15 @@ impl StackMemory {
             // SAFETY: all eight bytes lie inside a range that `add` was promised to be readable.
             return Some(unsafe { regs::load(address) });
         }
-        None
+        // The stack that a coroutine was resumed from.
+        stacks::read(address)
     }
 
-    /// Which range holds the word at `address`; two equal answers mean the same stack. Async-signal-safe.
+    /// Which stack holds the word at `address`, by a number; two equal answers mean the same one. Async-signal-safe.
     pub fn range_of(&self, address: u64) -> Option<usize> {
-        self.ranges.iter().position(|words| words.holds(address))
+        let known = self.ranges.iter().position(|words| words.holds(address));
+        // A page's number is far above the few places here.
+        known.or_else(|| stacks::hold(address).map(|held| (held.range().start >> 12) as usize))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{Header, Source};
 use crate::thread::{self, Slot};
-use crate::{chain, perf, scratch, thread_block, unwind};
+use crate::{chain, perf, scratch, stacks, thread_block, unwind};
 
 /// What a signal to a newly discovered thread carries instead of a slot: a sign that it is ours. See [`discover`].
 pub const DISCOVERY: usize = 0x6576_6572;
@@ -229,7 +229,18 @@ fn take(mut header: Header, context: *const libc::c_void) {
         frames.push_native(regs.pc);
         frames.push_missing(0);
     } else {
-        unwind::walk(&regs, &stack_of(&regs, alternate), &mut frames);
+        let own = thread_block::stack();
+        // Held until the walk is over: its owner cannot take it away meanwhile.
+        let other = if alternate.contains(&regs.sp) || own.contains(&regs.sp) {
+            None
+        } else {
+            let held = stacks::hold(regs.sp);
+            if held.is_none() {
+                stacks::count_unknown();
+            }
+            held
+        };
+        unwind::walk(&regs, &stack_of(&regs, alternate, own, other.as_ref()), &mut frames);
     }
     let shard = RINGS.get(hint % SHARDS).map_or(core::ptr::null_mut(), |ring| ring.load(Ordering::Acquire));
     // SAFETY: null or a ring that lives as long as the process.
@@ -241,12 +252,16 @@ fn take(mut header: Header, context: *const libc::c_void) {
 
 /// The memory that frames of the interrupted thread may lie in: its own stack and its alternate signal stack, each from
 /// the stack pointer upwards where that lies within, and the red zone below it, where a function that has just popped
-/// its registers still has them.
-fn stack_of(regs: &Regs, alternate: Range<u64>) -> StackMemory {
+/// its registers still has them. Where the thread runs on a registered stack, that one, held by `other`.
+fn stack_of(
+    regs: &Regs,
+    alternate: Range<u64>,
+    own: Range<u64>,
+    other: Option<&stacks::Held>,
+) -> StackMemory {
     const RED_ZONE: u64 = 128;
     let low = regs.sp.saturating_sub(RED_ZONE);
     let mut stack = StackMemory::default();
-    let own = thread_block::stack();
     if alternate.contains(&regs.sp) {
         // SAFETY: the thread runs on this stack now, so it is mapped.
         unsafe { stack.add(low.max(alternate.start)..alternate.end) };
@@ -258,6 +273,13 @@ fn stack_of(regs: &Regs, alternate: Range<u64>) -> StackMemory {
         // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end, and below it
         // as far as the guard, or for the main thread as far as the kernel grows it for a signal's frame.
         unsafe { stack.add(low.max(own.start)..own.end) };
+    } else if let Some(other) = other {
+        let range = other.range();
+        // SAFETY: the range is held until the walk is over.
+        unsafe { stack.add(low.max(range.start)..range.end) };
+        // Where coroutines say who resumed them, the walk goes on there.
+        // SAFETY: as in the first case.
+        unsafe { stack.add(own) };
     }
     stack
 }

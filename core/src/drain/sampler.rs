@@ -10,7 +10,7 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{regs, sigprof};
+use everprof_probe::{regs, sigprof, stacks};
 
 use super::account::Account;
 use super::governor::Governor;
@@ -59,6 +59,7 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
+    pub(super) unknown_stacks_at_start: u64,
 }
 
 impl Sampler {
@@ -118,6 +119,7 @@ impl Sampler {
             process_cpu_at_start: process_cpu,
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
+            unknown_stacks_at_start: stacks::unknown(),
         };
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();

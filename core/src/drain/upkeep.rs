@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{regs, sigprof};
+use everprof_probe::{regs, sigprof, stacks};
 
 use super::governor::Usage;
 use super::report;
@@ -46,6 +46,7 @@ impl Sampler {
         stats.threads_cpu = Duration::from_nanos(usage.threads);
         stats.handler_time = Duration::from_nanos(usage.handler);
         stats.delivery_time = usage.delivery();
+        stats.incomplete_unknown_stack = stacks::unknown() - self.unknown_stacks_at_start;
         stats.threads = threads as u64;
         stats.threads_untimed = untimed as u64;
         stats.cpu_clock = match self.sampling.clock {

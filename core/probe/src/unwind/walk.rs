@@ -61,9 +61,10 @@ impl<'a> Walker<'a> {
                 left = self.plain(snapshot, left, |pc| out.push_native(pc));
             }
             let pc = self.pc();
-            out.push_native(pc);
+            let rule = self.rule(pc);
+            out.push_native(self.place(pc, rule));
             left = left.saturating_sub(1);
-            if let Err(end) = self.advance(pc) {
+            if let Err(end) = self.advance(pc, rule) {
                 return end;
             }
         }
@@ -118,7 +119,7 @@ impl<'a> Walker<'a> {
         for _ in 0..MOST_FRAMES {
             let pc = self.pc();
             match sources.step(pc, &mut self.regs, self.stack, out) {
-                None | Some(Step::Native) => out.push_native(pc),
+                None | Some(Step::Native) => out.push_native(self.place(pc, self.rule(pc))),
                 Some(Step::Hidden) => {}
                 Some(Step::End) => return End::Root,
                 Some(Step::Moved) => {
@@ -129,7 +130,7 @@ impl<'a> Walker<'a> {
                 }
             }
             let went = self.snapshot.is_some_and(|snapshot| self.plain(snapshot, 1, |_| ()) == 0);
-            if !went && let Err(end) = self.advance(pc) {
+            if !went && let Err(end) = self.advance(pc, self.rule(pc)) {
                 return end;
             }
         }
@@ -142,9 +143,34 @@ impl<'a> Walker<'a> {
         if self.exact { self.regs.pc } else { self.regs.pc.wrapping_sub(1) }
     }
 
+    fn rule(&self, pc: u64) -> Option<&'a Rule> {
+        self.snapshot.and_then(|snapshot| snapshot.rule(pc))
+    }
+
+    /// The address that stands for the frame at `pc`: inside the call that it is in. But where no call was made from,
+    /// because the return address was put on the stack by hand, it is that address itself.
+    fn place(&self, pc: u64, rule: Option<&Rule>) -> u64 {
+        let by_hand = match rule {
+            Some(rule) => rule.kind == Kind::Signal,
+            None => self.is_hand_made(),
+        };
+        if by_hand { self.regs.pc } else { pc }
+    }
+
+    /// Whether the frame, for which there is no rule, returns to where no call can have come from: to the code that ends
+    /// a signal handler, or to the first byte of a function, as in the outermost frame of a `makecontext`.
+    #[cold]
+    #[inline(never)]
+    fn is_hand_made(&self) -> bool {
+        let at_sigreturn = |module: &Module| module.returns_from_signal(self.regs.pc);
+        !self.exact
+            && (self.rule(self.regs.pc).is_some() || self.module(self.regs.pc).is_some_and(at_sigreturn))
+    }
+
     /// Goes from the frame at `pc` to its caller, by a rule that is not plain or by none.
-    fn advance(&mut self, pc: u64) -> Result<(), End> {
-        match self.snapshot.and_then(|snapshot| snapshot.rule(pc)) {
+    #[inline]
+    fn advance(&mut self, pc: u64, rule: Option<&Rule>) -> Result<(), End> {
+        match rule {
             Some(rule) => self.apply(rule),
             None => self.without_rule(pc),
         }
@@ -248,6 +274,8 @@ impl<'a> Walker<'a> {
         let module = snapshot.module(pc);
         match module {
             Some(module) if module.returns_from_signal(self.regs.pc) => return self.resume_interrupted(),
+            // Nobody called from before the first byte of a function: here a stack begins that was made by hand.
+            Some(_) if self.is_hand_made() => return Err(End::Root),
             // Its frame pointers might lead further, past callers without one, and nothing would show that: no.
             Some(module) if !module.is_tried() => {
                 module.want();
