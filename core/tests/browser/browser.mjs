@@ -52,7 +52,7 @@ export function frames(page, graph = 'main') {
       width: row.width[i],
       depth,
       total: node < 0 ? [] : shown.view.tree.total.map((side) => String(side[node])),
-      self: node < 0 ? [] : shown.view.tree.self.map((side) => String(side[node])),
+      self: node < 0 ? [] : shown.view.tree.total.map((_, side) => String(window.everprof.selfAt(shown.view.tree, node, side))),
     })));
   }, graph);
 }

@@ -22,7 +22,7 @@ test('100,000 stacks open and answer', { timeout: 120_000 }, async (t) => {
   const { page, problems, opened, close } = await open(browser, 'large');
   times.push(`open ${Math.round(opened)} ms`);
   const { stacks, samples, nodes } = await page.evaluate(() => ({
-    stacks: new Set(window.everprof.data.samples.node).size, samples: window.everprof.data.sample_count, nodes: window.everprof.tree.count,
+    stacks: new Set(window.everprof.data.samples.leaf).size, samples: window.everprof.data.sample_count, nodes: window.everprof.tree.count,
   }));
   assert.equal(stacks, 100_000);
   await page.waitForSelector('#table-body tr');
@@ -59,6 +59,14 @@ test('100,000 stacks open and answer', { timeout: 120_000 }, async (t) => {
     await settled(page);
   });
   assert.ok(BigInt((await frame(page, 'all')).total[0]) < BigInt(all));
+  const rows = await page.locator('#table-body tr').count();
+  await page.locator('#table-scroll').evaluate((scroll) => { scroll.scrollTop = scroll.scrollHeight; });
+  await page.waitForFunction((before) => document.querySelectorAll('#table-body tr').length > before, rows);
+  await timed(times, 'inverted', async () => {
+    await page.check('#inverted');
+    await settled(page);
+  });
+  await page.uncheck('#inverted');
   await timed(times, 'callers and callees', async () => {
     await page.locator('#table-body .both').first().click();
     await settled(page);

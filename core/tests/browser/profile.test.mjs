@@ -40,7 +40,7 @@ function treeOf(page) {
     const all = [];
     for (let node = 0; node < tree.count; node++) {
       if (node > 0) path[node] = [...path[tree.parent[node]], data.strings[tree.name[node]]];
-      all.push([JSON.stringify(path[node]), String(tree.self[0][node]), String(tree.total[0][node])]);
+      all.push([JSON.stringify(path[node]), String(window.everprof.selfAt(tree, node, 0)), String(tree.total[0][node])]);
     }
     return all;
   });
@@ -60,8 +60,8 @@ describe('values', () => {
       const { tree, data } = window.everprof;
       const wrong = [];
       for (let node = 0; node < tree.count; node++) {
-        for (let child = tree.first[node]; child && tree.next[child]; child = tree.next[child]) {
-          const [a, b] = [data.strings[tree.name[child]], data.strings[tree.name[tree.next[child]]]];
+        for (let child = node + 1; tree.end[child] < tree.end[node]; child = tree.end[child]) {
+          const [a, b] = [data.strings[tree.name[child]], data.strings[tree.name[tree.end[child]]]];
           if (!(a < b)) wrong.push([a, b]);
         }
       }
@@ -279,6 +279,51 @@ describe('table', () => {
     await settled(page);
     await clickFrame(page, 'checkout::catalog::sort', 'callers');
     assert.match(await text(page, '#centre-text'), /^checkout::catalog::sort/);
+  });
+});
+
+describe('inverted', () => {
+  // What stands in the inverted graph below a way of names that starts at the leaf.
+  const ending = (way, of = samples) => of.filter(({ stack }) => way.every((name, at) => stack[stack.length - 1 - at] === name));
+  const level = async (page, depth) => (await frames(page)).filter((box) => box.depth === depth && box.name !== '').map(({ name, total }) => [name, total[0]]).sort();
+  const expected = (way, of = samples) => {
+    const sums = new Map();
+    for (const sample of ending(way, of)) {
+      const name = sample.stack[sample.stack.length - 1 - way.length];
+      if (name !== undefined) sums.set(name, (sums.get(name) ?? 0n) + BigInt(sample.values[CPU]));
+    }
+    return [...sums].map(([name, total]) => [name, String(total)]).sort();
+  };
+
+  on('service', 'leaves come first, then who called them', async (page) => {
+    await page.keyboard.press('v');
+    await settled(page);
+    assert.match(page.url(), /inverted=yes/);
+    assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU)));
+    assert.deepEqual(await level(page, 1), expected([]));
+    const leaf = '__memcpy_avx_unaligned_erms';
+    await clickFrame(page, leaf);
+    assert.deepEqual(await level(page, 2), expected([leaf]));
+    await picture(page, 'inverted');
+    await page.fill('#search', 'worker::run');
+    await settled(page);
+    near(await text(page, '#found'), share(matched(ending([leaf]), CPU, /worker::run/), sum(ending([leaf]), CPU)));
+    const second = await open(browser, 'service', { hash: new URL(page.url()).hash });
+    assert.equal(await text(second.page, '#crumbs [aria-current]'), leaf);
+    await second.close();
+  });
+
+  on('service', 'within groups and filters as well', async (page) => {
+    await page.check('#inverted');
+    await page.selectOption('#group', '=tenant');
+    await page.click('#filter');
+    await page.check('#filters [data-key=endpoint] input[value="/pay"]');
+    await settled(page);
+    const pay = samples.filter(({ labels }) => labels.endpoint === '/pay');
+    const groups = ['acme', 'globex', 'initech'].map((tenant) => [`tenant: ${tenant}`, String(sum(pay, CPU, ({ labels }) => labels.tenant === tenant))]);
+    assert.deepEqual(await level(page, 1), groups.sort());
+    await clickFrame(page, 'tenant: acme');
+    assert.deepEqual(await level(page, 2), expected([], pay.filter(({ labels }) => labels.tenant === 'acme')));
   });
 });
 

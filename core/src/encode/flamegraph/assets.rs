@@ -6,10 +6,11 @@ use super::text::{Base64, html_text};
 const MARKUP: &str = include_str!("page.html");
 const STYLE: [&str; 2] = [include_str!("page.css"), include_str!("panels.css")];
 /// One script: the files share its scope. What a file uses at load stands before it.
-const SCRIPT: [&str; 14] = [
+const SCRIPT: [&str; 15] = [
     include_str!("values.js"),
     include_str!("data.js"),
     include_str!("tree.js"),
+    include_str!("unfold.js"),
     include_str!("functions.js"),
     include_str!("search.js"),
     include_str!("colours.js"),

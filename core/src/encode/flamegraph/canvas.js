@@ -9,6 +9,9 @@ const FONT = '12px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans M
 function makeGraph(host, label, on) {
   const canvas = host.appendChild(document.createElement('canvas'));
   const spacer = host.appendChild(document.createElement('div'));
+  const hover = host.appendChild(document.createElement('div'));
+  hover.className = 'hover';
+  hover.hidden = true;
   canvas.tabIndex = 0;
   canvas.setAttribute('role', 'application');
   canvas.setAttribute('aria-roledescription', 'flame graph');
@@ -22,13 +25,16 @@ function makeGraph(host, label, on) {
   let away = 0;
 
   // view: { tree, top, upward, match, colours, fill, textColour, labelOf, hatched, ancestors }
-  graph.show = (view, keepScroll) => {
+  // What is `placed` has its frames where they were: only their looks changed.
+  graph.show = (view, keepScroll, placed) => {
     const turned = graph.view?.upward !== view.upward;
     graph.view = view;
-    graph.hover = -1;
-    place();
-    if (!keepScroll || turned) away = awayOf(view.top);
-    stay();
+    if (!placed || turned) {
+      point(-1);
+      place();
+      if (!keepScroll || turned) away = awayOf(view.top);
+      stay();
+    }
     graph.draw();
   };
 
@@ -85,34 +91,41 @@ function makeGraph(host, label, on) {
     const base = tree.depth[top];
     if (ancestors) for (let node = tree.parent[top], d = base - 1; d >= 0; node = tree.parent[node], d--) put(d, node, 0, wide);
     const scale = tree.width[top] > 0 ? wide / tree.width[top] : 0;
-    const origin = tree.left[top];
     const depthOf = (node) => tree.depth[node] - (ancestors ? 0 : base);
+    // Nodes with room, each with where it begins, in units of weight.
     const stack = [top];
+    const begins = [0];
     put(depthOf(top), top, 0, wide);
     while (stack.length > 0) {
       const node = stack.pop();
+      let offset = begins.pop();
+      const end = tree.end[node];
+      if (end === node + 1) continue;
+      const depth = depthOf(node) + 1;
       let hiddenFrom = -1;
       let hiddenTo = 0;
-      const hide = () => {
-        if (hiddenFrom >= 0 && hiddenTo - hiddenFrom >= SMALLEST) put(depthOf(node) + 1, -1, hiddenFrom, hiddenTo - hiddenFrom);
-        hiddenFrom = -1;
-      };
-      const children = [];
-      for (let below = tree.first[node]; below !== 0; below = tree.next[below]) {
-        const width = tree.width[below] * scale;
-        if (width === 0) continue;
-        const x = (tree.left[below] - origin) * scale;
+      const pushed = stack.length;
+      for (let below = node + 1; below < end; below = tree.end[below]) {
+        const weight = tree.width[below];
+        if (weight === 0) continue;
+        const x = offset * scale;
+        const width = weight * scale;
         if (width < SMALLEST) {
           if (hiddenFrom < 0) hiddenFrom = x;
           hiddenTo = x + width;
-          continue;
+        } else {
+          if (hiddenFrom >= 0 && hiddenTo - hiddenFrom >= SMALLEST) put(depth, -1, hiddenFrom, hiddenTo - hiddenFrom);
+          hiddenFrom = -1;
+          put(depth, below, x, width);
+          stack.push(below);
+          begins.push(offset);
         }
-        hide();
-        put(depthOf(below), below, x, width);
-        if (tree.first[below] !== 0) children.push(below);
+        offset += weight;
       }
-      hide();
-      while (children.length > 0) stack.push(children.pop());
+      if (hiddenFrom >= 0 && hiddenTo - hiddenFrom >= SMALLEST) put(depth, -1, hiddenFrom, hiddenTo - hiddenFrom);
+      // From left to right, so that rows are in order.
+      turn(stack, pushed);
+      turn(begins, pushed);
     }
     high = host.clientHeight;
     spacer.style.height = `${Math.max(0, graph.rows.length * ROW - high)}px`;
@@ -152,7 +165,6 @@ function makeGraph(host, label, on) {
       const row = graph.rows[depth];
       for (let i = 0; i < row.node.length; i++) paintBox(row.node[i], row.x[i], y, row.width[i], character);
     }
-    outline(graph.hover, colours.hover, 1);
     if (document.activeElement === canvas) outline(graph.focus, colours.focus, 2);
   }
 
@@ -229,17 +241,29 @@ function makeGraph(host, label, on) {
     pen.strokeRect(box.x + thick / 2, graph.top(graph.rowOf(node)) + thick / 2, Math.max(1, box.width - 1 - thick), ROW - 1 - thick);
   }
 
+  // The frame under the pointer has its outline in an element of its own: nothing is drawn anew for it.
+  function point(node) {
+    if (node === graph.hover) return;
+    graph.hover = node;
+    const box = node >= 0 ? graph.boxOf(node) : null;
+    hover.hidden = !box;
+    if (!box) return;
+    hover.style.borderColor = graph.view.colours.hover;
+    hover.style.top = `${graph.top(graph.rowOf(node)) + host.scrollTop}px`;
+    hover.style.left = `${box.x}px`;
+    hover.style.width = `${Math.max(2, box.width > 3 ? box.width - 1 : box.width)}px`;
+  }
+
   const under = (event) => (graph.view ? graph.hit(event.offsetX, event.offsetY) : -1);
   canvas.addEventListener('pointermove', (event) => {
     const node = under(event);
     canvas.classList.toggle('hit', node >= 0);
-    if (node !== graph.hover) graph.draw();
-    graph.hover = node;
-    on.hover(graph, node, event);
+    const entered = node !== graph.hover;
+    point(node);
+    on.hover(graph, node, event, entered);
   });
   canvas.addEventListener('pointerleave', () => {
-    graph.hover = -1;
-    graph.draw();
+    point(-1);
     on.hover(graph, -1);
   });
   canvas.addEventListener('click', (event) => {
@@ -256,9 +280,15 @@ function makeGraph(host, label, on) {
   });
   new ResizeObserver(() => {
     if (!graph.view || host.clientWidth === 0) return;
+    point(-1);
     place();
     stay();
     paint();
   }).observe(host);
   return graph;
+}
+
+// Reverses the end of a list, in place.
+function turn(list, from) {
+  for (let low = from, high = list.length - 1; low < high; low++, high--) [list[low], list[high]] = [list[high], list[low]];
 }

@@ -52,15 +52,16 @@ function keyColouring(title, data, keyOf) {
 
 // How much of the graph each frame covers: the sum of its totals.
 function frameAreas(data) {
-  const { frames, nodes, samples } = data;
-  const total = new Float64Array(nodes.count);
+  const { frames, samples, tree } = data;
   const areas = new Float64Array(frames.name.length);
-  const values = samples.values[data.type];
-  for (let row = 0; row < values.length; row++) if (samples.node[row] >= 0) total[samples.node[row]] += Number(values[row]);
-  for (let raw = nodes.count - 1; raw >= 0; raw--) {
-    areas[nodes.frame[raw]] += total[raw];
-    if (nodes.parent[raw] >= 0) total[nodes.parent[raw]] += total[raw];
+  let total = tree.type === data.type && tree.total[0] instanceof Float64Array ? tree.total.at(-1) : null;
+  if (!total) {
+    total = new Float64Array(tree.count);
+    const values = samples.values[data.type];
+    for (let row = 0; row < values.length; row++) total[samples.leaf[row]] += Number(values[row]);
+    upwards(tree, total);
   }
+  for (let node = 1; node < tree.count; node++) areas[tree.frame[node]] += total[node];
   return areas;
 }
 

@@ -1,17 +1,25 @@
-// The page's data: decoded once, then read only.
+// The page's data: unpacked once, then read only.
 //
-// Stacks are a tree of raw nodes: `parent` and `frame` for each, parents before children. A raw node is a frame with
-// its line; the views merge raw nodes by name (tree.js).
+// `data.tree` is the tree of all stacks, merged by name, as columns: one entry a node, depth first, siblings in the order
+// of their names. So all that is below a node stands right behind it, up to `end`. Node 0 is the root. `samples` names
+// for each sample its last node, `leaf`, and that node's own frame, `frame`.
 
 const INLINED = 1;
 const LOST = 2;
 const TRUNCATED = 4;
+const GROUP = 8;
+const CALLED = 16;
+const SEVERAL = 32;
+const ROOT_NAME = -1;
 
-function decode(text) {
+async function decode(text) {
   const data = JSON.parse(text);
+  const read = reader(await unpacked(data.packed));
+  delete data.packed;
   data.strings = data.strings.map(visible);
-  data.frames = decodeFrames(data);
-  decodeSamples(data);
+  data.frames = readFrames(data, read);
+  data.tree = readTree(data, read);
+  data.samples = readSamples(data, read);
   for (const profile of data.profiles) {
     profile.start = BigInt(profile.start);
     profile.duration = BigInt(profile.duration);
@@ -20,8 +28,14 @@ function decode(text) {
   data.countType = data.types.findIndex((type) => type.name === 'samples' && type.unit === 'count');
   if (data.countType < 0) data.countType = data.types.findIndex((type) => type.unit === 'count');
   data.labelKeys = labelKeys(data);
-  data.nameRank = ranks(data.strings);
+  data.negative = data.samples.values.map((values) => values.some((value) => value < 0));
   return data;
+}
+
+async function unpacked(base64) {
+  const packed = Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 // Control characters, and those that turn the direction of writing, are shown as what they are.
@@ -30,56 +44,84 @@ function visible(text) {
     `\\u{${character.charCodeAt(0).toString(16)}}`);
 }
 
-function decodeFrames(data) {
+function readFrames(data, { number, signed }) {
   const count = data.frame_count;
   const column = () => new Int32Array(count);
   const frames = { name: column(), file: column(), module: column(), line: column(), flags: new Uint8Array(count) };
-  const read = reader(data.frames);
   for (let frame = 0; frame < count; frame++) {
-    frames.name[frame] = read.number();
-    frames.file[frame] = read.number();
-    frames.module[frame] = read.number();
-    frames.line[frame] = read.signed();
-    frames.flags[frame] = read.number();
+    frames.name[frame] = number();
+    frames.file[frame] = number();
+    frames.module[frame] = number();
+    frames.line[frame] = signed();
+    frames.flags[frame] = number();
   }
   return frames;
 }
 
-function decodeSamples(data) {
-  const rows = data.sample_count;
-  const parent = new Int32Array(data.node_count);
-  const frame = new Int32Array(data.node_count);
-  const samples = { node: new Int32Array(rows), profile: new Int32Array(rows), labels: new Int32Array(rows) };
-  samples.values = data.types.map((type) => sums(rows, type.wide));
-  const read = reader(data.samples);
-  let stack = new Int32Array(1024);
-  let nodes = 0;
-  for (let row = 0; row < rows; row++) {
-    let depth = read.number();
-    let more = read.number();
-    while (stack.length < depth + more) stack = grown(stack);
-    for (; more > 0; more--, depth++, nodes++) {
-      parent[nodes] = depth === 0 ? -1 : stack[depth - 1];
-      frame[nodes] = read.number();
-      stack[depth] = nodes;
-    }
-    samples.node[row] = depth === 0 ? -1 : stack[depth - 1];
-    samples.profile[row] = read.number();
-    samples.labels[row] = read.number();
-    for (let type = 0; type < data.types.length; type++) {
-      samples.values[type][row] = data.types[type].wide ? read.big() : read.signed();
-    }
+function readTree(data, { number, signed }) {
+  const count = data.node_count + 1;
+  const tree = emptyTree(count);
+  const { parent, depth, frame, name, flags } = tree;
+  let path = new Int32Array(1024);
+  for (let node = 1; node < count; node++) {
+    const at = depth[node - 1] + 1 - number();
+    if (at >= path.length) path = grown(path);
+    parent[node] = path[at - 1];
+    depth[node] = at;
+    path[at] = node;
   }
-  data.nodes = { parent, frame, count: nodes };
-  data.samples = samples;
+  const follower = new Int32Array(data.frame_count + 1);
+  for (let node = 1, before = 0; node < count; node++) {
+    const own = follower[before] + signed();
+    follower[before] = own;
+    before = own + 1;
+    frame[node] = own;
+    name[node] = data.frames.name[own];
+  }
+  for (let node = 1; node < count; node++) flags[node] = number();
+  closeTree(tree);
+  return tree;
 }
 
-// Reads varints from base64.
-function reader(base64) {
-  const bytes = Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+function emptyTree(count) {
+  const column = () => new Int32Array(count);
+  const tree = { count, parent: column(), depth: column(), end: column(), name: column(), frame: column(), flags: new Uint8Array(count) };
+  [tree.parent[0], tree.name[0], tree.frame[0]] = [-1, ROOT_NAME, -1];
+  return tree;
+}
+
+// Where the part of the tree below each node ends.
+function closeTree({ count, parent, end }) {
+  for (let node = count - 1; node >= 0; node--) {
+    if (end[node] === 0) end[node] = node + 1;
+    if (node > 0 && end[parent[node]] < end[node]) end[parent[node]] = end[node];
+  }
+}
+
+function readSamples(data, { number, signed, big }) {
+  const rows = data.sample_count;
+  const samples = { leaf: new Int32Array(rows), profile: new Uint8Array(rows), labels: new Int32Array(rows), frame: new Int32Array(rows) };
+  for (let row = 0, leaf = 0; row < rows; row++) samples.leaf[row] = leaf += number();
+  for (let row = 0; row < rows; row++) samples.profile[row] = number();
+  for (let row = 0; row < rows; row++) samples.labels[row] = number();
+  for (let row = 0; row < rows; row++) {
+    const leaf = samples.leaf[row];
+    samples.frame[row] = leaf === 0 ? signed() - 1 : data.tree.frame[leaf] + signed();
+  }
+  samples.values = data.types.map((type) => {
+    const values = sums(rows, type.wide);
+    for (let row = 0; row < rows; row++) values[row] = type.wide ? big() : signed();
+    return values;
+  });
+  return samples;
+}
+
+// Reads varints.
+function reader(bytes) {
   let at = 0;
   function number() {
     let byte = bytes[at++];
+    if (byte < 128) return byte;
     let value = byte & 127;
     for (let scale = 128; byte > 127; scale *= 128) {
       byte = bytes[at++];
@@ -107,14 +149,6 @@ function grown(array) {
   const larger = new array.constructor(array.length * 2);
   larger.set(array);
   return larger;
-}
-
-// The place of each string in alphabetical order: the same on every machine, so without its language's rules.
-function ranks(strings) {
-  const order = strings.map((_, id) => id).sort((a, b) => (strings[a] < strings[b] ? -1 : strings[a] > strings[b] ? 1 : 0));
-  const rank = new Int32Array(strings.length);
-  order.forEach((id, place) => { rank[id] = place; });
-  return rank;
 }
 
 // For each label key its name, and the value of each label set: a string, or -1 where the set does not have the key.

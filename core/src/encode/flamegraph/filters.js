@@ -19,6 +19,7 @@ function fillToolbar(app) {
   chosen('norm', ({ value }) => ({ norm: value }));
   chosen('side', ({ value }) => ({ side: value }));
   chosen('recursion', ({ checked }) => ({ recursion: checked }));
+  byId('inverted').addEventListener('change', ({ target }) => app.invert(target.checked));
   const pressed = (id, action) => byId(id).addEventListener('click', action);
   pressed('icicle', () => app.update({ orientation: 'icicle' }));
   pressed('flame', () => app.update({ orientation: 'flame' }));
@@ -41,6 +42,7 @@ function showToolbar(app) {
   byId('norm').value = app.norm;
   byId('side').value = state.side;
   byId('recursion').checked = state.recursion;
+  byId('inverted').checked = state.inverted;
   byId('icicle').setAttribute('aria-pressed', state.orientation === 'icicle');
   byId('flame').setAttribute('aria-pressed', state.orientation === 'flame');
   byId('show-table').setAttribute('aria-pressed', state.table);
@@ -57,9 +59,10 @@ function showFound(app) {
     out.replaceChildren();
     return;
   }
-  const sums = matchedSums(tree, top, match);
+  const { shown } = app;
+  const sums = shown === tree ? matchedSums(tree, top, match) : matchedLeaves(data, tree, shown.view, match);
   const { unit } = data.types[tree.type];
-  const shares = sums.map((sum, side) => percent(ratio(sum, tree.total[side][top]))).join(' → ');
+  const shares = sums.map((sum, side) => percent(ratio(sum, shown.total[side][top]))).join(' → ');
   const values = sums.map((sum, side) => (sums.length > 1 ? app.normalised(Number(sum) * app.scale[side], unit) : quantity(sum, unit)));
   const functions = `${match.functions} function${match.functions === 1 ? '' : 's'}`;
   const note = match.literal ? ' (not a regular expression: searched as text)' : '';

@@ -50,6 +50,27 @@ impl<'p> Tables<'p> {
         &self.label_sets
     }
 
+    /// Brings the strings into their order, by which the tree orders siblings, and lets go of what was needed to find
+    /// them. Nothing can be added after it.
+    pub(super) fn sort(&mut self) {
+        (self.string_index, self.frame_index, self.label_index) = Default::default();
+        let mut order: Vec<u32> = (0..self.strings.len() as u32).collect();
+        order.sort_unstable_by(|&a, &b| self.strings[a as usize].cmp(&self.strings[b as usize]));
+        let mut place = vec![0u32; order.len()];
+        for (new, &old) in (0..).zip(&order) {
+            place[old as usize] = new;
+        }
+        self.strings = order.iter().map(|&old| std::mem::take(&mut self.strings[old as usize])).collect();
+        for frame in &mut self.frames {
+            for text in [&mut frame.name, &mut frame.file, &mut frame.module] {
+                *text = place[*text as usize];
+            }
+        }
+        for text in self.label_sets.iter_mut().flatten() {
+            *text = place[*text as usize];
+        }
+    }
+
     fn string(&mut self, text: Cow<'p, str>) -> u32 {
         if let Some(&id) = self.string_index.get(&text) {
             return id;

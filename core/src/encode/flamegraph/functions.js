@@ -1,80 +1,75 @@
 // The table of functions: what each name cost by itself and with everything it called.
 
-// Sums by name within the part of the tree below `top`. A recursive function counts once: its total is that of its
-// outermost frames.
+// Sums by name within the part of the tree below `top`: one entry a string, and `names`, those that have any. A recursive
+// function counts once: its total is that of its outermost frames.
 function functionTable(data, tree, top) {
-  const place = new Int32Array(data.strings.length).fill(-1);
-  const open = new Int32Array(data.strings.length);
-  const table = [];
-  const entry = (node) => {
-    const name = tree.name[node];
-    if (place[name] < 0) {
-      place[name] = table.length;
-      const zero = (sides) => sides.map((side) => side[0] - side[0]);
-      table.push({ name, node, flags: 0, self: zero(tree.self), total: zero(tree.total), counts: zero(tree.counts),
-        selfCounts: zero(tree.selfCounts ?? []) });
+  const size = data.strings.length;
+  const { name, frame } = tree;
+  const end = tree.end[top];
+  const above = sameAbove(tree, size);
+  const selfs = (type) => {
+    const found = data.profiles.map(() => sums(size, data.types[type].wide));
+    const { profile, values, labels } = data.samples;
+    const column = values[type];
+    for (let row = 0; row < tree.leaf.length; row++) {
+      const leaf = tree.leaf[row];
+      if (leaf >= top && leaf < end && frame[leaf] >= 0 && tree.allowed[labels[row]] === 1) found[profile[row]][name[leaf]] += column[row];
     }
-    return table[place[name]];
+    return found;
   };
-  const isFunction = (node) => tree.name[node] >= 0 && !(tree.flags[node] & GROUP);
-  walk(tree, top, (node) => {
-    if (!isFunction(node)) return;
-    const row = entry(node);
-    row.flags |= tree.flags[node];
-    const outer = open[row.name]++ === 0;
-    for (let side = 0; side < tree.self.length; side++) {
-      row.self[side] += tree.self[side][node];
-      if (tree.selfCounts) row.selfCounts[side] += tree.selfCounts[side][node];
-      if (outer) {
-        row.total[side] += tree.total[side][node];
-        row.counts[side] += tree.counts[side][node];
-      }
+  const totals = (columns) => columns.map((column) => {
+    const found = new column.constructor(size);
+    for (let node = Math.max(1, top); node < end; node++) {
+      if (frame[node] >= 0 && above[node] < top) found[name[node]] += column[node];
     }
-  }, (node) => {
-    if (isFunction(node)) open[tree.name[node]]--;
+    return found;
   });
+  const table = { self: selfs(tree.type), total: totals(tree.total), names: [] };
+  if (tree.counts) Object.assign(table, { selfCounts: selfs(data.countType), counts: totals(tree.counts) });
+  const filled = [...table.self, ...table.total];
+  for (let id = 0; id < size; id++) if (filled.some((column) => column[id])) table.names.push(id);
   return table;
 }
 
-// Depth first through the tree below and with `top`; `enter` may return false to stay out of a node's children.
-function walk(tree, top, enter, leave) {
-  let node = top;
-  for (;;) {
-    if (enter(node) !== false && tree.first[node] !== 0) {
-      node = tree.first[node];
-      continue;
-    }
-    for (;;) {
-      if (leave) leave(node);
-      if (node === top) return;
-      if (tree.next[node] !== 0) break;
-      node = tree.parent[node];
-    }
-    node = tree.next[node];
+// For each node the nearest one of its name above it, or -1.
+function sameAbove(tree, strings) {
+  if (tree.above) return tree.above;
+  const { count, name, frame, end } = tree;
+  const above = new Int32Array(count).fill(-1);
+  const last = new Int32Array(strings).fill(-1);
+  for (let node = 1; node < count; node++) {
+    if (frame[node] < 0) continue;
+    let other = last[name[node]];
+    while (other >= 0 && end[other] <= node) other = above[other];
+    above[node] = other;
+    last[name[node]] = node;
   }
+  return (tree.above = above);
 }
 
-// Adds to the rows of a pair's table what changed: per second, or by share of all, with its significance.
-function addDifferences(rows, scale, over) {
-  for (const row of rows) {
-    row.deltaSelf = Number(row.self[1]) * scale[1] - Number(row.self[0]) * scale[0];
-    row.deltaTotal = Number(row.total[1]) * scale[1] - Number(row.total[0]) * scale[0];
-    row.zSelf = significance(row.selfCounts[0], row.selfCounts[1], over[0], over[1]);
-    row.zTotal = significance(row.counts[0], row.counts[1], over[0], over[1]);
+// Adds to a pair's table what changed: per second, or by share of all, with its significance.
+function addDifferences(table, app) {
+  const { scale, over } = app;
+  const size = table.self[0].length;
+  for (const name of ['deltaSelf', 'deltaTotal', 'zSelf', 'zTotal']) table[name] = new Float64Array(size);
+  for (const id of table.names) {
+    table.deltaSelf[id] = Number(table.self[1][id]) * scale[1] - Number(table.self[0][id]) * scale[0];
+    table.deltaTotal[id] = Number(table.total[1][id]) * scale[1] - Number(table.total[0][id]) * scale[0];
+    if (!table.counts) continue;
+    table.zSelf[id] = significance(table.selfCounts[0][id], table.selfCounts[1][id], over[0], over[1]);
+    table.zTotal[id] = significance(table.counts[0][id], table.counts[1][id], over[0], over[1]);
   }
 }
 
 // Where in its source a function itself was busy: its self by line, the most first, for the last of the profiles.
 function hotLines(data, allowed, name, type) {
-  const { samples, nodes, frames, strings } = data;
+  const { samples, frames, strings } = data;
   const side = data.profiles.length - 1;
   const values = samples.values[type];
   const lines = new Map();
   for (let row = 0; row < values.length; row++) {
-    const raw = samples.node[row];
-    if (raw < 0 || samples.profile[row] !== side || !allowed[samples.labels[row]]) continue;
-    const frame = nodes.frame[raw];
-    if (frames.name[frame] !== name) continue;
+    const frame = samples.frame[row];
+    if (frame < 0 || frames.name[frame] !== name || samples.profile[row] !== side || !allowed[samples.labels[row]]) continue;
     const file = strings[frames.file[frame]].split('/').pop();
     const line = frames.line[frame];
     const place = line <= 0 ? file : file ? `${file}:${line}` : `line ${line}`;
@@ -102,4 +97,9 @@ function shortName(name) {
     shortNames.set(name, short);
   }
   return short;
+}
+
+// A text that can be shown: names of megabytes exist, and laying them out takes a browser seconds.
+function clipped(text, most) {
+  return text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text;
 }

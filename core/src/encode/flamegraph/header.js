@@ -53,13 +53,13 @@ function showTotals(app) {
     cells.push(total(quantity(part, unit), part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`));
   }
   if (data.countType >= 0 && data.countType !== tree.type) {
-    cells.push(total(tree.counts.map((side) => exact(side[0], '').trim()).join(' → '), data.types[data.countType].name));
+    cells.push(total(data.profiles.map((_, side) => exact(countAt(data, tree, 0, side), '').trim()).join(' → '), data.types[data.countType].name));
   }
   byId('totals').replaceChildren(...cells);
 }
 
 function showCrumbs(app) {
-  const { tree, top } = app;
+  const { shown: tree, top } = app;
   const path = [];
   for (let node = top; node >= 0; node = tree.parent[node]) path.unshift(node);
   const shown = path.length <= 9 ? path : [...path.slice(0, 3), -1, ...path.slice(-5)];
@@ -87,6 +87,9 @@ function showCrumbs(app) {
 
 function showLegend(app) {
   const { colours, colouring, data } = app;
+  const now = [colours, colouring, app.match !== null];
+  if (app.legend?.every((part, place) => part === now[place])) return;
+  app.legend = now;
   const flags = data.frames.flags.reduce((all, flag) => all | flag, 0);
   const entries = [...colouring.legend(colours)];
   if (app.match) entries.push({ fill: colours.match, text: 'search match' });

@@ -9,6 +9,7 @@ const shortcuts = [
   ['n p', 'next and previous match of the search'],
   ['t', 'table of functions'],
   ['i', 'icicle or flame'],
+  ['v', 'inverted: from the leaves to their callers'],
   ['s', 'callers and callees of the frame'],
   ['c', 'copy the name of the frame'],
   ['d', 'light or dark'],
@@ -61,12 +62,13 @@ const actions = {
   p: (app) => stepMatch(app, -1),
   t: (app) => app.update({ table: !app.state.table }),
   i: (app) => app.update({ orientation: app.state.orientation === 'icicle' ? 'flame' : 'icicle' }),
+  v: (app) => app.invert(!app.state.inverted),
   d: (app) => app.nextTheme(),
   c: (app) => app.chosenName && copyText(app.chosenName),
   s: (app, graph) => {
     const at = graph ?? app.main;
     const name = at.view.tree.name[at.focus];
-    if (name >= 0 && !(at.view.tree.flags[at.focus] & GROUP)) app.update({ centre: app.data.strings[name] }, true);
+    if (at.view.tree.frame[at.focus] >= 0) app.update({ centre: app.data.strings[name] }, true);
   },
   '?': (app) => showHelp(app),
   Home: (app) => app.zoom(0),
@@ -123,7 +125,7 @@ function moved(app, graph, key) {
     if (view.tree.parent[node] >= 0 && graph.boxOf(view.tree.parent[node])) node = view.tree.parent[node];
   } else {
     let widest = 0;
-    for (let below = view.tree.first[node]; below !== 0; below = view.tree.next[below]) {
+    for (let below = firstBelow(view.tree, node); below !== 0; below = nextBeside(view.tree, below)) {
       if (widest === 0 || view.tree.width[below] > view.tree.width[widest]) widest = below;
     }
     if (widest !== 0 && graph.boxOf(widest)) node = widest;

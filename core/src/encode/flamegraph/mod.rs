@@ -10,10 +10,12 @@
 //! mean what the page's legend says and nothing else.
 
 mod assets;
+mod columns;
 mod data;
 mod frames;
 mod sha256;
 mod text;
+mod tree;
 
 use crate::profile::Profile;
 

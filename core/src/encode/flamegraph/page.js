@@ -1,7 +1,7 @@
 // The page: state, what follows from it, and who is told when it changes.
 
-const app = { data: decode(byId('data').textContent), tree: null, top: 0, match: null, chosenName: '' };
-byId('data').remove();
+// `tree` is what the samples add up to, `shown` what the graph shows of it: the same, or inverted.
+const app = { data: null, tree: null, shown: null, top: 0, match: null, chosenName: '' };
 
 app.update = (patch, step = false) => {
   const before = app.state;
@@ -12,11 +12,16 @@ app.update = (patch, step = false) => {
 
 app.zoom = (node) => {
   if (node !== app.top) app.zooms.push(app.state.zoom);
-  app.update({ zoom: pathOf(app.tree, node), centre: '' }, true);
+  app.update({ zoom: pathOf(app.shown, node), centre: '' }, true);
 };
 
 // Back to where the last zoom started, or to everything.
 app.zoomBack = () => app.update({ zoom: app.zooms.pop() ?? [] }, true);
+
+app.invert = (on) => {
+  app.zooms = [];
+  app.update({ inverted: on, zoom: [], centre: '' }, true);
+};
 
 app.choose = (graph, node) => {
   byId('tooltip').hidden = true;
@@ -35,7 +40,7 @@ app.nameOf = (tree, node) => {
   return name < 0 ? 'all' : app.data.strings[name];
 };
 
-app.topOf = (tree) => (tree === app.tree ? app.top : 0);
+app.topOf = (tree) => (tree === app.shown ? app.top : 0);
 
 app.normalised = (value, unit) => (app.norm === 'time' ? rate(value, unit) : percent(value));
 
@@ -58,7 +63,7 @@ app.labelOf = (tree, node, room) => {
   let name = app.nameOf(tree, node);
   if (tree.flags[node] & LOST) name = `⚠ ${name}`;
   let sign = '';
-  if (tree.self.length > 1) {
+  if (tree.total.length > 1) {
     const change = app.change(tree, node);
     if (change.strength !== 0) sign = `${change.text === 'new' ? '+ new' : change.text === 'gone' ? '− gone' : change.text} `;
   }
@@ -77,47 +82,49 @@ app.viewOf = (tree, top, upward, ancestors) => ({
   fill: (node) => (tree.frame[node] < 0 ? app.colours.group : app.colouring.fill(app.colours, tree, node)),
   textColour: (node) => app.colouring.text?.(app.colours, tree, node) ?? app.colours.text,
   labelOf: (node, room) => app.labelOf(tree, node, room),
-  hatched: (node) => tree.self.length > 1 && tree.total.some((side) => Number(side[node]) === 0),
+  hatched: (node) => tree.total.length > 1 && tree.total.some((side) => Number(side[node]) === 0),
 });
 
 // Brings everything up to date; what the change does not touch is kept.
 function refresh(before) {
   const { state, data } = app;
   const changed = (...names) => !before || names.some((name) => before[name] !== state[name]);
-  const built = changed('filters', 'group', 'recursion');
-  if (built) {
-    app.allowed = allowedSets(data, state.filters);
-    const group = data.labelKeys.find(({ name }) => name === state.group);
-    app.tree = buildTree(data, { allowed: app.allowed, group, mergeRecursion: state.recursion });
+  if (changed('filters')) app.allowed = allowedSets(data, state.filters);
+  if (changed('group', 'recursion')) {
+    app.tree = structure(data, data.labelKeys.find(({ name }) => name === state.group), state.recursion);
   }
-  if (built || changed('type')) sumTree(data, app.tree, state.type);
-  if (built || changed('type', 'norm', 'side')) {
+  const summed = changed('filters', 'group', 'recursion', 'type');
+  if (summed) sumTree(data, app.tree, state.type, app.allowed);
+  const weighed = summed || changed('norm', 'side');
+  if (weighed) {
     compareBy(state);
-    layoutTree(app.tree, { side: app.side, scale: app.scale });
+    weighTree(data, app.tree, app);
   }
-  app.top = nodeAt(app.tree, state.zoom);
+  const turned = changed('inverted') || (state.inverted && (weighed || changed('zoom')));
+  if (summed || turned) app.shown = state.inverted ? inverted(data, app.tree, state.zoom) : app.tree;
+  if (state.inverted && turned) weighTree(data, app.shown, app);
+  app.top = nodeAt(app.shown, state.zoom);
   if (changed('query')) app.match = matches(data, state.query);
   app.colouring = app.colourings[state.colour].use;
   showToolbar(app);
-  showTotals(app);
-  showCrumbs(app);
+  if (weighed) showTotals(app);
+  if (weighed || turned || changed('zoom')) showCrumbs(app);
   showLegend(app);
-  if (!built && !changed('zoom')) app.main.focus ||= app.top;
-  else app.main.focus = app.top;
-  showSandwich(app);
+  const moved = summed || turned || changed('zoom');
+  app.main.focus = moved ? app.top : app.main.focus || app.top;
+  if (state.centre || changed('centre')) showSandwich(app);
   byId('side-panel').hidden = !state.table;
-  app.main.show(app.viewOf(app.tree, app.top, state.orientation === 'flame', true), !changed('zoom', 'orientation'));
-  if (built || changed('type', 'zoom', 'query', 'sort', 'table', 'norm')) tableSoon();
+  const placed = !weighed && !turned && !changed('zoom', 'orientation', 'table', 'centre');
+  if (!state.centre) app.main.show(app.viewOf(app.shown, app.top, state.orientation === 'flame', true), !changed('zoom', 'orientation'), placed);
+  if (weighed || turned || changed('zoom', 'query', 'sort', 'table')) tableSoon();
 }
 
-// The graph first: the table of a very large one follows when the graph is on the screen.
+// The graph first: the table follows when the graph is on the screen, and once for several changes in a row.
 function tableSoon() {
-  if (app.tree.count < 200_000) {
-    showTable(app);
-    return;
-  }
   clearTimeout(app.tableDue);
-  app.tableDue = setTimeout(() => showTable(app), 20);
+  app.tableDue = 0;
+  if (app.tree.count < 50_000) showTable(app);
+  else app.tableDue = setTimeout(() => showTable(app), 20);
 }
 
 // How the two sides of a pair are made comparable: what a value is multiplied by, and what counts are divided by.
@@ -160,15 +167,16 @@ app.nextTheme = () => {
   refresh(app.state);
 };
 
-function start() {
-  const { data } = app;
+async function start() {
+  const data = app.data = await decode(byId('data').textContent);
+  byId('data').remove();
   app.timed = data.profiles.every(({ duration }) => duration > 0n);
   app.zooms = [];
   app.colourings = colourings(data, app);
   app.initial = { ...initialState(data), table: window.innerWidth >= 1200 };
   app.state = readHash(location.hash, app.initial, data);
   const on = {
-    hover: (graph, node, event) => showTooltip(app, graph.view.tree, node, event),
+    hover: (graph, node, event, entered) => showTooltip(app, graph.view.tree, node, event, entered),
     choose: (graph, node) => app.choose(graph, node),
   };
   app.main = makeGraph(byId('graph'), 'Flame graph: arrow keys move, Enter zooms, Escape steps back', on);
@@ -193,12 +201,18 @@ function start() {
     });
   }
   fillToolbar(app);
+  listenToTable(app);
   showHeader(app);
   listenToKeys(app);
   refresh(null);
   // For tests and for bookmarklets: where frames lie, and what the page knows.
+  app.selfAt = selfAt;
   window.everprof = app;
   document.documentElement.dataset.ready = 'true';
 }
 
-start();
+start().catch((error) => {
+  byId('title').textContent = 'This page cannot be shown';
+  byId('when').textContent = 'DecompressionStream' in window ? `Its data is damaged: ${error.message}` : 'The browser is too old: it cannot unpack the data (DecompressionStream).';
+  throw error;
+});

@@ -18,6 +18,8 @@ function matcher(text) {
 function matches(data, text) {
   const found = matcher(text);
   if (!found) return null;
+  // A pattern of one name was made by a click on it.
+  const only = !found.literal && text.startsWith('^') ? data.strings.findIndex((name) => exactly(name) === text) : -1;
   const flags = new Uint8Array(data.strings.length);
   const seen = new Uint8Array(data.strings.length);
   let functions = 0;
@@ -28,22 +30,33 @@ function matches(data, text) {
     flags[name] = 1;
     functions++;
   }
-  return { flags, functions, literal: found.literal };
+  return { flags, functions, literal: found.literal, only };
 }
 
 // The sum of the outermost matching frames below `top`, for each side: what runs in or under a match, counted once.
 function matchedSums(tree, top, match) {
   const found = tree.total.map((side) => side[0] - side[0]);
-  walk(tree, top, (node) => {
-    if (!isMatch(tree, node, match)) return true;
+  for (let node = top; node < tree.end[top];) {
+    if (!isMatch(tree, node, match)) {
+      node++;
+      continue;
+    }
     for (let side = 0; side < found.length; side++) found[side] += tree.total[side][node];
-    return false;
-  });
+    node = tree.end[node];
+  }
   return found;
 }
 
+// The same for stacks that are seen from their leaves, `leaves`: those with a match anywhere.
+function matchedLeaves(data, tree, leaves, match) {
+  const under = new Uint8Array(tree.count);
+  for (let node = 1; node < tree.count; node++) under[node] = under[tree.parent[node]] || isMatch(tree, node, match) ? 1 : 0;
+  const self = tree.self ?? selfsOf(data, tree, tree.type, tree.allowed);
+  return self.map((side) => leaves.reduce((sum, leaf) => (under[leaf] ? sum + side[leaf] : sum), side[0] - side[0]));
+}
+
 function isMatch(tree, node, match) {
-  return tree.name[node] >= 0 && !(tree.flags[node] & GROUP) && match.flags[tree.name[node]] === 1;
+  return tree.frame[node] >= 0 && match.flags[tree.name[node]] === 1;
 }
 
 // A pattern that matches this name and no other.

@@ -2,7 +2,7 @@
 
 function initialState(data) {
   return {
-    type: data.type, orientation: data.orientation, zoom: [], query: '', group: null, filters: new Map(), recursion: false,
+    type: data.type, orientation: data.orientation, zoom: [], query: '', group: null, filters: new Map(), recursion: false, inverted: false,
     centre: '', colour: data.view === 'diff' ? 'diff' : 'family', norm: 'time', side: 'after', table: null, sort: '',
   };
 }
@@ -23,6 +23,7 @@ function writeHash(state, initial, data) {
   }
   if (state.group !== null) hash.set('group', state.group);
   if (state.recursion) hash.set('recursion', 'merged');
+  if (state.inverted) hash.set('inverted', 'yes');
   if (state.table !== initial.table) hash.set('table', state.table ? 'shown' : 'hidden');
   return hash.toString();
 }
@@ -45,6 +46,7 @@ function readHash(text, initial, data) {
   oneOf('side', ['before', 'after']);
   if (letters.test(hash.get('sort') ?? '')) state.sort = hash.get('sort') ?? '';
   state.recursion = hash.get('recursion') === 'merged';
+  state.inverted = hash.get('inverted') === 'yes';
   if (hash.has('table')) state.table = hash.get('table') === 'shown';
   const zoom = hash.get('zoom') ?? '';
   if (zoom && letters.test(zoom)) state.zoom = zoom.split('.').map((step) => parseInt(step, 36));
@@ -68,8 +70,8 @@ function pathOf(tree, node) {
 function nodeAt(tree, path) {
   let node = 0;
   for (const name of path) {
-    let below = tree.first[node];
-    while (below !== 0 && tree.name[below] !== name) below = tree.next[below];
+    let below = firstBelow(tree, node);
+    while (below !== 0 && tree.name[below] !== name) below = nextBeside(tree, below);
     if (below === 0) return node;
     node = below;
   }

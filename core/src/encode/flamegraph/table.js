@@ -1,53 +1,100 @@
 // The table of functions of what the graph shows, and the view of one function's callers and callees.
 
-const FIRST_ROWS = 300;
+// Rows that are made at once; more follow when the end of the table comes into sight.
+const CHUNK = 80;
 const LINES = 8;
 
 const columnsOf = {
   profile: [
-    { key: 'self', text: 'Self', of: (row) => row.self[0], then: (row) => row.total[0] },
-    { key: 'total', text: 'Total', of: (row) => row.total[0] },
+    { key: 'self', text: 'Self', of: (table) => table.self[0], then: (table) => table.total[0] },
+    { key: 'total', text: 'Total', of: (table) => table.total[0] },
   ],
   diff: [
-    { key: 'deltaSelf', text: 'Δ self', of: (row) => row.deltaSelf, then: (row) => row.deltaTotal },
-    { key: 'zSelf', text: 'z self', short: true, of: (row) => row.zSelf },
-    { key: 'deltaTotal', text: 'Δ total', of: (row) => row.deltaTotal },
-    { key: 'zTotal', text: 'z total', short: true, of: (row) => row.zTotal },
-    { key: 'before', text: 'Before', of: (row) => Number(row.self[0]), title: 'self before' },
-    { key: 'after', text: 'After', of: (row) => Number(row.self[1]), title: 'self after' },
+    { key: 'deltaSelf', text: 'Δ self', of: (table) => table.deltaSelf, then: (table) => table.deltaTotal },
+    { key: 'zSelf', text: 'z self', short: true, of: (table) => table.zSelf },
+    { key: 'deltaTotal', text: 'Δ total', of: (table) => table.deltaTotal },
+    { key: 'zTotal', text: 'z total', short: true, of: (table) => table.zTotal },
+    { key: 'before', text: 'Before', of: (table) => table.self[0], title: 'self before' },
+    { key: 'after', text: 'After', of: (table) => table.self[1], title: 'self after' },
   ],
 };
 
-// The order of the rows: what the state says, such as `total` or `-name` (a leading minus: the other way round).
-function sortRows(app, rows) {
+// The functions in order: what the state says, such as `total` or `-name` (a leading minus: the other way round).
+// Strings are sorted, so that their numbers are the order of names.
+function sortNames(app, table) {
   const columns = columnsOf[app.data.view];
   const [, reversed, key] = /^(-?)(.*)$/.exec(app.state.sort || columns[0].key);
   const column = columns.find((candidate) => candidate.key === key);
-  const { strings } = app.data;
-  const byName = (a, b) => (strings[a.name] < strings[b.name] ? -1 : 1);
-  const descending = (of) => (a, b) => (of(a) < of(b) ? 1 : of(a) > of(b) ? -1 : 0);
-  const compare = column ? (a, b) => descending(column.of)(a, b) || descending(column.then ?? column.of)(a, b) || byName(a, b) : byName;
-  return rows.sort(reversed ? (a, b) => compare(b, a) : compare);
+  const names = [...table.names];
+  if (column) {
+    const [first, then] = [column.of(table), (column.then ?? column.of)(table)];
+    names.sort((a, b) => (first[a] < first[b] ? 1 : first[a] > first[b] ? -1 : then[a] < then[b] ? 1 : then[a] > then[b] ? -1 : a - b));
+  }
+  return reversed ? names.reverse() : names;
 }
 
-function showTable(app, all = false) {
+// What a name cost in the part of the tree that is shown; added up again only when that changed.
+function tableOf(app) {
+  const { data, tree } = app;
+  const top = app.shown === tree ? app.top : 0;
+  const now = [tree, tree.total, top, app.norm];
+  if (!app.table || now.some((part, place) => part !== app.table.of[place])) {
+    app.table = functionTable(data, tree, top);
+    app.table.of = now;
+    if (data.view === 'diff') addDifferences(app.table, app);
+  }
+  if (app.table.sort !== app.state.sort) {
+    app.table.sort = app.state.sort;
+    app.table.order = sortNames(app, app.table);
+  }
+  return app.table;
+}
+
+// A search leaves the functions that match; a click on one of them only marks it.
+function showTable(app) {
   byId('side-panel').hidden = !app.state.table;
   if (!app.state.table) return;
-  const { data, tree, top } = app;
-  const rows = functionTable(data, tree, top);
-  if (data.view === 'diff') addDifferences(rows, app.scale, app.over);
-  sortRows(app, rows);
+  const { data, tree, match } = app;
+  const table = tableOf(app);
   showHead(app);
-  const shown = app.match ? rows.filter(({ name }) => app.match.flags[name]).concat(rows.filter(({ name }) => !app.match.flags[name])) : rows;
-  const cut = all ? shown : shown.slice(0, FIRST_ROWS);
-  byId('table-body').replaceChildren(...cut.map((row) => tableRow(app, row)));
-  const where = top === 0 ? '' : ` in ${shortName(app.nameOf(tree, top))}`;
+  const sought = match && match.only < 0;
+  const names = sought ? table.order.filter((name) => match.flags[name]) : table.order;
+  const top = table.of[2];
+  const where = top === 0 ? (app.shown === tree ? '' : ', with all their callers') : ` in ${shortName(app.nameOf(tree, top))}`;
   const how = data.view === 'diff' ? (app.norm === 'time' ? ', per second; bold: |z| ≥ 3, hardly chance' : ', as share of all; bold: |z| ≥ 3') : '';
-  byId('table-note').textContent = `${rows.length} functions${where}${how}`;
-  const more = byId('table-more');
-  more.hidden = cut.length === shown.length;
-  more.textContent = `Show all ${shown.length} functions`;
-  more.onclick = () => showTable(app, true);
+  byId('table-note').textContent = `${sought ? `${names.length} of ` : ''}${table.names.length} functions${where}${how}`;
+  const body = byId('table-body');
+  if (app.listed?.names.length === names.length && app.listed.of === table.self && names.every((name, place) => name === app.listed.names[place])) {
+    for (const line of body.rows) line.classList.toggle('match', match?.flags[line.dataset.name] === 1);
+    return;
+  }
+  app.listed = { names, of: table.self };
+  body.replaceChildren();
+  byId('table-scroll').scrollTop = 0;
+  moreRows(app);
+}
+
+function moreRows(app) {
+  const body = byId('table-body');
+  const { names } = app.listed;
+  const have = body.rows.length;
+  if (have === names.length) return;
+  body.append(...names.slice(have, have + CHUNK).map((name) => tableRow(app, name)));
+}
+
+// Called once: rows for what comes into sight, and clicks for all rows.
+function listenToTable(app) {
+  const scroll = byId('table-scroll');
+  scroll.addEventListener('scroll', () => {
+    if (scroll.scrollTop + 2 * scroll.clientHeight > scroll.scrollHeight) moreRows(app);
+  });
+  byId('table-body').addEventListener('click', ({ target }) => {
+    const button = target.closest('button');
+    if (!button) return;
+    const name = app.data.strings[button.closest('tr').dataset.name];
+    if (button.className === 'both') app.update({ centre: name }, true);
+    else app.update({ query: app.state.query === exactly(name) ? '' : exactly(name) });
+  });
 }
 
 function showHead(app) {
@@ -70,19 +117,20 @@ function showHead(app) {
   );
 }
 
-function tableRow(app, row) {
-  const { data, tree, top } = app;
-  const name = data.strings[row.name];
-  const line = element('tr', app.match?.flags[row.name] ? 'match' : '');
+function tableRow(app, id) {
+  const { data, tree, table } = app;
+  const name = data.strings[id];
+  const line = element('tr', app.match?.flags[id] ? 'match' : '');
+  line.dataset.name = id;
   const { unit } = data.types[tree.type];
   if (data.view === 'diff') {
     const delta = (value, z) => element('td', `${value > 0 ? 'grew' : value < 0 ? 'shrank' : 'none'}${Math.abs(z) >= 3 ? ' sure' : ''}`, signed(app.normalised(value, unit), value));
     const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : z === 0 ? 'none' : '', data.countType < 0 ? '–' : z === 0 ? '0' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
-    line.append(delta(row.deltaSelf, row.zSelf), score(row.zSelf), delta(row.deltaTotal, row.zTotal), score(row.zTotal));
-    row.self.forEach((value, side) => line.append(element('td', Number(value) === 0 ? 'none' : '', app.normalised(Number(value) * app.scale[side], unit))));
+    line.append(delta(table.deltaSelf[id], table.zSelf[id]), score(table.zSelf[id]), delta(table.deltaTotal[id], table.zTotal[id]), score(table.zTotal[id]));
+    table.self.forEach((column, side) => line.append(element('td', Number(column[id]) === 0 ? 'none' : '', app.normalised(Number(column[id]) * app.scale[side], unit))));
   } else {
-    for (const value of [row.self[0], row.total[0]]) {
-      const share = ratio(value, tree.total[0][top]);
+    for (const value of [table.self[0][id], table.total[0][id]]) {
+      const share = ratio(value, tree.total[0][table.of[2]]);
       const none = Number(value) === 0;
       const cell = none ? element('td', 'none', '0') : element('td', 'bar-cell', percent(share), ' ', element('small', '', quantity(value, unit)));
       cell.style.setProperty('--part', Math.max(0, Math.min(1, share)));
@@ -90,14 +138,12 @@ function tableRow(app, row) {
       line.append(cell);
     }
   }
-  const pick = element('button', 'pick', name);
+  const pick = element('button', 'pick', clipped(name, 500));
   const both = element('button', 'both', '⇅');
   pick.type = both.type = 'button';
-  pick.title = `${name}\nClick to find it in the graph`;
+  pick.title = `${clipped(name, 2000)}\nClick to find it in the graph`;
   both.title = 'Callers and callees';
-  both.setAttribute('aria-label', `Callers and callees of ${name}`);
-  pick.addEventListener('click', () => app.update({ query: app.state.query === exactly(name) ? '' : exactly(name) }));
-  both.addEventListener('click', () => app.update({ centre: name }, true));
+  both.setAttribute('aria-label', `Callers and callees of ${clipped(name, 500)}`);
   line.append(element('td', 'name', element('div', '', pick, both)));
   return line;
 }
@@ -111,19 +157,17 @@ function showSandwich(app) {
   byId('crumbs').hidden = open;
   if (!open) return;
   const name = data.strings.indexOf(state.centre);
-  const query = { allowed: app.allowed };
-  byId('centre-text').replaceChildren(element('b', '', state.centre));
+  byId('centre-text').replaceChildren(element('b', '', clipped(state.centre, 1000)));
   const lines = hotLines(data, app.allowed, name, state.type);
   const { unit } = data.types[state.type];
   const texts = lines.slice(0, LINES).map(([place, sum]) => `${place} ${quantity(sum, unit)}`);
   if (lines.length > LINES) texts.push(`${lines.length - LINES} more`);
   byId('lines').textContent = texts.length > 0 ? `Self by line: ${texts.join(' · ')}` : '';
-  for (const [graph, build, upward] of [[app.callers, buildCallers, true], [app.callees, buildCallees, false]]) {
-    const tree = build(data, query, name);
-    sumTree(data, tree, state.type);
-    layoutTree(tree, { side: app.side, scale: app.scale });
-    graph.show(app.viewOf(tree, tree.first[0], upward, false));
+  for (const [graph, build, upward] of [[app.callers, callersOf, true], [app.callees, calleesOf, false]]) {
+    const tree = build(data, app.tree, name);
+    weighTree(data, tree, app);
+    graph.show(app.viewOf(tree, firstBelow(tree, 0), upward, false));
   }
   const { tree } = app.callees.view;
-  byId('centre-text').append(` — ${summary(app, tree, tree.first[0])}`);
+  byId('centre-text').append(` — ${summary(app, tree, firstBelow(tree, 0))}`);
 }

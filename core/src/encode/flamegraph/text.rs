@@ -1,4 +1,4 @@
-//! Writing text that a browser reads: JSON strings that are harmless inside HTML, HTML text, base64 and varints.
+//! Writing text that a browser reads: JSON strings that are harmless inside HTML, HTML text and base64.
 //!
 //! Names of functions, files, threads and tags come from the profiled program, so they are hostile until proven
 //! otherwise: nothing here lets one of them end a `<script>` element, open a comment or start a tag.
@@ -62,20 +62,6 @@ impl<'s> Base64<'s> {
         }
     }
 
-    /// An unsigned LEB128 number.
-    pub(super) fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.byte(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.byte(value as u8);
-    }
-
-    /// A signed number: zigzag, so that small ones of both signs are short.
-    pub(super) fn signed(&mut self, value: i64) {
-        self.varint(((value << 1) ^ (value >> 63)) as u64);
-    }
-
     /// Writes what is held back, and the padding.
     pub(super) fn finish(mut self) {
         let held = usize::from(self.held);
@@ -120,21 +106,6 @@ mod tests {
         ] {
             assert_eq!(base64(bytes.as_bytes()), expected);
         }
-    }
-
-    #[test]
-    fn varints_are_leb128_and_signed_ones_zigzag() {
-        let mut out = String::new();
-        let mut writer = Base64::new(&mut out);
-        writer.varint(300);
-        writer.signed(-1);
-        writer.signed(1);
-        writer.signed(i64::MIN);
-        writer.finish();
-        let mut expected = vec![0xac, 0x02, 1, 2];
-        expected.extend([0xff; 9]);
-        expected.push(1);
-        assert_eq!(out, base64(&expected));
     }
 
     #[test]

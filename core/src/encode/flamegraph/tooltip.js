@@ -20,8 +20,8 @@ function describe(app, tree, node) {
   const facts = { name: app.nameOf(tree, node), where: [], notes: [], rows: [] };
   if (frame >= 0) {
     const file = data.strings[data.frames.file[frame]];
-    const line = tree.line[node];
-    if (file) facts.where.push(line > 0 ? `${file}:${line}` : line < 0 ? `${file}${several(app, frame)} and other places` : file);
+    const line = data.frames.line[frame];
+    if (file) facts.where.push(`${file}${line > 0 ? `:${line}` : ''}${flags & SEVERAL ? ' and other places' : ''}`);
     const module = data.strings[data.frames.module[frame]];
     if (module) facts.where.push(module);
   }
@@ -29,21 +29,21 @@ function describe(app, tree, node) {
   if (flags & LOST) facts.notes.push('samples that were lost: they cost this much, but their stacks are not known');
   if (flags & TRUNCATED) facts.notes.push('frames are missing here: the stack was cut');
   const top = app.topOf(tree);
-  const last = tree.self.length - 1;
+  const last = tree.total.length - 1;
   if (last === 0) {
-    const [self, total] = [tree.self[0][node], tree.total[0][node]];
+    const [self, total] = [selfAt(tree, node, 0), tree.total[0][node]];
     const [view, all] = [tree.total[0][top], app.tree.total[0][0]];
     facts.rows.push(['', '', 'of view', 'of all']);
     facts.rows.push(['total', exactly2(total, unit), percent(ratio(total, view)), percent(ratio(total, all))]);
     facts.rows.push(['self', exactly2(self, unit), percent(ratio(self, view)), percent(ratio(self, all))]);
-    if (data.countType >= 0) facts.rows.push(['samples', exact(tree.counts[0][node], '').trim(), '', '']);
+    if (data.countType >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '']);
   } else {
     const { scale } = app;
     const show = (value) => app.normalised(value, unit);
     const change = app.change(tree, node);
     facts.rows.push(['', 'before', 'after', 'change']);
-    for (const [key, sums] of [['total', tree.total], ['self', tree.self]]) {
-      const [before, after] = sums.map((side, number) => Number(side[node]) * scale[number]);
+    for (const [key, sumAt] of [['total', (side) => tree.total[side][node]], ['self', (side) => selfAt(tree, node, side)]]) {
+      const [before, after] = scale.map((factor, side) => Number(sumAt(side)) * factor);
       facts.rows.push([key, show(before), show(after), signed(show(after - before), after - before)]);
     }
     if (data.countType >= 0) {
@@ -59,28 +59,26 @@ function exactly2(value, unit) {
   return unit in nanoseconds || unit === 'bytes' ? short : exact(value, '').trim() || short;
 }
 
-function several(app, frame) {
-  const line = app.data.frames.line[frame];
-  return line > 0 ? `:${line}` : '';
-}
-
-function showTooltip(app, tree, node, event) {
+function showTooltip(app, tree, node, event, entered) {
   const box = byId('tooltip');
   if (node < 0 || !event || event.pointerType === 'touch') {
     box.hidden = true;
     return;
   }
-  const facts = describe(app, tree, node);
-  box.replaceChildren(element('div', 'full', facts.name));
-  for (const text of facts.where) box.append(element('div', 'where', text));
-  for (const text of facts.notes.filter(Boolean)) box.append(element('div', 'note', text));
-  box.append(factGrid(facts.rows));
-  box.hidden = false;
-  const { width, height } = box.getBoundingClientRect();
+  if (entered || box.hidden) fillTooltip(app, box, describe(app, tree, node));
+  const { offsetWidth: width, offsetHeight: height } = box;
   const x = Math.min(event.clientX + 14, window.innerWidth - width - 8);
   const below = event.clientY + 20;
   box.style.left = `${Math.max(8, x)}px`;
   box.style.top = `${below + height < window.innerHeight - 8 ? below : Math.max(8, event.clientY - height - 14)}px`;
+}
+
+function fillTooltip(app, box, facts) {
+  box.replaceChildren(element('div', 'full', clipped(facts.name, 2000)));
+  for (const text of facts.where) box.append(element('div', 'where', text));
+  for (const text of facts.notes.filter(Boolean)) box.append(element('div', 'note', text));
+  box.append(factGrid(facts.rows));
+  box.hidden = false;
 }
 
 function factGrid(rows) {
@@ -94,22 +92,22 @@ function factGrid(rows) {
 // One line: for the bar below the graph and for the screen reader.
 function summary(app, tree, node) {
   const { unit } = app.data.types[tree.type];
-  if (tree.self.length > 1) {
+  if (tree.total.length > 1) {
     const change = app.change(tree, node);
     const [before, after] = tree.total.map((side, number) => app.normalised(Number(side[node]) * app.scale[number], unit));
     return `total ${before} before, ${after} after: ${change.words}`;
   }
-  const [self, total] = [tree.self[0][node], tree.total[0][node]];
+  const [self, total] = [selfAt(tree, node, 0), tree.total[0][node]];
   const all = app.tree.total[0][0];
   return `total ${quantity(total, unit)} (${percent(ratio(total, all))} of all), self ${quantity(self, unit)} (${percent(ratio(self, all))})`;
 }
 
 function showDetails(app, tree, node, spoken) {
   const name = app.nameOf(tree, node);
-  byId('details-text').replaceChildren(element('b', '', name), ` — ${summary(app, tree, node)}`);
-  byId('actions').hidden = !(tree.name[node] >= 0) || (tree.flags[node] & GROUP) !== 0;
+  byId('details-text').replaceChildren(element('b', '', clipped(name, 500)), ` — ${summary(app, tree, node)}`);
+  byId('actions').hidden = tree.frame[node] < 0;
   app.chosenName = name;
-  if (spoken) byId('live').textContent = `${name}, ${summary(app, tree, node)}, depth ${tree.depth[node]}`;
+  if (spoken) byId('live').textContent = `${clipped(name, 500)}, ${summary(app, tree, node)}, depth ${tree.depth[node]}`;
 }
 
 async function copyText(text) {

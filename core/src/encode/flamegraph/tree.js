@@ -1,275 +1,273 @@
-// Merged trees: frames of one name under one parent become one node, siblings stand in alphabetical order.
+// The trees that are shown: that of all stacks, the same in groups, with recursion merged, and the sums of each.
 //
-// A tree is columns, one entry a node, parents before children; node 0 is the root. `self` and `total` hold one array
-// of sums for each side (a profile has one, a pair has two), `counts` and, of pairs, `selfCounts` those of the sample counts.
+// A tree is columns, one entry a node, depth first, siblings in the order of their names; all that is below a node stands
+// right behind it, up to `end`. `total` holds an array of sums for each side (a profile has one, a pair has two); of pairs,
+// `self` those of the nodes themselves, and `counts` and `selfCounts` those of the sample counts. A filter changes the sums, not the tree: nodes that no
+// sample is left of weigh nothing, and what weighs nothing is not shown.
 
-const GROUP = 8;
-const CALLED = 16;
-const ROOT_NAME = -1;
+// The first node below a node, or 0; and the next one below the same node.
+function firstBelow(tree, node) {
+  return tree.end[node] > node + 1 ? node + 1 : 0;
+}
 
-// What the views ask for: which samples (one flag a label set), by which label grouped, recursion merged or not.
-function buildTree(data, { allowed, group = null, mergeRecursion = false }) {
-  const { samples, nodes } = data;
-  const builder = treeBuilder(data, mergeRecursion, group ? 4095 : nodes.count);
-  const rows = selected(data, allowed, group);
-  const stamp = new Int32Array(nodes.count).fill(-2);
-  const merged = new Int32Array(nodes.count);
-  const leaf = new Int32Array(rows.length);
-  const path = [];
-  let groupNode = 0;
-  let current = -2;
-  for (let place = 0; place < rows.length; place++) {
-    const row = rows[place];
-    const value = group ? group.of[samples.labels[row]] : -1;
-    if (value !== current) {
-      current = value;
-      groupNode = group ? builder.group(value) : 0;
-    }
-    let raw = samples.node[row];
-    while (raw >= 0 && stamp[raw] !== value) {
-      path.push(raw);
-      raw = nodes.parent[raw];
-    }
-    let node = raw < 0 ? groupNode : merged[raw];
-    while (path.length > 0) {
-      raw = path.pop();
-      node = builder.child(node, nodes.frame[raw]);
-      merged[raw] = node;
-      stamp[raw] = value;
-    }
-    leaf[place] = node;
+function nextBeside(tree, node) {
+  const next = tree.end[node];
+  return node > 0 && next < tree.end[tree.parent[node]] ? next : 0;
+}
+
+function inTree(tree, node, top) {
+  return node >= top && node < tree.end[top];
+}
+
+// The tree for a grouping and a way to treat recursion. Making one costs, so the last one is kept.
+function structure(data, group, mergeRecursion) {
+  data.tree.leaf = data.samples.leaf;
+  const wanted = `${mergeRecursion ? 1 : 0}${group ? group.name : ''}`;
+  if (!group && !mergeRecursion) return data.tree;
+  if (data.made?.wanted !== wanted) {
+    data.made = null;
+    let tree = data.tree;
+    if (group) tree = grouped(data, group);
+    if (mergeRecursion) tree = withoutRecursion(data, tree);
+    data.made = { wanted, tree };
   }
-  return builder.finish(rows, leaf);
+  return data.made.tree;
 }
 
-// What the function calls, and who calls it. Both start at its outermost frame in each stack, so that a recursive
-// function counts once.
-function buildCallees(data, { allowed }, name) {
-  const { samples, nodes } = data;
-  const outer = outermost(data, name);
-  const rows = selected(data, allowed, null).filter((row) => samples.node[row] >= 0 && outer[samples.node[row]] >= 0);
-  const builder = treeBuilder(data, false);
-  const merged = new Int32Array(nodes.count).fill(-1);
-  const resolve = (leafRaw) => {
-    const path = [];
-    let raw = leafRaw;
-    while (merged[raw] < 0 && raw !== outer[leafRaw]) {
-      path.push(raw);
-      raw = nodes.parent[raw];
-    }
-    if (merged[raw] < 0) merged[raw] = builder.child(0, nodes.frame[raw]);
-    let node = merged[raw];
-    while (path.length > 0) {
-      raw = path.pop();
-      node = merged[raw] = builder.child(node, nodes.frame[raw]);
-    }
-    return node;
-  };
-  return builder.finish(rows, rows.map((row) => resolve(samples.node[row])));
-}
+// One part for each value of a label. Samples stand in the order of their leaves, so the nodes of a group come up in
+// their order as well: a node that no sample of the group had before lies behind all those that one had.
+function grouped(data, group) {
+  const { leaf, labels } = data.samples;
+  const from = data.tree;
+  const values = [...new Set(group.of)].sort((a, b) => a - b);
+  const place = new Map(values.map((value, at) => [value, at]));
+  const groupOf = Int32Array.from(group.of, (value) => place.get(value));
+  const starts = new Int32Array(values.length + 1);
+  for (let row = 0; row < leaf.length; row++) starts[groupOf[labels[row]] + 1]++;
+  for (let at = 0; at < values.length; at++) starts[at + 1] += starts[at];
+  const next = starts.slice();
+  const rows = new Int32Array(leaf.length);
+  for (let row = 0; row < leaf.length; row++) rows[next[groupOf[labels[row]]]++] = row;
 
-function buildCallers(data, { allowed }, name) {
-  const { samples, nodes } = data;
-  const outer = outermost(data, name);
-  const rows = selected(data, allowed, null).filter((row) => samples.node[row] >= 0 && outer[samples.node[row]] >= 0);
-  const builder = treeBuilder(data, false);
-  const ends = new Map();
-  const resolve = (start) => {
-    let end = ends.get(start);
-    if (end === undefined) {
-      end = 0;
-      for (let raw = start; raw >= 0; raw = nodes.parent[raw]) end = builder.child(end, nodes.frame[raw]);
-      ends.set(start, end);
-    }
-    return end;
-  };
-  return builder.finish(rows, rows.map((row) => resolve(outer[samples.node[row]])));
-}
-
-// For each raw node the outermost node of that name on its way from the root, or -1.
-function outermost(data, name) {
-  const { parent, frame, count } = data.nodes;
-  const outer = new Int32Array(count);
-  for (let raw = 0; raw < count; raw++) {
-    const above = parent[raw] < 0 ? -1 : outer[parent[raw]];
-    outer[raw] = above >= 0 ? above : data.frames.name[frame[raw]] === name ? raw : -1;
-  }
-  return outer;
-}
-
-// The rows of allowed samples; those of one group together, in the order of the groups' names.
-function selected(data, allowed, group) {
-  const { labels } = data.samples;
-  const rows = [];
-  for (let row = 0; row < labels.length; row++) if (allowed[labels[row]]) rows.push(row);
-  if (group) {
-    const rank = (row) => {
-      const value = group.of[labels[row]];
-      return value < 0 ? -1 : data.nameRank[value];
-    };
-    rows.sort((a, b) => rank(a) - rank(b));
-  }
-  return Int32Array.from(rows);
-}
-
-// Finds and adds the nodes of a tree. The few children of a node are searched one by one; those of a node with many, such
-// as a dispatcher, through a hash table.
-function treeBuilder(data, mergeRecursion, expected = 4095) {
-  const { frames } = data;
-  const many = 8;
-  const column = () => new Int32Array(expected + 1);
-  let [parent, name, frame, line, depth, first, next, children] = Array.from({ length: 8 }, column);
-  let flags = new Uint8Array(expected + 1);
+  const stamp = new Int32Array(from.count).fill(-1);
+  const copy = new Int32Array(from.count);
+  const newLeaf = new Int32Array(leaf.length);
+  let deepest = 0;
+  for (let node = 0; node < from.count; node++) if (from.depth[node] > deepest) deepest = from.depth[node];
+  const path = new Int32Array(deepest + 1);
+  // Room for most groupings; what is not written to costs nothing.
+  let room = 2 * from.count + values.length + 1;
+  let tree = emptyTree(room);
   let count = 1;
-  let maxDepth = 0;
-  [parent[0], name[0], frame[0]] = [-1, ROOT_NAME, -1];
-  let slots = new Int32Array(1024);
-  let hashed = 0;
-
-  function slot(parentNode, nameId) {
-    const mask = slots.length - 1;
-    let at = Math.imul(parentNode, 0x9e3779b1) ^ Math.imul(nameId + 7, 0x85ebca6b);
-    at = (at ^ (at >>> 15)) & mask;
-    while (slots[at] !== 0 && (parent[slots[at]] !== parentNode || name[slots[at]] !== nameId)) at = (at + 1) & mask;
-    return at;
-  }
-
-  function remember(node) {
-    if (++hashed * 2 > slots.length) {
-      const old = slots;
-      slots = new Int32Array(old.length * 2);
-      for (const known of old) if (known !== 0) slots[slot(parent[known], name[known])] = known;
+  const add = (above, name, frame, flags) => {
+    if (count === room) tree = larger(tree, room *= 2);
+    tree.parent[count] = above;
+    tree.depth[count] = tree.depth[above] + 1;
+    tree.name[count] = name;
+    tree.frame[count] = frame;
+    tree.flags[count] = flags;
+    return count++;
+  };
+  for (let at = 0; at < values.length; at++) {
+    if (starts[at] === starts[at + 1]) continue;
+    stamp[0] = at;
+    copy[0] = add(0, values[at], -1, GROUP);
+    for (let place = starts[at]; place < starts[at + 1]; place++) {
+      const row = rows[place];
+      let length = 0;
+      let node = leaf[row];
+      for (; stamp[node] !== at; node = from.parent[node]) path[length++] = node;
+      let above = copy[node];
+      while (length > 0) {
+        node = path[--length];
+        stamp[node] = at;
+        copy[node] = above = add(above, from.name[node], from.frame[node], from.flags[node]);
+      }
+      newLeaf[row] = above;
     }
-    slots[slot(parent[node], name[node])] = node;
   }
-
-  function find(parentNode, nameId) {
-    if (children[parentNode] > many) return slots[slot(parentNode, nameId)];
-    let node = first[parentNode];
-    while (node !== 0 && name[node] !== nameId) node = next[node];
-    return node;
-  }
-
-  function add(parentNode, nameId, frameId, flag) {
-    if (count === parent.length) {
-      [parent, name, frame, line, depth, first, next, children, flags] =
-        [parent, name, frame, line, depth, first, next, children, flags].map(grown);
-    }
-    const node = count++;
-    parent[node] = parentNode;
-    name[node] = nameId;
-    frame[node] = frameId;
-    flags[node] = flag;
-    line[node] = frameId < 0 ? 0 : frames.line[frameId];
-    depth[node] = depth[parentNode] + 1;
-    if (depth[node] > maxDepth) maxDepth = depth[node];
-    next[node] = first[parentNode];
-    first[parentNode] = node;
-    const siblings = ++children[parentNode];
-    if (siblings === many + 1) for (let child = node; child !== 0; child = next[child]) remember(child);
-    else if (siblings > many) remember(node);
-    return node;
-  }
-
-  function child(parentNode, frameId) {
-    const nameId = frames.name[frameId];
-    const flag = frames.flags[frameId];
-    const kind = flag & ~INLINED | (flag & INLINED ? INLINED : CALLED);
-    if (mergeRecursion && name[parentNode] === nameId && !(flags[parentNode] & GROUP)) return parentNode;
-    const node = find(parentNode, nameId);
-    if (node === 0) return add(parentNode, nameId, frameId, kind);
-    flags[node] |= kind;
-    if (frame[node] !== frameId && elsewhere(frame[node], frameId)) line[node] = -1;
-    return node;
-  }
-
-  function elsewhere(a, b) {
-    return frames.line[a] !== frames.line[b] || frames.file[a] !== frames.file[b];
-  }
-
-  // A node for the samples whose label has this value; -1: that do not have the label. Groups have no siblings but groups.
-  function group(value) {
-    return find(0, value) || add(0, value, -1, GROUP);
-  }
-
-  function finish(rows, leaf) {
-    const cut = (column) => column.subarray(0, count);
-    const tree = { count, maxDepth, rows, leaf, parent: cut(parent), name: cut(name), frame: cut(frame), line: cut(line),
-      depth: cut(depth), first: cut(first), next: cut(next), flags: cut(flags) };
-    sortSiblings(data, tree);
-    return tree;
-  }
-
-  return { child, group, finish };
+  tree = larger(tree, count);
+  closeTree(tree);
+  tree.leaf = newLeaf;
+  tree.grouped = true;
+  return tree;
 }
 
-// First child and next sibling of every node, in alphabetical order: nodes are put in front of their siblings in
-// reverse order of their names, which a counting sort finds.
-function sortSiblings(data, tree) {
-  const { count, name, parent } = tree;
-  const rank = (node) => (name[node] < 0 ? 0 : data.nameRank[name[node]] + 1);
-  const starts = new Int32Array(data.strings.length + 2);
-  for (let node = 1; node < count; node++) starts[rank(node) + 1]++;
+// The same columns with room for so many nodes; what is cut off is not copied.
+function larger(tree, count) {
+  const column = (old) => {
+    if (count <= old.length) return old.subarray(0, count);
+    const made = new old.constructor(count);
+    made.set(old);
+    return made;
+  };
+  const made = { count };
+  for (const key of ['parent', 'depth', 'end', 'name', 'frame', 'flags']) made[key] = column(tree[key]);
+  return made;
+}
+
+// The same tree with each function that calls itself as one node, which has the callees of all.
+function withoutRecursion(data, from) {
+  const { count } = from;
+  const target = new Int32Array(count);
+  // How many nodes became one: from the second on, what is below has to be looked for.
+  const joined = new Int32Array(count);
+  const again = (node) => node > 0 && from.name[node] === from.name[from.parent[node]] && !(from.flags[node] & GROUP) && !(from.flags[from.parent[node]] & GROUP);
+  const head = new Int32Array(count);
+  for (let node = 0; node < count; node++) {
+    head[node] = again(node) ? head[from.parent[node]] : node;
+    if (head[node] !== node) joined[head[node]] = 1;
+  }
+  const made = { parent: new Int32Array(count), of: new Int32Array(count), first: new Int32Array(count), next: new Int32Array(count), flags: new Uint8Array(count) };
+  const known = new Map();
+  made.parent[0] = -1;
+  let size = 1;
+  for (let node = 1; node < count; node++) {
+    const above = target[from.parent[node]];
+    if (again(node)) {
+      target[node] = above;
+      made.flags[above] |= from.flags[node];
+      continue;
+    }
+    const key = joined[made.of[above]] ? above * data.strings.length + from.name[node] : -1;
+    const found = key < 0 ? undefined : known.get(key);
+    if (found !== undefined) {
+      target[node] = found;
+      made.flags[found] |= from.flags[node] | (from.frame[made.of[found]] === from.frame[node] ? 0 : SEVERAL);
+      joined[made.of[found]] = 1;
+      // What the first of them brought along is entered when the second comes.
+      for (let below = made.first[found]; below !== 0; below = made.next[below]) {
+        known.set(found * data.strings.length + from.name[made.of[below]], below);
+      }
+      continue;
+    }
+    const fresh = size++;
+    target[node] = fresh;
+    made.of[fresh] = node;
+    made.parent[fresh] = above;
+    made.flags[fresh] = from.flags[node];
+    made.next[fresh] = made.first[above];
+    made.first[above] = fresh;
+    if (key >= 0) known.set(key, fresh);
+  }
+  return inOrder(from, made, size, target, data.strings.length);
+}
+
+// Brings nodes into their order: a counting sort by name links siblings, a walk numbers them.
+function inOrder(from, made, size, target, strings) {
+  const { of, parent, first, next } = made;
+  const rank = (node) => (from.name[of[node]] < 0 ? 0 : from.name[of[node]] + 1);
+  const starts = new Int32Array(strings + 2);
+  for (let node = 1; node < size; node++) starts[rank(node) + 1]++;
   for (let place = 1; place < starts.length; place++) starts[place] += starts[place - 1];
-  const order = new Int32Array(count - 1);
-  for (let node = 1; node < count; node++) order[starts[rank(node)]++] = node;
-  tree.first.fill(0);
-  for (let place = count - 2; place >= 0; place--) {
+  const order = new Int32Array(size);
+  for (let node = 1; node < size; node++) order[starts[rank(node)]++] = node;
+  first.fill(0);
+  for (let place = size - 2; place >= 0; place--) {
     const node = order[place];
-    tree.next[node] = tree.first[parent[node]];
-    tree.first[parent[node]] = node;
+    next[node] = first[parent[node]];
+    first[parent[node]] = node;
   }
+  const tree = emptyTree(size);
+  const number = new Int32Array(size);
+  let fresh = 1;
+  for (let node = first[0]; node > 0;) {
+    number[node] = fresh;
+    tree.parent[fresh] = number[parent[node]];
+    tree.depth[fresh] = tree.depth[tree.parent[fresh]] + 1;
+    tree.name[fresh] = from.name[of[node]];
+    tree.frame[fresh] = from.frame[of[node]];
+    tree.flags[fresh] = made.flags[node];
+    fresh++;
+    if (first[node] !== 0) {
+      node = first[node];
+      continue;
+    }
+    while (node > 0 && next[node] === 0) node = parent[node];
+    if (node > 0) node = next[node];
+  }
+  closeTree(tree);
+  tree.leaf = from.leaf.map((leaf) => number[target[leaf]]);
+  tree.grouped = from.grouped;
+  return tree;
 }
 
-// Fills in the sums of a sample type. The self counts serve the significance of changes, so only pairs have them.
-function sumTree(data, tree, type) {
-  const sides = data.profiles.length;
-  const countType = data.countType;
-  const side = (wide) => Array.from({ length: sides }, () => sums(tree.count, wide));
-  const { rows, leaf } = tree;
-  const { profile, values } = data.samples;
-  const add = (column, to) => {
-    for (let place = 0; place < rows.length; place++) to[profile[rows[place]]][leaf[place]] += column[rows[place]];
-    return to;
-  };
-  const up = (all) => {
-    for (const total of all) upwards(tree, total);
-    return all;
-  };
+// Fills in the sums of a sample type over the samples that pass the filters (one flag a label set). What did not change
+// since the last time is kept. One profile needs but the totals; the significance of a change needs all for each node.
+function sumTree(data, tree, type, allowed) {
+  const { countType } = data;
+  const pair = data.profiles.length > 1;
+  const up = (selfs) => selfs.map((self) => upwards(tree, pair ? self.slice() : self));
+  const filtered = tree.allowed !== allowed;
+  if (filtered && pair && countType >= 0) {
+    tree.selfCounts = selfsOf(data, tree, countType, allowed);
+    tree.counts = up(tree.selfCounts);
+  }
+  if (filtered || tree.type !== type) {
+    const self = selfsOf(data, tree, type, allowed);
+    tree.total = up(self);
+    tree.self = pair ? self : null;
+  }
   tree.type = type;
-  tree.self = add(values[type], side(data.types[type].wide));
-  tree.total = up(tree.self.map((self) => self.slice()));
-  const counted = side(countType >= 0 && data.types[countType].wide);
-  if (countType >= 0) add(values[countType], counted);
-  tree.selfCounts = sides > 1 ? counted.map((self) => self.slice()) : null;
-  tree.counts = up(counted);
+  tree.allowed = allowed;
+}
+
+// What of a value belongs to each node itself, for each side.
+function selfsOf(data, tree, type, allowed) {
+  const { leaf } = tree;
+  const { profile, values, labels } = data.samples;
+  const column = values[type];
+  const selfs = data.profiles.map(() => sums(tree.count, data.types[type].wide));
+  for (let row = 0; row < leaf.length; row++) {
+    if (allowed[labels[row]] === 1) selfs[profile[row]][leaf[row]] += column[row];
+  }
+  return selfs;
+}
+
+// What belongs to one node itself: where there is no column of it, the rest that its callees leave.
+function selfAt(tree, node, side) {
+  if (tree.self) return tree.self[side][node];
+  let rest = tree.total[side][node];
+  for (let below = firstBelow(tree, node); below !== 0; below = nextBeside(tree, below)) rest -= tree.total[side][below];
+  return rest;
+}
+
+// How many samples one node has. A profile has no column of it: it is asked for one node at a time.
+function countAt(data, tree, node, side) {
+  if (tree.counts) return tree.counts[side][node];
+  const from = tree.source ?? tree;
+  const inside = new Uint8Array(from.count);
+  for (const member of tree.members?.[node] ?? [node]) inside.fill(1, member, tree.source && !tree.whole ? member + 1 : from.end[member]);
+  const { profile, values, labels } = data.samples;
+  const column = values[data.countType];
+  let sum = sums(1, data.types[data.countType].wide)[0];
+  for (let row = 0; row < from.leaf.length; row++) {
+    if (inside[from.leaf[row]] && profile[row] === side && from.allowed[labels[row]] === 1) sum += column[row];
+  }
+  return sum;
 }
 
 // Turns the selfs of all nodes into their totals.
-function upwards(tree, total) {
-  const { parent, count } = tree;
+function upwards({ parent, count }, total) {
   for (let node = count - 1; node > 0; node--) total[parent[node]] += total[node];
+  return total;
 }
 
-// Where each node lies: `left` and `width` in units of weight. A node that the chosen side does not have keeps the width
-// it has on the other side, so that nothing disappears from a difference.
-function layoutTree(tree, { side, scale }) {
-  const { count, parent, self, total } = tree;
-  const other = self.length - 1 - side;
+// How wide each node is, in units of weight. A node that the chosen side does not have keeps the width it has on the
+// other side, so that nothing disappears from a difference.
+function weighTree(data, tree, { side, scale }) {
+  const { count, parent, total } = tree;
+  if (total.length === 1 && total[0] instanceof Float64Array && !data.negative[tree.type]) {
+    tree.width = total[0];
+    return;
+  }
+  const self = tree.self ?? selfsOf(data, tree, tree.type, tree.allowed);
+  const other = total.length - 1 - side;
   const width = new Float64Array(count);
-  const left = new Float64Array(count);
   for (let node = count - 1; node >= 0; node--) {
-    const absent = self.length > 1 && Number(total[side][node]) === 0;
-    const from = absent ? other : side;
+    const from = Number(total[side][node]) === 0 ? other : side;
     width[node] += Math.max(0, Number(self[from][node]) * scale[from]);
     if (node > 0) width[parent[node]] += width[node];
   }
-  for (let node = 0; node < count; node++) {
-    let x = left[node];
-    for (let below = tree.first[node]; below !== 0; below = tree.next[below]) {
-      left[below] = x;
-      x += width[below];
-    }
-  }
-  Object.assign(tree, { left, width, side });
+  tree.width = width;
 }

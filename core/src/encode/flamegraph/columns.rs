@@ -1,0 +1,172 @@
+//! The large tables of a page, packed: varints, column by column, since like numbers side by side compress best.
+//!
+//! In this order; what is marked with ± is zigzag:
+//!
+//! - frames: name, file, module (places in `strings`), ±line and flags, frame by frame;
+//! - nodes, depth first: how far up each goes before it goes down; then its frame, as ±difference from the frame that
+//!   last followed the same frame; then its flags;
+//! - samples, by their leaf: how many nodes further the leaf is than that of the one before; then the profile's number;
+//!   the label set's; the ±difference of the leaf's own frame from its node's; and for each sample type the ±value.
+
+use std::io::{self, Write};
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
+use super::frames::Tables;
+use super::text::Base64;
+use super::tree::{Row, Rows, Tree};
+
+/// Appends the tables to `out`. Nothing is held of them but what the compressor has under way.
+pub(super) fn write(out: &mut String, tables: &Tables<'_>, tree: &Tree, rows: &Rows) {
+    let mut columns = Columns::new(out);
+    for frame in tables.frames() {
+        for place in [frame.name, frame.file, frame.module] {
+            columns.number(place.into());
+        }
+        columns.signed(frame.line);
+        columns.number(frame.flags.into());
+    }
+    tree.up.iter().for_each(|&up| columns.number(up.into()));
+    let mut follower = vec![0u32; tables.frames().len() + 1];
+    let mut before = 0;
+    for &frame in &tree.frame {
+        columns.signed(i64::from(frame) - i64::from(follower[before]));
+        follower[before] = frame;
+        before = frame as usize + 1;
+    }
+    tree.flags.iter().for_each(|&flags| columns.number(flags.into()));
+    samples(&mut columns, tree, rows);
+    columns.finish();
+}
+
+fn samples(columns: &mut Columns<'_>, tree: &Tree, rows: &Rows) {
+    let leaf = |row: &Row| tree.leaf[row.stack as usize];
+    let mut order: Vec<u32> = (0..rows.rows.len() as u32).collect();
+    order.sort_unstable_by_key(|&number| {
+        let row = &rows.rows[number as usize];
+        (leaf(row), row.profile, row.labels, row.stack, number)
+    });
+    let in_order = || order.iter().map(|&number| &rows.rows[number as usize]);
+    let mut before = 0;
+    for row in in_order() {
+        columns.number((leaf(row) - before).into());
+        before = leaf(row);
+    }
+    in_order().for_each(|row| columns.number(row.profile.into()));
+    in_order().for_each(|row| columns.number(row.labels.into()));
+    for row in in_order() {
+        let of_node = leaf(row).checked_sub(1).map_or(0, |node| tree.frame[node as usize]);
+        columns.signed(i64::from(rows.leaf_frame(row).unwrap_or(0)) - i64::from(of_node));
+    }
+    let width = rows.values.len().checked_div(rows.rows.len()).unwrap_or(0);
+    for place in 0..width {
+        order.iter().for_each(|&number| columns.signed(rows.values[number as usize * width + place]));
+    }
+}
+
+/// Numbers on their way into the page, through the compressor. Its output is a string, which takes everything, so
+/// there is no error to pass on.
+struct Columns<'s> {
+    encoder: ZlibEncoder<Base64<'s>>,
+    buffer: Vec<u8>,
+}
+
+/// The compressor is called with so many bytes at once.
+const CHUNK: usize = 16 * 1024;
+
+impl<'s> Columns<'s> {
+    fn new(out: &'s mut String) -> Self {
+        let encoder = ZlibEncoder::new(Base64::new(out), Compression::default());
+        Self { encoder, buffer: Vec::with_capacity(CHUNK + 16) }
+    }
+
+    /// An unsigned LEB128 number.
+    fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.buffer.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.buffer.push(value as u8);
+        if self.buffer.len() >= CHUNK {
+            self.flush();
+        }
+    }
+
+    /// A signed number: zigzag, so that small ones of both signs are short.
+    fn signed(&mut self, value: i64) {
+        self.number(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    fn flush(&mut self) {
+        let _ = self.encoder.write_all(&self.buffer);
+        self.buffer.clear();
+    }
+
+    fn finish(mut self) {
+        self.flush();
+        if let Ok(base64) = self.encoder.finish() {
+            base64.finish();
+        }
+    }
+}
+
+impl Write for Base64<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        bytes.iter().for_each(|&byte| self.byte(byte));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// The page's own way back is tested in the browser; this is that of another reader.
+    fn unpacked(base64: &str) -> Vec<u8> {
+        let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut packed = Vec::new();
+        for four in base64.trim_end_matches('=').as_bytes().chunks(4) {
+            let place = |digit: &u8| digits.iter().position(|known| known == digit).unwrap_or(0) as u32;
+            let bits = four.iter().fold(0u32, |bits, digit| bits << 6 | place(digit)) << (6 * (4 - four.len()));
+            packed.extend_from_slice(&bits.to_be_bytes()[1..four.len()]);
+        }
+        let mut bytes = Vec::new();
+        let read = flate2::read::ZlibDecoder::new(packed.as_slice()).read_to_end(&mut bytes);
+        assert!(read.is_ok(), "{read:?}");
+        bytes
+    }
+
+    #[test]
+    fn numbers_are_leb128_and_signed_ones_zigzag() {
+        let mut out = String::new();
+        let mut columns = Columns::new(&mut out);
+        columns.number(300);
+        columns.signed(-1);
+        columns.signed(1);
+        columns.signed(i64::MIN);
+        columns.finish();
+        let mut expected = vec![0xac, 0x02, 1, 2];
+        expected.extend([0xff; 9]);
+        expected.push(1);
+        assert_eq!(unpacked(&out), expected);
+    }
+
+    #[test]
+    fn more_than_a_chunk_comes_through() {
+        let mut out = String::new();
+        let mut columns = Columns::new(&mut out);
+        (0..100_000u64).for_each(|number| columns.number(number % 100));
+        columns.finish();
+        let bytes = unpacked(&out);
+        assert_eq!(bytes.len(), 100_000);
+        assert!(bytes.iter().zip(0..).all(|(&byte, number)| u64::from(byte) == number % 100));
+        assert!(out.len() < 10_000, "compressed: {}", out.len());
+    }
+}
