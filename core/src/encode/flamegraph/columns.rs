@@ -72,12 +72,14 @@ struct Columns<'s> {
     buffer: Vec<u8>,
 }
 
+/// Level 6 makes a page of 100,000 stacks one per cent smaller and takes half as long again.
+const LEVEL: u32 = 3;
 /// The compressor is called with so many bytes at once.
 const CHUNK: usize = 16 * 1024;
 
 impl<'s> Columns<'s> {
     fn new(out: &'s mut String) -> Self {
-        let encoder = ZlibEncoder::new(Base64::new(out), Compression::default());
+        let encoder = ZlibEncoder::new(Base64::new(out), Compression::new(LEVEL));
         Self { encoder, buffer: Vec::with_capacity(CHUNK + 16) }
     }
 
@@ -134,7 +136,8 @@ mod tests {
         let mut packed = Vec::new();
         for four in base64.trim_end_matches('=').as_bytes().chunks(4) {
             let place = |digit: &u8| digits.iter().position(|known| known == digit).unwrap_or(0) as u32;
-            let bits = four.iter().fold(0u32, |bits, digit| bits << 6 | place(digit)) << (6 * (4 - four.len()));
+            let bits =
+                four.iter().fold(0u32, |bits, digit| bits << 6 | place(digit)) << (6 * (4 - four.len()));
             packed.extend_from_slice(&bits.to_be_bytes()[1..four.len()]);
         }
         let mut bytes = Vec::new();

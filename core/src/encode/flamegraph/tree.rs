@@ -82,18 +82,15 @@ impl Tree {
         let mut order: Vec<u32> = (0..rows.stacks.len() as u32).collect();
         order.sort_unstable_by(|&a, &b| by_names(rows.stack(a), rows.stack(b), name));
 
-        let mut tree = Self {
-            up: Vec::new(),
-            frame: Vec::new(),
-            flags: Vec::new(),
-            leaf: vec![0; rows.stacks.len()],
-        };
+        let mut tree =
+            Self { up: Vec::new(), frame: Vec::new(), flags: Vec::new(), leaf: vec![0; rows.stacks.len()] };
         // The nodes from the root to the last one.
         let mut path: Vec<u32> = Vec::new();
         for number in order {
             let stack = rows.stack(number);
             let shared = path.iter().zip(stack);
-            let shared = shared.take_while(|(node, frame)| name(tree.frame[**node as usize]) == name(**frame));
+            let shared =
+                shared.take_while(|(node, frame)| name(tree.frame[**node as usize]) == name(**frame));
             let shared = shared.count();
             for (&node, &frame) in path.iter().zip(&stack[..shared]) {
                 tree.join(node as usize, frame, tables);
