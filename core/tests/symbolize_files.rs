@@ -8,46 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use everprof::symbolize::{Options, Reason, Symbolizer, Symbols, maps};
-use fixture::{Loaded, compile, folder, line_of, run, tools};
-
-/// All that is known about the bytes from `address` on.
-fn around(symbolizer: &mut Symbolizer, loaded: &Loaded, address: u64) -> Vec<Symbols> {
-    let addresses: Vec<u64> = (address..address + 160).collect();
-    symbolizer.resolve(&loaded.module(address), &addresses)
-}
-
-fn shapes(symbols: &[Symbols]) -> Vec<Vec<(&str, u32, bool)>> {
-    symbols
-        .iter()
-        .map(|symbols| {
-            symbols
-                .iter()
-                .map(|frame| (frame.name.split('(').next().unwrap(), frame.line, frame.inlined))
-                .collect()
-        })
-        .collect()
-}
-
-/// The chain that every complete file must show somewhere in `shapes_total`.
-fn assert_complete(symbols: &[Symbols], what: &str) {
-    let seen = shapes(symbols);
-    let wanted = [
-        ("shapes::mix", line_of("mix"), true),
-        ("shapes::Square<int>::area", line_of("area"), true),
-        ("shapes_total", line_of("total"), false),
-    ];
-    let found = seen.iter().any(|chain| {
-        chain.iter().map(|frame| (frame.1, frame.2)).eq(wanted.map(|frame| (frame.1, frame.2)))
-            && chain
-                .iter()
-                .zip(wanted)
-                .all(|(frame, wanted)| frame.0 == wanted.0 || wanted.0.ends_with(&format!("::{}", frame.0)))
-    });
-    assert!(found, "{what}: {seen:#?}");
-    let outermost = symbols.iter().find_map(|symbols| symbols.last()).unwrap();
-    assert!(outermost.file.ends_with("tests/symbolize/shapes.cc"), "{what}: {outermost:?}");
-    assert!(outermost.start_line > 0, "{what}: {outermost:?}");
-}
+use fixture::{Loaded, around, assert_complete, compile, folder, run, shapes, tools};
 
 #[test]
 fn every_version_and_packing_of_debug_information() {
@@ -55,7 +16,8 @@ fn every_version_and_packing_of_debug_information() {
         return;
     }
     let folder = folder("versions");
-    let ways: [&[&str]; 9] = [
+    let ways: [&[&str]; 10] = [
+        &["-gdwarf-2"],
         &["-gdwarf-3"],
         &["-gdwarf-4"],
         &["-gdwarf-5"],
@@ -111,20 +73,6 @@ fn functions_that_the_linker_dropped_claim_no_code() {
         assert_eq!(shapes(&symbols), [[("kept", 7, false)]], "{version}");
         std::fs::remove_file(&object).unwrap();
     }
-}
-
-#[test]
-fn split_debug_information_gives_names_at_least() {
-    if !tools("split_debug_information_gives_names_at_least") {
-        return;
-    }
-    let folder = folder("dwo");
-    let loaded = Loaded::open(&compile(&folder, "split.so", &["-gdwarf-5", "-gsplit-dwarf"]));
-    let mut symbolizer = Symbolizer::new(Options::default());
-    let symbols = around(&mut symbolizer, &loaded, loaded.function("shapes_total"));
-    let outermost = symbols[0].last().unwrap();
-    assert_eq!(&*outermost.name, "shapes_total");
-    assert!(outermost.line > 0);
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Native<'_> {
         let mut frames = vec![Vec::new(); addresses.len()];
         let debug = self.debug_file(elf, path);
         if self.options.mode == Mode::Lines
-            && let Err(reason) = self.debug_frames(elf, debug.as_ref(), &addresses, &mut frames)
+            && let Err(reason) = self.debug_frames(elf, debug.as_ref(), path, &addresses, &mut frames)
         {
             self.stats.fail(reason);
         }
@@ -104,12 +104,16 @@ impl Native<'_> {
         &mut self,
         elf: &Elf,
         debug: Option<&Elf>,
+        path: Option<&Path>,
         addresses: &[u64],
         frames: &mut [Vec<SymbolFrame>],
     ) -> Result<(), Reason> {
         let budget = Budget::new(self.options.memory_budget);
         let elf = if dwarf::Sections::are_in(elf) { elf } else { debug.unwrap_or(elf) };
         let Some(mut sections) = dwarf::Sections::open(elf, &budget)? else { return Ok(()) };
+        if let Some(path) = path {
+            sections.split = dwarf::Split::new(path, &elf.build_id, &self.options.debug_directories);
+        }
         match debug_file::alternate(elf, &self.options.debug_directories) {
             Ok(Some(shared)) => sections.alternate = dwarf::Sections::open(&shared, &budget)?.map(Box::new),
             Ok(None) => {}

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use everprof::symbolize::{Module, maps};
+use everprof::symbolize::{Module, Symbolizer, Symbols, maps};
 
 /// A folder of the test's own, empty.
 pub fn folder(name: &str) -> PathBuf {
@@ -16,8 +16,13 @@ pub fn folder(name: &str) -> PathBuf {
 
 /// Whether the tools are there; says so loudly where they are not, and fails in CI.
 pub fn tools(test: &str) -> bool {
-    let missing: Vec<_> = ["g++", "objcopy", "strip"]
-        .into_iter()
+    all_of(&["g++", "objcopy", "strip"], test)
+}
+
+/// The same for these tools.
+pub fn all_of(tools: &[&str], test: &str) -> bool {
+    let missing: Vec<_> = tools
+        .iter()
         .filter(|tool| {
             !Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
         })
@@ -76,4 +81,43 @@ impl Loaded {
     pub fn module(&self, address: u64) -> Module {
         maps::own().unwrap().into_iter().find(|module| module.contains(address)).unwrap()
     }
+}
+
+/// All that is known about the bytes from `address` on.
+pub fn around(symbolizer: &mut Symbolizer, loaded: &Loaded, address: u64) -> Vec<Symbols> {
+    let addresses: Vec<u64> = (address..address + 160).collect();
+    symbolizer.resolve(&loaded.module(address), &addresses)
+}
+
+pub fn shapes(symbols: &[Symbols]) -> Vec<Vec<(&str, u32, bool)>> {
+    symbols
+        .iter()
+        .map(|symbols| {
+            symbols
+                .iter()
+                .map(|frame| (frame.name.split('(').next().unwrap(), frame.line, frame.inlined))
+                .collect()
+        })
+        .collect()
+}
+
+/// The chain that every complete file must show somewhere in `shapes_total`.
+pub fn assert_complete(symbols: &[Symbols], what: &str) {
+    let seen = shapes(symbols);
+    let wanted = [
+        ("shapes::mix", line_of("mix"), true),
+        ("shapes::Square<int>::area", line_of("area"), true),
+        ("shapes_total", line_of("total"), false),
+    ];
+    let found = seen.iter().any(|chain| {
+        chain.iter().map(|frame| (frame.1, frame.2)).eq(wanted.map(|frame| (frame.1, frame.2)))
+            && chain
+                .iter()
+                .zip(wanted)
+                .all(|(frame, wanted)| frame.0 == wanted.0 || wanted.0.ends_with(&format!("::{}", frame.0)))
+    });
+    assert!(found, "{what}: {seen:#?}");
+    let outermost = symbols.iter().find_map(|symbols| symbols.last()).unwrap();
+    assert!(outermost.file.ends_with("tests/symbolize/shapes.cc"), "{what}: {outermost:?}");
+    assert!(outermost.start_line > 0, "{what}: {outermost:?}");
 }

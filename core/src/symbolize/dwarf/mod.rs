@@ -10,6 +10,7 @@ mod index;
 mod lines;
 mod names;
 mod sections;
+mod split;
 mod unit;
 mod walk;
 
@@ -20,6 +21,7 @@ use functions::{Call, Site};
 use lines::Lines;
 use names::{Name, Names};
 pub(crate) use sections::Sections;
+pub(crate) use split::Split;
 use unit::Unit;
 
 use super::cache::Cache;
@@ -80,7 +82,7 @@ impl Job<'_> {
     fn unit(&mut self, start: u64, addresses: &[u64]) -> Result<Vec<Vec<Frame>>, Reason> {
         let unit = Unit::read(self.sections, start)?;
         // Lines are of use without functions, and the other way round.
-        let chains = self.functions(&unit, addresses).unwrap_or_else(|reason| {
+        let chains = self.all_functions(&unit, addresses).unwrap_or_else(|reason| {
             self.stats.fail(reason);
             vec![Vec::new(); addresses.len()]
         });
@@ -98,6 +100,29 @@ impl Job<'_> {
         let frames =
             chains.into_iter().zip(sites).map(|(chain, site)| self.frames(&unit, chain, site, &mut lines));
         Ok(frames.collect())
+    }
+
+    /// The functions of a unit, wherever they are.
+    fn all_functions(&mut self, unit: &Unit, addresses: &[u64]) -> Result<Vec<Chain>, Reason> {
+        if unit.split_name.is_none() {
+            return self.functions(unit, addresses);
+        }
+        match split::find(self.sections, unit) {
+            Ok((mut sections, unit)) => {
+                // Places in one file say nothing about another.
+                let mut names = self.names.for_another_file();
+                let (strings, stats) = (&mut *self.strings, &mut *self.stats);
+                let mut job = Job { sections: &mut sections, strings, stats, names: &mut names };
+                let found = job.functions(&unit, addresses);
+                self.names.take_back(names);
+                found
+            }
+            Err(reason) => {
+                self.stats.fail(reason);
+                // Some compilers leave the inlined functions in the skeleton.
+                self.functions(unit, addresses)
+            }
+        }
     }
 
     fn functions(&mut self, unit: &Unit, addresses: &[u64]) -> Result<Vec<Chain>, Reason> {

@@ -69,6 +69,16 @@ impl Names {
         self.held.clear();
     }
 
+    /// Names of another file, which mangle in the same way.
+    pub(crate) fn for_another_file(&mut self) -> Self {
+        Self { demangled: std::mem::take(&mut self.demangled), ..Self::default() }
+    }
+
+    /// Takes back what is the same in every file.
+    pub(crate) fn take_back(&mut self, other: Self) {
+        self.demangled = other.demangled;
+    }
+
     /// The name of the function whose entry is at `offset` in `unit`, whose bytes are `bytes`.
     pub(crate) fn get(
         &mut self,

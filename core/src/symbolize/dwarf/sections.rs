@@ -9,6 +9,7 @@ use std::rc::Rc;
 use gimli::{AttributeValue, EndianSlice, LittleEndian};
 
 use super::cursor::Cursor;
+use super::split::{Split, SplitParts};
 use super::unit::Bases;
 use crate::symbolize::budget::{Budget, Buffer};
 use crate::symbolize::elf::{Bytes, Elf};
@@ -40,6 +41,8 @@ pub(crate) struct Sections {
     text_offsets: Part,
     /// The file that several debug files share (dwz).
     pub(crate) alternate: Option<Box<Sections>>,
+    /// Where what was split off the units is looked for.
+    pub(crate) split: Split,
     abbreviations: HashMap<u64, Rc<gimli::Abbreviations>>,
     pub(crate) budget: Budget,
 }
@@ -127,9 +130,31 @@ impl Sections {
             addresses: part("addr", 4 * 1024)?,
             text_offsets: part("str_offsets", 4 * 1024)?,
             alternate: None,
+            split: Split::default(),
             abbreviations: HashMap::new(),
             budget: budget.clone(),
         }))
+    }
+
+    /// The sections of a unit that was split off this file: its own, and those that stayed here.
+    pub(crate) fn of_split(&self, own: SplitParts) -> Self {
+        let none = Part { size: 0, ..self.line.clone() };
+        Self {
+            info: own.info,
+            abbrev: own.abbrev,
+            text: own.text,
+            text_offsets: own.text_offsets,
+            rnglists: own.rnglists,
+            aranges: none.clone(),
+            line_text: none.clone(),
+            line: none,
+            ranges: self.ranges.clone(),
+            addresses: self.addresses.clone(),
+            alternate: None,
+            split: Split::default(),
+            abbreviations: HashMap::new(),
+            budget: self.budget.clone(),
+        }
     }
 
     /// The abbreviations at an offset.
@@ -280,10 +305,11 @@ fn table_entry(base: u64, index: u64, size: u8) -> Result<u64, Reason> {
     index.checked_mul(u64::from(size)).and_then(|at| base.checked_add(at)).ok_or(Reason::Malformed)
 }
 
-/// One section.
+/// One section, or a stretch of one.
 #[derive(Debug)]
 pub(crate) struct Part {
     bytes: Rc<Bytes>,
+    /// Where it begins: in the file, or in what was inflated.
     offset: u64,
     size: u64,
     /// How much to read at a time.
@@ -292,11 +318,18 @@ pub(crate) struct Part {
     window: Vec<u8>,
     start: u64,
     /// Everything, where it had to be inflated.
-    whole: Option<Buffer>,
+    whole: Option<Rc<Buffer>>,
+}
+
+impl Clone for Part {
+    /// The same section, with a window of its own.
+    fn clone(&self) -> Self {
+        Self { bytes: self.bytes.clone(), window: Vec::new(), start: 0, whole: self.whole.clone(), ..*self }
+    }
 }
 
 impl Part {
-    fn open(elf: &Elf, name: &str, step: usize, budget: &Budget) -> Result<Self, Reason> {
+    pub(crate) fn open(elf: &Elf, name: &str, step: usize, budget: &Budget) -> Result<Self, Reason> {
         let mut part = Self {
             bytes: elf.bytes.clone(),
             offset: 0,
@@ -307,8 +340,8 @@ impl Part {
             whole: None,
         };
         if let Some(section) = inflate::debug_section(elf, name) {
-            part.whole = inflate::inflate(elf, section, budget)?;
-            part.offset = section.offset;
+            part.whole = inflate::inflate(elf, section, budget)?.map(Rc::new);
+            part.offset = if part.whole.is_some() { 0 } else { section.offset };
             part.size = part.whole.as_ref().map_or(section.size, |buffer| buffer.len() as u64);
             if part.whole.is_none()
                 && part.offset.checked_add(part.size).is_none_or(|end| end > part.bytes.len())
@@ -323,11 +356,20 @@ impl Part {
         self.size
     }
 
+    /// `size` bytes from `offset` on, as a section of their own.
+    pub(crate) fn stretch(&self, offset: u64, size: u64) -> Result<Self, Reason> {
+        if offset.checked_add(size).is_none_or(|end| end > self.size) {
+            return Err(Reason::Malformed);
+        }
+        Ok(Self { offset: self.offset + offset, size, ..self.clone() })
+    }
+
     /// The bytes from `offset`: at least `want` of them, or all that there are until the end.
     pub(crate) fn at(&mut self, offset: u64, want: usize) -> Result<&[u8], Reason> {
         let left = self.size.checked_sub(offset).ok_or(Reason::Malformed)?;
         if let Some(whole) = &self.whole {
-            return whole.get(offset as usize..).ok_or(Reason::Malformed);
+            let (start, end) = (self.offset + offset, self.offset + self.size);
+            return whole.get(start as usize..end as usize).ok_or(Reason::Malformed);
         }
         let want = (want as u64).min(left);
         let held = self.start + self.window.len() as u64;
@@ -350,7 +392,8 @@ impl Part {
         let mut buffer = budget.buffer(size)?;
         match &self.whole {
             Some(whole) => {
-                let from = whole.get(offset as usize..).and_then(|rest| rest.get(..size as usize));
+                let start = (self.offset + offset) as usize;
+                let from = whole.get(start..).and_then(|rest| rest.get(..size as usize));
                 buffer.copy_from_slice(from.ok_or(Reason::Malformed)?);
             }
             None => self.bytes.read(self.offset + offset, &mut buffer)?,
@@ -358,7 +401,8 @@ impl Part {
         Ok(buffer)
     }
 
-    fn word(&mut self, offset: u64, size: u8) -> Result<u64, Reason> {
+    /// The number of `size` bytes at `offset`.
+    pub(crate) fn word(&mut self, offset: u64, size: u8) -> Result<u64, Reason> {
         Cursor::new(self.at(offset, usize::from(size))?).word(size)
     }
 

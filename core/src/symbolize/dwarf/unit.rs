@@ -33,6 +33,8 @@ pub(crate) struct Header {
     pub(crate) kind: gimli::DwUt,
     pub(crate) abbreviations: u64,
     pub(crate) encoding: gimli::Encoding,
+    /// What a unit and the skeleton that it was split off have in common.
+    pub(crate) split_id: Option<u64>,
 }
 
 /// Longest header there is.
@@ -46,6 +48,7 @@ impl Header {
         let size = length.checked_add((bytes.len() - cursor.len()) as u64).ok_or(Reason::Malformed)?;
         let version = cursor.u16()?;
         let mut kind = gimli::DW_UT_compile;
+        let mut split_id = None;
         let (address_size, abbreviations) = match version {
             2..=4 => {
                 let abbreviations = cursor.word(offset_size)?;
@@ -56,9 +59,7 @@ impl Header {
                 let address_size = cursor.u8()?;
                 let abbreviations = cursor.word(offset_size)?;
                 match kind {
-                    gimli::DW_UT_skeleton | gimli::DW_UT_split_compile => {
-                        cursor.word(8)?;
-                    }
+                    gimli::DW_UT_skeleton | gimli::DW_UT_split_compile => split_id = Some(cursor.word(8)?),
                     gimli::DW_UT_type | gimli::DW_UT_split_type => {
                         cursor.word(8)?;
                         cursor.word(offset_size)?;
@@ -84,6 +85,7 @@ impl Header {
             kind,
             abbreviations,
             encoding: gimli::Encoding { format, version, address_size },
+            split_id,
         })
     }
 }
@@ -96,6 +98,12 @@ pub(crate) struct Unit {
     pub(crate) bases: Bases,
     pub(crate) directory: Option<Text>,
     pub(crate) line_program: Option<u64>,
+    /// The name of the file that has all but the unit's head.
+    pub(crate) split_name: Option<Text>,
+    /// What it and that file have in common.
+    pub(crate) split_id: Option<u64>,
+    /// Where the split part's lists of ranges begin, before version 5.
+    split_ranges: u64,
     low: Option<Address>,
     high: Option<High>,
     list: Option<RangeList>,
@@ -145,6 +153,9 @@ impl Unit {
             bases,
             directory: None,
             line_program: None,
+            split_name: None,
+            split_id: header.split_id,
+            split_ranges: 0,
             low: None,
             high: None,
             list: None,
@@ -155,6 +166,13 @@ impl Unit {
             unit.bases.low_pc = sections.address(low, &unit.bases).unwrap_or(0);
         }
         Ok(unit)
+    }
+
+    /// Takes over what a unit that was split off inherits from its skeleton.
+    pub(crate) fn inherit(&mut self, skeleton: &Self) {
+        self.bases.addresses = skeleton.bases.addresses;
+        self.bases.low_pc = skeleton.bases.low_pc;
+        self.bases.ranges = skeleton.split_ranges;
     }
 
     fn read_root(&mut self, sections: &mut Sections) -> Result<(), Reason> {
@@ -190,6 +208,13 @@ impl Unit {
                 (gimli::DW_AT_rnglists_base, AttributeValue::DebugRngListsBase(base)) => {
                     self.bases.rnglists = base.0 as u64;
                 }
+                (gimli::DW_AT_GNU_ranges_base, AttributeValue::DebugRngListsBase(base)) => {
+                    self.split_ranges = base.0 as u64;
+                }
+                (gimli::DW_AT_dwo_name | gimli::DW_AT_GNU_dwo_name, value) => {
+                    self.split_name = Text::of(value);
+                }
+                (gimli::DW_AT_GNU_dwo_id, AttributeValue::DwoId(id)) => self.split_id = Some(id.0),
                 _ => {}
             }
         }
