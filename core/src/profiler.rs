@@ -4,6 +4,8 @@
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -21,6 +23,9 @@ use crate::tags::{Sources, Tags};
 
 /// How long stopping and the end of the process may wait for the last profile.
 const EXIT_BUDGET: Duration = Duration::from_secs(2);
+
+const DIR: &str = "dir";
+const THE_DIRECTORY: &str = "the directory";
 
 static STARTING: AtomicBool = AtomicBool::new(false);
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
@@ -160,7 +165,7 @@ impl Drop for Profiler {
 #[derive(Default)]
 #[must_use = "nothing happens before start()"]
 pub struct Builder {
-    steps: Vec<(String, String)>,
+    steps: Vec<(String, OsString)>,
     exporters: Option<MakeExporters>,
 }
 
@@ -182,7 +187,7 @@ impl Builder {
 
     /// Adds a tag to every profile.
     pub fn tag(mut self, key: &str, value: &str) -> Self {
-        self.steps.push((format!("tags.{key}"), value.to_string()));
+        self.steps.push((format!("tags.{key}"), value.into()));
         self
     }
 
@@ -191,14 +196,16 @@ impl Builder {
         self.set("rate_hz", rate.to_string())
     }
 
-    /// The directory that profiles are written to; default `./everprof`.
-    pub fn dir(self, dir: impl AsRef<std::path::Path>) -> Self {
-        self.set("dir", dir.as_ref().to_string_lossy())
+    /// The directory that profiles are written to; default `./everprof`. A relative one counts from the working
+    /// directory at the start. It need not be UTF-8.
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.steps.push((DIR.to_string(), dir.as_ref().into()));
+        self
     }
 
     /// Sets any option by its name; a wrong one is the error of [`Builder::start`].
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.steps.push((name.into(), value.into()));
+        self.steps.push((name.into(), value.into().into()));
         self
     }
 
@@ -215,20 +222,27 @@ impl Builder {
     /// As [`Profiler::start`]; a wrong value of a builder call is [`ErrorKind::InvalidOption`] too.
     pub fn start(self) -> Result<Profiler> {
         let mut options = Options::from_env()?;
-        for (name, value) in &self.steps {
-            match name.strip_prefix("tags.") {
-                Some(key) => options.tags.insert(key, value)?,
-                None => options.set(name, value)?,
+        for (name, value) in self.steps {
+            match (name.strip_prefix("tags."), value.to_str()) {
+                (Some(key), Some(value)) => options.tags.insert(key, value)?,
+                (None, Some(value)) => options.set(&name, value)?,
+                // Only a path can be something else than text.
+                (_, None) => options.dir = value.into(),
             }
         }
         if !options.is_enabled() {
             return Ok(Profiler { enabled: false });
         }
+        // A daemon changes its working directory after the start; its profiles stay where they were asked for. Where
+        // the working directory is gone, writing says so.
+        options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
+        let aim = if self.exporters.is_some() { "the program's exporters" } else { THE_DIRECTORY };
         let exporters = self.exporters.unwrap_or_else(|| local_directory(&options));
         let _turn = Turn::take()?;
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
         let started = run(options, tags, exporters, false)?;
+        tell(&started.options, aim);
         *lock() = Some(started);
         Ok(Profiler { enabled: true })
     }
@@ -258,6 +272,15 @@ impl Drop for Turn {
     }
 }
 
+/// Says at the level `info` what goes on from now, and where to look for it.
+fn tell(options: &Options, aim: &str) {
+    let (rate, period) = (options.rate_hz.hz(), options.period_s.duration().as_secs());
+    let dir = if aim == THE_DIRECTORY { format!(" {}", options.dir.display()) } else { String::new() };
+    report::info(&format!(
+        "every thread is sampled {rate} times a second of its CPU time, and a profile goes to {aim}{dir} every {period} s"
+    ));
+}
+
 fn local_directory(options: &Options) -> MakeExporters {
     let dir = options.dir.clone();
     let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
@@ -285,6 +308,8 @@ fn lock() -> MutexGuard<'static, Option<Running>> {
 fn watch_process() {
     static WATCHED: Once = Once::new();
     WATCHED.call_once(|| {
+        // On the thread that starts: a library's own initialiser, which holds the loader's lock, may start the profiler.
+        os::keep_loaded();
         if !(os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child) && os::at_exit(at_exit)) {
             report::warn("no memory for the hooks of fork and exit: a forked child does not profile itself");
         }

@@ -60,6 +60,8 @@ pub(super) struct Sampler {
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
     pub(super) unknown_stacks_at_start: u64,
+    /// It was said that there are threads without a timer.
+    pub(super) told_untimed: bool,
 }
 
 impl Sampler {
@@ -120,15 +122,28 @@ impl Sampler {
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
             unknown_stacks_at_start: stacks::unknown(),
+            told_untimed: false,
         };
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
         sampler.fall_back_to_timers();
+        if let Err(error) = sampler.check_threads() {
+            sampler.undo();
+            return Err(error);
+        }
         // Starting costs some milliseconds once; the governor judges what comes after.
         let usage = sampler.usage(process_cpu);
         sampler.governor.begin(usage);
         sampler.renew_stats(&usage);
         Ok(sampler)
+    }
+
+    /// Ends what a start has begun.
+    fn undo(&mut self) {
+        sigprof::stop();
+        labels::set_sampling(false);
+        recorder::set_open(false);
+        self.threads.stop();
     }
 
     /// How long to sleep until the next wake.
@@ -176,7 +191,7 @@ impl Sampler {
         sigprof::stop();
         self.drain();
         labels::set_sampling(false);
-        self.judge();
+        self.take_stock();
         self.close();
         recorder::set_open(false);
         self.threads.stop();

@@ -10,6 +10,7 @@ use super::governor::Usage;
 use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::SignalChoice;
 
 impl Sampler {
@@ -17,13 +18,27 @@ impl Sampler {
     pub(super) fn judge(&mut self) {
         self.judged = Instant::now();
         self.keep_signal();
-        let process = Clock::Process.now().unwrap_or_default();
-        let usage = self.usage(process);
+        let usage = self.usage(Clock::Process.now().unwrap_or_default());
         if let Some(period) = self.governor.judge(usage) {
-            let held = if self.governor.is_throttled() { "lowered to keep within" } else { "back within" };
-            report::info(&format!("the sampling period is {period} ns now, {held} cpu_budget_percent"));
+            let hz = |period: u32| 1e9 / f64::from(period);
+            let (rate, wanted) = (hz(period), hz(self.governor.wanted()));
+            report::info(&if self.governor.is_throttled() {
+                format!(
+                    "the rate is {rate:.1} Hz from now on instead of {wanted:.0} Hz: more would exceed cpu_budget_percent"
+                )
+            } else {
+                format!("the rate is {wanted:.0} Hz again, within cpu_budget_percent")
+            });
             self.apply(period);
         }
+        self.tell_untimed();
+        self.take_stock();
+    }
+
+    /// Renews the statistics, and looks whether threads come and go.
+    pub(super) fn take_stock(&mut self) {
+        let process = Clock::Process.now().unwrap_or_default();
+        let usage = self.usage(process);
         self.watch_births(process);
         let (samples, at) = (self.stats.samples, process);
         let (samples_before, at_before) = self.samples_before;
@@ -129,9 +144,41 @@ impl Sampler {
         }
     }
 
+    /// Says once that there are threads without a timer, whose time has no stacks.
+    fn tell_untimed(&mut self) {
+        let (threads, untimed) = self.threads.counts();
+        let Some(errno) = self.threads.timer_error().filter(|_| untimed > 0 && !self.told_untimed) else {
+            return;
+        };
+        self.told_untimed = true;
+        let reason = timer_reason(errno);
+        self.trouble(format!("{untimed} of {threads} threads have no CPU timer and no stacks: {reason}"));
+    }
+
+    /// The error of a start that found no thread which it could time.
+    pub(super) fn check_threads(&self) -> Result<()> {
+        let (threads, untimed) = self.threads.counts();
+        let reason = match self.threads.timer_error() {
+            _ if threads > untimed => return Ok(()),
+            Some(errno) => format!("the kernel gives no CPU timers: {}", timer_reason(errno)),
+            None => "the threads of the process cannot be found: /proc/self/task cannot be read; mount /proc"
+                .into(),
+        };
+        Err(Error::new(ErrorKind::Unsupported, reason))
+    }
+
     pub(super) fn trouble(&self, problem: impl Into<String>) {
         let problem = problem.into();
         report::warn(&problem);
         self.counters.problem(problem);
     }
+}
+
+/// What the kernel said, and what would help.
+fn timer_reason(errno: i32) -> String {
+    const EAGAIN: i32 = 11;
+    let error = std::io::Error::from_raw_os_error(errno);
+    // Each timer holds one queued signal, and they are counted by user.
+    let help = if errno == EAGAIN { "; raise the limit of pending signals (ulimit -i)" } else { "" };
+    format!("{error}{help}")
 }

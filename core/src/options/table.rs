@@ -123,7 +123,8 @@ options! {
     /// Length of one profile.
     period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";
 
-    /// Directory that profiles are written to; it is created when the first one is written.
+    /// Directory that profiles are written to; it is created when the first one is written. A relative one counts from
+    /// the working directory at the start.
     dir: PathBuf = PathBuf::from("./everprof"), "", "", "0.1.0";
 
     /// Profiles older than this are removed from `dir`.

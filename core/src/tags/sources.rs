@@ -19,7 +19,9 @@ const MOST_BYTES: u64 = 256 << 10;
 impl Sources {
     /// This process's environment and file system. Variables are read when tags are resolved, not now.
     pub fn host() -> Self {
-        let executable = std::env::current_exe().ok();
+        // The name it was called by stands in where there is no /proc.
+        let executable =
+            std::env::current_exe().ok().or_else(|| std::env::args_os().next().map(PathBuf::from));
         Self {
             vars: Box::new(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())),
             root: PathBuf::from("/"),

@@ -93,6 +93,12 @@ pub(crate) fn stop(profiler: Profiler) {
     }
 }
 
+/// Says loudly that something was not tested, which is a failure in CI.
+pub(crate) fn skip(what: &str, why: &str) {
+    println!("!!! SKIPPED: {what}, because {why}");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has to be able to run it");
+}
+
 /// A directory of this process's own, empty.
 pub(crate) fn directory(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("everprof-test-{}-{name}", std::process::id()));

@@ -10,6 +10,7 @@ mod thread;
 mod timer;
 
 pub use block::Block;
+pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
 pub use signal::{

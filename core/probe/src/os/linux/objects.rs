@@ -4,6 +4,7 @@
 //! lock is held for microseconds and an object that is unloaded a moment later does no harm.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
 /// One `PT_LOAD` or other segment of an object, in run-time addresses.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,35 @@ impl Object<'_> {
             len: header.p_memsz,
         })
     }
+}
+
+/// Keeps the library that holds this code in memory until the process ends. A plug-in that carries everprof may be
+/// unloaded, but the kernel and the C library know addresses of ours by then: of the handler, which stays installed, and
+/// of what runs at a fork. Nothing is done in an executable. The loader counts its error, if any, as the caller's.
+pub fn keep_loaded() {
+    let here = keep_loaded as fn() as usize;
+    let mut executable = true;
+    for_each(|object| {
+        let holds = |segment: Segment| {
+            segment.kind == libc::PT_LOAD && (here as u64).wrapping_sub(segment.address) < segment.len
+        };
+        if object.position > 0 && object.segments().any(holds) {
+            executable = false;
+        }
+    });
+    if executable {
+        return;
+    }
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the pointer is to a live value; any address may be asked for.
+    let found = unsafe { libc::dladdr(here as *const c_void, info.as_mut_ptr()) };
+    // SAFETY: all-zero is a valid value, whether or not the call wrote it.
+    let name = unsafe { info.assume_init() }.dli_fname;
+    if found == 0 || name.is_null() {
+        return;
+    }
+    // SAFETY: the loader's own name of an object that is loaded, which runs no code of it anew. The handle is kept.
+    unsafe { libc::dlopen(name, libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
 }
 
 /// How many objects were ever loaded and unloaded: the same numbers mean the same objects. `None` where the loader does
