@@ -128,6 +128,53 @@ fn a_stripped_file_has_the_names_that_it_exports() {
     assert_eq!(shapes(&symbols)[0], [("shapes_total", 0, false)]);
 }
 
+const CALLS: &str = r#"
+#include <cstdlib>
+#include <cstring>
+extern "C" int calls(int value) {
+    char *held = static_cast<char *>(malloc(value));
+    memset(held, value, value);
+    int found = static_cast<int>(strlen(held));
+    free(held);
+    return found;
+}
+"#;
+
+#[test]
+fn stubs_of_the_linker_have_the_names_of_what_they_call() {
+    if !tools("stubs_of_the_linker_have_the_names_of_what_they_call") {
+        return;
+    }
+    let folder = folder("stubs");
+    let source = folder.join("calls.cc");
+    std::fs::write(&source, CALLS).unwrap();
+    let ways: [&[&str]; 4] = [
+        &["-Wl,-z,lazy"],
+        &["-Wl,-z,now", "-fcf-protection=full", "-Wl,-z,ibtplt"],
+        &["-Wl,-z,lazy", "-fcf-protection=full", "-Wl,-z,ibtplt"],
+        &["-Wl,-z,now", "-s"],
+    ];
+    for (at, flags) in ways.iter().enumerate().filter(|(at, _)| cfg!(target_arch = "x86_64") || at % 3 == 0) {
+        let object = folder.join(format!("calls{at}.so"));
+        let base = ["-O1", "-fPIC", "-fno-builtin", "-shared", "-o"];
+        run(Command::new("g++").args(base).arg(&object).arg(&source).args(*flags));
+        let image = std::fs::read(&object).unwrap();
+        let stubs: Vec<_> =
+            sections(&image).into_iter().filter(|section| section.0.starts_with(".plt")).collect();
+        let offsets: Vec<u64> =
+            stubs.iter().flat_map(|section| section.1 as u64..(section.1 + section.2) as u64).collect();
+        assert!(!offsets.is_empty(), "{flags:?}: no stubs, nothing is tested");
+        let symbols = Symbolizer::new(Options::default()).resolve_image(image, &offsets);
+        for name in ["malloc@plt", "memset@plt", "strlen@plt", "free@plt"] {
+            let named = symbols.iter().filter(|s| s.first().is_some_and(|frame| &*frame.name == name));
+            let bytes = named.count();
+            assert!(bytes >= 8 && bytes % 8 == 0, "{flags:?}: {bytes} bytes of {name} in {stubs:?}");
+        }
+        let odd = symbols.iter().flat_map(|s| s.iter()).find(|frame| !frame.name.ends_with("@plt"));
+        assert_eq!(odd, None, "{flags:?}");
+    }
+}
+
 #[test]
 fn a_replaced_file_names_nothing() {
     if !tools("a_replaced_file_names_nothing") {

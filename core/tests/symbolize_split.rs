@@ -126,8 +126,11 @@ fn rust(folder: &Path, name: &str, flags: &[&str]) -> PathBuf {
     target
 }
 
-/// Name, file, line and whether it was inlined, without what stands for the standard library.
-fn told(symbols: &[Symbols]) -> Vec<Vec<(String, String, u32, u32, bool)>> {
+/// Name, file, line, first line and whether it was inlined.
+type Told = (String, String, u32, u32, bool);
+
+/// What is known about each address, with the bare names of files.
+fn told(symbols: &[Symbols]) -> Vec<Vec<Told>> {
     let frame = |frame: &everprof::symbolize::SymbolFrame| {
         let file = frame.file.rsplit('/').next().unwrap().to_owned();
         (frame.name.to_string(), file, frame.line, frame.start_line, frame.inlined)

@@ -10,8 +10,18 @@ const INPUT_LIMIT: usize = 4 * 1024;
 const OUTPUT_LIMIT: usize = 8 * 1024;
 const RECURSION_LIMIT: u32 = 64;
 
+/// What a stub of the linker is called.
+const STUB: &str = "@plt";
+
 /// Demangles `name`; one that is not mangled, or too long or too deep, comes back as it is.
 pub(crate) fn demangle(name: &str) -> String {
+    match name.strip_suffix(STUB) {
+        Some(function) => demangle_function(function) + STUB,
+        None => demangle_function(name),
+    }
+}
+
+fn demangle_function(name: &str) -> String {
     // What the linker and the compiler add: the version of the symbol.
     let bare = name.split_once('@').map_or(name, |(bare, _)| bare);
     if bare.len() > INPUT_LIMIT {
@@ -67,6 +77,8 @@ mod tests {
             ),
             ("malloc", "malloc"),
             ("memcpy@@GLIBC_2.14", "memcpy"),
+            ("memcpy@plt", "memcpy@plt"),
+            ("_RNvCs1234_7mycrate3foo@plt", "mycrate::foo@plt"),
             ("_Zqqq", "_Zqqq"),
             ("_start", "_start"),
             ("", ""),

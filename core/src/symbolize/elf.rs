@@ -69,6 +69,8 @@ pub(crate) struct Section {
     pub(crate) name: String,
     pub(crate) kind: u32,
     pub(crate) flags: u64,
+    /// Where it is in memory, as the file counts; 0 where it is not.
+    pub(crate) address: u64,
     pub(crate) offset: u64,
     pub(crate) size: u64,
     pub(crate) link: u32,
@@ -81,10 +83,19 @@ pub(crate) struct Elf {
     /// Where it was opened; None for an image in memory.
     pub(crate) path: Option<PathBuf>,
     pub(crate) bytes: Rc<Bytes>,
+    /// The number of the machine that it is for.
+    pub(crate) machine: u16,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<Section>,
     pub(crate) build_id: String,
     pub(crate) fingerprint: u64,
+}
+
+impl Section {
+    /// Whether an address, as the file counts, is in the section.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        address.checked_sub(self.address).is_some_and(|into| into < self.size)
+    }
 }
 
 const SHDR: usize = 64;
@@ -112,6 +123,7 @@ impl Elf {
             fingerprint: header::fingerprint(&ehdr, &table),
             path: None,
             bytes: Rc::new(bytes),
+            machine: u16::from_le_bytes([ehdr[18], ehdr[19]]),
             segments,
             sections,
             build_id: String::new(),
@@ -187,6 +199,7 @@ fn sections(bytes: &Bytes, ehdr: &[u8; EHDR]) -> Result<Vec<Section>, Reason> {
             name: String::new(),
             kind: le32(entry, 4),
             flags: le64(entry, 8),
+            address: le64(entry, 16),
             offset: le64(entry, 24),
             size: le64(entry, 32),
             link: le32(entry, 40),

@@ -2,8 +2,9 @@
 //!
 //! The table is streamed once past the sorted addresses that are asked for, then the names that were met are read in
 //! the order of the string table, each once. Nothing else is kept: memory depends on the addresses, not on the file. An
-//! index would cost megabytes and be used once a period.
+//! index would cost megabytes and be used once a period. Stubs of the linker ([`plt`]) have no symbols of their own.
 
+mod plt;
 mod strings;
 
 use super::elf::{Elf, Section};
@@ -38,6 +39,12 @@ pub(crate) struct Named {
 /// The mangled name for each of `addresses`, which are sorted and counted as the file counts. `.symtab` of the file is
 /// asked, else that of its debug file, else `.dynsym`.
 pub(crate) fn names(elf: &Elf, debug: Option<&Elf>, addresses: &[u64]) -> Result<Named, Reason> {
+    let mut named = of_symbols(elf, debug, addresses)?;
+    plt::names(elf, addresses, &mut named);
+    Ok(named)
+}
+
+fn of_symbols(elf: &Elf, debug: Option<&Elf>, addresses: &[u64]) -> Result<Named, Reason> {
     let complete = debug.and_then(|debug| Some((debug, table(debug, SHT_SYMTAB)?)));
     let own = table(elf, SHT_SYMTAB).map(|table| (elf, table));
     let found = own.or(complete).or_else(|| Some((elf, table(elf, SHT_DYNSYM)?)));
@@ -67,11 +74,15 @@ pub(crate) fn names(elf: &Elf, debug: Option<&Elf>, addresses: &[u64]) -> Result
 
 /// Whether a section has code. Constants without a name of their own are marked by thousands of symbols without a type.
 fn is_code(elf: &Elf, section: u16) -> bool {
+    section_of(elf, section).is_none_or(|section| section.flags & SHF_EXECINSTR != 0)
+}
+
+const SHF_EXECINSTR: u64 = 4;
+
+fn section_of(elf: &Elf, number: u16) -> Option<&Section> {
     // Numbers from here on are no sections.
     const SHN_LORESERVE: u16 = 0xff00;
-    const SHF_EXECINSTR: u64 = 4;
-    let section = elf.sections.get(usize::from(section)).filter(|_| section < SHN_LORESERVE);
-    section.is_none_or(|section| section.flags & SHF_EXECINSTR != 0)
+    elf.sections.get(usize::from(number)).filter(|_| number < SHN_LORESERVE)
 }
 
 fn table(elf: &Elf, kind: u32) -> Option<&Section> {
@@ -179,11 +190,15 @@ impl<'a> Search<'a> {
 
     fn finish(mut self) -> Named {
         let mut mark: Option<Symbol> = None;
-        for (found, here) in self.found.iter_mut().zip(&self.marks) {
+        for ((found, here), &address) in self.found.iter_mut().zip(&self.marks).zip(self.addresses) {
             mark = here.or(mark);
-            // A symbol without a size reaches until the next symbol: to a sized one it has lost already.
+            // A symbol without a size reaches until the next symbol, to a sized one it has lost already, but not into
+            // another section: `_init` is not the name of the stubs behind it.
+            let reaches = |symbol: &Symbol| {
+                section_of(self.strings.elf, symbol.section).is_none_or(|section| section.holds(address))
+            };
             if found.is_none() {
-                *found = mark;
+                *found = mark.filter(reaches);
             }
         }
         let found = &self.found;

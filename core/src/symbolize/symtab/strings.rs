@@ -16,7 +16,7 @@ const RUN: u32 = 32 * 1024;
 
 /// The string table of one symbol table.
 pub(super) struct Strings<'a> {
-    elf: &'a Elf,
+    pub(super) elf: &'a Elf,
     section: &'a Section,
 }
 
