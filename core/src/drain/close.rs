@@ -44,7 +44,7 @@ impl Sampler {
             time_nanos,
             duration_nanos: duration.as_nanos() as i64,
             sampling_period: self.sampling.period,
-            effective_rate_hz: self.stats.effective_rate_hz,
+            signals: self.stats.samples - self.samples_closed,
             threads: names.into_iter().map(|(_, name)| name).collect(),
             epochs,
             first_epoch,
@@ -55,6 +55,7 @@ impl Sampler {
             sums,
             recorded: recorder::take(),
         };
+        self.samples_closed = self.stats.samples;
         self.threads.rename();
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());

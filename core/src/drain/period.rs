@@ -19,8 +19,8 @@ pub(super) struct Period {
     pub(super) duration_nanos: i64,
     /// Period of the timers in force at the end, nanoseconds.
     pub(super) sampling_period: u32,
-    /// Signals per second of CPU time that were really delivered.
-    pub(super) effective_rate_hz: f64,
+    /// How many signals the sums came with.
+    pub(super) signals: u64,
     pub(super) sums: Aggregate,
     /// Ready-made samples of runtimes.
     pub(super) recorded: Recorded,

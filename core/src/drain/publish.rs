@@ -54,8 +54,9 @@ impl Publisher {
     fn publish(&mut self, period: &Period) {
         let mut profile = build(period, &mut self.symbolizer, self.mode);
         profile.tags = self.tags.clone();
-        let rate = format!("{:.1}", period.effective_rate_hz);
-        profile.tags.insert("effective_rate_hz".to_string(), rate);
+        // What runtimes recorded counts as they counted it.
+        let recorded: u64 = period.recorded.rows().map(|(_, _, _, sums)| sums.count).sum();
+        profile.tell_signals(period.signals + recorded);
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,

@@ -59,6 +59,8 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
+    /// How many samples there were when the last period ended.
+    pub(super) samples_closed: u64,
     pub(super) unknown_stacks_at_start: u64,
     /// It was said that there are threads without a timer.
     pub(super) told_untimed: bool,
@@ -121,6 +123,7 @@ impl Sampler {
             process_cpu_at_start: process_cpu,
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
+            samples_closed: 0,
             unknown_stacks_at_start: stacks::unknown(),
             told_untimed: false,
         };

@@ -12,7 +12,7 @@ impl Profile {
     /// Samples of the same code add up although each process has it at other addresses: an object file of the
     /// same build is the same mapping, and addresses in it are moved to where this profile has it. The
     /// durations are summed, so that a total divided by the duration stays a mean per process. Tags in which
-    /// the two differ are dropped.
+    /// the two differ are dropped, but for `effective_rate_hz`, which becomes that of both.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidData`] where the two count different things; this profile is then as it was.
@@ -37,7 +37,11 @@ impl Profile {
             (a, b) => a.min(b),
         };
         self.duration_nanos = self.duration_nanos.saturating_add(other.duration_nanos);
+        let rate = self.rate_with(other);
         self.tags.retain(|key, value| other.tags.get(key) == Some(value));
+        if let Some(rate) = rate {
+            self.set_rate(rate);
+        }
         for comment in &other.comments {
             if !self.comments.contains(comment) {
                 self.comments.push(comment.clone());

@@ -9,6 +9,7 @@ mod kind;
 mod locations;
 mod merge;
 mod samples;
+mod signals;
 mod table;
 
 pub use kind::{Kind, ValueType};

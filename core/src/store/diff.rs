@@ -16,10 +16,11 @@
 //! # Noise
 //!
 //! Samples are drawn at random, so every value has a spread even where nothing changed. `z` is the difference
-//! in units of its own standard deviation, as Poisson's law has it for the number of samples behind the
-//! value. Where one signal stands for several periods (rates above the kernel's tick) there are fewer draws
-//! than samples, and `z` comes out up to the square root of their ratio too high. A regression is only called
-//! that from 4 standard deviations up.
+//! in units of its own standard deviation, as Poisson's law has it for the number of signals behind the value.
+//! Where one signal stands for several periods (rates above the kernel's tick) there are fewer of them than
+//! samples; the tag `effective_rate_hz` tells how many. A profile without it is taken to have one a sample.
+//! Chance is all that `z` knows of: two runs of one program may differ by their load or their machine, and
+//! that is a difference. A regression is only called that from 4 standard deviations up.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -240,13 +241,13 @@ fn comparable(before: &Profile, after: &Profile, wanted: &ValueType, found: &Val
 struct Side {
     /// What values are divided by.
     base: f64,
-    /// The value of one sample.
+    /// The value of one signal.
     weight: f64,
 }
 
 impl Side {
     fn new(costs: &Costs, base: f64) -> Self {
-        Self { base, weight: costs.total as f64 / costs.count.max(1.0) }
+        Self { base, weight: costs.total as f64 / costs.signals.max(1.0) }
     }
 
     fn rate(&self, value: i64) -> f64 {

@@ -25,8 +25,8 @@ pub(super) struct Cost {
 pub(super) struct Costs {
     pub(super) by_function: HashMap<Identity, Cost>,
     pub(super) total: i64,
-    /// How many samples were taken, as far as the profile tells.
-    pub(super) count: f64,
+    /// How many signals are behind all of it, as far as the profile tells.
+    pub(super) signals: f64,
 }
 
 impl Costs {
@@ -56,7 +56,7 @@ impl Costs {
             }
         }
         let by_function = names.identities.into_iter().zip(costs).collect();
-        Self { by_function, total, count }
+        Self { by_function, total, signals: count / profile.periods_per_signal() }
     }
 }
 

@@ -30,9 +30,12 @@ const names = [...new Set(pair.flat().flatMap(({ stack }) => stack))];
 // Change of self per second, in nanoseconds.
 const growth = (name) => pair.map((samples, side) => Number(selfOf(samples, CPU, name)) / SECONDS[side]).reduce((a, b) => b - a);
 
+// Chance draws signals: before, each sample is one, after, two samples are one (see pages.rs).
+const PERIODS = [1, 2];
+
 function significance(name, of, over) {
   const [b, a] = pair.map((samples) => Number(of(samples, SAMPLES, name)));
-  const variance = b / over[0] ** 2 + a / over[1] ** 2;
+  const variance = (b + a) / (over[0] + over[1]) * (PERIODS[0] / over[0] + PERIODS[1] / over[1]);
   return variance === 0 ? 0 : (a / over[1] - b / over[0]) / Math.sqrt(variance);
 }
 

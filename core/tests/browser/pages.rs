@@ -186,6 +186,8 @@ fn service(generation: i64) -> Profile {
     if generation == 1 {
         b.profile.duration_nanos = 90_000_000_000;
         b.profile.time_nanos += 3_600_000_000_000;
+        // Two periods a signal.
+        b.profile.tags.insert("effective_rate_hz".into(), "49.5".into());
     }
     let handlers: &[(&str, &str, i64)] = &[
         (

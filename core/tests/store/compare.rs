@@ -65,6 +65,11 @@ impl Program {
 
     /// What a profiler with `rate_hz` would see in `seconds`, by chance.
     fn sampled(&self, seconds: f64, load: f64, rate_hz: f64, seed: u64) -> Profile {
+        self.sampled_by(1, seconds, load, rate_hz, seed)
+    }
+
+    /// The same where each signal stands for several periods, as above the kernel's tick.
+    fn sampled_by(&self, periods: i64, seconds: f64, load: f64, rate_hz: f64, seed: u64) -> Profile {
         let mut random = Random(seed * 2 + 1);
         let mut profile = Profile::new(Kind::Cpu);
         profile.period = (1e9 / rate_hz) as i64;
@@ -84,12 +89,14 @@ impl Program {
                 stack.insert(0, location(&mut profile, Some(binary), address, &[(named, depth as i64)]));
             }
             // `rate` is meant at 99 Hz.
-            let count = random.poisson(rate * load * seconds * rate_hz / 99.0);
+            let signals = random.poisson(rate * load * seconds * rate_hz / 99.0 / periods as f64);
+            let count = signals * periods;
             if count > 0 {
                 let period = profile.period;
                 add(&mut profile, &stack, &[], [count, count * period]);
             }
         }
+        profile.tags.insert("effective_rate_hz".into(), format!("{:.2}", rate_hz / periods as f64));
         profile
     }
 }
@@ -130,6 +137,79 @@ fn noise_is_not_a_regression() {
         let by_total = Diff::of(&before, &after, None, Normalise::ByTotal).unwrap();
         assert_eq!(names(&by_total), Vec::<&str>::new(), "seed {seed}");
     }
+}
+
+/// Of all functions that did not change, how many seem to by more than 2 and by more than 3 standard deviations.
+fn false_alarms(periods: i64, seconds: [f64; 2], normalise: Normalise, told: bool) -> [f64; 2] {
+    let mut program = Program::new("1.0");
+    for function in 0..60 {
+        program = program.plus(&["main", &format!("own_{function}")], 0.5 + f64::from(function) / 10.0);
+    }
+    let (mut alarms, mut all) = ([0.0; 2], 0.0);
+    for seed in 0..60 {
+        let sides = [0, 1].map(|side| {
+            let mut profile =
+                program.sampled_by(periods, seconds[side as usize], 1.0, 99.0, 10_000 + seed * 2 + side);
+            if !told {
+                profile.tags.clear();
+            }
+            profile
+        });
+        let [before, after] = &sides;
+        for row in Diff::of(before, after, None, normalise).unwrap().rows {
+            if row.function.starts_with("own_") {
+                all += 1.0;
+                alarms[0] += f64::from(u8::from(row.own.z.abs() > 2.0));
+                alarms[1] += f64::from(u8::from(row.own.z.abs() > 3.0));
+            }
+        }
+    }
+    assert_eq!(all, 3600.0);
+    alarms.map(|count| count / all)
+}
+
+#[test]
+fn chance_raises_as_many_alarms_as_z_claims() {
+    // By the normal law 4.6 % lie beyond 2 and 0.27 % beyond 3; of 3,600, that is within 3.5 to 5.7 % and 0 to 0.6 %.
+    for periods in [1, 4] {
+        for seconds in [[60.0, 60.0], [300.0, 100.0]] {
+            for normalise in [Normalise::ByTime, Normalise::ByTotal] {
+                let [two, three] = false_alarms(periods, seconds, normalise, true);
+                let case = format!("{periods} periods a signal, {seconds:?} s, {normalise:?}: {two} {three}");
+                assert!((0.035..0.057).contains(&two) && three < 0.006, "{case}");
+            }
+        }
+    }
+    let [two, three] = false_alarms(4, [60.0, 60.0], Normalise::ByTime, false);
+    assert!(
+        two > 0.2 && three > 0.08,
+        "without the number of signals chance looks like change: {two} {three}"
+    );
+}
+
+#[test]
+fn a_fifth_more_is_found_and_a_merge_keeps_what_it_takes() {
+    let path = ["main", "worker", "price"];
+    let (mut found, mut first) = (0, 0);
+    for seed in 0..50 {
+        // An hour of a twentieth of a processor, at four periods a signal, as twelve profiles.
+        let hour = |version, rate: f64, seed: u64| {
+            let program = Program::new(version).plus(&path, rate);
+            let mut sum = program.sampled_by(4, 300.0, 1.0, 99.0, seed);
+            for part in 1..12 {
+                sum.merge(&program.sampled_by(4, 300.0, 1.0, 99.0, seed + part)).unwrap();
+            }
+            assert_eq!(sum.tags["effective_rate_hz"], "24.75");
+            sum
+        };
+        let diff = diff(&hour("1.0", 5.0, 1_000 * seed), &hour("1.1", 6.0, 1_000 * seed + 500)).unwrap();
+        let row = diff.rows.iter().find(|row| row.function == "price").unwrap();
+        assert!((row.own.growth() / row.own.before - 0.2).abs() < 0.1, "{row:?}");
+        found += i32::from(names(&diff).contains(&"price"));
+        first += i32::from(names(&diff).first() == Some(&"price"));
+    }
+    // 18,000 periods are 4,500 signals: a fifth more is 9.5 standard deviations.
+    assert_eq!([found, first], [50, 50]);
 }
 
 #[test]

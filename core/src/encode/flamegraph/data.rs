@@ -106,8 +106,11 @@ fn describe(out: &mut String, profile: &Profile, totals: &[Total]) {
         out.push(']');
     });
     out.push_str(&format!(
-        ",\"start\":\"{}\",\"duration\":\"{}\",\"period\":\"{}\",\"period_name\":",
-        profile.time_nanos, profile.duration_nanos, profile.period
+        ",\"start\":\"{}\",\"duration\":\"{}\",\"periods_per_signal\":{},\"period\":\"{}\",\"period_name\":",
+        profile.time_nanos,
+        profile.duration_nanos,
+        profile.periods_per_signal(),
+        profile.period
     ));
     json_string(out, &profile.period_type.name);
     out.push_str(",\"period_unit\":");

@@ -49,15 +49,15 @@ function sameAbove(tree, strings) {
 
 // Adds to a pair's table what changed: per second, or by share of all, with its significance.
 function addDifferences(table, app) {
-  const { scale, over } = app;
+  const { scale } = app;
   const size = table.self[0].length;
   for (const name of ['deltaSelf', 'deltaTotal', 'zSelf', 'zTotal']) table[name] = new Float64Array(size);
   for (const id of table.names) {
     table.deltaSelf[id] = Number(table.self[1][id]) * scale[1] - Number(table.self[0][id]) * scale[0];
     table.deltaTotal[id] = Number(table.total[1][id]) * scale[1] - Number(table.total[0][id]) * scale[0];
     if (!table.counts) continue;
-    table.zSelf[id] = significance(table.selfCounts[0][id], table.selfCounts[1][id], over[0], over[1]);
-    table.zTotal[id] = significance(table.counts[0][id], table.counts[1][id], over[0], over[1]);
+    table.zSelf[id] = app.significance(table.selfCounts, id);
+    table.zTotal[id] = app.significance(table.counts, id);
   }
 }
 

@@ -24,7 +24,7 @@ const about = [
 ];
 
 const aboutDiff = 'A difference compares values per second of the profiles’ durations, or as shares of all. z tells how far apart the sample '
-  + 'counts are, in standard deviations of chance: beyond 2 is likely real, beyond 3 hardly chance; a sample that stands for several periods counts as several, so take it as a guide. Frames within ±2 stay grey. Hatched frames '
+  + 'counts are, in standard deviations of chance: beyond 2 is likely real, beyond 3 hardly chance. Of many functions, one in twenty is beyond 2 by chance alone. Frames within ±2 stay grey. Hatched frames '
   + 'exist on one side only and are drawn with the width they have there, which makes their callers wider than their own share.';
 
 function listenToKeys(app) {

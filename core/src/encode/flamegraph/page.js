@@ -44,11 +44,14 @@ app.topOf = (tree) => (tree === app.shown ? app.top : 0);
 
 app.normalised = (value, unit) => (app.norm === 'time' ? rate(value, unit) : percent(value));
 
+// The z of a node's or a name's sample counts.
+app.significance = ([before, after], at) => significance(before[at], after[at], app.over, app.periods, app.norm === 'share');
+
 // What changed about a node of a pair: its strength from -1 to 1 (0 within chance), its z, and both in words.
 app.change = (tree, node) => {
   const [before, after] = tree.total.map((side, number) => Number(side[node]) * app.scale[number]);
   const counted = app.data.countType >= 0;
-  const z = counted ? significance(tree.counts[0][node], tree.counts[1][node], app.over[0], app.over[1]) : 0;
+  const z = counted ? app.significance(tree.counts, node) : 0;
   const larger = Math.max(before, after);
   const relative = larger > 0 ? (after - before) / larger : 0;
   const sure = relative !== 0 && (!counted || Math.abs(z) >= 2);
@@ -170,6 +173,7 @@ app.nextTheme = () => {
 async function start() {
   const data = app.data = await decode(byId('data').textContent);
   byId('data').remove();
+  app.periods = data.profiles.map(({ periods_per_signal: periods }) => periods);
   app.timed = data.profiles.every(({ duration }) => duration > 0n);
   app.zooms = [];
   app.colourings = colourings(data, app);

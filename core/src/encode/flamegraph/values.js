@@ -77,9 +77,13 @@ function utc(nanos) {
   return date.toISOString().replace('T', ' ').replace(/\.\d+Z/, ' UTC');
 }
 
-// How surely two rates differ: the Poisson z of their sample counts, each over what it was divided by.
-function significance(before, after, overBefore, overAfter) {
+// How surely two rates differ: the difference of two sample counts, each over what it is divided by, in standard deviations
+// of what chance makes of one common rate. `periods` is how many samples one signal stands for: chance draws signals. A
+// share of the whole (`shares`) can only vary by what is left of it.
+function significance(before, after, over, periods, shares) {
   const [b, a] = [Number(before), Number(after)];
-  const variance = b / overBefore ** 2 + a / overAfter ** 2;
-  return variance > 0 ? (a / overAfter - b / overBefore) / Math.sqrt(variance) : 0;
+  const rate = (b + a) / (over[0] + over[1]);
+  const free = shares ? Math.max(0, 1 - rate) : 1;
+  const variance = rate * free * (periods[0] / over[0] + periods[1] / over[1]);
+  return variance > 0 ? (a / over[1] - b / over[0]) / Math.sqrt(variance) : 0;
 }
