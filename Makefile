@@ -15,6 +15,7 @@ test: lint test-rust test-storm test-examples test-browser test-aarch64 ## every
 
 test-rust: formats-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace
+	cargo test -p everprof --all-features --test symbolize_files
 
 test-examples: ## the example programs, run
 	@.ci/examples.sh

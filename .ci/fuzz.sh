@@ -13,7 +13,7 @@ cargo build --release --target "$host" --manifest-path core/fuzz/Cargo.toml
 
 # Where the fuzzer begins: real inputs of this machine.
 seeds=target/fuzz/seeds
-mkdir -p $seeds/{options,maps,elf,eh_frame}
+mkdir -p $seeds/{options,maps,elf,eh_frame,split}
 cp /proc/self/maps $seeds/maps/
 printf 'rate_hz=250,service=shop,tags="a=b,c=d"' >$seeds/options/text
 printf '# a file\nrate_hz = 250\nservice = "shop"\n' >$seeds/options/lines
@@ -21,6 +21,18 @@ for debug in "" -g "-g -gz"; do
     echo 'int twice(int x) { return x + x; } int thrice(int x) { return twice(x) + x; }' |
         cc -shared -fPIC -O1 $debug -x c - -o "$seeds/elf/library${debug// /}.so"
 done
+# The program's length in four bytes, the program, its package.
+if has dwp; then
+    (
+        cd $seeds/split && rm -f ./*.dwo
+        echo 'static inline int twice(int x) { return x + x; } int thrice(int x) { return twice(x) + x; }' >code.c
+        cc -shared -fPIC -O1 -gdwarf-4 -gsplit-dwarf -o code.so code.c && dwp -o code.dwp ./*.dwo
+        size=$(stat -c %s code.so)
+        for shift in 0 8 16 24; do printf "\\x$(printf %02x $((size >> shift & 255)))"; done
+        cat code.so code.dwp
+        rm -f code.c code.so code.dwp ./*.dwo
+    ) >"$seeds/split.new" && mv "$seeds/split.new" $seeds/split/package
+fi
 # The header's length in two bytes, the header up to where the section begins, the section.
 sections=$(readelf -SW $seeds/elf/library.so | sed 's/^ *\[ *[0-9]*\] *//')
 at() { echo $((16#$(awk -v name="$1" -v field="$2" '$1 == name { print $field }' <<<"$sections"))); }

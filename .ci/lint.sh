@@ -5,6 +5,7 @@
 step "fmt and clippy"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
+cargo clippy -p everprof --all-features --all-targets --quiet -- -D warnings
 # Workspaces of their own share nothing but the folder for what is built.
 for manifest in examples/rust/service/Cargo.toml core/fuzz/Cargo.toml; do
     cargo fmt --check --manifest-path "$manifest"

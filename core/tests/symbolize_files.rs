@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use everprof::symbolize::{Options, Reason, Symbolizer, Symbols, maps};
-use fixture::{Loaded, around, assert_complete, compile, folder, run, shapes, tools};
+use fixture::{Loaded, all_of, around, assert_complete, compile, folder, run, shapes, tools};
 
 #[test]
 fn every_version_and_packing_of_debug_information() {
@@ -173,6 +173,81 @@ fn stubs_of_the_linker_have_the_names_of_what_they_call() {
         let odd = symbols.iter().flat_map(|s| s.iter()).find(|frame| !frame.name.ends_with("@plt"));
         assert_eq!(odd, None, "{flags:?}");
     }
+}
+
+#[test]
+fn sections_packed_by_zstd_are_read_where_that_is_built_in() {
+    if !all_of(&["g++", "objcopy", "zstd"], "sections_packed_by_zstd_are_read_where_that_is_built_in") {
+        return;
+    }
+    let folder = folder("zstd");
+    let path = compile(&folder, "packed.so", &["-gdwarf-5"]);
+    let offset = {
+        let loaded = Loaded::open(&path);
+        let address = loaded.function("shapes_total");
+        loaded.module(address).offset(address)
+    };
+    // Not every linker can do it: each section is packed by the tool, behind the header of the standard.
+    let image = std::fs::read(&path).unwrap();
+    let mut packed = image.clone();
+    for (at, (name, start, size)) in sections(&image).into_iter().enumerate() {
+        if !name.starts_with(".debug_") {
+            continue;
+        }
+        let plain = folder.join("plain");
+        std::fs::write(&plain, &image[start..start + size]).unwrap();
+        let output = Command::new("zstd").arg("-qc").arg(&plain).output().unwrap();
+        assert!(output.status.success());
+        let content =
+            [&2u64.to_le_bytes()[..], &size.to_le_bytes(), &1u64.to_le_bytes(), &output.stdout].concat();
+        put_section(&mut packed, at, &content, 0x800);
+    }
+    let offsets: Vec<u64> = (offset..offset + 160).collect();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let symbols = symbolizer.resolve_image(packed, &offsets);
+    if cfg!(feature = "zstd") {
+        assert_complete(&symbols, "zstd");
+        assert_eq!(symbolizer.stats().failures(Reason::Unsupported), 0);
+    } else {
+        assert_eq!(shapes(&symbols)[0], [("shapes_total", 0, false)]);
+        assert_eq!(symbolizer.stats().failures(Reason::Unsupported), 1);
+    }
+}
+
+#[test]
+fn symbols_that_a_stripped_library_has_embedded() {
+    if !all_of(&["g++", "objcopy", "strip", "xz"], "symbols_that_a_stripped_library_has_embedded") {
+        return;
+    }
+    let folder = folder("embedded");
+    let path = compile(&folder, "mini.so", &[]);
+    let (mini, plain) = (folder.join("mini"), folder.join("plain.so"));
+    std::fs::copy(&path, &plain).unwrap();
+    run(Command::new("objcopy").args(["-S", "--keep-symbol=_ZL6hiddeni"]).arg(&path).arg(&mini));
+    run(Command::new("xz").arg("-k").arg(&mini));
+    run(Command::new("strip").arg(&path));
+    let section = format!(".gnu_debugdata={}", folder.join("mini.xz").display());
+    run(Command::new("objcopy").arg("--add-section").arg(section).arg(&path));
+    let image = std::fs::read(&path).unwrap();
+    let (start, end) = code(&image);
+    let offsets: Vec<u64> = (start..end).collect();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let symbols = symbolizer.resolve_image(image, &offsets);
+    let has = |name: &str| symbols.iter().flat_map(|s| s.iter()).any(|frame| frame.name.starts_with(name));
+    assert!(has("shapes_total"));
+    assert_eq!(has("hidden(int)"), cfg!(feature = "xz"));
+    assert_eq!(symbolizer.stats().failures(Reason::Unsupported), u64::from(!cfg!(feature = "xz")));
+}
+
+/// Puts a section's content at the end of an image, with more flags.
+fn put_section(image: &mut Vec<u8>, number: usize, content: &[u8], flags: u64) {
+    let long = |image: &[u8], at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
+    let header = long(image, 40) as usize + 64 * number;
+    let values = [(8, long(image, header + 8) | flags), (24, image.len() as u64), (32, content.len() as u64)];
+    for (at, value) in values {
+        image[header + at..header + at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    image.extend(content);
 }
 
 #[test]

@@ -148,8 +148,8 @@ impl Native<'_> {
             self.stats.fail(reason);
             symtab::Named::default()
         });
-        if symbols.incomplete {
-            self.stats.fail(Reason::OverBudget);
+        if let Some(reason) = symbols.failure {
+            self.stats.fail(reason);
         }
         // Demangled when the first frame wants it: most functions have several of the addresses.
         self.cache.reserve_strings(2 * symbols.names.len());

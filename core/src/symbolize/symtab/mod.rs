@@ -8,6 +8,7 @@ mod plt;
 mod strings;
 
 use super::elf::{Elf, Section};
+use super::inflate;
 use super::stats::Reason;
 use strings::Strings;
 
@@ -32,25 +33,52 @@ pub(crate) struct Named {
     pub(crate) names: Vec<Box<str>>,
     /// For each address the place of its name; None where no symbol covers it.
     pub(crate) of_address: Vec<Option<u32>>,
-    /// Names were left out, because they are longer than any program's.
-    pub(crate) incomplete: bool,
+    /// Why names are left out.
+    pub(crate) failure: Option<Reason>,
+}
+
+impl Named {
+    /// Takes the names of another table where there is none.
+    fn add(&mut self, other: Self) {
+        let first = self.names.len() as u32;
+        self.names.extend(other.names);
+        self.failure = self.failure.or(other.failure);
+        for (name, other) in self.of_address.iter_mut().zip(other.of_address) {
+            *name = name.or(other.map(|at| first + at));
+        }
+    }
 }
 
 /// The mangled name for each of `addresses`, which are sorted and counted as the file counts. `.symtab` of the file is
-/// asked, else that of its debug file, else `.dynsym`.
+/// asked, else that of its debug file, else `.dynsym` and what the file may have embedded beside it.
 pub(crate) fn names(elf: &Elf, debug: Option<&Elf>, addresses: &[u64]) -> Result<Named, Reason> {
-    let mut named = of_symbols(elf, debug, addresses)?;
+    let complete = debug.and_then(|debug| Some((debug, table(debug, SHT_SYMTAB)?)));
+    let mut named = match table(elf, SHT_SYMTAB).map(|table| (elf, table)).or(complete) {
+        Some((elf, table)) => of_table(elf, table, addresses)?,
+        None => of_stripped(elf, addresses)?,
+    };
     plt::names(elf, addresses, &mut named);
     Ok(named)
 }
 
-fn of_symbols(elf: &Elf, debug: Option<&Elf>, addresses: &[u64]) -> Result<Named, Reason> {
-    let complete = debug.and_then(|debug| Some((debug, table(debug, SHT_SYMTAB)?)));
-    let own = table(elf, SHT_SYMTAB).map(|table| (elf, table));
-    let found = own.or(complete).or_else(|| Some((elf, table(elf, SHT_DYNSYM)?)));
-    let Some((elf, table)) = found else {
-        return Ok(Named { of_address: vec![None; addresses.len()], ..Named::default() });
+fn of_stripped(elf: &Elf, addresses: &[u64]) -> Result<Named, Reason> {
+    let mut named = match table(elf, SHT_DYNSYM) {
+        Some(table) => of_table(elf, table, addresses)?,
+        None => Named { of_address: vec![None; addresses.len()], ..Named::default() },
     };
+    match inflate::embedded(elf) {
+        Ok(Some(more)) => {
+            if let Some(table) = table(&more, SHT_SYMTAB) {
+                named.add(of_table(&more, table, addresses)?);
+            }
+        }
+        Ok(None) => {}
+        Err(reason) => named.failure = Some(reason),
+    }
+    Ok(named)
+}
+
+fn of_table(elf: &Elf, table: &Section, addresses: &[u64]) -> Result<Named, Reason> {
     let strings = elf.sections.get(table.link as usize).ok_or(Reason::Malformed)?;
     let mut search = Search::new(addresses, Strings::new(elf, strings));
     let mut chunk = vec![0u8; CHUNK.min(usize::try_from(table.size).unwrap_or(CHUNK)) / SYMBOL * SYMBOL];
@@ -220,7 +248,9 @@ impl<'a> Search<'a> {
         }
         let named = |symbol: &Symbol| place(symbol).filter(|&at| !names[at].is_empty()).map(|at| at as u32);
         let of_address = self.found.iter().map(|symbol| symbol.as_ref().and_then(named)).collect();
-        Named { names, of_address, incomplete }
+        // Longer than any program's.
+        let failure = incomplete.then_some(Reason::OverBudget);
+        Named { names, of_address, failure }
     }
 }
 
