@@ -13,7 +13,7 @@ demo: ## a real service under load, as version 1.0 and 1.1, profiled; leaves tar
 
 test: lint test-rust test-storm test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
-test-rust: formats-tools ## unit, integration and doc tests of both crates
+test-rust: formats-tools symbolize-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace
 	cargo test -p everprof --all-features --test symbolize_files
 
@@ -33,6 +33,10 @@ test-aarch64: ## the tests that qemu-user can run, built for aarch64 (unpacks a 
 .PHONY: formats-tools
 test-formats: formats-tools ## only the tests that read our files with other tools (go tool pprof, Python's protobuf, the schema)
 	cargo test -p everprof --test formats --test store
+
+.PHONY: symbolize-tools
+symbolize-tools:
+	@core/tests/symbolize/tools.sh
 
 formats-tools:
 	@core/tests/formats/tools.sh

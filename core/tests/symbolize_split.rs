@@ -1,4 +1,5 @@
-//! Debug information that was split off into `.dwo` files and `.dwp` packages, by g++ and by rustc.
+//! Debug information that is elsewhere: in `.dwo` files and `.dwp` packages, by g++ and by rustc, and in files that
+//! several libraries share, by dwz.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, unreachable_pub, dead_code)]
 
 #[path = "symbolize/fixture.rs"]
@@ -94,6 +95,41 @@ fn packages_beside_the_program_and_by_build_id() {
         done += 1;
     }
     assert!(done > 0, "no tool that makes packages");
+}
+
+#[test]
+fn files_that_share_debug_information() {
+    const TEST: &str = "files_that_share_debug_information";
+    // core/tests/symbolize/tools.sh puts it there.
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("dwz/usr/bin/dwz");
+    let dwz = if own.exists() { own } else { PathBuf::from("dwz") };
+    if !tools(TEST) || !all_of(&[dwz.to_str().unwrap()], TEST) {
+        return;
+    }
+    for (version, standard) in [("-gdwarf-4", false), ("-gdwarf-5", false), ("-gdwarf-5", true)] {
+        let what = format!("{version} {standard}");
+        let folder = folder(&format!("dwz{version}-{standard}"));
+        let files = ["a.so", "b.so"]
+            .map(|name| compile(&folder, name, &[version, &format!("-DNAME={name}"), "-Wl,--build-id=sha1"]));
+        let mut command = Command::new(&dwz);
+        command.args(["-m", "shared.debug", "-M", "shared.debug"]).args(standard.then_some("--dwarf-5"));
+        run(command.args(&files).current_dir(&folder));
+        let link = if standard { ".debug_sup" } else { ".gnu_debugaltlink" };
+        let image = std::fs::read(&files[0]).unwrap();
+        let has_link = image.windows(link.len()).any(|window| window == link.as_bytes());
+        assert!(has_link, "{what}: nothing was shared, nothing is tested");
+        let loaded = Loaded::open(&files[0]);
+        let address = loaded.function("shapes_total");
+        let mut symbolizer = Symbolizer::new(Options::default());
+        assert_complete(&around(&mut symbolizer, &loaded, address), &what);
+        assert_eq!(failures(&symbolizer), [0; 5], "{what}");
+        std::fs::remove_file(folder.join("shared.debug")).unwrap();
+        let mut symbolizer = Symbolizer::new(Options::default());
+        let symbols = around(&mut symbolizer, &loaded, address);
+        let outermost = symbols[0].last().unwrap();
+        assert!(&*outermost.name == "shapes_total" && outermost.line > 0, "{what}: {outermost:?}");
+        assert!(symbolizer.stats().failures(Reason::Missing) > 0, "{what}");
+    }
 }
 
 const RUST: &str = r#"

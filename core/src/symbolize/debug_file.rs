@@ -1,12 +1,13 @@
 //! Where debug information is that was split off its program: by build ID, by `.gnu_debuglink`, and what several
-//! files share by `.gnu_debugaltlink`.
+//! files share by `.gnu_debugaltlink` or `.debug_sup`.
 //!
 //! A candidate is taken only when it proves to belong: by its build ID, or by the checksum in the link.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::dwarf::Cursor;
 use super::elf::{Bytes, Elf};
 use super::header::{le32, to_hex};
 use super::inflate::debug_section;
@@ -22,15 +23,47 @@ pub(crate) fn separate(elf: &Elf, path: &Path, directories: &[PathBuf]) -> Optio
 
 /// The file that the debug information in `elf` refers to; an error where it refers to one that is not there.
 pub(crate) fn alternate(elf: &Elf, directories: &[PathBuf]) -> Result<Option<Elf>, Reason> {
-    let Some((name, rest)) = link(elf, ".gnu_debugaltlink") else { return Ok(None) };
-    let build_id = to_hex(&rest);
+    let Some((name, build_id)) = shared(elf)? else { return Ok(None) };
     if let Some(found) = by_build_id(&build_id, directories) {
         return Ok(Some(found));
     }
     let path = elf.path.as_ref().and_then(|path| std::fs::canonicalize(path).ok());
     let beside = path.as_deref().and_then(Path::parent).map(|folder| folder.join(&name));
-    let found = beside.and_then(|path| Elf::open(&path).ok()).filter(|found| found.build_id == build_id);
+    let found =
+        beside.and_then(|path| Elf::open(&path).ok()).filter(|found| is_shared_file(found, &build_id));
     found.map(Some).ok_or(Reason::Missing)
+}
+
+/// The name and the build ID of the file that `elf` shares with others.
+fn shared(elf: &Elf) -> Result<Option<(OsString, String)>, Reason> {
+    if let Some((name, rest)) = link(elf, ".gnu_debugaltlink") {
+        return Ok(Some((name, to_hex(&rest))));
+    }
+    // The standard's own, since version 5.
+    let Some(section) = elf.section(".debug_sup").filter(|section| section.size <= LINK_LIMIT) else {
+        return Ok(None);
+    };
+    let content = elf.bytes.take(section.offset, section.size)?;
+    let mut cursor = Cursor::new(&content);
+    let (version, is_shared, name) = (cursor.u16()?, cursor.u8()?, cursor.text()?);
+    let size = cursor.uleb()?;
+    let build_id = to_hex(cursor.take(size)?);
+    let refers = version == 5 && is_shared == 0 && !name.is_empty();
+    Ok(refers.then(|| (OsStr::from_bytes(name).to_owned(), build_id)))
+}
+
+/// What a shared file is known by, where it has no build ID: its own number in `.debug_sup`.
+fn is_shared_file(elf: &Elf, build_id: &str) -> bool {
+    let number = || {
+        let section = elf.section(".debug_sup").filter(|section| section.size <= LINK_LIMIT)?;
+        let content = elf.bytes.take(section.offset, section.size).ok()?;
+        let mut cursor = Cursor::new(&content);
+        cursor.take(3).ok()?;
+        cursor.text().ok()?;
+        let size = cursor.uleb().ok()?;
+        Some(to_hex(cursor.take(size).ok()?))
+    };
+    elf.build_id == build_id || number().is_some_and(|number| number == build_id)
 }
 
 fn by_build_id(build_id: &str, directories: &[PathBuf]) -> Option<Elf> {
@@ -64,7 +97,7 @@ fn by_link(elf: &Elf, path: &Path, directories: &[PathBuf]) -> Option<Elf> {
 }
 
 /// The name in a link section, and the bytes behind its end.
-fn link(elf: &Elf, section: &str) -> Option<(std::ffi::OsString, Vec<u8>)> {
+fn link(elf: &Elf, section: &str) -> Option<(OsString, Vec<u8>)> {
     let section = elf.section(section).filter(|section| section.size <= LINK_LIMIT)?;
     let content = elf.bytes.take(section.offset, section.size).ok()?;
     let end = content.iter().position(|&byte| byte == 0).filter(|&end| end > 0)?;

@@ -17,6 +17,7 @@ mod walk;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub(crate) use cursor::Cursor;
 use functions::{Call, Site};
 use lines::Lines;
 use names::{Name, Names};
