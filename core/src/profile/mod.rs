@@ -10,11 +10,13 @@ mod locations;
 mod merge;
 mod samples;
 mod signals;
+mod stable;
 mod table;
 
 pub use kind::{Kind, ValueType};
 pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
+pub(crate) use stable::{nameless, stable_name};
 pub use table::StringId;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::profile::{Location, Profile};
+use crate::profile::{Location, Profile, nameless, stable_name};
 
 /// A function as the tables tell them apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,14 +85,15 @@ impl Names {
                     name => name,
                 };
                 let file = normal_file(profile.text(function.filename));
-                number(Identity { name: normal_name(name).to_owned(), file })
+                let name = if name.is_empty() { nameless("") } else { stable_name(name).to_owned() };
+                number(Identity { name, file })
             })
             .collect();
         let of_location = profile
             .locations()
             .iter()
             .map(|location| match location.lines.as_slice() {
-                [] => vec![number(Identity { name: object_name(profile, location), file: String::new() })],
+                [] => vec![number(Identity { name: of_module(profile, location), file: String::new() })],
                 lines => lines.iter().map(|line| of_function[line.function.index()]).collect(),
             })
             .collect();
@@ -100,29 +101,8 @@ impl Names {
     }
 }
 
-/// What code without a name is called: its object file, in brackets. Addresses differ from process to
-/// process.
-fn object_name(profile: &Profile, location: &Location) -> String {
-    let file = location.mapping.map_or("", |mapping| profile.text(profile.get_mapping(mapping).filename));
-    let name = file.rsplit('/').next().unwrap_or(file).trim_matches(['[', ']']);
-    if name.is_empty() { "[unknown]".into() } else { format!("[{name}]") }
-}
-
-/// A name without what differs from build to build: the hash of old Rust symbols, the number of an LLVM
-/// clone.
-fn normal_name(name: &str) -> &str {
-    if name.is_empty() {
-        return "[unknown]";
-    }
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let name = match name.rsplit_once(".llvm.") {
-        Some((front, number)) if digits(number) => front,
-        _ => name,
-    };
-    match name.rsplit_once("::h") {
-        Some((front, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => front,
-        _ => name,
-    }
+fn of_module(profile: &Profile, location: &Location) -> String {
+    nameless(location.mapping.map_or("", |mapping| profile.text(profile.get_mapping(mapping).filename)))
 }
 
 /// How the files of Rust's standard library begin, after [`normal_file`].
@@ -159,11 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_files_are_the_same_in_every_build() {
-        assert_eq!(normal_name("a::b::h0123456789abcdef"), "a::b");
-        assert_eq!(normal_name("a::b::hash"), "a::b::hash");
-        assert_eq!(normal_name("f.llvm.1234"), "f");
-        assert_eq!(normal_name(""), "[unknown]");
+    fn files_are_the_same_in_every_build() {
         let file = "/home/me/.cargo/registry/src/index.crates.io-6f17d22bba15001f/serde_json-1.0.1/src/de.rs";
         assert_eq!(normal_file(file), "serde_json/src/de.rs");
         assert_eq!(normal_file("/rustc/0123abcd/library/core/src/str.rs"), "library/core/src/str.rs");

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::profile::{LabelValue, LabelsId, Location, LocationId, Mapping, Profile};
+use crate::profile::{self, LabelValue, LabelsId, Location, LocationId, Mapping, Profile, stable_name};
 
 /// The frame was inlined into its caller.
 pub(super) const INLINED: u8 = 1;
@@ -168,11 +168,7 @@ fn location<'p>(tables: &mut Tables<'p>, profile: &'p Profile, id: LocationId) -
 /// Code without a symbol goes by its module's name in brackets, so that it merges, within a page and between two builds.
 /// Where it lies stands in place of the source file.
 fn nameless<'p>(tables: &mut Tables<'p>, file_name: &str, module: u32, place: String) -> u32 {
-    let name = match file_name.trim_matches(['[', ']']) {
-        "" => "[unknown]".into(),
-        bare => format!("[{bare}]"),
-    };
-    let (name, file) = (tables.string(name.into()), tables.string(place.into()));
+    let (name, file) = (tables.string(profile::nameless(file_name).into()), tables.string(place.into()));
     tables.frame(FrameRow { name, file, module, line: 0, flags: 0 })
 }
 
@@ -207,18 +203,6 @@ fn is_place(name: &str, module: &str) -> bool {
     let offset = name.strip_prefix(module.trim_matches(['[', ']'])).unwrap_or(name);
     let digits = offset.strip_prefix("+0x").or_else(|| offset.strip_prefix("0x"));
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// A name without what differs from build to build: the hash of old Rust symbols, the number of an LLVM clone.
-fn stable_name(name: &str) -> &str {
-    let name = match name.rsplit_once(".llvm.") {
-        Some((front, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => front,
-        _ => name,
-    };
-    match name.rsplit_once("::h") {
-        Some((front, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => front,
-        _ => name,
-    }
 }
 
 #[cfg(test)]

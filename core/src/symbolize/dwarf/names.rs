@@ -110,11 +110,7 @@ impl Names {
         let mut here = Rc::new(unit.clone());
         let (mut alternate, mut line) = (false, facts.line);
         for _ in 0..REFERENCES_LIMIT {
-            let file = if alternate {
-                sections.alternate.as_deref_mut().ok_or(Reason::Missing)?
-            } else {
-                &mut *sections
-            };
+            let file = sections.or_alternate(alternate)?;
             if let Some(text) = facts.linkage.or(facts.name) {
                 let text = file.text(&text, &here.bases)?;
                 let system_name = strings.intern(&text);
@@ -136,11 +132,7 @@ impl Names {
                     place
                 }
             };
-            let file = if alternate {
-                sections.alternate.as_deref_mut().ok_or(Reason::Missing)?
-            } else {
-                &mut *sections
-            };
+            let file = sections.or_alternate(alternate)?;
             here = match here.header.start {
                 start if !alternate && (start..here.end()).contains(&place) => here,
                 _ => self.foreign[usize::from(alternate)].unit(file, place)?,

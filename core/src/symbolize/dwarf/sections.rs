@@ -157,6 +157,11 @@ impl Sections {
         }
     }
 
+    /// The file that several debug files share, or this one.
+    pub(crate) fn or_alternate(&mut self, alternate: bool) -> Result<&mut Self, Reason> {
+        if alternate { self.alternate.as_deref_mut().ok_or(Reason::Missing) } else { Ok(self) }
+    }
+
     /// The abbreviations at an offset.
     pub(crate) fn abbreviations(&mut self, offset: u64) -> Result<Rc<gimli::Abbreviations>, Reason> {
         if let Some(held) = self.abbreviations.get(&offset) {
