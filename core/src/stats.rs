@@ -34,7 +34,8 @@ pub struct Stats {
     pub lost_no_scratch: u64,
     /// Stacks deeper than `max_frames`, whose middle is missing and marked.
     pub truncated: u64,
-    /// Stacks that ended before the thread's first frame, marked at their root.
+    /// Stacks that ended before the thread's first frame, or may lack callers of code without call-frame information; each
+    /// has a mark where frames are missing.
     pub incomplete: u64,
     /// Of them: the thread ran on a stack that is neither its own nor its alternate one, such as a coroutine's, and that
     /// nobody had told of by [`crate::StackRange`].

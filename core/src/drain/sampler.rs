@@ -219,13 +219,11 @@ impl Sampler {
             nanos = self.threads.settle(header.tid, nanos);
         }
         self.stats.samples += 1;
-        for frame in frames(words) {
-            match frame {
-                Frame::Missing(0) => self.stats.incomplete += 1,
-                Frame::Missing(_) => self.stats.truncated += 1,
-                _ => {}
-            }
-        }
+        let missing = |is: fn(u64) -> bool| {
+            u64::from(frames(words).any(|frame| matches!(frame, Frame::Missing(count) if is(count))))
+        };
+        self.stats.incomplete += missing(|count| count == 0);
+        self.stats.truncated += missing(|count| count > 0);
         let name = self.threads.name(header.tid);
         let thread = self.thread_number(name, self.thread_ids.then_some(header.tid));
         let key = Key {

@@ -3,6 +3,8 @@
 use core::arch::asm;
 use core::ops::Range;
 
+use super::CallBefore;
+
 /// DWARF's numbers of the registers that a walk carries from frame to frame.
 pub(crate) const DWARF_SP: u8 = 31;
 pub(crate) const DWARF_FP: u8 = 29;
@@ -173,6 +175,36 @@ pub fn thread_pointer() -> u64 {
 #[inline]
 pub(crate) fn return_address(word: u64) -> u64 {
     word & ADDRESS
+}
+
+/// See [`CallBefore::of`].
+pub(crate) fn call_before(pc: u64, before: u64) -> CallBefore {
+    let instruction = (before >> 32) as u32;
+    if instruction >> 26 == 0b10_0101 {
+        // The low 26 bits say how many instructions away.
+        let distance = i64::from((instruction << 6) as i32 >> 6) * 4;
+        return CallBefore::To((pc - 4).wrapping_add_signed(distance));
+    }
+    // blr, and its forms that check a signature.
+    let indirect = instruction & 0xffff_fc1f == 0xd63f_0000 || instruction & 0xfeff_f800 == 0xd63f_0800;
+    if indirect { CallBefore::Indirect } else { CallBefore::None }
+}
+
+/// How long an entry of a procedure linkage table is.
+pub(crate) const PLT: usize = 16;
+
+/// Of an entry of a linkage table that linkers write without information: from which bytes on its stack holds how many
+/// words above the stack pointer. `None` for other code.
+pub(crate) fn plt_entry(code: &[u8; PLT]) -> Option<[(u8, u8); 2]> {
+    let (instructions, _) = code.as_chunks::<4>();
+    let [first, second, third, fourth] = instructions else { return None };
+    let [first, second, third, fourth] = [first, second, third, fourth].map(|word| u32::from_le_bytes(*word));
+    // adrp x16; ldr x17, [x16, …]; add x16, x16, …; br x17
+    let jumps = first & 0x9f00_001f == 0x9000_0010
+        && second & 0xffc0_03ff == 0xf940_0211
+        && third & 0xffc0_03ff == 0x9100_0210
+        && fourth == 0xd61f_0220;
+    jumps.then_some([(0, 0), (4, 0)])
 }
 
 /// One load of memory that Rust knows nothing about: another frame's variables, aligned or not.

@@ -14,5 +14,24 @@ use aarch64 as cpu;
 use x86_64 as cpu;
 
 pub(crate) use cpu::{DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, return_address};
+pub(crate) use cpu::{PLT, plt_entry};
 pub use cpu::{Regs, altstack, thread_pointer, ticks};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};
+
+/// What the code before a return address does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallBefore {
+    /// It calls this address.
+    To(u64),
+    /// It calls what a register or a word in memory says.
+    Indirect,
+    /// It does not call.
+    None,
+}
+
+impl CallBefore {
+    /// The call that ends at `pc`, of which the eight bytes before it are given.
+    pub(crate) fn of(pc: u64, before: u64) -> Self {
+        cpu::call_before(pc, before)
+    }
+}

@@ -3,6 +3,8 @@
 use core::arch::asm;
 use core::ops::Range;
 
+use super::CallBefore;
+
 /// DWARF's numbers of the registers that a walk carries from frame to frame.
 pub(crate) const DWARF_SP: u8 = 7;
 pub(crate) const DWARF_FP: u8 = 6;
@@ -165,6 +167,57 @@ pub fn thread_pointer() -> u64 {
 #[inline]
 pub(crate) fn return_address(word: u64) -> u64 {
     word
+}
+
+/// See [`CallBefore::of`].
+pub(crate) fn call_before(pc: u64, before: u64) -> CallBefore {
+    let bytes = before.to_le_bytes();
+    if let [_, _, _, 0xe8, distance @ ..] = bytes {
+        return CallBefore::To(pc.wrapping_add_signed(i64::from(i32::from_le_bytes(distance))));
+    }
+    // The second opcode of group five, in all its lengths: by mode, and whether an index or a bare displacement follows.
+    let calls = |opcode: u8, form: u8, mode: u8, is: fn(u8) -> bool| {
+        opcode == 0xff && form >> 3 & 7 == 2 && form >> 6 == mode && is(form & 7)
+    };
+    let [_, a, b, c, d, e, f, g] = bytes;
+    let indirect = calls(f, g, 3, |_| true)
+        || calls(f, g, 0, |base| base != 4 && base != 5)
+        || calls(e, f, 1, |base| base != 4)
+        || calls(e, f, 0, |base| base == 4)
+        || calls(d, e, 1, |base| base == 4)
+        || calls(b, c, 2, |base| base != 4)
+        || calls(b, c, 0, |base| base == 5)
+        || calls(a, b, 2, |base| base == 4);
+    if indirect { CallBefore::Indirect } else { CallBefore::None }
+}
+
+/// How long an entry of a procedure linkage table is.
+pub(crate) const PLT: usize = 16;
+
+/// Of an entry of a linkage table that linkers write without information: from which bytes on its stack holds how many
+/// words above the stack pointer, the return address's included. `None` for other code.
+pub(crate) fn plt_entry(code: &[u8; PLT]) -> Option<[(u8, u8); 2]> {
+    let (body, at) = match code {
+        // endbr64, and bnd before the jump, as processors with control-flow protection want it.
+        [0xf3, 0x0f, 0x1e, 0xfa, 0xf2, body @ ..] => (&body[..], 5),
+        [0xf3, 0x0f, 0x1e, 0xfa, body @ ..] => (&body[..], 4),
+        [0xf2, body @ ..] => (&body[..], 1),
+        body => (&body[..], 0),
+    };
+    match body {
+        // jmp *slot(%rip); push $number; jmp to the first entry
+        [0xff, 0x25, _, _, _, _, 0x68, _, _, _, _, 0xe9, ..] => Some([(0, 1), (at + 11, 2)]),
+        // jmp *slot(%rip), and something that is never reached
+        [0xff, 0x25, _, _, _, _, 0xcc | 0x66 | 0x0f | 0x90, ..] => Some([(0, 1), (at + 6, 1)]),
+        // mov $number, %r11d; jmp *slot(%rip)
+        [0x41, 0xbb, _, _, _, _, 0xff, 0x25, ..] => Some([(0, 1), (1, 1)]),
+        // push $number; jmp to the first entry
+        [0x68, _, _, _, _, 0xe9, ..] | [0x68, _, _, _, _, 0xf2, 0xe9, ..] => Some([(0, 1), (at + 5, 2)]),
+        // The first: push what identifies the module; jmp *to the binder
+        [0xff, 0x35, _, _, _, _, 0xff, 0x25, ..] => Some([(0, 2), (at + 6, 3)]),
+        [0xff, 0x35, _, _, _, _, 0xf2, 0xff, 0x25, ..] => Some([(0, 2), (at + 6, 3)]),
+        _ => None,
+    }
 }
 
 /// One load of memory that Rust knows nothing about: another frame's variables, aligned or not.

@@ -24,11 +24,13 @@
 //!
 //! What it refuses: `.debug_frame` and compact formats of other systems, expressions beyond those that compilers write
 //! (see [`Count::unsupported`]), and guessing: a frame whose caller is not known for certain, or at least by a frame
-//! pointer that checks out, ends the walk with [`End::Lost`].
+//! pointer that checks out, ends the walk with [`End::Lost`]; and where the frame pointer may have led past callers, the
+//! stack says so ([`End::Doubtful`]).
 //!
 //! The first design used a ready-made unwinder with a cache: as fast warm, but it cannot be fed without a heap, keeps a
 //! section of the file mapped (which faults once the file is replaced), and knows nothing of runtimes' frames.
 
+mod bare;
 mod cfi;
 mod expression;
 mod frames;

@@ -267,7 +267,7 @@ fn build(found: &Found, rules: &mut Rules, count: &mut Count) -> Option<Table> {
     let end = last_fde_end(hdr, header, read).unwrap_or(found.segment_end);
     let bytes = copy(header.eh_frame..end)?;
     let eh_frame = Section { bytes: bytes.as_slice(), address: header.eh_frame };
-    Table::build(found.text.0..found.text.1, hdr, eh_frame, rules, count)
+    Table::build(found.text.0..found.text.1, hdr, eh_frame, &memory::copy, rules, count)
 }
 
 fn copy(range: Range<u64>) -> Option<PageVec<u8>> {

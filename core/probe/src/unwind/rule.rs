@@ -120,6 +120,14 @@ impl Rule {
         })
     }
 
+    /// The rule of code whose stack holds `words` above the stack pointer and nothing else, the return address among them
+    /// where a call pushes it.
+    pub(super) fn of_stub(words: u8) -> Self {
+        let (ra, flags) = if WORD_STACK_CALL { (-8, PLAIN) } else { (SAME, 0) };
+        let ra_register = crate::regs::DWARF_RA as u8;
+        Self { kind: Kind::Sp, cfa: i32::from(words) * 8, ra, ra_register, flags, ..EMPTY }
+    }
+
     fn hash(&self) -> usize {
         let a = u64::from(self.kind as u8) | u64::from(self.register) << 8 | u64::from(self.flags) << 16;
         let b = u64::from(self.ra_register) << 24 | u64::from(self.cfa as u32) << 32;

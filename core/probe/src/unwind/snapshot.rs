@@ -9,7 +9,7 @@ use super::page_vec::PageVec;
 use super::plain::{PLAIN_BITS, Plain};
 use super::rule::{NO_RULE, Rule, RuleId, Rules};
 use super::table::View;
-use crate::regs::{SIGRETURN, SIGRETURN_SECOND, load};
+use crate::regs::{CallBefore, SIGRETURN, SIGRETURN_SECOND, load};
 
 /// One module: where its code is, and its table if that is built.
 #[derive(Debug)]
@@ -49,17 +49,26 @@ impl Module {
     }
 
     fn is_sigreturn(&self, pc: u64) -> bool {
+        let words = self.code(pc).zip(self.code(pc.wrapping_add(8)));
+        words.is_some_and(|(first, second)| {
+            let bytes = (u128::from(second) << 64 | u128::from(first)).to_le_bytes();
+            bytes.starts_with(SIGRETURN)
+        })
+    }
+
+    /// What the code just before `pc` calls; `None` where a handler may not read it.
+    pub(super) fn call_before(&self, pc: u64) -> Option<CallBefore> {
+        Some(CallBefore::of(pc, self.code(pc.wrapping_sub(8))?))
+    }
+
+    /// Eight bytes of the module's code, where a handler may read it.
+    fn code(&self, pc: u64) -> Option<u64> {
         let (start, end) = self.code;
-        // Whole words are loaded, of which the code must hold every byte.
-        if pc < start || pc.saturating_add(16) > end {
-            return false;
+        if pc < start || pc.checked_add(8)? > end {
+            return None;
         }
         // SAFETY: the bytes lie in a readable segment of an object that is never unloaded.
-        let first = unsafe { load(pc) };
-        // SAFETY: as above; sixteen bytes were checked.
-        let second = unsafe { load(pc + 8) };
-        let bytes = (u128::from(second) << 64 | u128::from(first)).to_le_bytes();
-        bytes.starts_with(SIGRETURN)
+        Some(unsafe { load(pc) })
     }
 }
 

@@ -10,6 +10,7 @@ use super::cfi::{Records, Section, header, table_entries};
 use super::page_vec::PageVec;
 use super::rows::run;
 use super::rule::{NO_RULE, Rule, RuleId, Rules};
+use crate::regs::{PLT, plt_entry};
 
 const PAGE_BITS: u32 = 12;
 const OFFSET: u64 = (1 << PAGE_BITS) - 1;
@@ -49,16 +50,18 @@ pub(super) struct View {
 }
 
 impl Table {
-    /// Reads the FDEs of code inside `text`: by `eh_frame_hdr`'s search table where it has one, or else all in order.
+    /// Reads the FDEs of code inside `text`: by `eh_frame_hdr`'s search table where it has one, or else all in order. The
+    /// code itself is read by `code`, which says how many bytes of an address on there are: linkage tables are told by it.
     pub(super) fn build(
         text: Range<u64>,
         eh_frame_hdr: Section<'_>,
         eh_frame: Section<'_>,
+        code: &dyn Fn(u64, &mut [u8]) -> usize,
         rules: &mut Rules,
         count: &mut Count,
     ) -> Option<Self> {
         let header = header(eh_frame_hdr)?;
-        let mut builder = Builder::new(text, eh_frame.bytes.len(), rules, count)?;
+        let mut builder = Builder::new(text, eh_frame.bytes.len(), code, rules, count)?;
         let mut records = Records::new(eh_frame);
         if header.table.is_some() && header.eh_frame == eh_frame.address {
             for offset in table_entries(eh_frame_hdr, header) {
@@ -130,7 +133,7 @@ impl View {
 pub fn check(text: Range<u64>, eh_frame_hdr: Section<'_>, eh_frame: Section<'_>) -> Option<Count> {
     let mut count = Count::default();
     let mut rules = Rules::new()?;
-    Table::build(text, eh_frame_hdr, eh_frame, &mut rules, &mut count)?;
+    Table::build(text, eh_frame_hdr, eh_frame, &|_, _| 0, &mut rules, &mut count)?;
     count.rules = rules.len();
     Some(count)
 }
@@ -147,8 +150,17 @@ fn sorted(records: &mut Records<'_>) -> Option<PageVec<(u64, usize)>> {
     Some(list)
 }
 
+/// How much of a gap between functions is read at a time, and how often that is done for a module at most.
+const GAP_PART: usize = 4096;
+const MOST_GAPS: usize = 4096;
+/// Entries of linkage tables that get rules of their own making.
+const MOST_STUBS: usize = 32_768;
+
 struct Builder<'a> {
     text: Range<u64>,
+    code: &'a dyn Fn(u64, &mut [u8]) -> usize,
+    gaps_left: usize,
+    stubs_left: usize,
     rows: PageVec<u32>,
     index: PageVec<u32>,
     rules: &'a mut Rules,
@@ -159,14 +171,23 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(text: Range<u64>, section_len: usize, rules: &'a mut Rules, count: &'a mut Count) -> Option<Self> {
+    fn new(
+        text: Range<u64>,
+        section_len: usize,
+        code: &'a dyn Fn(u64, &mut [u8]) -> usize,
+        rules: &'a mut Rules,
+        count: &'a mut Count,
+    ) -> Option<Self> {
         let len = usize::try_from(text.end.checked_sub(text.start)?).ok()?;
         Some(Self {
             end: text.start,
             text,
             // Every row takes a byte of instructions at least, and every FDE, which may add two, takes sixteen.
-            rows: PageVec::with_capacity(section_len.checked_add(2)?)?,
+            rows: PageVec::with_capacity(section_len.checked_add(2 + 3 * MOST_STUBS)?)?,
             index: PageVec::with_capacity((len >> PAGE_BITS).checked_add(2)?)?,
+            code,
+            gaps_left: MOST_GAPS,
+            stubs_left: MOST_STUBS,
             rules,
             count,
             last: NO_RULE,
@@ -183,9 +204,7 @@ impl<'a> Builder<'a> {
             self.count.refused += 1;
             return;
         }
-        if self.end < fde.start {
-            self.push(self.end, NO_RULE);
-        }
+        self.gap(fde.start);
         let known = cie.return_register == crate::regs::DWARF_RA;
         let mut previous = None;
         run(&cie, &fde, |location, row| {
@@ -204,6 +223,39 @@ impl<'a> Builder<'a> {
             self.push(location, id);
         });
         self.end = fde.end;
+    }
+
+    /// Code up to `end` that no FDE describes. Linkage tables among it get the rules that their linker did not write.
+    fn gap(&mut self, end: u64) {
+        if self.end >= end {
+            return;
+        }
+        self.push(self.end, NO_RULE);
+        let mut entry = self.end.next_multiple_of(PLT as u64);
+        let mut bytes = [0; GAP_PART];
+        while entry + PLT as u64 <= end && self.gaps_left > 0 {
+            self.gaps_left -= 1;
+            let part = usize::try_from(end - entry).unwrap_or(GAP_PART).min(GAP_PART);
+            let Some(into) = bytes.get_mut(..part) else { break };
+            let read = (self.code)(entry, into);
+            for code in into.get(..read).unwrap_or_default().as_chunks::<PLT>().0 {
+                self.stub(entry, plt_entry(code).filter(|_| self.stubs_left > 0));
+                entry += PLT as u64;
+            }
+            if read < GAP_PART {
+                break;
+            }
+        }
+        self.push(entry.min(end), NO_RULE);
+    }
+
+    fn stub(&mut self, entry: u64, rows: Option<[(u8, u8); 2]>) {
+        let Some(rows) = rows else { return self.push(entry, NO_RULE) };
+        self.stubs_left -= 1;
+        for (offset, words) in rows {
+            let id = self.rules.intern(Rule::of_stub(words));
+            self.push(entry + u64::from(offset), id);
+        }
     }
 
     fn push(&mut self, address: u64, rule: RuleId) {
@@ -228,7 +280,8 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(mut self) -> Option<Table> {
-        self.push(self.end, NO_RULE);
+        self.gap(self.text.end);
+        self.push(self.text.end, NO_RULE);
         let pages = (self.text.end - self.text.start).div_ceil(1 << PAGE_BITS);
         self.fill_index(pages);
         self.rows.shrink_to_fit();

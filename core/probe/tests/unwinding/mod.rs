@@ -152,7 +152,7 @@ extern "C" fn handler(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
     match end {
         End::Root => _ = SEEN.root.fetch_add(1, Ordering::Relaxed),
         End::Truncated => _ = SEEN.truncated.fetch_add(1, Ordering::Relaxed),
-        End::Lost => {
+        End::Lost | End::Doubtful => {
             SEEN.lost[number % 16].store(regs.pc, Ordering::Relaxed);
             SEEN.lost_at[number % 16].store(words[words.len().saturating_sub(2)], Ordering::Relaxed);
         }
