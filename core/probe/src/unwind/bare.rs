@@ -27,7 +27,7 @@ impl Walker<'_> {
         match snapshot.module(pc) {
             Some(module) if module.returns_from_signal(self.regs.pc) => self.resume_interrupted(),
             // A stack that was made by hand begins here.
-            Some(_) if self.is_hand_made() => Err(End::Root),
+            Some(module) if self.begins_here(module) => Err(End::Root),
             // Its frame pointers might lead further, past callers without one, and nothing would show that: no.
             Some(module) if !module.is_tried() => {
                 module.want();
@@ -45,16 +45,22 @@ impl Walker<'_> {
     }
 
     /// Whether the frame, for which there is no rule, returns to where no call can have come from: to the code that ends
-    /// a signal handler, or to the first byte of a function, as in the outermost frame of a `makecontext`.
+    /// a signal handler, or to the first byte of a function.
     #[cold]
     #[inline(never)]
     pub(super) fn is_hand_made(&self) -> bool {
-        let pc = self.regs.pc;
         !self.exact
-            && self.module(pc).is_some_and(|module| {
-                let begins = || self.rule(pc).is_some() && module.call_before(pc) == Some(CallBefore::None);
-                module.returns_from_signal(pc) || begins()
-            })
+            && match self.module(self.regs.pc) {
+                Some(module) => module.returns_from_signal(self.regs.pc) || self.begins_here(module),
+                None => Regs::is_signal_frame(self.regs.sp, |address| self.stack.read(address)),
+            }
+    }
+
+    /// Whether the frame, for which there is no rule, returns to the first byte of a function, which the code before it did
+    /// not call: so the outermost frame of a `makecontext` does.
+    fn begins_here(&self, module: &Module) -> bool {
+        let pc = self.regs.pc;
+        !self.exact && self.rule(pc).is_some() && module.call_before(pc) == Some(CallBefore::None)
     }
 
     /// In code of a module that was looked through, and has no information here.
