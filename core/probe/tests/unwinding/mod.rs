@@ -9,6 +9,9 @@
     clippy::print_stderr
 )]
 
+#[cfg(target_arch = "x86_64")]
+pub mod step;
+
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -219,10 +222,19 @@ impl Seen {
 /// Compiles `source` into a shared library with the C compiler at hand. `None`, loudly, where there is no compiler, and
 /// a failure in CI.
 pub fn compile_c(name: &str, source: &str, flags: &[&str]) -> Option<Compiled> {
+    compile(name, "source.c", source, flags)
+}
+
+/// The same for C++.
+pub fn compile_cxx(name: &str, source: &str, flags: &[&str]) -> Option<Compiled> {
+    compile(name, "source.cc", source, &[flags, &["-lstdc++"]].concat())
+}
+
+fn compile(name: &str, file: &str, source: &str, flags: &[&str]) -> Option<Compiled> {
     let directory = std::env::temp_dir().join(format!("everprof-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let compiled = Compiled { directory };
-    let file = compiled.directory.join("source.c");
+    let file = compiled.directory.join(file);
     std::fs::write(&file, source).unwrap();
     let default = if cfg!(target_arch = "aarch64") { "aarch64-linux-gnu-gcc" } else { "cc" };
     let mut compiler = std::process::Command::new(std::env::var("CC").unwrap_or_else(|_| default.to_owned()));
@@ -243,11 +255,16 @@ pub struct Compiled {
 impl Compiled {
     /// Opens it, to be bound lazily.
     pub fn open(&self) -> Library {
-        let path = std::ffi::CString::new(self.library().to_str().unwrap()).unwrap();
+        let path = self.path();
         // SAFETY: the path is a C string; the library's initialisers do nothing.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
         assert!(!handle.is_null(), "{path:?} does not open");
         Library(handle)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> std::ffi::CString {
+        std::ffi::CString::new(self.library().to_str().unwrap()).unwrap()
     }
 
     fn library(&self) -> std::path::PathBuf {
