@@ -12,6 +12,12 @@ for manifest in examples/rust/service/Cargo.toml core/fuzz/Cargo.toml; do
     CARGO_TARGET_DIR=target cargo clippy --all-targets --quiet --manifest-path "$manifest" -- -D warnings
 done
 
+# The peers one by one: together they would ask one crate for features that exclude each other.
+cargo fmt --all --check --manifest-path benches/peers/Cargo.toml
+for manifest in benches/peers/{*,pprof/*}/Cargo.toml; do
+    CARGO_TARGET_DIR=target cargo clippy --all-targets --quiet --manifest-path "$manifest" -- -D warnings
+done
+
 crates=$(cargo tree -p everprof -e normal --prefix none | sed 's/ .*//' | sort -u | wc -l)
 echo "everprof's default build: $crates crates (at most 40)"
 [ "$crates" -le 40 ]

@@ -63,3 +63,8 @@ pub use labels::{Labels, TraceContext, with_labels};
 pub use options::Options;
 pub use profiler::Profiler;
 pub use stats::Stats;
+
+/// The programs in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

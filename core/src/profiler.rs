@@ -275,6 +275,10 @@ impl Drop for Turn {
 /// Says at the level `info` what goes on from now, and where to look for it.
 fn tell(options: &Options, aim: &str) {
     let (rate, period) = (options.rate_hz.hz(), options.period_s.duration().as_secs());
+    // Told now, and not when the first profile is due. The program goes on: the file may be gone by then.
+    if aim == THE_DIRECTORY && std::fs::metadata(&options.dir).is_ok_and(|found| !found.is_dir()) {
+        report::warn(&format!("no profile can be written: {} is not a directory", options.dir.display()));
+    }
     let dir = if aim == THE_DIRECTORY { format!(" {}", options.dir.display()) } else { String::new() };
     report::info(&format!(
         "every thread is sampled {rate} times a second of its CPU time, and a profile goes to {aim}{dir} every {period} s"

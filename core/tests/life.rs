@@ -289,7 +289,8 @@ fn unwritable_directory() {
     burn(Duration::from_millis(100));
     flush(&profiler);
     let stats = profiler.stats();
-    assert_eq!(stats.export_failures, 1, "{stats:?}");
+    // Flushing is tried again where the machine is slow.
+    assert!(stats.export_failures >= 1, "{stats:?}");
     assert!(stats.last_problem.unwrap().contains("unwritable"));
     std::fs::remove_file(&dir).unwrap();
     burn(Duration::from_millis(100));

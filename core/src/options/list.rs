@@ -35,7 +35,8 @@ impl Setting for Kinds {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let kinds: Option<BTreeSet<Kind>> = list(text).map(Kind::from_name).collect();
+        let kinds: Option<BTreeSet<Kind>> =
+            list(text).map(|name| Kind::from_name(&name.to_ascii_lowercase())).collect();
         match kinds {
             Some(kinds) if !kinds.is_empty() => Ok(Self(kinds)),
             _ => Err(format!("give {}", Self::accepts())),

@@ -90,7 +90,10 @@ impl Options {
         };
         (spec.set)(self, value.trim()).map_err(|right| {
             let shown = spell::shown(value.trim(), spec.secret);
-            invalid(format!("{before}{} is {shown}: {right}", spec.name))
+            // Sizes name their own units.
+            let unit =
+                if matches!(spec.unit, "" | "bytes") { String::new() } else { format!(" {}", spec.unit) };
+            invalid(format!("{before}{} is {shown}: {right}{unit}", spec.name))
         })
     }
 }

@@ -6,7 +6,7 @@ use super::table::TABLE;
 const SHOWN_CHARS: usize = 80;
 
 /// Names that other profilers use, and ours.
-const ALIASES: [(&str, &str); 12] = [
+const ALIASES: [(&str, &str); 14] = [
     ("app_name", "service"),
     ("application_name", "service"),
     ("environment", "env"),
@@ -19,6 +19,8 @@ const ALIASES: [(&str, &str); 12] = [
     ("output", "dir"),
     ("path", "dir"),
     ("sample_rate", "rate_hz"),
+    ("service_name", "service"),
+    ("service_version", "version"),
 ];
 
 /// The sentence for a name that is no option.

@@ -78,7 +78,10 @@ impl Setting for PathBuf {
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains(char::is_control) {
-            return Err("give the path of a directory".to_string());
+            return Err("give the path of a directory, without control characters".to_string());
+        }
+        if text == "~" || text.starts_with("~/") {
+            return Err("give the path of a directory; only a shell knows what `~` stands for".to_string());
         }
         Ok(PathBuf::from(text))
     }
