@@ -77,6 +77,60 @@ test('the policy would stop a script even past the escaping', async () => {
   await close();
 });
 
+test('names of megabytes, two thousand frames, two hundred label keys', { timeout: 60_000 }, async () => {
+  const { page, problems, close } = await open(browser, 'odd');
+  const long = (await frames(page)).find(({ name }) => name.length === 3_000_000);
+  await page.mouse.move(long.x + 30, long.y + 9);
+  assert.match(await page.locator('#tooltip .full').innerText(), /… \(3000000 characters\)$/);
+  await page.mouse.click(long.x + 30, long.y + 9);
+  await settled(page);
+  await page.click('#act-centre');
+  await settled(page);
+  assert.match(page.url(), /number=\d+/);
+  const again = await open(browser, 'odd', { hash: new URL(page.url()).hash });
+  assert.match(await again.page.locator('#centre-text').innerText(), /3000000 characters/);
+  await again.close();
+  await picture(page, 'odd-long');
+  await page.click('#centre-close');
+  await page.locator('#table-body tr', { hasText: '<<a as b' }).locator('.pick').click();
+  assert.match(await page.locator('#found').innerText(), /1 function/);
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Home');
+  await page.click('#filter');
+  assert.equal(await page.locator('#filters fieldset').count(), 201);
+  await picture(page, 'odd-filters');
+  assert.match(await page.locator('#filters [data-key=key_7]').innerText(), /23 more: type to find them/);
+  await page.fill('#filters [data-key=key_7] input[type=search]', 'value 3');
+  await page.check('#filters [data-key=key_7] input[value="value 3"]');
+  await settled(page);
+  assert.equal((await frames(page))[0].total[0], '10101010');
+  await page.locator('#chips button').first().click();
+  await page.click('#filter');
+  await page.selectOption('#group', '=value');
+  await settled(page);
+  assert.equal((await frames(page)).length > 2000, true);
+  await picture(page, 'odd-group');
+  await page.check('#recursion');
+  await settled(page);
+  assert.equal((await frames(page)).filter(({ name }) => name === 'again').length, 1);
+  await page.check('#inverted');
+  await settled(page);
+  assert.deepEqual(problems, []);
+  await close();
+});
+
+test('one sample', async () => {
+  const { page, problems, close } = await open(browser, 'one');
+  assert.deepEqual((await frames(page)).map(({ name, total }) => [name, total[0]]), [['all', '10101010'], ['main', '10101010']]);
+  await page.keyboard.press('v');
+  await settled(page);
+  assert.deepEqual((await frames(page)).map(({ name }) => name), ['all', 'main']);
+  await page.keyboard.press('ArrowDown');
+  assert.match(await page.locator('#live').innerText(), /^main, total 10.1/);
+  assert.deepEqual(problems, []);
+  await close();
+});
+
 test('the file names no address but itself', () => {
   const source = readFileSync(join(pages, 'service.html'), 'utf8');
   assert.doesNotMatch(source, /https?:\/\/|@import|url\(|\bfetch\(|XMLHttpRequest|innerHTML|insertAdjacentHTML|document\.write|eval\(/);

@@ -25,6 +25,8 @@ fn main() {
     one("service", service(0));
     one("hostile", hostile());
     one("wide", wide());
+    one("odd", odd());
+    one("one", one_sample());
     one("empty", Profile::new(Kind::Cpu));
     let (before, after) = (service(0), service(1));
     write(
@@ -319,6 +321,26 @@ fn hostile() -> Profile {
     }
     b.add(&vec!["deep::recursion"; 3000].join(";"), &[], 50);
     b.add(&format!("main;{}", "x".repeat(20_000)), &[], 3);
+    b.profile
+}
+
+/// A name of three megabytes that patterns find hard, one frame 2,000 deep, 200 label keys, a value of a megabyte.
+fn odd() -> Profile {
+    let mut b = Builder::new("odd");
+    b.add(&format!("main;{}", "<<a as b>::c".repeat(250_000)), &[], 4000);
+    b.add(&vec!["again"; 2000].join(";"), &[Label::text("value", "v".repeat(1 << 20))], 4000);
+    for key in 0..200 {
+        for value in 0..30 {
+            let label = Label::text(format!("key_{key}"), format!("value {value}"));
+            b.add("main;labelled", &[label], 1);
+        }
+    }
+    b.profile
+}
+
+fn one_sample() -> Profile {
+    let mut b = Builder::new("one");
+    b.add("main", &[], 1);
     b.profile
 }
 

@@ -73,7 +73,7 @@ function showFound(app) {
 
 function showChips(app) {
   byId('chips').replaceChildren(...[...app.state.filters].map(([key, values]) => {
-    const texts = [...values].map((value) => visible(value) || '(none)');
+    const texts = [...values].map((value) => clipped(visible(value), 60) || '(none)');
     const text = texts.length > 3 ? `${texts.slice(0, 3).join(', ')} and ${texts.length - 3} more` : texts.join(', ');
     const chip = element('button', '', `${keyTitle(key)}: ${text || 'nothing'}  ✕`);
     chip.type = 'button';
@@ -89,7 +89,7 @@ function showChips(app) {
 }
 
 function keyTitle(key) {
-  return key === 'thread_name' ? 'thread' : visible(key) || '(no name)';
+  return key === 'thread_name' ? 'thread' : clipped(visible(key), 60) || '(no name)';
 }
 
 function toggleFilters(app) {
@@ -101,18 +101,24 @@ function toggleFilters(app) {
 
 // For each label key its values, the largest first, each with its share of all samples.
 function fillFilters(app) {
-  byId('filters').replaceChildren(...app.data.labelKeys.map((key) => keyFilter(app, key)));
+  const { samples, labels, labelKeys } = app.data;
+  const values = samples.values[app.state.type];
+  const ofSet = new Float64Array(labels.length);
+  for (let row = 0; row < values.length; row++) ofSet[samples.labels[row]] += Number(values[row]);
+  // Of hundreds of keys each shows its first values only.
+  const listed = labelKeys.length > 12 ? 8 : LISTED;
+  byId('filters').replaceChildren(...labelKeys.map((key) => keyFilter(app, key, ofSet, listed)));
 }
 
-function keyFilter(app, key) {
+function keyFilter(app, key, ofSet, listed) {
   const box = element('fieldset', '', element('legend', '', keyTitle(key.name)));
   box.dataset.key = key.name;
-  const { values, all } = valuesOf(app, key);
+  const { values, all } = valuesOf(app, key, ofSet);
   const list = element('div', 'values');
   const fill = (wanted) => {
     const fitting = values.filter(({ text }) => text.toLowerCase().includes(wanted.toLowerCase()));
-    list.replaceChildren(...fitting.slice(0, LISTED).map((value) => choice(app, key, value, all)));
-    if (fitting.length > LISTED) list.append(element('p', '', `${fitting.length - LISTED} more: type to find them`));
+    list.replaceChildren(...fitting.slice(0, listed).map((value) => choice(app, key, value, all)));
+    if (fitting.length > listed) list.append(element('p', '', `${fitting.length - listed} more: type to find them`));
   };
   if (values.length > 8) {
     const find = element('input');
@@ -141,17 +147,14 @@ function choice(app, key, { text, sum }, all) {
     else filters.delete(key.name);
     app.update({ filters });
   });
-  const shown = text === '' ? '(none)' : text;
+  const shown = text === '' ? '(none)' : clipped(text, 200);
   const name = element('span', '', shown);
   name.title = shown;
   return element('label', '', input, name, element('small', '', percent(ratio(sum, all))));
 }
 
-function valuesOf(app, key) {
-  const { samples, strings, labels } = app.data;
-  const values = samples.values[app.state.type];
-  const ofSet = new Float64Array(labels.length);
-  for (let row = 0; row < values.length; row++) ofSet[samples.labels[row]] += Number(values[row]);
+function valuesOf(app, key, ofSet) {
+  const { strings } = app.data;
   const byText = new Map();
   let all = 0;
   ofSet.forEach((sum, set) => {

@@ -83,17 +83,18 @@ const shortNames = new Map();
 function shortName(name) {
   let short = shortNames.get(name);
   if (short === undefined) {
-    short = name;
-    const impl = /^<(.+) as (.+)>::([^<>]+)$/.exec(name);
+    // What is cut off could not be shown, and patterns take long on it.
+    short = name.slice(0, 2000);
+    const impl = /^<(.+) as (.+)>::([^<>]+)$/.exec(short);
     if (impl) short = `${impl[1]}::${impl[3]}`;
     for (let before = ''; before !== short;) {
       before = short;
       short = short.replace(/(::)?<[^<>]*>/g, '');
     }
-    short = short.replace(/\(.*\)$/, '') || name;
+    short = short.replace(/\(.*\)$/, '') || name.slice(0, 2000);
     const parts = short.split('::').filter((part) => part !== '');
     if (parts.length > 2) short = parts.slice(-2).join('::');
-    else short = parts.join('::') || name;
+    else short = parts.join('::') || name.slice(0, 2000);
     shortNames.set(name, short);
   }
   return short;

@@ -3,7 +3,7 @@
 function showHeader(app) {
   const { data } = app;
   document.body.classList.toggle('diff', data.view === 'diff');
-  byId('title').textContent = data.title;
+  byId('title').textContent = clipped(data.title, 300);
   byId('when').textContent = data.profiles.map(period).join('  →  ');
   const tags = new Map();
   data.profiles.forEach((profile, side) => {
@@ -16,11 +16,11 @@ function showHeader(app) {
   const place = (key) => (order.includes(key) ? order.indexOf(key) : order.length);
   const sorted = [...tags].sort(([a], [b]) => place(a) - place(b) || (a < b ? -1 : 1));
   byId('tags').replaceChildren(...sorted.map(([key, values]) => {
-    const item = element('li', '', element('span', 'key', visible(key)));
+    const item = element('li', '', element('span', 'key', clipped(visible(key), 100)));
     const last = values[data.profiles.length - 1] ?? '';
-    if (data.profiles.length > 1 && values[0] !== last) item.append(element('span', 'was', values[0] ?? 'none'));
-    item.append(element('span', '', visible(last) || 'none'));
-    item.title = `${key}: ${values.join(' → ')}`;
+    if (data.profiles.length > 1 && values[0] !== last) item.append(element('span', 'was', clipped(values[0] ?? 'none', 300)));
+    item.append(element('span', '', clipped(visible(last), 300) || 'none'));
+    item.title = clipped(`${key}: ${values.join(' → ')}`, 1000);
     return item;
   }));
 }
@@ -73,7 +73,7 @@ function showCrumbs(app) {
     const name = app.nameOf(tree, node);
     const crumb = element('button', '', node === 0 ? 'all' : shortName(name));
     crumb.type = 'button';
-    crumb.title = name;
+    crumb.title = clipped(name, 1000);
     if (node === top) crumb.setAttribute('aria-current', 'true');
     crumb.addEventListener('click', () => app.zoom(node));
     parts.push(crumb);
@@ -97,7 +97,7 @@ function showLegend(app) {
   if (flags & (LOST | TRUNCATED)) entries.push({ hatch: true, step: 5, text: 'lost or truncated' });
   entries.push({ fill: colours.gap, sliver: true, text: 'frames too narrow to draw' });
   const about = element('li', 'about', colouring.title === 'none' ? 'Colours mean nothing here' : `Colour: ${colouring.title}`);
-  byId('legend').replaceChildren(about, ...entries.map((entry) => element('li', '', swatch(colours, entry), visible(entry.text))));
+  byId('legend').replaceChildren(about, ...entries.map((entry) => element('li', '', swatch(colours, entry), clipped(visible(entry.text), 100))));
 }
 
 function swatch(colours, { fill, hatch, step = 8, dots, sliver }) {

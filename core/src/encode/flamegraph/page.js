@@ -36,7 +36,7 @@ app.choose = (graph, node) => {
 
 app.nameOf = (tree, node) => {
   const name = tree.name[node];
-  if (tree.flags[node] & GROUP) return `${keyTitle(app.state.group)}: ${name < 0 ? '(none)' : app.data.strings[name]}`;
+  if (tree.flags[node] & GROUP) return `${keyTitle(app.state.group ?? '')}: ${name < 0 ? '(none)' : app.data.strings[name]}`;
   return name < 0 ? 'all' : app.data.strings[name];
 };
 

@@ -55,11 +55,14 @@ function matchedLeaves(data, tree, leaves, match) {
   return self.map((side) => leaves.reduce((sum, leaf) => (under[leaf] ? sum + side[leaf] : sum), side[0] - side[0]));
 }
 
+const LONGEST = 1000;
+
 function isMatch(tree, node, match) {
   return tree.frame[node] >= 0 && match.flags[tree.name[node]] === 1;
 }
 
-// A pattern that matches this name and no other.
+// A pattern that matches this name and no other; of a name that no address could hold, what begins like it.
 function exactly(name) {
+  if (name.length > LONGEST) return exactly(name.slice(0, LONGEST)).slice(0, -1);
   return `^${name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}$`;
 }

@@ -14,7 +14,8 @@ function writeHash(state, initial, data) {
   if (state.query) hash.set('q', state.query);
   if (state.type !== initial.type) hash.set('type', data.types[state.type].name);
   if (state.zoom.length > 0) hash.set('zoom', state.zoom.map((step) => step.toString(36)).join('.'));
-  if (state.centre) hash.set('function', state.centre);
+  if (state.centre.length > LONGEST) hash.set('number', data.strings.indexOf(state.centre));
+  else if (state.centre) hash.set('function', state.centre);
   if (state.filters.size > 0) {
     hash.set('filter', JSON.stringify([...state.filters].map(([key, values]) => [key, [...values]])));
   }
@@ -36,7 +37,8 @@ function readHash(text, initial, data) {
     if (values.includes(hash.get(name))) state[name] = hash.get(name);
   };
   state.query = hash.get('q') ?? '';
-  state.centre = data.strings.includes(hash.get('function')) ? hash.get('function') : '';
+  const named = data.strings.indexOf(hash.get('function'));
+  state.centre = data.strings[named < 0 ? Number(hash.get('number') ?? -1) : named] ?? '';
   const type = data.types.findIndex(({ name }) => name === hash.get('type'));
   if (type >= 0) state.type = type;
   oneOf('orientation', ['icicle', 'flame']);

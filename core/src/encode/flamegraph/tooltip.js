@@ -21,9 +21,9 @@ function describe(app, tree, node) {
   if (frame >= 0) {
     const file = data.strings[data.frames.file[frame]];
     const line = data.frames.line[frame];
-    if (file) facts.where.push(`${file}${line > 0 ? `:${line}` : ''}${flags & SEVERAL ? ' and other places' : ''}`);
+    if (file) facts.where.push(`${clipped(file, 300)}${line > 0 ? `:${line}` : ''}${flags & SEVERAL ? ' and other places' : ''}`);
     const module = data.strings[data.frames.module[frame]];
-    if (module) facts.where.push(module);
+    if (module) facts.where.push(clipped(module, 300));
   }
   if (flags & INLINED) facts.notes.push(flags & CALLED ? 'inlined in part' : 'inlined');
   if (flags & LOST) facts.notes.push('samples that were lost: they cost this much, but their stacks are not known');
@@ -33,10 +33,13 @@ function describe(app, tree, node) {
   if (last === 0) {
     const [self, total] = [selfAt(tree, node, 0), tree.total[0][node]];
     const [view, all] = [tree.total[0][top], app.tree.total[0][0]];
-    facts.rows.push(['', '', 'of view', 'of all']);
-    facts.rows.push(['total', exactly2(total, unit), percent(ratio(total, view)), percent(ratio(total, all))]);
-    facts.rows.push(['self', exactly2(self, unit), percent(ratio(self, view)), percent(ratio(self, all))]);
-    if (data.countType >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '']);
+    const parent = node > 0 ? tree.total[0][tree.parent[node]] : total;
+    const shares = (value) => [view, all, parent].map((whole) => percent(ratio(value, whole)));
+    facts.rows.push(['', '', 'of view', 'of all', 'of parent']);
+    facts.rows.push(['total', exactly2(total, unit), ...shares(total)]);
+    // Towards the callers nothing is a node's own.
+    if (!tree.upward) facts.rows.push(['self', exactly2(self, unit), ...shares(self)]);
+    if (data.countType >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
   } else {
     const { scale } = app;
     const show = (value) => app.normalised(value, unit);
@@ -82,7 +85,7 @@ function fillTooltip(app, box, facts) {
 }
 
 function factGrid(rows) {
-  const grid = element('div', 'facts');
+  const grid = element('div', rows.some((row) => row.length > 4) ? 'facts five' : 'facts');
   for (const [index, row] of rows.entries()) {
     row.forEach((text, column) => grid.append(element('span', column === 0 ? 'key' : index === 0 ? 'top' : '', text)));
   }
@@ -99,7 +102,8 @@ function summary(app, tree, node) {
   }
   const [self, total] = [selfAt(tree, node, 0), tree.total[0][node]];
   const all = app.tree.total[0][0];
-  return `total ${quantity(total, unit)} (${percent(ratio(total, all))} of all), self ${quantity(self, unit)} (${percent(ratio(self, all))})`;
+  const own = tree.upward ? '' : `, self ${quantity(self, unit)} (${percent(ratio(self, all))})`;
+  return `total ${quantity(total, unit)} (${percent(ratio(total, all))} of all)${own}`;
 }
 
 function showDetails(app, tree, node, spoken) {

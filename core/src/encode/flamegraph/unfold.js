@@ -91,8 +91,8 @@ function unfold(data, tree, { starts, upward, weight = tree.total, counts = tree
     const [frame, flags] = markOf(data, tree, entry.at);
     members.push(entry.from);
     made.name.push(entry.name);
-    made.frame.push(entry.group ? -1 : frame);
-    made.flags.push(entry.group ? GROUP : flags);
+    made.frame.push(entry.group || node === 0 ? -1 : frame);
+    made.flags.push(entry.group ? GROUP : node === 0 ? 0 : flags);
     made.parent.push(entry.parent);
     made.depth.push(entry.parent < 0 ? 0 : made.depth[entry.parent] + 1);
     for (const side of sides) {
@@ -146,7 +146,7 @@ function unfold(data, tree, { starts, upward, weight = tree.total, counts = tree
   // The old nodes that the zoomed part stands for.
   tall.view = view;
   // What each node stands for; with all that is below it, or by itself.
-  Object.assign(tall, { source: tree, members, whole: weight === tree.total });
+  Object.assign(tall, { upward, source: tree, members, whole: weight === tree.total });
   return tall;
 }
 
