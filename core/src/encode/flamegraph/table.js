@@ -62,7 +62,7 @@ function showTable(app) {
   const top = table.of[2];
   const where = top === 0 ? (app.shown === tree ? '' : ', with all their callers') : ` in ${shortName(app.nameOf(tree, top))}`;
   const how = data.view === 'diff' ? (app.norm === 'time' ? ', per second; bold: |z| ≥ 3, hardly chance' : ', as share of all; bold: |z| ≥ 3') : '';
-  byId('table-note').textContent = `${sought ? `${names.length} of ` : ''}${table.names.length} functions${where}${how}`;
+  byId('table-note').textContent = `${sought ? `${names.length} of ` : ''}${table.names.length} function${table.names.length === 1 ? '' : 's'}${where}${how}`;
   const body = byId('table-body');
   if (app.listed?.names.length === names.length && app.listed.of === table.self && names.every((name, place) => name === app.listed.names[place])) {
     for (const line of body.rows) line.classList.toggle('match', match?.flags[line.dataset.name] === 1);
