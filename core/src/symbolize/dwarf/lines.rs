@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cursor::Cursor;
 use super::functions::Site;
-use super::sections::{Sections, Text};
+use super::sections::{Sections, Text, is_dropped};
 use super::unit::Unit;
 use crate::symbolize::budget::Buffer;
 use crate::symbolize::cache::Cache;
@@ -288,12 +288,6 @@ impl<'a> Machine<'a> {
         }
         Ok(place)
     }
-}
-
-/// Whether a sequence that begins here is of code that the linker dropped: it is left at address 0, or at -1 or -2,
-/// and its later rows would claim what lies behind.
-fn is_dropped(address: u64) -> bool {
-    address == 0 || address >= u64::MAX - 1
 }
 
 /// How directories or files are described since version 5.

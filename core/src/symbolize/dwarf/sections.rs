@@ -245,7 +245,7 @@ impl Sections {
     ) -> Result<(), Reason> {
         let size = bases.address_size;
         let escape = if size == 8 { u64::MAX } else { u64::from(u32::MAX) };
-        let mut base = bases.low_pc;
+        let (mut base, mut dropped) = (bases.low_pc, false);
         for _ in 0..RANGES_LIMIT {
             let mut cursor = Cursor::new(self.ranges.at(offset, 2 * usize::from(size))?);
             let (begin, end) = (cursor.word(size)?, cursor.word(size)?);
@@ -253,8 +253,8 @@ impl Sections {
             if begin == 0 && end == 0 {
                 return Ok(());
             } else if begin == escape {
-                base = end;
-            } else {
+                (base, dropped) = (end, is_dropped(end));
+            } else if !dropped {
                 each(base.wrapping_add(begin), base.wrapping_add(end));
             }
         }
@@ -269,7 +269,7 @@ impl Sections {
     ) -> Result<(), Reason> {
         const LONGEST: usize = 1 + 2 * 10;
         let size = bases.address_size;
-        let mut base = bases.low_pc;
+        let (mut base, mut dropped) = (bases.low_pc, false);
         for _ in 0..RANGES_LIMIT {
             let window = self.rnglists.at(offset, LONGEST)?;
             let mut cursor = Cursor::new(window);
@@ -287,8 +287,11 @@ impl Sections {
             };
             offset += (window.len() - cursor.len()) as u64;
             match kind {
-                gimli::DW_RLE_base_address => base = first,
-                gimli::DW_RLE_base_addressx => base = self.address(Address::Index(first), bases)?,
+                gimli::DW_RLE_base_address => (base, dropped) = (first, is_dropped(first)),
+                gimli::DW_RLE_base_addressx => {
+                    base = self.address(Address::Index(first), bases)?;
+                    dropped = is_dropped(base);
+                }
                 gimli::DW_RLE_startx_endx => {
                     let begin = self.address(Address::Index(first), bases)?;
                     each(begin, self.address(Address::Index(second), bases)?);
@@ -297,6 +300,7 @@ impl Sections {
                     let begin = self.address(Address::Index(first), bases)?;
                     each(begin, begin.wrapping_add(second));
                 }
+                gimli::DW_RLE_offset_pair if dropped => {}
                 gimli::DW_RLE_offset_pair => each(base.wrapping_add(first), base.wrapping_add(second)),
                 gimli::DW_RLE_start_length => each(first, first.wrapping_add(second)),
                 _ => each(first, second),
@@ -304,6 +308,12 @@ impl Sections {
         }
         Err(Reason::Malformed)
     }
+}
+
+/// Whether a sequence of lines or of ranges that begins here is of code that the linker dropped: it is left at address
+/// 0, or at -1 or -2, and what is counted from there would claim what lies behind.
+pub(crate) fn is_dropped(address: u64) -> bool {
+    address == 0 || address >= u64::MAX - 1
 }
 
 fn table_entry(base: u64, index: u64, size: u8) -> Result<u64, Reason> {
@@ -423,5 +433,65 @@ impl Part {
             }
             size *= 4;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn part(content: &[u8]) -> Part {
+        let bytes = Rc::new(Bytes::Memory(content.to_vec()));
+        Part {
+            bytes,
+            offset: 0,
+            size: content.len() as u64,
+            step: 64,
+            window: Vec::new(),
+            start: 0,
+            whole: None,
+        }
+    }
+
+    fn ranges(content: &[u8], version: u16, low_pc: u64) -> Vec<(u64, u64)> {
+        let mut sections = Sections {
+            info: part(&[]),
+            aranges: part(&[]),
+            line: part(&[]),
+            abbrev: part(&[]),
+            text: part(&[]),
+            line_text: part(&[]),
+            ranges: part(content),
+            rnglists: part(content),
+            addresses: part(&[]),
+            text_offsets: part(&[]),
+            alternate: None,
+            split: Split::default(),
+            abbreviations: HashMap::new(),
+            budget: Budget::new(0),
+        };
+        let bases = Bases { version, low_pc, address_size: 8, offset_size: 4, ..Bases::default() };
+        let mut found = Vec::new();
+        sections.ranges(RangeList::Offset(0), &bases, |begin, end| found.push((begin, end))).unwrap();
+        found
+    }
+
+    #[test]
+    fn ranges_counted_from_what_the_linker_dropped_are_none() {
+        let word = |value: u64| value.to_le_bytes();
+        for left_at in [0, u64::MAX, u64::MAX - 1] {
+            let mut new = vec![gimli::DW_RLE_base_address.0];
+            new.extend(word(left_at));
+            new.extend([gimli::DW_RLE_offset_pair.0, 0x10, 0x20, gimli::DW_RLE_base_address.0]);
+            new.extend(word(0x5000));
+            new.extend([gimli::DW_RLE_offset_pair.0, 0x10, 0x20, gimli::DW_RLE_end_of_list.0]);
+            assert_eq!(ranges(&new, 5, 0), [(0x5010, 0x5020)], "left at {left_at:#x}");
+            let old = [u64::MAX, left_at, 0x10, 0x20, u64::MAX, 0x5000, 0x10, 0x20, 0, 0].map(word).concat();
+            assert_eq!(ranges(&old, 4, 0), [(0x5010, 0x5020)], "left at {left_at:#x}");
+        }
+        // A unit whose code is in several places counts from 0.
+        assert_eq!(ranges(&[0x6000, 0x6010, 0, 0].map(word).concat(), 4, 0), [(0x6000, 0x6010)]);
+        assert_eq!(ranges(&[gimli::DW_RLE_offset_pair.0, 0x10, 0x20, 0], 5, 0x7000), [(0x7010, 0x7020)]);
     }
 }
