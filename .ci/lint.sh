@@ -6,6 +6,8 @@ step "fmt and clippy"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy -p everprof --all-features --all-targets --quiet -- -D warnings
+# Not among all targets, since it is built for release only.
+cargo clippy -p everprof --test storm --quiet -- -D warnings
 # Workspaces of their own share nothing but the folder for what is built.
 for manifest in examples/rust/service/Cargo.toml core/fuzz/Cargo.toml; do
     cargo fmt --check --manifest-path "$manifest"

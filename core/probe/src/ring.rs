@@ -16,10 +16,14 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::os::Pages;
+use crate::regs;
 use crate::sample::Header;
 
 /// Words of a record before its stack: the commit word and the packed header.
 const HEADER_WORDS: usize = 7;
+
+/// Lines of memory that are asked for before a record's length is known: 40 frames.
+const FIRST_LINES: u64 = 6;
 
 /// The longest stack a record can hold, in words.
 pub const MAX_STACK_WORDS: usize = 8 * 1024;
@@ -44,6 +48,7 @@ impl Ring {
     pub fn new(capacity: usize) -> Option<Ring> {
         let capacity = capacity.max(2 * (HEADER_WORDS + MAX_STACK_WORDS)).next_power_of_two();
         let words = Pages::new(capacity * size_of::<u64>())?;
+        words.touch(0..words.len());
         Some(Ring { words, mask: capacity as u64 - 1, head: Line::default(), tail: Line::default() })
     }
 
@@ -61,6 +66,16 @@ impl Ring {
         }
         self.word(start).store(commit, Ordering::Release);
         true
+    }
+
+    /// Asks for the place where the next record goes. A hint, for handlers.
+    #[inline]
+    pub fn prefetch(&self) {
+        regs::prefetch((&raw const self.tail) as u64);
+        let head = self.head.0.load(Ordering::Relaxed);
+        for line in 0..FIRST_LINES {
+            regs::prefetch(core::ptr::from_ref(self.word(head + line * 8)) as u64);
+        }
     }
 
     /// Takes every finished record out, in order, and hands each to `each` with its stack, for which `buffer` is the

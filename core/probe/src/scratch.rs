@@ -9,9 +9,16 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use crate::os::Pages;
+use crate::regs;
 use crate::ring::MAX_STACK_WORDS;
+use crate::unwind::{TRAIL_WORDS, Trail};
 
 const BUFFERS: usize = 64;
+/// Where threads begin to look: few places, so that few buffers are ever touched and those stay in the cache.
+const STARTS: usize = 8;
+/// Bytes of those that have memory from the start: the trail, and some 250 frames.
+const TOUCHED: usize = 4096;
+const BUFFER_WORDS: usize = TRAIL_WORDS + MAX_STACK_WORDS;
 
 static POOL: [Claim; BUFFERS] = [const { Claim(AtomicBool::new(false)) }; BUFFERS];
 static WORDS: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
@@ -19,7 +26,7 @@ static WORDS: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
 #[repr(align(64))]
 struct Claim(AtomicBool);
 
-/// A buffer of [`MAX_STACK_WORDS`] words, given back on drop.
+/// A buffer of [`MAX_STACK_WORDS`] words with the trail of its last walk, given back on drop.
 #[derive(Debug)]
 pub struct Scratch {
     index: usize,
@@ -31,7 +38,11 @@ pub fn prepare() -> bool {
     if !WORDS.load(Ordering::Acquire).is_null() {
         return true;
     }
-    let Some(pages) = Pages::new(BUFFERS * MAX_STACK_WORDS * size_of::<u64>()) else { return false };
+    let Some(pages) = Pages::new(BUFFERS * BUFFER_WORDS * size_of::<u64>()) else { return false };
+    for index in 0..STARTS {
+        let start = index * BUFFER_WORDS * size_of::<u64>();
+        pages.touch(start..start + TOUCHED);
+    }
     WORDS.store(pages.leak().as_ptr().cast(), Ordering::Release);
     true
 }
@@ -43,18 +54,26 @@ pub fn claim(hint: usize) -> Option<Scratch> {
         return None;
     }
     for step in 0..BUFFERS {
-        // Few starting points, so that few buffers are ever touched and those stay in the cache.
-        let index = (hint % 8 + step) % BUFFERS;
+        let index = (hint % STARTS + step) % BUFFERS;
         let claim = POOL.get(index)?;
         if !claim.0.load(Ordering::Relaxed)
             && claim.0.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         {
             // SAFETY: index is below BUFFERS, for which the pages were made.
-            let words = unsafe { words.add(index * MAX_STACK_WORDS) };
+            let words = unsafe { words.add(index * BUFFER_WORDS) };
             return Some(Scratch { index, words });
         }
     }
     None
+}
+
+/// Asks for the buffer that [`claim`] most likely gives for `hint`. A hint, for handlers.
+#[inline]
+pub fn prefetch(hint: usize) {
+    let index = hint % STARTS;
+    regs::prefetch((&raw const POOL).cast::<Claim>().wrapping_add(index) as u64);
+    let buffer = WORDS.load(Ordering::Relaxed).wrapping_add(index * BUFFER_WORDS);
+    Trail::prefetch(buffer as u64);
 }
 
 /// Whether each buffer was seen free: then no handler that began before this call still runs. Our thread.
@@ -70,10 +89,12 @@ pub fn after_fork() {
 }
 
 impl Scratch {
-    /// The buffer.
-    pub fn words(&mut self) -> &mut [u64] {
+    /// The trail of the last walk into this buffer, and the buffer.
+    pub fn parts(&mut self) -> (Trail<'_>, &mut [u64]) {
         // SAFETY: the words belong to this claim alone until it is dropped, and pages start zeroed.
-        unsafe { core::slice::from_raw_parts_mut(self.words, MAX_STACK_WORDS) }
+        let all = unsafe { core::slice::from_raw_parts_mut(self.words, BUFFER_WORDS) };
+        let (trail, words) = all.split_at_mut(TRAIL_WORDS);
+        (Trail::new(trail), words)
     }
 }
 

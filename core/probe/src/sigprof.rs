@@ -143,7 +143,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     // SAFETY: the handler is installed with SA_SIGINFO, so the kernel passes a valid siginfo.
     let ours = match unsafe { os::cause(info) } {
         Cause::Timer { value: DISCOVERY, overrun } => Some((None, overrun)),
-        Cause::Timer { value, overrun } => thread::at_address(value).map(|slot| (Some(slot), overrun)),
+        Cause::Timer { value, overrun } => {
+            fetch_ahead(value);
+            thread::at_address(value).map(|slot| (Some(slot), overrun))
+        }
         Cause::Descriptor(fd) => perf::slot_of(fd).map(|slot| (Some(slot), 0)),
         Cause::Other => None,
     };
@@ -159,6 +162,20 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     }
     HANDLED.fetch_add(1, Ordering::Relaxed);
     TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+}
+
+/// Asks for all that a sample of the slot at `address` will need, before any of it is needed: a thread that has worked
+/// since its last sample has driven it out of the caches, and to wait for one thing after the other is most of what a
+/// sample costs. None of it changes what the sample is.
+#[inline]
+fn fetch_ahead(address: usize) {
+    thread::prefetch(address);
+    let hint = address / size_of::<Slot>();
+    scratch::prefetch(hint);
+    unwind::prefetch();
+    if let Some(ring) = ring(hint) {
+        ring.prefetch();
+    }
 }
 
 /// A thread's own timer expired: the sample stands for every expiry since the last signal.
@@ -177,7 +194,7 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
         trace_id: if span_id == 0 { 0 } else { trace_id },
         span_id,
     };
-    take(header, context);
+    take(header, slot.address() / size_of::<Slot>(), context);
 }
 
 /// Our thread has discovered this one, which has used that many microseconds by now. What such a sample is worth in the
@@ -199,17 +216,25 @@ fn of_discovered(micros: u64, context: *const libc::c_void) {
         trace_id: if span_id == 0 { 0 } else { trace_id },
         span_id,
     };
-    take(header, context);
+    take(header, tid as usize, context);
 }
 
-fn take(mut header: Header, context: *const libc::c_void) {
+/// Which of the rings is the one of a thread whose number, of whatever kind, is `hint`.
+#[inline]
+fn ring(hint: usize) -> Option<&'static Ring> {
+    let ring = RINGS.get(hint % SHARDS)?.load(Ordering::Acquire);
+    // SAFETY: null or a ring that lives as long as the process.
+    unsafe { ring.as_ref() }
+}
+
+/// `hint` spreads threads over buffers and rings.
+fn take(mut header: Header, hint: usize, context: *const libc::c_void) {
     // SAFETY: the context is the one the kernel gave to the handler that called us.
     let regs = unsafe { Regs::from_ucontext(context) };
     // What the sample of a discovery stands for is not known here, and told even where the sample is lost.
     let unclaimed = header.source == Source::Unclaimed as u8;
     let (periods, nanos) =
         if unclaimed { (1, 0) } else { (header.weight, header.weight * u64::from(header.period)) };
-    let hint = (header.tid as usize).wrapping_mul(0x9e37_79b1) >> 7;
     let Some(mut scratch) = scratch::claim(hint) else {
         return loss::count(Loss::NoScratch, periods, nanos);
     };
@@ -222,7 +247,7 @@ fn take(mut header: Header, context: *const libc::c_void) {
     let alternate = unsafe { regs::altstack(context) };
     let here = (&raw const header) as u64;
     let cramped = alternate.contains(&here) && here - alternate.start < ROOM_OF_WALK;
-    let words = scratch.words();
+    let (mut trail, words) = scratch.parts();
     let room = MAX_WORDS.load(Ordering::Relaxed).min(words.len());
     let mut frames = unwind::Frames::new(words.get_mut(..room).unwrap_or_default());
     if cramped {
@@ -240,11 +265,9 @@ fn take(mut header: Header, context: *const libc::c_void) {
             }
             held
         };
-        unwind::walk(&regs, &stack_of(&regs, alternate, own, other.as_ref()), &mut frames);
+        unwind::walk_along(&mut trail, &regs, &stack_of(&regs, alternate, own, other.as_ref()), &mut frames);
     }
-    let shard = RINGS.get(hint % SHARDS).map_or(core::ptr::null_mut(), |ring| ring.load(Ordering::Acquire));
-    // SAFETY: null or a ring that lives as long as the process.
-    let pushed = unsafe { shard.as_ref() }.is_some_and(|ring| ring.push(&header, frames.finish()));
+    let pushed = ring(hint).is_some_and(|ring| ring.push(&header, frames.finish()));
     if !pushed {
         loss::count(Loss::RingFull, periods, nanos);
     }

@@ -12,6 +12,7 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use crate::os::{self, Pages};
+use crate::regs;
 
 const CAPACITY: usize = 32 * 1024;
 const WINDOW: usize = 64;
@@ -73,6 +74,13 @@ pub fn at_address(address: usize) -> Option<&'static Slot> {
     }
     // SAFETY: a multiple of the slot's size inside the mapping of slots, which is never unmapped.
     Some(unsafe { &*(address as *const Slot) })
+}
+
+/// Asks for what [`at_address`] will look at. A hint, for handlers.
+#[inline]
+pub fn prefetch(address: usize) {
+    regs::prefetch((&raw const SLOTS) as u64);
+    regs::prefetch(address as u64);
 }
 
 /// Gives back the slots of threads that `lives` says are gone. Our thread, while it times no thread.

@@ -92,7 +92,7 @@ pub(crate) fn full_ring_is_told() {
 pub(crate) fn no_scratch_is_told() {
     lose("no-scratch", "lost: too many handlers at once", |slot| {
         let mut taken: Vec<_> = std::iter::from_fn(|| scratch::claim(0)).collect();
-        assert!(taken.iter_mut().all(|scratch| scratch.words().len() == MAX_STACK_WORDS));
+        assert!(taken.iter_mut().all(|scratch| scratch.parts().1.len() == MAX_STACK_WORDS));
         expire_until(&[slot], 1_000);
         taken.clear();
     });

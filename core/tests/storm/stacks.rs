@@ -418,8 +418,12 @@ extern "C" fn slow_fault_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c
     while now() < end {}
     FAULTS_SAMPLED.fetch_add(slot.credited() - before, Ordering::Relaxed);
     FAULTS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the address lies in the page that the faulting thread gave for this.
-    unsafe { libc::mprotect((*info).si_addr(), PAGE, libc::PROT_READ | libc::PROT_WRITE) };
+    // SAFETY: the kernel's information is live.
+    let info = unsafe { &*info };
+    // SAFETY: a fault has an address.
+    let page = unsafe { info.si_addr() };
+    // SAFETY: the page is the one that the faulting thread gave for this.
+    unsafe { libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_WRITE) };
 }
 
 /// The host's handler of faults is not interrupted on its alternate stack, whether it was set before our start or after.

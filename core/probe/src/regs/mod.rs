@@ -13,7 +13,9 @@ use aarch64 as cpu;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as cpu;
 
-pub(crate) use cpu::{DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, return_address};
+pub(crate) use cpu::{
+    DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, prefetch, return_address,
+};
 pub(crate) use cpu::{PLT, plt_entry};
 pub use cpu::{Regs, altstack, thread_pointer, ticks};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};

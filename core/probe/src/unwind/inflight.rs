@@ -7,22 +7,34 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
+use crate::regs;
+
 /// A walk under way; leaves when dropped.
 pub(super) struct Entered {
     counter: &'static Counter,
 }
 
-/// Marks the beginning of a walk. `key` spreads threads over the counters: any address on the thread's own stack.
-/// Async-signal-safe.
+/// Marks the beginning of a walk. `key` spreads threads over the counters: their thread pointer. Async-signal-safe.
 #[inline]
 pub(super) fn enter(key: u64) -> Entered {
-    let spread = (key >> 14).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
-    let [first, ..] = &COUNTERS;
-    let counter = COUNTERS.get(spread as usize).unwrap_or(first);
+    let counter = counter(key);
     // Sequentially consistent on both sides: either the walk sees that something was withdrawn, or whoever withdrew it
     // sees the walk.
     counter.0.fetch_add(1, Ordering::SeqCst);
     Entered { counter }
+}
+
+/// Asks for the counter that [`enter`] will take. A hint.
+#[inline]
+pub(super) fn prefetch(key: u64) {
+    regs::prefetch(core::ptr::from_ref(counter(key)) as u64);
+}
+
+#[inline]
+fn counter(key: u64) -> &'static Counter {
+    let spread = (key >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
+    let [first, ..] = &COUNTERS;
+    COUNTERS.get(spread as usize).unwrap_or(first)
 }
 
 impl Drop for Entered {

@@ -44,13 +44,15 @@ mod rule;
 mod snapshot;
 mod source;
 mod table;
+mod trail;
 mod walk;
 
 pub use cfi::Section;
 pub use frames::Frames;
 pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
-pub use walk::{End, MOST_FRAMES, walk};
+pub use trail::{TRAIL_WORDS, Trail};
+pub use walk::{End, MOST_FRAMES, walk, walk_along};
 
 /// Brings the tables up to date: looks for objects that were loaded or unloaded, builds what is missing, shows it to
 /// handlers, and frees what none of them can be using any more. Says true where something changed.
@@ -71,6 +73,13 @@ pub fn generation() -> u32 {
 /// soon makes the next samples complete. Async-signal-safe.
 pub fn wanted() -> bool {
     snapshot::is_wanted()
+}
+
+/// Asks for what a walk on the calling thread will look at first. A hint, for handlers.
+#[inline]
+pub fn prefetch() {
+    inflight::prefetch(crate::regs::thread_pointer());
+    snapshot::prefetch_current();
 }
 
 /// To be called in the child of a fork, before anything else here: walks and refreshes that other threads of the parent

@@ -33,6 +33,12 @@ impl<T> PageVec<T> {
         Some(zeros)
     }
 
+    /// Zeros that have memory from the start, so that no handler waits for it. Only right after [`PageVec::zeroed`].
+    pub(super) fn touched(self) -> Self {
+        self.pages.touch(0..self.len * size_of::<T>());
+        self
+    }
+
     /// Appends `value`; says false, and drops it, where the vector is full.
     pub(super) fn push(&mut self, value: T) -> bool {
         if self.len >= self.capacity {

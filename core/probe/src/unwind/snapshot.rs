@@ -9,7 +9,7 @@ use super::page_vec::PageVec;
 use super::plain::{PLAIN_BITS, Plain};
 use super::rule::{NO_RULE, Rule, RuleId, Rules};
 use super::table::View;
-use crate::regs::{CallBefore, SIGRETURN, SIGRETURN_SECOND, load};
+use crate::regs::{CallBefore, SIGRETURN, SIGRETURN_SECOND, load, prefetch};
 
 /// One module: where its code is, and its table if that is built.
 #[derive(Debug)]
@@ -118,6 +118,12 @@ impl Snapshot {
         modules.get(after.checked_sub(1)?).filter(|module| pc < module.end)
     }
 
+    /// Asks for what the cache has at `pc`. A hint.
+    #[inline]
+    pub(super) fn prefetch(&self, pc: u64) {
+        prefetch(self.cache.wrapping_add(pc as usize % CACHED) as u64);
+    }
+
     #[inline]
     fn slot(&self, pc: u64) -> &AtomicU64 {
         // SAFETY: the cache has `CACHED` words and lives as long as the snapshot.
@@ -163,6 +169,12 @@ pub(super) fn current(_entered: &Entered) -> Option<&Snapshot> {
     let snapshot = CURRENT.load(Ordering::SeqCst);
     // SAFETY: what is published stays until no walk is under way that could have loaded it, and one is, by `entered`.
     unsafe { snapshot.as_ref() }
+}
+
+/// Asks for the snapshot in force. A hint.
+#[inline]
+pub(super) fn prefetch_current() {
+    prefetch(CURRENT.load(Ordering::Relaxed) as u64);
 }
 
 /// Makes handlers see `snapshot` from now on; the one before may be in use still.
@@ -214,7 +226,7 @@ impl Owned {
             modules.push(module);
         }
         // SAFETY: zero is an atomic number like any other.
-        let cache = unsafe { PageVec::<AtomicU64>::zeroed(CACHED)? };
+        let cache = unsafe { PageVec::<AtomicU64>::zeroed(CACHED)? }.touched();
         let mut snapshot = PageVec::with_capacity(1)?;
         snapshot.push(Snapshot {
             modules: modules.as_slice().as_ptr(),

@@ -8,8 +8,9 @@ use super::inflight;
 use super::rule::{BASE_FROM_FP, FP_FROM_FP, INTERRUPTED, Kind, Rule, SAME};
 use super::snapshot::{self, Module, Snapshot};
 use super::source::{Sources, Step};
+use super::trail::Trail;
 use crate::memory::StackMemory;
-use crate::regs::{DWARF_BASE, DWARF_FP, DWARF_SP, Regs, return_address};
+use crate::regs::{DWARF_BASE, DWARF_FP, DWARF_SP, Regs, return_address, thread_pointer};
 
 /// Frames that a walk visits before it gives up: a bound on its time, about a third of a millisecond.
 pub const MOST_FRAMES: usize = 20_000;
@@ -34,7 +35,12 @@ pub enum End {
 /// `stack` must hold the ranges that frames may lie in: the thread's stack, and its alternate signal stack where one is
 /// in use.
 pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
-    let entered = inflight::enter(regs.sp);
+    walk_along(&mut Trail::default(), regs, stack, out)
+}
+
+/// As [`walk`], and sooner where much of the stack is what it was when the last walk left `trail`.
+pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
+    let entered = inflight::enter(thread_pointer());
     let mut walker = Walker {
         regs: *regs,
         exact: true,
@@ -43,7 +49,11 @@ pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
         stack,
         snapshot: snapshot::current(&entered),
     };
-    let end = if Sources::any() { walker.with_sources(out) } else { walker.native(out) };
+    if let Some(snapshot) = walker.snapshot {
+        trail.fetch(snapshot);
+    }
+    let end = if Sources::any() { walker.with_sources(trail, out) } else { walker.native(trail, out) };
+    trail.end();
     match end {
         End::Root if walker.doubtful => return End::Doubtful,
         End::Root => {}
@@ -66,11 +76,14 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// The walk of a process without sources.
-    fn native(&mut self, out: &mut Frames<'_>) -> End {
+    fn native(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
         let mut left = MOST_FRAMES;
         while left > 0 {
             if let Some(snapshot) = self.snapshot {
-                left = self.plain(snapshot, left, |pc| out.push_native(pc));
+                left = self.plain(snapshot, left, |pc, cfa| {
+                    out.push_native(pc);
+                    trail.note(pc, cfa);
+                });
             }
             let pc = self.pc();
             let rule = self.rule(pc);
@@ -86,7 +99,7 @@ impl<'a> Walker<'a> {
     /// Goes as far as plain rules lead, which is most of the way, and hands every frame to `record`; what moves from frame
     /// to frame stays in registers. Returns how many frames of `left` may follow.
     #[inline]
-    fn plain(&mut self, snapshot: &Snapshot, mut left: usize, mut record: impl FnMut(u64)) -> usize {
+    fn plain(&mut self, snapshot: &Snapshot, mut left: usize, mut record: impl FnMut(u64, u64)) -> usize {
         let Regs { mut sp, mut fp, mut base, .. } = self.regs;
         let mut pc = self.pc();
         let start = left;
@@ -105,7 +118,7 @@ impl<'a> Walker<'a> {
             if cfa <= sp || ra == 0 {
                 break;
             }
-            record(pc);
+            record(pc, cfa);
             (sp, fp, base, pc) = (cfa, caller_fp, caller_base, ra - 1);
             left -= 1;
         }
@@ -120,9 +133,9 @@ impl<'a> Walker<'a> {
     /// Apart, because what sources remember takes stack, of which a handler may have little.
     #[cold]
     #[inline(never)]
-    fn with_sources(&mut self, out: &mut Frames<'_>) -> End {
+    fn with_sources(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
         match Sources::begin(&self.regs) {
-            None => self.native(out),
+            None => self.native(trail, out),
             Some(mut sources) => self.mixed(&mut sources, out),
         }
     }
@@ -141,7 +154,7 @@ impl<'a> Walker<'a> {
                     continue;
                 }
             }
-            let went = self.snapshot.is_some_and(|snapshot| self.plain(snapshot, 1, |_| ()) == 0);
+            let went = self.snapshot.is_some_and(|snapshot| self.plain(snapshot, 1, |_, _| ()) == 0);
             if !went && let Err(end) = self.advance(pc, self.rule(pc), out) {
                 return end;
             }

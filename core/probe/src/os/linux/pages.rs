@@ -50,6 +50,15 @@ impl Pages {
         false
     }
 
+    /// Makes the kernel give memory for the bytes of `range` now, so that no handler waits for it in a page fault, behind a
+    /// lock of the whole address space. Only where nobody else uses the memory yet.
+    pub fn touch(&self, range: core::ops::Range<usize>) {
+        for offset in range.step_by(4096).filter(|offset| *offset < self.len) {
+            // SAFETY: the byte lies in the mapping, and is zero as all are.
+            unsafe { self.start.as_ptr().wrapping_add(offset).write_volatile(0) };
+        }
+    }
+
     /// Gives back what lies behind the first `len` bytes, by whole pages of 4 KiB. Where the kernel's pages are larger it
     /// may refuse: then everything stays.
     pub fn shrink(&mut self, len: usize) {
