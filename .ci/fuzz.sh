@@ -17,7 +17,7 @@ mkdir -p $seeds/{options,maps,elf,eh_frame,split}
 cp /proc/self/maps $seeds/maps/
 printf 'rate_hz=250,service=shop,tags="a=b,c=d"' >$seeds/options/text
 printf '# a file\nrate_hz = 250\nservice = "shop"\n' >$seeds/options/lines
-for debug in "" -g "-g -gz"; do
+for debug in "" -g "-g -gz" -gdwarf-3 "-gdwarf-5 -gdwarf64" "-gdwarf-4 -gz=zlib-gnu" -fdebug-types-section; do
     echo 'int twice(int x) { return x + x; } int thrice(int x) { return twice(x) + x; }' |
         cc -shared -fPIC -O1 $debug -x c - -o "$seeds/elf/library${debug// /}.so"
 done

@@ -16,7 +16,8 @@ fn every_version_and_packing_of_debug_information() {
         return;
     }
     let folder = folder("versions");
-    let ways: [&[&str]; 10] = [
+    let ways: [&[&str]; 11] = [
+        &["-g1"],
         &["-gdwarf-2"],
         &["-gdwarf-3"],
         &["-gdwarf-4"],
