@@ -72,7 +72,7 @@ impl Walker<'_> {
             return self.step_to(ra);
         }
         self.doubt(out);
-        self.by_frame_pointer(|walker, ra| walker.module(ra).is_some())
+        self.by_frame_pointer(|walker, _, ra| walker.module(ra).is_some())
     }
 
     /// In code that belongs to no module. At an address that cannot be code there has been nothing but a call.
@@ -80,7 +80,7 @@ impl Walker<'_> {
         let code = self.may_be_code(pc);
         if code || !self.exact {
             let before = self.regs;
-            match self.by_frame_pointer(Self::may_be_code) {
+            match self.by_frame_pointer(Self::may_be_frame) {
                 Err(End::Lost) if self.exact => self.regs = before,
                 other => return other,
             }
@@ -99,8 +99,8 @@ impl Walker<'_> {
     }
 
     /// By the pair of frame pointer and return address that the frame pointer shows, if it looks like one and `accept`
-    /// takes its address.
-    fn by_frame_pointer(&mut self, accept: impl Fn(&Self, u64) -> bool) -> Result<(), End> {
+    /// takes it.
+    fn by_frame_pointer(&mut self, accept: impl Fn(&Self, u64, u64) -> bool) -> Result<(), End> {
         let (fp, sp) = (self.regs.fp, self.regs.sp);
         let here = self.stack.range_of(sp);
         if fp < sp || fp & 7 != 0 || here.is_none() || self.stack.range_of(fp) != here {
@@ -111,7 +111,7 @@ impl Walker<'_> {
         if caller == 0 && ra == 0 {
             return Err(End::Root);
         }
-        if !accept(self, ra) {
+        if !accept(self, caller, ra) {
             return Err(End::Lost);
         }
         self.regs.fp = caller;
@@ -195,6 +195,15 @@ impl Walker<'_> {
     /// The call that the code before `ra` makes; `None` where it may not be read.
     fn call_before(&self, ra: u64) -> Option<CallBefore> {
         self.module(ra).and_then(|module: &Module| module.call_before(ra))
+    }
+
+    /// Whether a pair of the frame pointer's may be that of code which keeps one: it leads to a module, whose code may use
+    /// the register for anything, or else to such a pair again. A library that was loaded a moment ago, and is in no
+    /// snapshot yet, is like code made at run time, and leaves anything in the register.
+    fn may_be_frame(&self, caller: u64, ra: u64) -> bool {
+        let leads_on =
+            caller > self.regs.fp && self.stack.range_of(caller) == self.stack.range_of(self.regs.fp);
+        self.may_be_code(ra) && (self.module(ra).is_some() || leads_on || caller == 0)
     }
 
     /// Whether code may lie at `pc`: not in the first pages, not in the kernel's half, not on the stack.
