@@ -10,8 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::merge::read_file;
 use super::names;
-use crate::encode::{json, pprof};
+use crate::encode::json;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which profiles to list. The default is all of them.
@@ -158,6 +159,9 @@ fn list_folder(folder: &Path, entries: fs::ReadDir, query: &Query, depth: usize,
     }
 }
 
+/// Ours have a few hundred bytes a tag.
+const LARGEST_DESCRIPTION: u64 = 4 << 20;
+
 /// What the profiles of a set have in common.
 #[derive(Debug, Default)]
 struct Description {
@@ -169,7 +173,8 @@ struct Description {
 impl Description {
     /// From the JSON file of a set; `None` where there is none that makes sense.
     fn read(path: &Path) -> Option<Self> {
-        let json = json::parse(&fs::read_to_string(path).ok()?)?;
+        let text = String::from_utf8(read_file(path, LARGEST_DESCRIPTION).ok()?).ok()?;
+        let json = json::parse(&text)?;
         let json::Value::Object(members) = json.get("tags")? else { return None };
         let tag = |(key, value): &(String, json::Value)| match value {
             json::Value::Text(value) => Some((key.clone(), value.clone())),
@@ -183,7 +188,7 @@ impl Description {
     }
 
     fn from_profile(path: &Path) -> Option<Self> {
-        let profile = pprof::decode(&fs::read(path).ok()?).ok()?;
+        let profile = super::read(path).ok()?;
         Some(Self {
             tags: Arc::new(profile.tags.clone()),
             time_nanos: profile.time_nanos,

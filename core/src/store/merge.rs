@@ -1,6 +1,7 @@
 //! Several profiles of a directory as one.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::Entry;
@@ -36,14 +37,36 @@ impl Clone for Skipped {
     }
 }
 
+/// A file of more bytes is no profile: that much is the limit even after decompression.
+const LARGEST: u64 = 256 << 20;
+
+/// The bytes of a regular file. Anything may lie in a directory: a pipe would be waited for, a device read for ever.
+pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let found = std::fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !found.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe or a device, not a file"));
+    }
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes"));
+    if found.len() > most {
+        return Err(too_large());
+    }
+    // It may grow meanwhile.
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
+}
+
 /// Reads a profile.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`] where the file cannot be read, [`ErrorKind::InvalidData`] where it is not a
+/// [`ErrorKind::Storage`] where the file cannot be read or is larger than 256 MiB, [`ErrorKind::InvalidData`] where it is not a
 /// profile; both name it.
 pub fn read(path: impl AsRef<Path>) -> Result<Profile> {
     let path = path.as_ref();
-    let bytes = fs::read(path)
+    let bytes = read_file(path, LARGEST)
         .map_err(|error| Error::io(ErrorKind::Storage, format!("cannot read {}", path.display()), error))?;
     pprof::decode(&bytes)
         .map_err(|error| Error::new(error.kind(), format!("{} is damaged: {error}", path.display())))

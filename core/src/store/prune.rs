@@ -22,6 +22,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// The same where the file system knows no locks.
 const SURELY_ABANDONED: Duration = Duration::from_secs(86_400);
 
+const DAY_NANOS: i64 = 86_400_000_000_000;
+
 /// What [`prune`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -37,7 +39,7 @@ pub struct Pruned {
     pub remaining_bytes: u64,
 }
 
-/// Removes sets that are older than `retention.age`, then the oldest ones while all of them take more than
+/// Removes sets that are older than `retention.age`, then those of a day that is yet to come and the oldest ones while all of them take more than
 /// `retention.bytes` (down to 95 % of it, so that this is seldom needed), and what dead writers left
 /// unfinished.
 ///
@@ -63,9 +65,15 @@ pub fn prune(dir: &Path, retention: Retention) -> Result<Pruned> {
     let mut total: u64 = found.sets.values().map(|set| set.bytes).sum();
     let target = if total > retention.bytes { retention.bytes - retention.bytes / 20 } else { u64::MAX };
     let mut emptied = BTreeSet::new();
-    for (key, set) in &found.sets {
-        if key.time_nanos >= oldest && total <= target {
-            break;
+    // What claims to be of a later day was written while a clock was wrong. Where room is short it goes first:
+    // it would never be the oldest, and in its place all that is written now would go.
+    let latest = i64::try_from(now_nanos).unwrap_or(i64::MAX).saturating_add(DAY_NANOS);
+    let is_future = |(key, _): &(&SetKey, &SetFiles)| key.time_nanos > latest;
+    let (future, past): (Vec<_>, Vec<_>) = found.sets.iter().partition(is_future);
+    for (key, set) in future.into_iter().rev().chain(past) {
+        let is_old = key.time_nanos < oldest;
+        if !is_old && total <= target {
+            continue;
         }
         let removed = set.files.iter().filter(|(path, bytes)| pruned.remove(path, *bytes)).count();
         pruned.sets += u64::from(removed > 0);

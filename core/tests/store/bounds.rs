@@ -81,6 +81,26 @@ fn a_prune_is_due_when_nobody_has_pruned_lately() {
 }
 
 #[test]
+fn what_a_wrong_clock_wrote_does_not_push_out_the_present() {
+    let dir = Folder::new("future");
+    let unbounded = Retention { age: Duration::MAX, bytes: ENOUGH };
+    let mut directory = Directory::new(&*dir, unbounded);
+    for sequence in 0..10 {
+        directory.write(&set(sequence, -400 * DAY_S - sequence as i64)).unwrap();
+    }
+    for sequence in 10..20 {
+        directory.write(&set(sequence, 1000 - sequence as i64)).unwrap();
+    }
+    let bytes = bytes(&dir) * 6 / 10;
+    prune(&dir, Retention { age: Duration::from_secs(30 * 86_400), bytes }).unwrap();
+    let left = list(&*dir, &Query::default()).unwrap();
+    let now = crate::support::now_nanos();
+    let present = left.iter().filter(|entry| entry.time_nanos < now).count();
+    assert_eq!(present, 10, "the ten of today stay");
+    assert!((10..15).contains(&left.len()), "{} left: what has room stays", left.len());
+}
+
+#[test]
 fn what_is_not_ours_stays() {
     let dir = Folder::new("others");
     let outside = Folder::new("others-outside");

@@ -119,6 +119,39 @@ fn a_damaged_description_costs_nothing_but_time() {
 }
 
 #[test]
+fn what_is_no_file_is_not_waited_for() {
+    let dir = Folder::new("no-file");
+    let mut directory = Directory::new(&*dir, Retention::default());
+    directory.write(&set(0, 10)).unwrap();
+    let folder = dir.join(files(&dir)[0].parent().unwrap());
+    let pipe = |name: &str| {
+        let made = std::process::Command::new("mkfifo").arg(folder.join(name)).status().unwrap();
+        assert!(made.success());
+    };
+    pipe("pipe.cpu.pb.gz");
+    pipe("20251122T122000.123Z-web-1-7.json");
+    std::fs::write(folder.join("20251122T122000.123Z-web-1-7.cpu.pb.gz"), pprof::encode(&small())).unwrap();
+    std::fs::create_dir(folder.join("folder.cpu.pb.gz")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.join("zero.cpu.pb.gz")).unwrap();
+    let entries = list(&*dir, &Query::default()).unwrap();
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    for (name, reason) in [
+        ("pipe", "it is a pipe or a device, not a file"),
+        ("zero", "it is a pipe or a device, not a file"),
+        ("folder", "is a directory"),
+    ] {
+        let error = read(folder.join(format!("{name}.cpu.pb.gz"))).unwrap_err();
+        assert_eq!(error.kind(), everprof::ErrorKind::Storage);
+        let text = error.to_string();
+        assert!(text.starts_with("cannot read ") && text.ends_with(reason), "{text}");
+    }
+    let sparse = std::fs::File::create(folder.join("sparse.cpu.pb.gz")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let error = read(folder.join("sparse.cpu.pb.gz")).unwrap_err().to_string();
+    assert!(error.ends_with("it has more than 268435456 bytes"), "{error}");
+}
+
+#[test]
 fn ten_thousand_profiles_are_listed_without_opening_one() {
     let dir = Folder::new("many");
     let mut directory = Directory::new(&*dir, Retention::default());
