@@ -17,6 +17,20 @@
 //! into `./everprof`, which is bounded in age and size. [`store`] lists, merges and compares what is there, and
 //! [`encode::flamegraph`] shows it as one HTML file.
 //!
+//! # A look at it
+//!
+//! `go tool pprof -http=: everprof/*/*/*.cpu.pb.gz`, or without other tools:
+//!
+//! ```no_run
+//! use everprof::{encode::flamegraph, store};
+//! let profiles = store::list("./everprof", &store::Query::default())?;
+//! let sum = store::merge(&profiles)?.profile;
+//! println!("{}", store::top(&sum)?.render(15));
+//! let page = flamegraph::html(&sum, &flamegraph::PageOptions::default());
+//! std::fs::write("flamegraph.html", page).unwrap();
+//! # Ok::<(), everprof::Error>(())
+//! ```
+//!
 //! # Where to go on
 //!
 //! | to | see |
@@ -37,7 +51,9 @@
 //! alternate stacks stay, with our signal in their mask, so that they have their stack for themselves. The handler drops
 //! a sample rather than wait.
 //! Errors of everprof's own never fail the host: they are values, reported once through [`log`] and in [`Stats`].
-//! After a `fork` the child goes on by itself; `exec` leaves nothing behind.
+//! After a `fork` the child goes on by itself; `exec` leaves nothing behind. A library that carries everprof may be
+//! unloaded, and two of them may run in one process, each with its own copy: the second takes another signal.
+//! Linux on x86_64 and aarch64 with glibc; elsewhere [`Profiler::start`] is an error, and the program runs on.
 #![forbid(unsafe_code)]
 
 mod aggregate;
