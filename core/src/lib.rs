@@ -53,7 +53,7 @@
 //! Errors of everprof's own never fail the host: they are values, reported once through [`log`] and in [`Stats`].
 //! After a `fork` the child goes on by itself; `exec` leaves nothing behind. A library that carries everprof may be
 //! unloaded, and two of them may run in one process, each with its own copy: the second takes another signal.
-//! Linux on x86_64 and aarch64 with glibc; elsewhere [`Profiler::start`] is an error, and the program runs on.
+//! Linux on x86_64 and aarch64 with glibc; for other systems it does not compile, and says so.
 #![forbid(unsafe_code)]
 
 mod aggregate;

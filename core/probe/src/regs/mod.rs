@@ -8,6 +8,9 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+compile_error!("everprof works on x86_64 and aarch64: depend on it under a cfg of target_arch");
+
 #[cfg(target_arch = "aarch64")]
 use aarch64 as cpu;
 #[cfg(target_arch = "x86_64")]
