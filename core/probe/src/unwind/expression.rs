@@ -13,6 +13,9 @@ pub(super) enum Place {
     Offset { register: u8, offset: i64 },
     /// The word at a register plus an offset, plus a constant: a frame that was realigned.
     Deref { register: u8, offset: i64, plus: i64 },
+    /// The word at a register plus an offset plus eight times another register, plus a constant: assembly that keeps the
+    /// caller's stack pointer behind a scratch area of variable length.
+    Indexed { register: u8, offset: i64, index: u8, plus: i64 },
     /// An entry of a procedure linkage table: a register plus an offset, and a word more once the program counter is at
     /// `threshold` or further in its sixteen bytes.
     Plt { register: u8, offset: i64, threshold: u8 },
@@ -28,6 +31,9 @@ pub(super) fn evaluate(expression: &[u8], program_counter: u8) -> Option<Place> 
                 Value::Place(Place::Offset { register, offset }) => {
                     Value::Place(Place::Deref { register, offset, plus: 0 })
                 }
+                Value::Element { register, offset, index } => {
+                    Value::Place(Place::Indexed { register, offset, index, plus: 0 })
+                }
                 _ => return None,
             },
             OP_CONST1U => Value::Constant(i64::from(reader.u8()?)),
@@ -40,7 +46,7 @@ pub(super) fn evaluate(expression: &[u8], program_counter: u8) -> Option<Place> 
             OP_LIT0..=OP_LIT31 => Value::Constant(i64::from(operation - OP_LIT0)),
             OP_BREG0..=OP_BREG31 => register(operation - OP_BREG0, reader.sleb()?, program_counter),
             OP_BREGX => register(u8::try_from(reader.uleb()?).ok()?, reader.sleb()?, program_counter),
-            OP_AND | OP_PLUS | OP_MINUS | OP_GE | OP_SHL => {
+            OP_AND | OP_PLUS | OP_MINUS | OP_MUL | OP_GE | OP_SHL => {
                 let right = stack.pop()?;
                 binary(operation, stack.pop()?, right)?
             }
@@ -64,6 +70,7 @@ const OP_CONSTU: u8 = 0x10;
 const OP_CONSTS: u8 = 0x11;
 const OP_AND: u8 = 0x1a;
 const OP_MINUS: u8 = 0x1c;
+const OP_MUL: u8 = 0x1e;
 const OP_PLUS: u8 = 0x22;
 const OP_PLUS_UCONST: u8 = 0x23;
 const OP_SHL: u8 = 0x24;
@@ -83,6 +90,13 @@ const PLT_SHIFT: i64 = 3;
 enum Value {
     Constant(i64),
     Place(Place),
+    /// Eight times a register, and the address of such an element.
+    Scaled(u8),
+    Element {
+        register: u8,
+        offset: i64,
+        index: u8,
+    },
     /// The program counter, and the steps of the linkage table's computation on it.
     ProgramCounter,
     PltOffset,
@@ -121,6 +135,12 @@ fn binary(operation: u8, left: Value, right: Value) -> Option<Value> {
         (OP_PLUS, place, Value::Constant(constant)) | (OP_PLUS, Value::Constant(constant), place) => {
             add(place, constant)
         }
+        (OP_MUL, Value::Place(Place::Offset { register, offset: 0 }), Value::Constant(8)) => {
+            Some(Value::Scaled(register))
+        }
+        (OP_PLUS, Value::Place(Place::Offset { register, offset }), Value::Scaled(index)) => {
+            Some(Value::Element { register, offset, index })
+        }
         (OP_MINUS, place, Value::Constant(constant)) => add(place, constant.checked_neg()?),
         (OP_AND, Value::ProgramCounter, Value::Constant(PLT_MASK)) => Some(Value::PltOffset),
         (OP_GE, Value::PltOffset, Value::Constant(threshold @ 0..=PLT_MASK)) => {
@@ -145,6 +165,9 @@ fn add(value: Value, constant: i64) -> Option<Value> {
         Value::Place(Place::Deref { register, offset, plus }) => {
             Value::Place(Place::Deref { register, offset, plus: plus.checked_add(constant)? })
         }
+        Value::Place(Place::Indexed { register, offset, index, plus }) => {
+            Value::Place(Place::Indexed { register, offset, index, plus: plus.checked_add(constant)? })
+        }
         _ => return None,
     })
 }
@@ -164,6 +187,11 @@ mod tests {
         assert_eq!(
             evaluate(&[0x77, 40, 6, 0x23, 8], 16),
             Some(Place::Deref { register: 7, offset: 40, plus: 8 })
+        );
+        // A multiplication by Montgomery: breg7 8; breg9 0; lit8; mul; plus; deref; plus_uconst 8.
+        assert_eq!(
+            evaluate(&[0x77, 8, 0x79, 0, 0x38, 0x1e, 0x22, 6, 0x23, 8], 16),
+            Some(Place::Indexed { register: 7, offset: 8, index: 9, plus: 8 })
         );
         assert_eq!(evaluate(&[0x76, 0x70], 16), Some(Place::Offset { register: 6, offset: -16 }));
         assert_eq!(evaluate(&[0x77, 8, 0x38, 0x1c], 16), Some(Place::Offset { register: 7, offset: 0 }));

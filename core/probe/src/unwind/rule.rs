@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Other,
     /// The word at `register` + `cfa`, plus `extra`.
     Deref,
+    /// The word at stack pointer + `cfa` + eight times the register `register`, plus `extra`.
+    Indexed,
     /// Stack pointer + `cfa`, and a word more at `extra` bytes or further into an entry of sixteen.
     Plt,
     /// The frame of a signal: every register is in the context that the kernel left.
@@ -89,6 +91,10 @@ impl Rule {
             Place::Deref { register, offset, plus } => {
                 (Kind::Deref, register, offset, i16::try_from(plus).ok()?)
             }
+            Place::Indexed { register: DWARF_SP, offset, index, plus } => {
+                (Kind::Indexed, index, offset, i16::try_from(plus).ok()?)
+            }
+            Place::Indexed { .. } => return None,
             Place::Plt { register: DWARF_SP, offset, threshold } => {
                 (Kind::Plt, DWARF_SP, offset, i16::from(threshold))
             }

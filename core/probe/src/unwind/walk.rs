@@ -200,7 +200,7 @@ impl<'a> Walker<'a> {
             Kind::Base => self.regs.base.wrapping_add_signed(offset),
             Kind::Root => return Err(End::Root),
             Kind::Signal => return self.resume_interrupted(),
-            Kind::Other | Kind::Deref | Kind::Plt => self.unusual_cfa(rule)?,
+            Kind::Other | Kind::Deref | Kind::Indexed | Kind::Plt => self.unusual_cfa(rule)?,
         };
         let in_register = rule.ra == SAME;
         if cfa <= self.regs.sp {
@@ -249,6 +249,12 @@ impl<'a> Walker<'a> {
         match rule.kind {
             Kind::Deref => {
                 let word = self.stack.read(address).ok_or(End::Lost)?;
+                Ok(word.wrapping_add_signed(i64::from(rule.extra)))
+            }
+            Kind::Indexed => {
+                let index = self.register(rule.register)?;
+                let element = self.regs.sp.wrapping_add_signed(i64::from(rule.cfa)).wrapping_add(index << 3);
+                let word = self.stack.read(element).ok_or(End::Lost)?;
                 Ok(word.wrapping_add_signed(i64::from(rule.extra)))
             }
             Kind::Plt if self.regs.pc & 15 >= rule.extra as u64 => Ok(address.wrapping_add(8)),
