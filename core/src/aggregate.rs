@@ -18,7 +18,8 @@ pub(crate) struct Key {
     pub(crate) thread: u32,
     /// Place in [`Aggregate::labels`]; 0 is the empty set.
     pub(crate) labels: u32,
-    /// Whether it was taken when its thread was discovered; such samples are weighed only when the period closes.
+    /// Whether it was taken when its thread was discovered. Such samples are weighed only when the period closes; their
+    /// counts are nanoseconds of short lives that they speak for.
     pub(crate) unclaimed: bool,
     /// W3C trace id, or 0.
     pub(crate) trace_id: u128,

@@ -167,7 +167,7 @@ impl Slot {
         self.period.store(nanos, Ordering::Relaxed);
     }
 
-    /// CPU nanoseconds that the thread's timer has accounted for.
+    /// CPU nanoseconds that the thread's timers have accounted for since the slot was made.
     pub fn credited(&self) -> u64 {
         self.credited.load(Ordering::Relaxed)
     }
@@ -175,13 +175,6 @@ impl Slot {
     /// Adds to what the thread's timer has accounted for. Only by the thread's own handler.
     pub fn credit(&self, nanos: u64) {
         self.credited.store(self.credited.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
-    }
-
-    /// Says that the thread has no timer any more, and returns what its timer had accounted for. Our thread, once the
-    /// timer is deleted.
-    pub fn end_timing(&self) -> u64 {
-        self.set_period(0);
-        self.credited.swap(0, Ordering::Relaxed)
     }
 
     /// Gives the slot back. Our thread, once the thread and its timer are gone.

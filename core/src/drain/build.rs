@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use everprof_probe::sample::{Frame, frames};
 
+use super::book::part_of;
 use super::period::Period;
 use crate::aggregate::{Key, Sums};
 use crate::labels::LabelSet;
@@ -20,12 +21,12 @@ const RESERVED: [&str; 4] = ["thread_name", "thread_id", "trace_id", "span_id"];
 pub(super) fn build(period: &Period, symbolizer: &mut Symbolizer, mode: symbolize::Mode) -> Profile {
     let mut builder = Builder::new(period, symbolizer, mode);
     builder.name_addresses();
-    let settlement = Settlement::of(period);
+    let weights = Weights::of(period);
     let mut rows: Vec<(Key, Sums)> = period.sums.rows().collect();
     // The hash map's order is random; a file should not be.
     rows.sort_unstable_by_key(|(key, _)| (key.stack, key.thread, key.labels, key.span_id, key.trace_id));
     for (key, sums) in rows {
-        builder.add(key, settlement.weigh(&key, sums));
+        builder.add(key, weights.weigh(&key, sums));
     }
     for (stack, thread, labels, sums) in period.recorded.rows() {
         builder.add_recorded(&stack, thread, labels, sums);
@@ -37,60 +38,39 @@ pub(super) fn build(period: &Period, symbolizer: &mut Symbolizer, mode: symboliz
     for part in &period.stackless {
         builder.add_frame(part.reason, part.thread, part.sums);
     }
-    if let Some(rest) = settlement.rest() {
-        builder.add_frame("threads that ended unsampled", None, rest);
-    }
     builder.profile
 }
 
-/// CPU time that the drain found to belong to kinds of samples, to be spread over the samples of that kind.
-struct Settlement<'p> {
+/// What samples stand for in the end, so that those of each thread stand for what it has used.
+struct Weights<'p> {
     period: &'p Period,
-    /// What the samples of discovered threads stand for by themselves, nanoseconds.
-    unclaimed: u64,
-    /// What the samples of threads that ended stand for.
-    ended: u64,
+    /// Nanoseconds that the samples of a thread stand for by themselves.
+    by_thread: HashMap<u32, u64>,
+    /// Nanoseconds of unmet threads that samples of discovered ones speak for, by themselves.
+    discovered: u64,
 }
 
-impl<'p> Settlement<'p> {
+impl<'p> Weights<'p> {
     fn of(period: &'p Period) -> Self {
-        let sum = |which: &dyn Fn(&Key) -> bool| {
-            period.sums.rows().filter(|(key, _)| which(key)).map(|(_, sums)| sums.nanos).sum()
-        };
-        Self {
-            period,
-            unclaimed: sum(&|key| key.unclaimed),
-            ended: sum(&|key| !key.unclaimed && period.ended.contains(&key.thread)),
+        let mut weights = Self { period, by_thread: HashMap::new(), discovered: 0 };
+        for (key, sums) in period.sums.rows() {
+            *weights.by_thread.entry(key.thread).or_default() += sums.nanos;
+            weights.discovered += if key.unclaimed { sums.count } else { 0 };
         }
+        weights
     }
 
-    /// A sample's sums with its part of the time that it and its kind stand for.
     fn weigh(&self, key: &Key, sums: Sums) -> Sums {
-        if key.unclaimed {
-            let nanos = share(sums.nanos, self.period.unclaimed, self.unclaimed);
-            let step = self.step();
-            Sums { count: (nanos + step / 2) / step, nanos }
-        } else if self.period.ended.contains(&key.thread) {
-            Sums { nanos: sums.nanos + share(sums.nanos, self.period.at_exit, self.ended), ..sums }
-        } else {
-            sums
+        let all = self.by_thread.get(&key.thread).copied().unwrap_or_default();
+        let correction = self.period.corrections.get(&key.thread).copied().unwrap_or_default();
+        let nanos = part_of(all.saturating_add_signed(correction), sums.nanos, all);
+        if !key.unclaimed {
+            return Sums { nanos, ..sums };
         }
+        let nanos = nanos + part_of(self.period.unmet, sums.count, self.discovered);
+        let step = u64::from(self.period.sampling_period.max(1));
+        Sums { count: (nanos + step / 2) / step, nanos }
     }
-
-    /// What has no sample to go to: threads that ended before any.
-    fn rest(&self) -> Option<Sums> {
-        let nanos = if self.ended == 0 { self.period.at_exit } else { 0 };
-        (nanos >= self.step()).then(|| Sums { count: nanos / self.step(), nanos })
-    }
-
-    fn step(&self) -> u64 {
-        u64::from(self.period.sampling_period.max(1))
-    }
-}
-
-/// The part of `total` that `own` of `all` has.
-fn share(own: u64, total: u64, all: u64) -> u64 {
-    (u128::from(own) * u128::from(total) / u128::from(all.max(1))) as u64
 }
 
 struct Builder<'p> {

@@ -1,43 +1,41 @@
 //! The end of a period: its sums with everything needed to name them, and the CPU time that no sample stands for.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use everprof_probe::loss::{self, Loss};
-use everprof_probe::os::Clock;
 use everprof_probe::timer::ClockKind;
 
+use super::book::part_of;
 use super::period::{Period, Stackless};
 use super::publish::Job;
 use super::sampler::Sampler;
+use super::settle::{Placed, Settlement};
 use super::setup::wall_clock;
-use crate::aggregate::Sums;
+use crate::aggregate::{Aggregate, Sums};
 use crate::recorder;
 
-/// The kernel looks at CPU timers once a tick, which is no longer than this in nanoseconds (100 Hz).
-const LONGEST_TICK: u64 = 10_000_000;
-
 impl Sampler {
-    /// Gives the sums of the period to the publisher and begins the next one.
-    pub(super) fn close(&mut self) {
+    /// Gives the sums of the period to the publisher and begins the next one, or with the `last` tells all that there
+    /// is left to tell.
+    pub(super) fn close(&mut self, last: bool) {
         let duration = self.period_began.elapsed();
         let time_nanos = self.period_time;
         self.period_began = Instant::now();
         // The wall clock may be set back; periods must not overlap for it.
         self.period_time = wall_clock().max(time_nanos.saturating_add(duration.as_nanos() as i64));
+        // First the clocks, then the samples: of a thread that ended in between, all samples are known.
+        self.threads.scan();
+        self.drain();
         let sums = std::mem::take(&mut self.sums);
         self.label_places.clear();
-        let nominal = sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.nanos).sum();
-        let process = Clock::Process.now().unwrap_or_default();
-        let ended = self.threads.take_ended();
-        let exits = ended.len() as u64 * (u64::from(self.sampling.period) + LONGEST_TICK);
-        let unclaimed = self.account.charge(process, self.covered(), nominal, exits);
-        self.stats.sampled_cpu += Duration::from_nanos(unclaimed.sampled + unclaimed.at_exit);
-        self.stats.unsampled_cpu += Duration::from_nanos(unclaimed.unsampled);
+        let mut stackless = Vec::new();
+        let corrections = self.settle(&sums, &mut stackless, last);
+        let discovered = sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.count).sum();
+        let unmet = self.threads.charge_unmet(discovered, last);
+        self.without_stack(&mut stackless, "threads that ended unsampled", None, unmet.unsampled);
         let (first_epoch, epochs) = self.modules.take();
-        let ids = self.thread_ids;
-        let ended =
-            ended.into_iter().map(|(name, tid)| self.thread_number(name, ids.then_some(tid))).collect();
-        let stackless = self.stackless(unclaimed.unsampled);
         let mut names: Vec<_> = self.thread_numbers.drain().map(|(name, number)| (number, name)).collect();
         names.sort_unstable_by_key(|(number, _)| *number);
         let period = Period {
@@ -48,14 +46,15 @@ impl Sampler {
             threads: names.into_iter().map(|(_, name)| name).collect(),
             epochs,
             first_epoch,
-            unclaimed: unclaimed.sampled,
-            at_exit: unclaimed.at_exit,
-            ended,
+            corrections,
+            unmet: unmet.sampled,
             stackless,
             sums,
             recorded: recorder::take(),
         };
         self.samples_closed = self.stats.samples;
+        self.told += period.nanos();
+        self.stats.sampled_cpu = Duration::from_nanos(self.told);
         self.threads.rename();
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());
@@ -64,37 +63,75 @@ impl Sampler {
         }
     }
 
-    /// CPU time that has no stack to go to, each part under the reason.
-    fn stackless(&mut self, unsampled: u64) -> Vec<Stackless> {
-        let step = u64::from(self.sampling.period.max(1));
-        let mut found = Vec::new();
-        for loss in Loss::ALL {
-            let (count, nanos) = loss::take(loss);
+    /// Brings what samples stand for to what their threads have used: returns what is to be added, by the thread's
+    /// number, and adds to `stackless` what no sample stands for.
+    fn settle(&mut self, sums: &Aggregate, stackless: &mut Vec<Stackless>, last: bool) -> HashMap<u32, i64> {
+        let losses: Vec<_> = Loss::ALL.into_iter().map(|loss| (loss, loss::take(loss))).collect();
+        let dues = self.threads.balance(losses.iter().map(|(_, (_, nanos))| nanos).sum());
+        self.lost(stackless, &losses, dues.iter().map(|due| due.balance.lost).sum());
+        let mut sampled: HashMap<u32, u64> = HashMap::new();
+        for (key, sums) in sums.rows() {
+            *sampled.entry(key.thread).or_default() += sums.nanos;
+        }
+        let of_number = |number: &u32| sampled.get(number).copied().unwrap_or_default();
+        let known = self.thread_numbers.iter();
+        let mut settlement =
+            Settlement::new(known.map(|((name, _), number)| (name.clone(), *number, of_number(number))));
+        for due in dues {
+            let thread = (due.name.clone(), (self.thread_ids && due.tid != 0).then_some(due.tid));
+            self.without_stack(stackless, self.reason(due.timed), Some(thread.clone()), due.balance.missed);
+            match settlement.place(&due) {
+                Placed::Samples => {}
+                Placed::Nowhere(nanos) if due.tid == 0 => self.threads.add_unmet(nanos),
+                Placed::Nowhere(nanos) if last => {
+                    self.without_stack(stackless, "threads without a sample", Some(thread), nanos);
+                }
+                Placed::Nowhere(nanos) => self.threads.carry(due.tid, nanos),
+            }
+        }
+        settlement.corrections()
+    }
+
+    /// Tells what was lost by its reasons. What threads have really used of it is `nanos`, all reasons together.
+    fn lost(&mut self, stackless: &mut Vec<Stackless>, losses: &[(Loss, (u64, u64))], nanos: u64) {
+        let all = losses.iter().map(|(_, (_, nanos))| nanos).sum();
+        for &(loss, (count, own)) in losses {
             self.stats.lost += count;
             match loss {
                 Loss::RingFull => self.stats.lost_ring_full += count,
                 Loss::NoScratch => self.stats.lost_no_scratch += count,
             }
-            found.push(Stackless { reason: loss.name(), thread: None, sums: Sums { count, nanos } });
+            if count != 0 {
+                let sums = Sums { count, nanos: part_of(nanos, own, all) };
+                stackless.push(Stackless { reason: loss.name(), thread: None, sums });
+            }
         }
-        // A perf event does not wait for the tick; what it is behind, it will not make up for.
-        let (reason, tolerance) = match self.sampling.clock {
-            ClockKind::Timer => ("threads that block the signal", step + LONGEST_TICK),
-            ClockKind::PerfEvent => ("in the kernel, unseen by perf_event", step),
-        };
-        for (name, tid, nanos) in self.threads.write_off(tolerance) {
-            let thread = Some(self.thread_number(name, self.thread_ids.then_some(tid)));
-            self.stats.unsampled_cpu += Duration::from_nanos(nanos);
-            found.push(Stackless { reason, thread, sums: Sums { count: nanos / step, nanos } });
+    }
+
+    /// Why no signal came for the time of a living thread.
+    fn reason(&self, timed: bool) -> &'static str {
+        match (timed, self.sampling.clock) {
+            (false, _) => "threads without a timer",
+            (true, ClockKind::Timer) => "threads that block the signal",
+            // A perf event does not wait for the tick; what it is behind, it will not make up for.
+            (true, ClockKind::PerfEvent) => "in the kernel, unseen by perf_event",
         }
-        // Less than one period is the phase of the timers, not a thread.
-        if unsampled >= step {
-            let sums = Sums { count: unsampled / step, nanos: unsampled };
-            found.push(Stackless { reason: "threads that ended unsampled", thread: None, sums });
+    }
+
+    /// Tells CPU time that has no stack to go to.
+    fn without_stack(
+        &mut self,
+        stackless: &mut Vec<Stackless>,
+        reason: &'static str,
+        thread: Option<(Arc<str>, Option<u32>)>,
+        nanos: u64,
+    ) {
+        if nanos == 0 {
+            return;
         }
-        found.retain(|part| part.sums.count != 0);
-        let nanos = found.iter().map(|part| part.sums.nanos).sum();
-        self.stats.sampled_cpu += Duration::from_nanos(nanos);
-        found
+        let thread = thread.map(|(name, tid)| self.thread_number(name, tid));
+        let count = (nanos / u64::from(self.sampling.period.max(1))).max(1);
+        self.stats.unsampled_cpu += Duration::from_nanos(nanos);
+        stackless.push(Stackless { reason, thread, sums: Sums { count, nanos } });
     }
 }

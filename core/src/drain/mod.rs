@@ -5,6 +5,7 @@
 //! calls, [`Handle::stop`], [`Handle::flush`] and [`Handle::set_rate`].
 
 mod account;
+mod book;
 mod build;
 mod close;
 mod governor;
@@ -13,7 +14,9 @@ mod period;
 mod publish;
 pub(crate) mod report;
 mod sampler;
+mod settle;
 mod setup;
+mod tasks;
 mod threads;
 mod upkeep;
 

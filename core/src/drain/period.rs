@@ -1,6 +1,6 @@
 //! One closed period on its way to its names: everything the publisher needs, and nothing of the process any more.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::aggregate::{Aggregate, Sums};
@@ -29,12 +29,10 @@ pub(super) struct Period {
     /// Address spaces by epoch number, counted from `first_epoch`.
     pub(super) epochs: Vec<Epoch>,
     pub(super) first_epoch: u32,
-    /// Nanoseconds that the samples of discovered threads stand for together.
-    pub(super) unclaimed: u64,
-    /// Nanoseconds that threads which ended used after their timers' last expiry.
-    pub(super) at_exit: u64,
-    /// The numbers of those threads.
-    pub(super) ended: HashSet<u32>,
+    /// By the thread's number: nanoseconds to be added to its samples, in proportion to what they stand for.
+    pub(super) corrections: HashMap<u32, i64>,
+    /// Nanoseconds that threads used which were never met, to be spread over the samples of discovered threads.
+    pub(super) unmet: u64,
     /// CPU time without a stack.
     pub(super) stackless: Vec<Stackless>,
 }
@@ -50,6 +48,14 @@ pub(super) struct Stackless {
 }
 
 impl Period {
+    /// All the nanoseconds that the profile of the period will tell.
+    pub(super) fn nanos(&self) -> u64 {
+        let samples: u64 = self.sums.rows().map(|(_, sums)| sums.nanos).sum();
+        let stackless: u64 = self.stackless.iter().map(|part| part.sums.nanos).sum();
+        let corrections: i64 = self.corrections.values().sum();
+        (samples + stackless + self.unmet).saturating_add_signed(corrections)
+    }
+
     /// The module that held `address` in an epoch.
     pub(super) fn module(&self, epoch: u32, address: u64) -> Option<&Module> {
         let modules = self.epochs.get(epoch.checked_sub(self.first_epoch)? as usize)?;

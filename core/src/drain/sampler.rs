@@ -12,7 +12,6 @@ use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof, stacks};
 
-use super::account::Account;
 use super::governor::Governor;
 use super::modules::Modules;
 use super::publish::Job;
@@ -38,14 +37,15 @@ pub(super) struct Sampler {
     pub(super) threads: Threads,
     pub(super) modules: Modules,
     pub(super) governor: Governor,
-    pub(super) account: Account,
-    /// CPU time of the process, and what of it was unclaimed, when births were last watched.
+    /// CPU time of the process, and what of it was used by threads before they were met, when births were last watched.
     pub(super) paced: (u64, u64),
     pub(super) sampling: Sampling,
     pub(super) sums: Aggregate,
     pub(super) thread_numbers: HashMap<(Arc<str>, Option<u32>), u32>,
     pub(super) label_places: HashMap<u32, u32>,
     pub(super) thread_ids: bool,
+    /// Nanoseconds that closed periods have told.
+    pub(super) told: u64,
     pub(super) buffer: Vec<u64>,
     pub(super) jobs: Sender<Job>,
     pub(super) counters: Arc<Counters>,
@@ -103,13 +103,13 @@ impl Sampler {
             threads: Threads::new(sampling),
             modules,
             governor: Governor::new(plan.options.cpu_budget_percent.fraction(), period),
-            account: Account::open(process_cpu),
             paced: (process_cpu, 0),
             sampling,
             sums: Aggregate::default(),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
             thread_ids: plan.options.thread_ids,
+            told: 0,
             buffer: vec![0; MAX_STACK_WORDS],
             jobs: start_publisher(&plan, counters)?,
             counters: counters.clone(),
@@ -168,16 +168,15 @@ impl Sampler {
             self.judge();
         }
         if self.period_began.elapsed() >= self.period {
-            self.close();
+            self.close(false);
         }
     }
 
     /// Closes the period at hand; `done` hears when it is exported.
     pub(super) fn flush(&mut self, done: Sender<()>) {
-        self.threads.update();
         self.drain();
         self.judge();
-        self.close();
+        self.close(false);
         let _ = self.jobs.send(Job::Reply(done));
     }
 
@@ -190,12 +189,12 @@ impl Sampler {
 
     /// Stops sampling and closes the last period; `done` hears when it is exported.
     pub(super) fn stop(mut self, done: Sender<()>) {
-        // The handler is closed before the timers go: what they cover must still be readable for the last account.
+        // The handler is closed before the timers go: what they accounted for is part of the last account.
         sigprof::stop();
         self.drain();
-        labels::set_sampling(false);
         self.take_stock();
-        self.close();
+        self.close(true);
+        labels::set_sampling(false);
         recorder::set_open(false);
         self.threads.stop();
         self.stats.running = false;
@@ -203,21 +202,18 @@ impl Sampler {
         let _ = self.jobs.send(Job::Reply(done));
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for ring in rings().unwrap_or_default() {
             ring.drain(&mut buffer, |header, words| self.count(&header, words));
         }
         self.buffer = buffer;
+        self.threads.drained();
         labels::reclaim();
     }
 
     fn count(&mut self, header: &Header, words: &[u64]) {
         let unclaimed = header.source == Source::Unclaimed as u8;
-        let mut nanos = header.weight * u64::from(header.period);
-        if !unclaimed {
-            nanos = self.threads.settle(header.tid, nanos);
-        }
         self.stats.samples += 1;
         let missing = |is: fn(u64) -> bool| {
             u64::from(frames(words).any(|frame| matches!(frame, Frame::Missing(count) if is(count))))
@@ -226,6 +222,12 @@ impl Sampler {
         self.stats.truncated += missing(|count| count > 0);
         let name = self.threads.name(header.tid);
         let thread = self.thread_number(name, self.thread_ids.then_some(header.tid));
+        let (nanos, period) = (header.weight * u64::from(header.period), u64::from(header.period));
+        // Of lives too short to be met, the sample of a discovery says as much as the thread used by then, but no more
+        // than one period: of threads that have just begun, many wait for the processor, and few use it.
+        let step = u64::from(self.sampling.period);
+        let (period, count) = if unclaimed { (nanos, nanos.min(step)) } else { (period, header.weight) };
+        let nanos = self.threads.count(header.tid, nanos, period, !unclaimed, thread);
         let key = Key {
             stack: self.sums.intern_stack(self.modules.epoch(), words),
             thread,
@@ -234,10 +236,8 @@ impl Sampler {
             trace_id: header.trace_id,
             span_id: header.span_id,
         };
-        self.sums.add(key, Sums { count: header.weight, nanos });
-        if !key.unclaimed {
-            self.stats.sampled_cpu += Duration::from_nanos(nanos);
-        }
+        self.sums.add(key, Sums { count, nanos });
+        self.stats.sampled_cpu += Duration::from_nanos(nanos);
     }
 
     /// The place of a label set in the sums; ids are not used again, so what is known of one stays true.

@@ -2,19 +2,21 @@
 //!
 //! `/proc/self/task` names every thread, also those started by C code or before us. Its link count gives their number
 //! for the price of one system call, so the directory is read only when that number changed, and once a second for the
-//! case that one thread took another's place.
+//! case that one thread took another's place. At each such look every thread's CPU clock is read as well; what a thread
+//! has used and what of it was told stands in its [`Book`].
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use everprof_probe::os::{Clock, gettid, monotonic};
+use everprof_probe::os::{Clock, gettid, monotonic, tick};
 use everprof_probe::sigprof;
 use everprof_probe::thread::{self, Slot};
 use everprof_probe::timer::{ClockKind, ThreadTimer};
 
-const TASKS: &str = "/proc/self/task";
+use super::account::{Account, Unmet};
+use super::book::{Balance, Book, Bounds, Timing};
+use super::tasks;
+
 /// The directory is read again after this long, in nanoseconds, even where the number of threads is the same.
 const FULL_SCAN: u64 = 1_000_000_000;
 /// Reading the directory may take this part of a processor; with thousands of threads it is read less often.
@@ -34,7 +36,12 @@ pub(super) struct Sampling {
 #[derive(Debug)]
 pub(super) struct Threads {
     sampling: Sampling,
+    /// Nanoseconds between two looks of the kernel at a CPU timer.
+    tick: u64,
     by_id: HashMap<u32, Thread>,
+    account: Account,
+    /// CPU time that threads had used when they were met.
+    met_late: u64,
     /// Threads come and go, or may: every new one matters.
     churning: bool,
     random: Random,
@@ -42,10 +49,10 @@ pub(super) struct Threads {
     scanned_at: u64,
     next_scan: u64,
     round: u32,
-    /// CPU time that the timers of threads which are gone accounted for.
-    ended_credit: u64,
-    /// Timed threads that ended since the last period closed: name and id.
-    ended: Vec<(Arc<str>, u32)>,
+    /// Threads that ended not long ago: samples of them may be in the rings still.
+    ended: HashMap<u32, Ended>,
+    /// The balances of threads that ended before, by name and by the number that their samples were counted under.
+    folded: HashMap<(Arc<str>, Option<u32>), Balance>,
     /// What the last timer that could not be made failed with.
     timer_error: Option<i32>,
 }
@@ -54,31 +61,54 @@ pub(super) struct Threads {
 struct Thread {
     slot: Option<&'static Slot>,
     timer: Option<ThreadTimer>,
-    /// Its CPU time when its timer was made.
-    timed_from: u64,
-    /// CPU time that was told to have no samples.
-    written_off: u64,
+    book: Book,
     name: Arc<str>,
     round: u32,
     /// Programs name a thread shortly after starting it, so a young thread's name is read again.
     young: bool,
 }
 
+/// A thread that is gone, with all that it used.
+#[derive(Debug)]
+struct Ended {
+    /// 0 where another thread has the id now.
+    tid: u32,
+    name: Arc<str>,
+    book: Book,
+    used: u64,
+    credited: u64,
+    /// The rings were emptied since.
+    drained: bool,
+}
+
+/// What is to be told of a thread, or of several that ended, at the end of a period.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) name: Arc<str>,
+    /// 0 for threads that ended.
+    pub(super) tid: u32,
+    pub(super) timed: bool,
+    pub(super) balance: Balance,
+}
+
 impl Threads {
     /// Nobody yet. Slots of threads that ended while nothing was sampled are given back.
     pub(super) fn new(sampling: Sampling) -> Self {
-        thread::sweep(|tid| fs::exists(format!("{TASKS}/{tid}")).unwrap_or(true));
+        thread::sweep(tasks::lives);
         Self {
             sampling,
+            tick: tick(),
             by_id: HashMap::new(),
+            account: Account::default(),
+            met_late: 0,
             churning: true,
             random: Random::new(),
             links: 0,
             scanned_at: 0,
             next_scan: 0,
             round: 0,
-            ended_credit: 0,
-            ended: Vec::new(),
+            ended: HashMap::new(),
+            folded: HashMap::new(),
             timer_error: None,
         }
     }
@@ -89,7 +119,7 @@ impl Threads {
         if now < self.next_scan {
             return;
         }
-        let links = fs::metadata(TASKS).map_or(0, |tasks| tasks.nlink());
+        let links = tasks::links();
         // While threads come and go, one may have taken another's place.
         if links == self.links && !self.churning && now - self.scanned_at < FULL_SCAN {
             return;
@@ -113,115 +143,139 @@ impl Threads {
         self.churning
     }
 
-    /// Looks for new and ended threads now.
+    /// CPU time that threads used before they were met, or without being met, since the beginning.
+    pub(super) fn unnoticed(&self) -> u64 {
+        self.met_late + self.account.unmet_ever()
+    }
+
+    /// Looks for new and ended threads now, and at every thread's clock.
     pub(super) fn scan(&mut self) {
+        let Some(ids) = tasks::ids() else { return };
         self.round = self.round.wrapping_add(1);
-        let Ok(tasks) = fs::read_dir(TASKS) else { return };
-        for task in tasks.flatten() {
-            if let Some(tid) = task.file_name().to_str().and_then(|name| name.parse().ok()) {
-                self.meet(tid);
-            }
+        // Before the threads' own clocks: what is read too low is made up for at the next look.
+        let process = Clock::Process.now().unwrap_or_default();
+        let now = monotonic();
+        let mut gone: Vec<Ended> = Vec::new();
+        for tid in ids {
+            self.meet(tid, now, &mut gone);
         }
         let round = self.round;
-        let mut ended_credit = 0;
-        let ended = &mut self.ended;
-        self.by_id.retain(|tid, thread| {
-            let lives = thread.round == round;
-            if !lives {
-                if thread.timer.is_some() {
-                    ended.push((thread.name.clone(), *tid));
-                }
-                ended_credit += thread.stop();
-                if let Some(slot) = thread.slot {
-                    slot.release();
-                }
-            }
-            lives
-        });
-        self.ended_credit += ended_credit;
+        let left = self.by_id.extract_if(|tid, thread| thread.round != round || !thread.look(*tid, now));
+        gone.extend(left.map(|(tid, thread)| thread.end(tid)));
+        let living: u64 = self.by_id.values().map(|thread| thread.book.seen()).sum();
+        let all_gone = process.saturating_sub(living);
+        if round == 1 {
+            self.account = Account::open(all_gone);
+            return;
+        }
+        self.let_go(gone, all_gone, now);
     }
 
     /// Changes the period of every timer.
     pub(super) fn set_period(&mut self, period: u32) {
         self.sampling.period = period;
-        for thread in self.by_id.values() {
+        for (tid, thread) in &mut self.by_id {
             let (Some(timer), Some(slot)) = (&thread.timer, thread.slot) else { continue };
-            let _ = timer.set_period(slot, period, self.random.below(period));
+            let first = self.random.below(period);
+            let timing = self.sampling.timing(*tid, slot, first);
+            if timer.set_period(slot, period, first).is_ok() {
+                thread.book.arm(Some(timing.armed(*tid)), self.tick);
+            }
         }
     }
 
     /// Makes every timer anew, for another signal or clock.
     pub(super) fn restart(&mut self, sampling: Sampling) {
-        self.sampling = sampling;
         self.stop();
+        self.sampling = sampling;
+        self.timer_error = None;
+        let ids: Vec<u32> = self.by_id.keys().copied().collect();
+        ids.into_iter().for_each(|tid| self.start_timer(tid));
         self.scan();
     }
 
     /// Deletes every timer. Slots stay with their threads, which may have labels in them.
     pub(super) fn stop(&mut self) {
-        for (_, mut thread) in self.by_id.drain() {
-            self.ended_credit += thread.stop();
+        for thread in self.by_id.values_mut() {
+            thread.stop_timer();
+            thread.book.arm(None, self.tick);
         }
     }
 
     /// The name of a thread; a thread that ended before it was met has none.
-    pub(super) fn name(&mut self, tid: u32) -> Arc<str> {
-        if let Some(thread) = self.by_id.get(&tid) {
-            return thread.name.clone();
+    pub(super) fn name(&self, tid: u32) -> Arc<str> {
+        let living = self.by_id.get(&tid).map(|thread| &thread.name);
+        match living.or_else(|| self.ended.get(&tid).map(|thread| &thread.name)) {
+            Some(name) => name.clone(),
+            None if tid == 0 => "".into(),
+            None => tasks::name(tid),
         }
-        if let Some((name, _)) = self.ended.iter().rev().find(|(_, ended)| *ended == tid) {
-            return name.clone();
-        }
-        if tid == 0 { "".into() } else { read_name(tid) }
     }
 
     /// Reads the names again, which programs may change. Once a period.
     pub(super) fn rename(&mut self) {
         for (tid, thread) in &mut self.by_id {
-            let name = read_name(*tid);
+            let name = tasks::name(*tid);
             if !name.is_empty() {
                 thread.name = name;
             }
         }
     }
 
-    /// CPU time that timers have accounted for, or soon will: all that living threads used since they were timed, and
-    /// what the timers of ended ones had seen by then.
-    pub(super) fn covered(&self) -> u64 {
-        let live: u64 = self.by_id.iter().filter_map(|(tid, thread)| thread.covered(*tid)).sum();
-        self.ended_credit + live
-    }
-
-    /// CPU time of living threads that no signal came for, though more than `tolerance` nanoseconds of it were due: the
-    /// thread blocks the signal, or the clock is blind to time in the kernel. Each is told once, by name and id.
-    pub(super) fn write_off(&mut self, tolerance: u64) -> Vec<(Arc<str>, u32, u64)> {
-        let mut told = Vec::new();
-        for (tid, thread) in &mut self.by_id {
-            let Some(covered) = thread.covered(*tid) else { continue };
-            let known = thread.slot.map_or(0, Slot::credited) + thread.written_off;
-            let due = covered.saturating_sub(known);
-            // One tolerance is what a running thread may always be behind; a little more is no news yet.
-            if due > 4 * tolerance {
-                let nanos = due - tolerance;
-                thread.written_off += nanos;
-                told.push((thread.name.clone(), *tid, nanos));
-            }
+    /// Counts a sample of a thread under its `number` in the profile, and returns the nanoseconds that it stands for.
+    pub(super) fn count(&mut self, tid: u32, nanos: u64, period: u64, by_timer: bool, number: u32) -> u64 {
+        let living = self.by_id.get_mut(&tid).map(|thread| &mut thread.book);
+        match living.or_else(|| self.ended.get_mut(&tid).map(|thread| &mut thread.book)) {
+            Some(book) => book.count(nanos, period, by_timer, number),
+            None => nanos,
         }
-        told
     }
 
-    /// What of a sample's time is new: a thread that takes its signal late brings all the time that it stands for, and
-    /// some of that may have been written off.
-    pub(super) fn settle(&mut self, tid: u32, nanos: u64) -> u64 {
-        let Some(thread) = self.by_id.get_mut(&tid) else { return nanos };
-        let old = thread.written_off.min(nanos);
-        thread.written_off -= old;
-        nanos - old
+    /// The rings were emptied: of threads that had ended by the time before, no sample will come any more.
+    pub(super) fn drained(&mut self) {
+        let patience = self.patience();
+        for (_, thread) in self.ended.extract_if(|_, thread| std::mem::replace(&mut thread.drained, true)) {
+            fold(&mut self.folded, thread, 0.0, patience);
+        }
     }
 
-    /// The timed threads that ended since the last call.
-    pub(super) fn take_ended(&mut self) -> Vec<(Arc<str>, u32)> {
-        std::mem::take(&mut self.ended)
+    /// Closes every thread's books, given the nanoseconds of samples that were lost, and tells what is due. After a
+    /// look at the threads, with empty rings.
+    pub(super) fn balance(&mut self, lost: u64) -> Vec<Due> {
+        let patience = self.patience();
+        let living = self.by_id.values().map(|thread| thread.book.dropped(thread.credited()));
+        let ended = self.ended.values().map(|thread| thread.book.dropped(thread.credited));
+        let dropped: u64 = living.chain(ended).sum();
+        let part_lost = (lost as f64 / dropped.max(1) as f64).min(1.0);
+        for (_, thread) in self.ended.drain() {
+            fold(&mut self.folded, thread, part_lost, patience);
+        }
+        let ended =
+            self.folded.drain().map(|((name, _), balance)| Due { name, tid: 0, timed: true, balance });
+        let living = self.by_id.iter_mut().map(|(tid, thread)| Due {
+            name: thread.name.clone(),
+            tid: *tid,
+            timed: thread.timer.is_some(),
+            balance: thread.book.balance(thread.book.seen(), thread.credited(), part_lost, patience),
+        });
+        ended.chain(living).collect()
+    }
+
+    /// Takes back that a thread's time was told: no sample of the period could stand for it.
+    pub(super) fn carry(&mut self, tid: u32, nanos: u64) {
+        if let Some(thread) = self.by_id.get_mut(&tid) {
+            thread.book.carry(nanos);
+        }
+    }
+
+    /// Adds time of ended threads that had no samples, to be told with that of threads that were never met.
+    pub(super) fn add_unmet(&mut self, nanos: u64) {
+        self.account.add(nanos);
+    }
+
+    /// How the time of threads that were never met is told, given what samples of discovered ones speak for.
+    pub(super) fn charge_unmet(&mut self, discovered: u64, last: bool) -> Unmet {
+        self.account.charge(discovered, self.sampling.period.into(), last)
     }
 
     /// How many threads live, and how many of them have no timer.
@@ -234,89 +288,150 @@ impl Threads {
         self.timer_error
     }
 
-    fn meet(&mut self, tid: u32) {
+    /// A thread that uses more CPU time than this and gets no signal is a case of its own: it holds the signal back, or
+    /// the clock is blind to what it does. A period and a tick are nothing unusual.
+    fn patience(&self) -> u64 {
+        4 * (u64::from(self.sampling.period) + self.tick)
+    }
+
+    fn meet(&mut self, tid: u32, now: u64, gone: &mut Vec<Ended>) {
+        let used = Clock::Thread(tid).now();
         if let Some(thread) = self.by_id.get_mut(&tid) {
             thread.round = self.round;
             if thread.young {
-                thread.name = read_name(tid);
+                thread.name = tasks::name(tid);
                 thread.young = false;
             }
-            if thread.timer.as_ref().is_none_or(ThreadTimer::is_alive) {
+            let is_alive = thread.timer.as_ref().is_none_or(ThreadTimer::is_alive);
+            if is_alive && used.is_none_or(|used| used >= thread.book.seen()) {
                 return;
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
             // have found it already and set labels there.
-            self.ended.push((thread.name.clone(), tid));
-            self.ended_credit += thread.stop();
+            gone.extend(self.by_id.remove(&tid).map(|mut thread| {
+                thread.stop_timer();
+                let credited = thread.credited();
+                thread.slot = None;
+                Ended { credited, ..thread.end(0) }
+            }));
         }
+        let Some(used) = used else { return };
         let slot = thread::claim(tid);
-        let timed_from = Clock::Thread(tid).now().unwrap_or_default();
-        let timer = slot.and_then(|slot| match self.start_timer(slot) {
-            Ok(timer) => Some(timer),
-            // No such thread: it ended since the directory was read.
-            Err(libc_errno::EINVAL | libc_errno::ESRCH) => None,
-            Err(errno) => {
-                self.timer_error = Some(errno);
-                None
-            }
-        });
-        // What it used before it had a timer is told by one sample, now. At the first scan that is not ours to tell.
-        // Of short lives each sample weighs the same, as moments chosen at random must; by the time used so far, the
-        // ends of lives would weigh most.
-        if self.round > 1 && timed_from > 0 && slot.is_some() && is_running(tid) {
-            sigprof::discover(tid, timed_from.max(self.sampling.period.into()));
-        }
-        let thread = Thread {
-            slot,
-            timer,
-            timed_from,
-            written_off: 0,
-            name: read_name(tid),
-            round: self.round,
-            young: true,
-        };
+        // At the first look, what was used by then is not ours to tell.
+        let told = if self.round == 1 { used } else { 0 };
+        let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
+        let name = tasks::name(tid);
+        let thread = Thread { slot, timer: None, book, name, round: self.round, young: true };
         self.by_id.insert(tid, thread);
+        self.start_timer(tid);
+        if self.round == 1 || used == 0 {
+            return;
+        }
+        self.met_late += used;
+        // What it used before it had a timer is told by one sample, now.
+        if slot.is_some() && tasks::is_running(tid) {
+            sigprof::discover(tid, used);
+        }
     }
 
-    fn start_timer(&mut self, slot: &'static Slot) -> Result<ThreadTimer, i32> {
+    fn start_timer(&mut self, tid: u32) {
         let Sampling { clock, signal, period } = self.sampling;
-        ThreadTimer::start(slot, clock, signal, period, self.random.below(period))
+        let Some(thread) = self.by_id.get_mut(&tid) else { return };
+        let Some(slot) = thread.slot else { return };
+        let first = self.random.below(period);
+        let timing = self.sampling.timing(tid, slot, first);
+        match ThreadTimer::start(slot, clock, signal, period, first) {
+            Ok(timer) => {
+                thread.timer = Some(timer);
+                thread.book.arm(Some(timing.armed(tid)), self.tick);
+            }
+            // No such thread: it ended since the directory was read.
+            Err(libc_errno::EINVAL | libc_errno::ESRCH) => {}
+            Err(errno) => self.timer_error = Some(errno),
+        }
+    }
+
+    /// Settles what threads used that are gone since the last look.
+    fn let_go(&mut self, gone: Vec<Ended>, all_gone: u64, now: u64) {
+        let bounds: Vec<Bounds> =
+            gone.iter().map(|thread| thread.book.bounds(thread.credited, self.tick, now)).collect();
+        let ends = self.account.settle(all_gone, &bounds);
+        let patience = self.patience();
+        for (mut thread, used) in gone.into_iter().zip(ends) {
+            thread.used = used;
+            if let Some(before) = self.ended.insert(thread.tid, thread) {
+                fold(&mut self.folded, before, 0.0, patience);
+            }
+        }
+    }
+}
+
+impl Sampling {
+    /// How the timer of a thread is about to be armed, whose first expiry is to come after `first`.
+    fn timing(&self, tid: u32, slot: &Slot, first: u32) -> Timing {
+        let from = Clock::Thread(tid).now().unwrap_or_default();
+        // A perf event begins with a whole period.
+        let first = if self.clock == ClockKind::Timer { first } else { self.period };
+        Timing { from, until: from, first, period: self.period, credited: slot.credited() }
+    }
+}
+
+impl Timing {
+    /// It was armed just now.
+    fn armed(self, tid: u32) -> Self {
+        Self { until: Clock::Thread(tid).now().unwrap_or_default().max(self.from), ..self }
     }
 }
 
 impl Thread {
-    /// CPU time since the timer was made; of a thread that is gone, what its timer accounted for. None without a timer.
-    fn covered(&self, tid: u32) -> Option<u64> {
-        self.timer.as_ref()?;
-        let credited = || self.slot.map_or(0, Slot::credited) + self.written_off;
-        Some(Clock::Thread(tid).now().map_or_else(credited, |now| now.saturating_sub(self.timed_from)))
+    /// Reads the thread's clock; false where the thread is gone.
+    fn look(&mut self, tid: u32, now: u64) -> bool {
+        let used = Clock::Thread(tid).now();
+        used.inspect(|used| self.book.look(*used, now)).is_some()
     }
 
-    /// Deletes the timer and returns what it accounted for.
-    fn stop(&mut self) -> u64 {
-        if self.timer.take().is_none() {
-            return 0;
-        }
-        self.slot.map_or(0, Slot::end_timing) + self.written_off
+    fn credited(&self) -> u64 {
+        self.slot.map_or(0, Slot::credited)
     }
+
+    fn stop_timer(&mut self) {
+        if self.timer.take().is_some()
+            && let Some(slot) = self.slot
+        {
+            slot.set_period(0);
+        }
+    }
+
+    /// Gives back what a thread had that is gone. What it has used by its end is not known yet.
+    fn end(mut self, tid: u32) -> Ended {
+        self.stop_timer();
+        let (credited, used) = (self.credited(), self.book.seen());
+        if let Some(slot) = self.slot {
+            slot.release();
+        }
+        Ended { tid, name: self.name, book: self.book, used, credited, drained: false }
+    }
+}
+
+/// Adds the last balance of an ended thread to that of others of its name.
+fn fold(
+    folded: &mut HashMap<(Arc<str>, Option<u32>), Balance>,
+    mut thread: Ended,
+    part_lost: f64,
+    patience: u64,
+) {
+    let balance = thread.book.balance(thread.used, thread.credited, part_lost, patience);
+    let sum = folded.entry((thread.name, balance.number)).or_default();
+    sum.number = balance.number;
+    sum.correction += balance.correction;
+    sum.missed += balance.missed;
+    sum.lost += balance.lost;
 }
 
 /// The two errors that mean "no such thread"; libc is not a dependency of this crate.
 mod libc_errno {
     pub(super) const ESRCH: i32 = 3;
     pub(super) const EINVAL: i32 = 22;
-}
-
-/// Whether a thread runs or is ready to, by the letter after its name.
-fn is_running(tid: u32) -> bool {
-    let stat = fs::read(format!("{TASKS}/{tid}/stat")).unwrap_or_default();
-    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
-    after_name == Some(&b'R')
-}
-
-fn read_name(tid: u32) -> Arc<str> {
-    let name = fs::read(format!("{TASKS}/{tid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(&name).trim_end_matches('\n').into()
 }
 
 /// Random numbers for the phases of timers: SplitMix64 (Steele, Lea, Flood 2014), seeded by the standard library's

@@ -96,18 +96,13 @@ impl Sampler {
         self.threads.set_period(period);
     }
 
-    pub(super) fn covered(&self) -> u64 {
-        self.threads.covered()
-    }
-
-    /// Looks whether threads come and go, from the CPU time that no timer accounts for: while they do, new ones are looked
-    /// for as often as samples are taken.
+    /// Looks whether threads come and go, from the CPU time that they used before they were met: while they do, new ones
+    /// are looked for as often as samples are taken.
     pub(super) fn watch_births(&mut self, process: u64) {
-        let unclaimed = self.account.unclaimed_ever(process, self.covered());
-        let (process_before, unclaimed_before) = self.paced;
-        self.paced = (process, unclaimed);
-        let (process, unclaimed) = (process - process_before, unclaimed.saturating_sub(unclaimed_before));
-        self.threads.set_churning(unclaimed > 1_000_000 && unclaimed * 200 >= process);
+        let unnoticed = self.threads.unnoticed();
+        let (process_before, unnoticed_before) = std::mem::replace(&mut self.paced, (process, unnoticed));
+        let (process, unnoticed) = (process - process_before, unnoticed - unnoticed_before);
+        self.threads.set_churning(unnoticed > 1_000_000 && unnoticed * 200 >= process);
     }
 
     /// Another library may have taken our signal while we run; a timer's signal under its default action would then

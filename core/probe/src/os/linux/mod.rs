@@ -19,7 +19,7 @@ pub use signal::{
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, pause, stack, stack_limit, unblock_signal, yield_now,
 };
-pub use timer::{Clock, CpuTimer, monotonic};
+pub use timer::{Clock, CpuTimer, monotonic, tick};
 
 /// The calling thread's `errno`.
 fn errno() -> i32 {

@@ -1,0 +1,36 @@
+//! `/proc/self/task`: which threads there are, what they are called, and whether they run. Our thread.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+const TASKS: &str = "/proc/self/task";
+
+/// Every thread's id; `None` where the directory cannot be read.
+pub(super) fn ids() -> Option<impl Iterator<Item = u32>> {
+    let tasks = fs::read_dir(TASKS).ok()?;
+    Some(tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()))
+}
+
+/// A number that changes with that of the threads, for the price of one system call.
+pub(super) fn links() -> u64 {
+    fs::metadata(TASKS).map_or(0, |tasks| tasks.nlink())
+}
+
+/// Whether a thread of that id lives; true where nobody can say.
+pub(super) fn lives(tid: u32) -> bool {
+    fs::exists(format!("{TASKS}/{tid}")).unwrap_or(true)
+}
+
+/// Whether a thread runs or is ready to, by the letter after its name.
+pub(super) fn is_running(tid: u32) -> bool {
+    let stat = fs::read(format!("{TASKS}/{tid}/stat")).unwrap_or_default();
+    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
+    after_name == Some(&b'R')
+}
+
+/// A thread's name, which programs may change; empty where there is no such thread.
+pub(super) fn name(tid: u32) -> Arc<str> {
+    let name = fs::read(format!("{TASKS}/{tid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end_matches('\n').into()
+}
