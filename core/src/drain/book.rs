@@ -155,6 +155,8 @@ impl Book {
     /// samples were really lost; more than `patience` without a signal is told as time that has none.
     pub(super) fn balance(&mut self, used: u64, credited: u64, part_lost: f64, patience: u64) -> Balance {
         let due = used.saturating_sub(self.told);
+        // What a thread that ended used after the last look is an estimate, which accuses nobody.
+        self.excused += used.saturating_sub(self.seen);
         let dropped = (self.dropped(credited) as f64 * part_lost) as u64;
         let excess = due.saturating_sub(self.sampled).saturating_sub(dropped).saturating_sub(self.excused);
         // A busy virtual machine loses expiries, a tenth of them and more; the others are as good a sample then.
@@ -218,6 +220,7 @@ mod tests {
     fn a_thread_that_holds_the_signal_back_is_told_and_settled_later() {
         let mut book = timed(10);
         book.count(10, 10, true, 5);
+        book.look(1_110, 2_000);
         let balance = book.balance(1_110, 10, 0.0, 56);
         assert_eq!((balance.missed, balance.correction), (1_000, 0));
         // All that was held back comes at once, and some more.
