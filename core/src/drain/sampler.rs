@@ -27,6 +27,9 @@ use crate::stats::{Counters, Stats};
 
 /// How often the rings are emptied.
 const WAKE: Duration = Duration::from_millis(200);
+/// The same once nothing has changed for [`CALM_AFTER`] wakes: to wake costs more than what there is to do then.
+const CALM_WAKE: Duration = Duration::from_millis(500);
+const CALM_AFTER: u32 = 25;
 /// The shortest sleep, while threads come and go.
 const LEAST_REST: Duration = Duration::from_millis(4);
 /// How often the cost is judged and the statistics are renewed.
@@ -56,6 +59,9 @@ pub(super) struct Sampler {
     pub(super) began: Instant,
     pub(super) judged: Instant,
     pub(super) woke: Instant,
+    /// For how many wakes nothing has changed, and what would have: threads that came and went, and modules.
+    pub(super) calm: u32,
+    pub(super) turnover: (u64, u32),
     pub(super) process_cpu_at_start: u64,
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
@@ -120,6 +126,8 @@ impl Sampler {
             began: now,
             judged: now,
             woke: now,
+            calm: 0,
+            turnover: (0, 0),
             process_cpu_at_start: process_cpu,
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
@@ -152,7 +160,11 @@ impl Sampler {
     /// How long to sleep until the next wake.
     pub(super) fn rest(&self) -> Duration {
         let period = Duration::from_nanos(self.sampling.period.into());
-        if self.threads.is_churning() { period.clamp(LEAST_REST, WAKE) } else { WAKE }
+        match self.calm {
+            _ if self.threads.is_churning() => period.clamp(LEAST_REST, WAKE),
+            CALM_AFTER.. => CALM_WAKE,
+            _ => WAKE,
+        }
     }
 
     /// Looks for new threads, and five times a second does everything else.
@@ -163,6 +175,7 @@ impl Sampler {
         }
         self.woke = Instant::now();
         self.modules.update();
+        self.watch_calm();
         self.drain();
         if self.judged.elapsed() >= JUDGE_EVERY {
             self.judge();

@@ -53,6 +53,8 @@ pub(super) struct Threads {
     ended: HashMap<u32, Ended>,
     /// The balances of threads that ended before, by name and by the number that their samples were counted under.
     folded: HashMap<(Arc<str>, Option<u32>), Balance>,
+    /// How many threads were met or let go.
+    turnover: u64,
     /// What the last timer that could not be made failed with.
     timer_error: Option<i32>,
 }
@@ -109,6 +111,7 @@ impl Threads {
             round: 0,
             ended: HashMap::new(),
             folded: HashMap::new(),
+            turnover: 0,
             timer_error: None,
         }
     }
@@ -283,6 +286,11 @@ impl Threads {
         (self.by_id.len(), self.by_id.values().filter(|thread| thread.timer.is_none()).count())
     }
 
+    /// A number that grows with every thread that is met or let go.
+    pub(super) fn turnover(&self) -> u64 {
+        self.turnover
+    }
+
     /// The errno of the last timer that could not be made.
     pub(super) fn timer_error(&self) -> Option<i32> {
         self.timer_error
@@ -323,6 +331,7 @@ impl Threads {
         let name = tasks::name(tid);
         let thread = Thread { slot, timer: None, book, name, round: self.round, young: true };
         self.by_id.insert(tid, thread);
+        self.turnover += 1;
         self.start_timer(tid);
         if self.round == 1 || used == 0 {
             return;
@@ -355,6 +364,7 @@ impl Threads {
     fn let_go(&mut self, gone: Vec<Ended>, all_gone: u64, now: u64) {
         let bounds: Vec<Bounds> =
             gone.iter().map(|thread| thread.book.bounds(thread.credited, self.tick, now)).collect();
+        self.turnover += bounds.len() as u64;
         let ends = self.account.settle(all_gone, &bounds);
         let patience = self.patience();
         for (mut thread, used) in gone.into_iter().zip(ends) {

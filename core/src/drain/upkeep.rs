@@ -105,6 +105,16 @@ impl Sampler {
         self.threads.set_churning(unnoticed > 1_000_000 && unnoticed * 200 >= process);
     }
 
+    /// Looks whether threads, modules or full rings ask for attention. Before the rings are emptied.
+    pub(super) fn watch_calm(&mut self) {
+        const FILLING: u64 = 5;
+        let turnover = (self.threads.turnover(), self.modules.epoch());
+        let filling = rings().unwrap_or_default().iter().any(|ring| ring.percent_full() > FILLING);
+        let is_calm = turnover == self.turnover && !filling;
+        self.turnover = turnover;
+        self.calm = if is_calm { self.calm.saturating_add(1) } else { 0 };
+    }
+
     /// Another library may have taken our signal while we run; a timer's signal under its default action would then
     /// kill the process. Takes a free signal instead, at once. And the host may have set new handlers of faults.
     pub(super) fn keep_signal(&mut self) {

@@ -61,7 +61,7 @@ pub(crate) fn this_program() -> Command {
 fn run_alone(name: &str) -> bool {
     let mut child = this_program().env(CASE, name).spawn().unwrap();
     // The long forms of the storms take their time.
-    let minutes = if std::env::var_os("EVERPROF_SOAK").is_some() { 60 } else { 1 };
+    let minutes = if std::env::var_os("EVERPROF_SOAK").is_some() { 60 } else { 3 };
     for _ in 0..minutes * 1200 {
         if let Some(status) = child.try_wait().unwrap() {
             if !status.success() {
