@@ -42,7 +42,38 @@ fn every_version_and_packing_of_debug_information() {
         let names: Vec<&str> = symbols.iter().flat_map(|s| s.iter()).map(|f| &*f.name).collect();
         assert!(names.iter().any(|name| name.starts_with("hidden")), "{flags:?}");
         assert!(names.contains(&"shapes::named(shapes::Square<long>, int)"), "{flags:?}");
+        // What is known of functions answers as the file does.
+        let module = loaded.module(loaded.function("shapes_total"));
+        let mut met = Symbolizer::new(Options::default());
+        for some in all.iter().step_by(31) {
+            met.resolve(&module, &[*some]);
+        }
+        let before = met.stats().known;
+        let direct = Symbolizer::new(Options::default()).resolve(&module, &all);
+        assert_eq!(met.resolve(&module, &all), direct, "{flags:?}");
+        assert!(met.stats().known > before + 100, "{flags:?}: {:?}", met.stats());
     }
+}
+
+#[test]
+fn what_is_known_of_functions_goes_when_the_file_changes() {
+    if !tools("what_is_known_of_functions_goes_when_the_file_changes") {
+        return;
+    }
+    let path = compile(&folder("changes"), "code.so", &["-g"]);
+    let loaded = Loaded::open(&path);
+    let address = loaded.function("shapes_total");
+    let mut symbolizer = Symbolizer::new(Options::default());
+    symbolizer.resolve(&loaded.module(address), &[address]);
+    symbolizer.resolve(&loaded.module(address), &[address + 1]);
+    assert_eq!(symbolizer.stats().known, 1);
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    let symbols = symbolizer.resolve(&loaded.module(address), &[address + 2]);
+    assert_eq!(symbolizer.stats().known, 1);
+    assert_eq!(&*symbols[0].last().unwrap().name, "shapes_total");
+    symbolizer.resolve(&loaded.module(address), &[address + 3]);
+    assert_eq!(symbolizer.stats().known, 2);
 }
 
 /// Its lines stay, counted from address 0, and it is larger than the way to the first code of the file.

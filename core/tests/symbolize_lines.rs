@@ -144,6 +144,25 @@ fn frames_are_those_of_another_reader() {
 }
 
 #[test]
+fn what_is_known_of_functions_answers_as_debug_information_does() {
+    let header = maps::own().unwrap()[0].header.unwrap();
+    let met = everywhere(header, 60);
+    let mut symbolizer = Symbolizer::new(Options::default());
+    resolve(&mut symbolizer, &met);
+    // Not before the first byte of the code.
+    let near = met[1..].iter().flat_map(|&address| (address - 700..address + 700).step_by(3));
+    let near: Vec<u64> = near.collect();
+    // All at once, nothing is known beforehand.
+    let direct = resolve(&mut Symbolizer::new(Options::default()), &near);
+    assert_eq!(resolve(&mut symbolizer, &near), direct);
+    let stats = symbolizer.stats();
+    assert!(stats.known > 5000, "{stats:?}");
+    assert!(stats.kept_bytes > 0 && stats.kept_bytes <= 1 << 20, "{stats:?}");
+    let inlined = direct.iter().filter(|symbols| symbols.len() > 2).count();
+    assert!(inlined > 500, "{inlined} with inlined functions");
+}
+
+#[test]
 fn functions_that_the_linker_dropped_have_no_code_at_the_start_of_the_file() {
     let header: Vec<u64> = (0..0x200).collect();
     let symbols =

@@ -48,6 +48,8 @@ impl Publisher {
             }
             let cpu = Clock::Thread(gettid()).now().unwrap_or_default();
             self.counters.publisher_cpu.store(cpu, Ordering::Relaxed);
+            let kept = self.symbolizer.stats().kept_bytes;
+            self.counters.publisher_memory.store(kept, Ordering::Relaxed);
         }
     }
 

@@ -7,7 +7,7 @@
 //! It refuses sizes that do not fit the file, and allocates nothing by the word of a header.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -23,6 +23,16 @@ pub(crate) enum Bytes {
     Memory(Vec<u8>),
 }
 
+/// One version of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) modified: i64,
+    pub(crate) modified_nanos: i64,
+}
+
 impl Bytes {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
         let file = File::open(path).map_err(|_| Reason::Missing)?;
@@ -36,6 +46,19 @@ impl Bytes {
             Self::File(_, length) => *length,
             Self::Memory(bytes) => bytes.len() as u64,
         }
+    }
+
+    /// What tells this version of the file from others; None for an image in memory.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        let Self::File(file, size) = self else { return None };
+        let metadata = file.metadata().ok()?;
+        Some(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: *size,
+            modified: metadata.mtime(),
+            modified_nanos: metadata.mtime_nsec(),
+        })
     }
 
     /// Fills `into` with the bytes at `offset`.

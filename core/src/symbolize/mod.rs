@@ -2,8 +2,8 @@
 //!
 //! Called on everprof's own thread at the end of a period, never in a handler. [`maps`] says which file holds an
 //! address; [`Symbolizer`] names it: from the symbol table first, which is cheap, then with lines and inlined functions
-//! from debug information, under a memory budget that is given back when the call ends. Names of a runtime's frames
-//! come through [`runtime`].
+//! from debug information, under a memory budget that is given back when the call ends. What is kept is small: answers,
+//! and lines and inlined calls of functions that were met. Names of a runtime's frames come through [`runtime`].
 //!
 //! It refuses to name anything from a file that is not the one that was mapped, and to trust a file: whatever is wrong
 //! with one is counted in [`Stats`], and its addresses stay without names.
@@ -16,6 +16,7 @@ mod dwarf;
 mod elf;
 mod header;
 mod inflate;
+mod known;
 pub mod maps;
 mod native;
 mod perf_map;
@@ -31,6 +32,7 @@ pub use maps::{Module, ModuleKind};
 pub use stats::{Reason, Stats};
 
 use cache::Cache;
+use known::Known;
 use native::Native;
 
 /// How much a [`Symbolizer`] finds out.
@@ -109,6 +111,7 @@ pub type Symbols = Arc<[SymbolFrame]>;
 pub struct Symbolizer {
     options: Options,
     cache: Cache,
+    known: Known,
     files: HashMap<Identity, u32>,
     next_file: u32,
     stats: Stats,
@@ -120,11 +123,15 @@ type Identity = (PathBuf, String, u64, u64);
 /// More files than this are libraries that come and go; then everything is looked at anew.
 const FILES_LIMIT: usize = 4096;
 
+/// Bytes for what is known of functions that were met.
+const KNOWN_LIMIT: usize = 1 << 20;
+
 impl Symbolizer {
     /// A symbolizer with an empty cache.
     pub fn new(options: Options) -> Self {
         let cache = Cache::new(options.cache_limit);
-        Self { options, cache, files: HashMap::new(), next_file: 0, stats: Stats::default() }
+        let known = Known::new(KNOWN_LIMIT);
+        Self { options, cache, known, files: HashMap::new(), next_file: 0, stats: Stats::default() }
     }
 
     /// The functions at each of `addresses`, which lie in `module`: one answer for each, in the same order.
@@ -153,8 +160,7 @@ impl Symbolizer {
         }
         if !missing.is_empty() {
             let offsets: Vec<u64> = missing.iter().map(|same| same[0].0).collect();
-            let mut native =
-                Native { options: &self.options, cache: &mut self.cache, stats: &mut self.stats };
+            let mut native = self.native(Some(file));
             let frames = native.look_up(module, &offsets);
             self.cache.reserve(offsets.len());
             for ((same, offset), frames) in missing.iter().zip(offsets).zip(frames) {
@@ -175,13 +181,17 @@ impl Symbolizer {
     /// assert_eq!(symbolizer.stats().failures(Reason::Malformed), 1);
     /// ```
     pub fn resolve_image(&mut self, image: Vec<u8>, offsets: &[u64]) -> Vec<Symbols> {
-        let mut native = Native { options: &self.options, cache: &mut self.cache, stats: &mut self.stats };
-        native.image(image, offsets).into_iter().map(Symbols::from).collect()
+        self.native(None).image(image, offsets).into_iter().map(Symbols::from).collect()
     }
 
     /// What was done so far.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    fn native(&mut self, number: Option<u32>) -> Native<'_> {
+        let Self { options, cache, known, stats, .. } = self;
+        Native { options, cache, known, number, stats }
     }
 
     fn file_number(&mut self, module: &Module) -> u32 {
@@ -197,6 +207,7 @@ impl Symbolizer {
         if self.files.len() >= FILES_LIMIT {
             self.files.clear();
             self.cache = Cache::new(self.options.cache_limit);
+            self.known = Known::new(KNOWN_LIMIT);
         }
         self.next_file += 1;
         self.files.insert(identity, self.next_file);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::cache::Cache;
 use super::elf::{Bytes, Elf};
+use super::known::Known;
 use super::maps::{Module, ModuleKind};
 use super::stats::{Reason, Stats};
 use super::{Mode, Options, SymbolFrame, debug_file, demangle, dwarf, perf_map, symtab};
@@ -17,6 +18,9 @@ const VDSO_LIMIT: u64 = 1 << 20;
 pub(super) struct Native<'a> {
     pub(super) options: &'a Options,
     pub(super) cache: &'a mut Cache,
+    pub(super) known: &'a mut Known,
+    /// What the file is known by in `known`; None where nothing is to be kept of it.
+    pub(super) number: Option<u32>,
     pub(super) stats: &'a mut Stats,
 }
 
@@ -108,8 +112,24 @@ impl Native<'_> {
         addresses: &[u64],
         frames: &mut [Vec<SymbolFrame>],
     ) -> Result<(), Reason> {
-        let budget = Budget::new(self.options.memory_budget);
         let elf = if dwarf::Sections::are_in(elf) { elf } else { debug.unwrap_or(elf) };
+        let number = self.number.and_then(|number| {
+            self.known.begin(number, elf.bytes.stamp()?);
+            Some(number)
+        });
+        let mut unknown = Vec::new();
+        for (at, &address) in addresses.iter().enumerate() {
+            match number.and_then(|number| self.known.get(number, address)) {
+                Some(found) => frames[at] = found,
+                None => unknown.push(at),
+            }
+        }
+        self.stats.known += (addresses.len() - unknown.len()) as u64;
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let addresses: Vec<u64> = unknown.iter().map(|&at| addresses[at]).collect();
+        let budget = Budget::new(self.options.memory_budget);
         let Some(mut sections) = dwarf::Sections::open(elf, &budget)? else { return Ok(()) };
         if let Some(path) = path {
             sections.split = dwarf::Split::new(path, &elf.build_id, &self.options.debug_directories);
@@ -120,18 +140,30 @@ impl Native<'_> {
             Err(reason) => self.stats.fail(reason),
         }
         let none: Arc<str> = self.cache.intern("");
-        let done = dwarf::resolve(&mut sections, addresses, self.cache, self.stats, |at, found| {
-            let convert = |frame: dwarf::Frame| SymbolFrame {
-                name: frame.function.as_ref().map_or(&none, |function| &function.name).clone(),
-                system_name: frame.function.as_ref().map_or(&none, |function| &function.system_name).clone(),
-                file: frame.file.unwrap_or_else(|| none.clone()),
-                start_line: frame.function.as_ref().map_or(0, |function| function.start_line),
-                line: frame.line,
-                column: frame.column,
-                inlined: frame.inlined,
-            };
-            frames[at] = found.into_iter().map(convert).collect();
-        });
+        let convert = |frame: dwarf::Frame| SymbolFrame {
+            name: frame.function.as_ref().map_or(&none, |function| &function.name).clone(),
+            system_name: frame.function.as_ref().map_or(&none, |function| &function.system_name).clone(),
+            file: frame.file.unwrap_or_else(|| none.clone()),
+            start_line: frame.function.as_ref().map_or(0, |function| function.start_line),
+            line: frame.line,
+            column: frame.column,
+            inlined: frame.inlined,
+        };
+        let known = &mut *self.known;
+        let whole = number.is_some();
+        let done =
+            dwarf::resolve(&mut sections, &addresses, whole, self.cache, self.stats, |answer| match answer {
+                dwarf::Answer::Address(at, found) => {
+                    frames[unknown[at]] = found.into_iter().map(convert).collect();
+                }
+                dwarf::Answer::Area(begin, end, rows) => {
+                    let rows =
+                        rows.into_iter().map(|(at, found)| (at, found.into_iter().map(convert).collect()));
+                    let rows: Vec<(u64, Vec<SymbolFrame>)> = rows.collect();
+                    number.into_iter().for_each(|number| known.insert(number, begin, end, &rows));
+                }
+            });
+        self.stats.kept_bytes = self.known.bytes() as u64;
         self.stats.peak_bytes = self.stats.peak_bytes.max(budget.peak() as u64);
         done
     }

@@ -42,10 +42,14 @@ pub struct Stats {
     pub addresses: u64,
     /// Addresses answered from the cache.
     pub cached: u64,
+    /// Addresses answered, but for the symbol table, from what is known of the functions that they are in.
+    pub known: u64,
     /// Addresses that got at least one frame, cached ones included.
     pub named: u64,
     /// The most bytes of files and tables held at one time, beside the cache.
     pub peak_bytes: u64,
+    /// Bytes that hold what is known of functions that were met, beside the cache.
+    pub kept_bytes: u64,
     failures: [u64; Reason::ALL.len()],
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Nothing is built but the answers. A function that has none of the addresses costs the reading of its attributes.
 
+use std::ops::Range;
+
 use gimli::{AttributeValue, EntriesRaw};
 
 use super::sections::{Address, RangeList, Sections, Slice};
@@ -32,20 +34,37 @@ const NESTING_LIMIT: usize = 512;
 const ATTRIBUTES_PER_BYTE: u64 = 16;
 /// How many ranges and addresses may be looked at for each byte of a unit.
 const VISITS_PER_BYTE: u64 = 16;
+/// The code around an address of which all is found out: a longer function is a function's worth of them.
+const AREA: u64 = 4096;
+/// More places than this where functions begin and end are not found out at one time.
+const CUTS_LIMIT: usize = 1 << 16;
 
-/// For each of the sorted `addresses` the functions at it, outermost first. `bytes` is the whole unit.
+/// What a pass over a unit finds.
+#[derive(Debug)]
+pub(crate) struct Found<T> {
+    /// For each address the functions at it, outermost first.
+    pub(crate) chains: Vec<Vec<T>>,
+    /// The stretches of functions around the addresses, sorted and apart from each other.
+    pub(crate) areas: Vec<(u64, u64)>,
+    /// Where in the areas a function begins or ends, in any order.
+    pub(crate) cuts: Vec<u64>,
+}
+
+/// The functions at each of the sorted `addresses`. `bytes` is the whole unit.
 pub(crate) fn chains(
     sections: &mut Sections,
     unit: &Unit,
     bytes: &[u8],
     addresses: &[u64],
-) -> Result<Vec<Vec<Call>>, Reason> {
+) -> Result<Found<Call>, Reason> {
     let mut pass = Pass {
         sections,
         unit,
         addresses,
         chains: vec![Vec::new(); addresses.len()],
         open: Vec::new(),
+        areas: Vec::new(),
+        cuts: Vec::new(),
         attributes_left: ATTRIBUTES_PER_BYTE.saturating_mul(bytes.len() as u64).saturating_add(4096),
         visits_left: VISITS_PER_BYTE
             .saturating_mul((bytes.len() + addresses.len()) as u64)
@@ -55,7 +74,20 @@ pub(crate) fn chains(
     while let Some(entry) = walk.next()? {
         pass.step(&mut walk, &entry)?;
     }
-    Ok(pass.chains)
+    let Pass { chains, mut areas, cuts, .. } = pass;
+    areas.sort_unstable();
+    areas.dedup_by(|next, held| {
+        let overlaps = next.0 < held.1;
+        if overlaps {
+            held.1 = held.1.max(next.1);
+        }
+        overlaps
+    });
+    if cuts.len() >= CUTS_LIMIT {
+        // Then not all of them are there.
+        areas.clear();
+    }
+    Ok(Found { chains, areas, cuts })
 }
 
 struct Pass<'a> {
@@ -64,6 +96,8 @@ struct Pass<'a> {
     addresses: &'a [u64],
     chains: Vec<Vec<Call>>,
     open: Vec<Open>,
+    areas: Vec<(u64, u64)>,
+    cuts: Vec<u64>,
     attributes_left: u64,
     visits_left: u64,
 }
@@ -73,8 +107,10 @@ struct Open {
     depth: isize,
     /// How long the chains of its addresses are.
     level: usize,
-    /// Places of the addresses that it has.
+    /// Places of the addresses that it has, sorted.
     has: Vec<u32>,
+    /// Which areas it may have a part of.
+    near: Range<usize>,
 }
 
 /// The attributes of a function's entry that say where it is.
@@ -95,15 +131,17 @@ impl Pass<'_> {
             self.attributes_left.checked_sub(entry.attributes.into()).ok_or(Reason::Malformed)?;
         let inlined = match entry.tag {
             gimli::DW_TAG_subprogram => false,
-            gimli::DW_TAG_inlined_subroutine if self.open.last().is_some_and(|open| !open.has.is_empty()) => {
+            gimli::DW_TAG_inlined_subroutine
+                if self.open.last().is_some_and(|open| !open.near.is_empty()) =>
+            {
                 true
             }
             _ => return walk.skip(entry),
         };
         let facts = walk.read(entry, read)?;
-        let (level, has) = match self.open.pop() {
+        let (level, (has, near)) = match self.open.pop() {
             Some(parent) if inlined => {
-                let found = (parent.level + 1, self.among(&facts, &parent.has)?);
+                let found = (parent.level + 1, self.among(&facts, &parent)?);
                 self.open.push(parent);
                 found
             }
@@ -113,7 +151,7 @@ impl Pass<'_> {
             }
         };
         // Nested functions must hide the one around them, found or not.
-        if !entry.children || !inlined && has.is_empty() && self.open.is_empty() {
+        if !entry.children || !inlined && near.is_empty() && self.open.is_empty() {
             self.extend(&has, level, entry.offset, inlined.then_some(facts.site));
             return Ok(());
         }
@@ -121,7 +159,7 @@ impl Pass<'_> {
             return Err(Reason::Malformed);
         }
         let has = self.extend(&has, level, entry.offset, inlined.then_some(facts.site));
-        self.open.push(Open { depth: entry.depth, level, has });
+        self.open.push(Open { depth: entry.depth, level, has, near });
         Ok(())
     }
 
@@ -138,30 +176,62 @@ impl Pass<'_> {
         taken
     }
 
-    fn anywhere(&mut self, facts: &Facts) -> Result<Vec<u32>, Reason> {
+    /// The addresses that a function has, and the areas around them.
+    fn anywhere(&mut self, facts: &Facts) -> Result<(Vec<u32>, Range<usize>), Reason> {
         let (addresses, mut has, mut seen) = (self.addresses, Vec::new(), 0u64);
+        let before = self.areas.len();
+        let (areas, cuts) = (&mut self.areas, &mut self.cuts);
         ranges(self.sections, &self.unit.bases, facts.low, facts.high, facts.list, |begin, end| {
             seen += 1;
             if begin == 0 || begin >= end {
                 return;
             }
             let first = addresses.partition_point(|&address| address < begin);
-            let places = addresses[first..].iter().take_while(|&&address| address < end).count();
-            has.extend((first..first + places).map(|place| place as u32));
+            let here = addresses[first..].iter().take_while(|&&address| address < end);
+            let mut covered = begin;
+            for (place, &address) in (first as u32..).zip(here) {
+                has.push(place);
+                if address >= covered {
+                    let area = (begin.max(address & !(AREA - 1)), end.min(address | (AREA - 1)));
+                    // The last address of a block is in it.
+                    let area = (area.0, area.1 + u64::from(area.1 < end));
+                    covered = area.1;
+                    areas.push(area);
+                    cut(cuts, &[area.0, area.1]);
+                }
+            }
         })?;
         self.visits_left = self.visits_left.checked_sub(seen + has.len() as u64).ok_or(Reason::Malformed)?;
-        Ok(has)
+        has.sort_unstable();
+        has.dedup();
+        Ok((has, before..self.areas.len()))
     }
 
-    fn among(&mut self, facts: &Facts, places: &[u32]) -> Result<Vec<u32>, Reason> {
+    /// Which of its caller's addresses an inlined function has, and which areas it may have a part of.
+    fn among(&mut self, facts: &Facts, parent: &Open) -> Result<(Vec<u32>, Range<usize>), Reason> {
         let (addresses, mut has, mut seen) = (self.addresses, Vec::new(), 0u64);
+        let (areas, cuts, mut is_near) = (&self.areas[parent.near.clone()], &mut self.cuts, false);
         ranges(self.sections, &self.unit.bases, facts.low, facts.high, facts.list, |begin, end| {
             seen += 1;
-            has.extend(places.iter().filter(|&&place| (begin..end).contains(&addresses[place as usize])));
+            if areas.iter().any(|area| begin < area.1 && end > area.0) {
+                is_near = true;
+                cut(cuts, &[begin, end]);
+            }
+            let first = parent.has.partition_point(|&place| addresses[place as usize] < begin);
+            let here = parent.has[first..].iter().take_while(|&&place| addresses[place as usize] < end);
+            has.extend(here);
         })?;
-        let visits = seen.saturating_mul(places.len() as u64);
+        let visits = seen.saturating_mul(1 + areas.len() as u64) + has.len() as u64;
         self.visits_left = self.visits_left.checked_sub(visits).ok_or(Reason::Malformed)?;
-        Ok(has)
+        has.sort_unstable();
+        has.dedup();
+        Ok((has, if is_near { parent.near.clone() } else { 0..0 }))
+    }
+}
+
+fn cut(cuts: &mut Vec<u64>, places: &[u64]) {
+    if cuts.len() < CUTS_LIMIT {
+        cuts.extend(places);
     }
 }
 

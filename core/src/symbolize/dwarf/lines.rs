@@ -75,10 +75,14 @@ impl Lines {
         })
     }
 
-    /// File, line and column of each of the sorted `addresses`.
-    pub(crate) fn sites(&self, addresses: &[u64]) -> Result<Vec<Option<Site>>, Reason> {
+    /// File, line and column of each of the sorted `addresses`, and where rows begin in the sorted `areas`.
+    pub(crate) fn sites(
+        &self,
+        addresses: &[u64],
+        areas: &[(u64, u64)],
+    ) -> Result<(Vec<Option<Site>>, Vec<u64>), Reason> {
         let mut cursor = Cursor::new(&self.bytes[self.program..]);
-        let mut machine = Machine::new(addresses, self.bytes.len());
+        let mut machine = Machine { areas, ..Machine::new(addresses, self.bytes.len()) };
         let opcode_base = self.opcode_lengths.len() as u8 + 1;
         let constant = u64::from((255 - opcode_base) / self.line_range) * u64::from(self.minimum_length);
         while !cursor.is_empty() {
@@ -125,7 +129,7 @@ impl Lines {
                 machine.row()?;
             }
         }
-        Ok(machine.sites)
+        Ok((machine.sites, machine.rows))
     }
 
     /// The path of a file by its number.
@@ -225,6 +229,8 @@ struct Machine<'a> {
     dropped: bool,
     addresses: &'a [u64],
     sites: Vec<Option<Site>>,
+    areas: &'a [(u64, u64)],
+    rows: Vec<u64>,
     visits_left: usize,
 }
 
@@ -237,6 +243,8 @@ impl<'a> Machine<'a> {
             dropped: false,
             addresses,
             sites: vec![None; addresses.len()],
+            areas: &[],
+            rows: Vec::new(),
             // Each address lies in one sequence, or in a few; a program that repeats them all is not a program's.
             visits_left: addresses.len().saturating_mul(64).saturating_add(bytes),
         };
@@ -271,6 +279,11 @@ impl<'a> Machine<'a> {
             _ => self.addresses.partition_point(|&address| address < self.address),
         };
         self.last = Some((self.address, self.site, first));
+        if let Some(area) = self.areas.get(self.areas.partition_point(|area| area.1 <= self.address))
+            && self.address >= area.0
+        {
+            self.rows.push(self.address);
+        }
         Ok(())
     }
 
