@@ -81,8 +81,12 @@ fn run(name: &str, rate: u32, work: fn()) {
     // Starting and flushing the profiler is CPU time that the profile has and the work has not.
     let most = 1.01 * at_most as f64 / used as f64;
     assert!((0.99..most).contains(&ratio), "the total is off: {ratio} is not within 0.99 and {most}");
-    // Starting and ending 400 threads is work of its own, and not the workers'.
-    let least = if name.starts_with("short") { 0.90 } else { 0.95 };
+    // Starting and ending 400 threads is work of its own, and not the workers'; so is looking for them, in a debug build.
+    let least = match name.starts_with("short") {
+        true if cfg!(debug_assertions) => 0.75,
+        true => 0.90,
+        false => 0.95,
+    };
     assert!(worked > least, "the workers have {worked} of it");
 }
 
