@@ -20,6 +20,8 @@ pub(crate) struct Known {
     /// Counts look-ups, for the order in which stretches were last of use.
     clock: u64,
     files: HashMap<u32, File>,
+    /// Where each text is, and how often stretches hold it: most names are in several.
+    texts: HashMap<usize, u32>,
 }
 
 #[derive(Debug)]
@@ -60,13 +62,16 @@ struct Function {
     start_line: u32,
 }
 
+/// What a text takes beside its bytes: the counts before it, and a place in the table.
+const TEXT: usize = 40;
+
 /// No node.
 const NONE: u32 = u32::MAX;
 
 impl Known {
     /// Holds about `limit` bytes at most.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, bytes: 0, clock: 0, files: HashMap::new() }
+        Self { limit, bytes: 0, clock: 0, files: HashMap::new(), texts: HashMap::new() }
     }
 
     /// How many bytes are held, names included.
@@ -77,9 +82,10 @@ impl Known {
     /// Begins a look-up in a file, and forgets what was read from another one in its place.
     pub(crate) fn begin(&mut self, file: u32, stamp: Stamp) {
         self.clock += 1;
-        if let Some(held) = self.files.get(&file).filter(|held| held.stamp != stamp) {
-            self.bytes -= held.areas.values().map(|area| area.bytes).sum::<usize>();
-            self.files.remove(&file);
+        if self.files.get(&file).is_some_and(|held| held.stamp != stamp)
+            && let Some(held) = self.files.remove(&file)
+        {
+            held.areas.values().for_each(|area| self.give_back(area));
         }
         self.files.entry(file).or_insert_with(|| File { stamp, areas: BTreeMap::new() });
     }
@@ -107,11 +113,17 @@ impl Known {
         let Some(area) = Area::build(begin, end, rows, self.clock) else { return };
         let Some(held) = self.files.get_mut(&file).filter(|_| area.bytes <= self.limit) else { return };
         let overlaps = held.areas.range(..end).next_back().is_some_and(|(_, other)| other.end > begin);
-        if !overlaps {
-            self.bytes += area.bytes;
-            held.areas.insert(begin, area);
-            self.shrink();
+        if overlaps {
+            return;
         }
+        self.bytes += area.bytes;
+        for text in area.texts() {
+            let holders = self.texts.entry(text.as_ptr().addr()).or_insert(0);
+            *holders += 1;
+            self.bytes += if *holders == 1 { text.len() + TEXT } else { 0 };
+        }
+        held.areas.insert(begin, area);
+        self.shrink();
     }
 
     fn shrink(&mut self) {
@@ -121,7 +133,20 @@ impl Known {
             });
             let Some((_, file, begin)) = areas.min() else { return };
             let gone = self.files.get_mut(&file).and_then(|held| held.areas.remove(&begin));
-            self.bytes -= gone.map_or(self.bytes, |area| area.bytes);
+            gone.into_iter().for_each(|area| self.give_back(&area));
+        }
+    }
+
+    fn give_back(&mut self, area: &Area) {
+        self.bytes -= area.bytes;
+        for text in area.texts() {
+            let place = text.as_ptr().addr();
+            let Some(holders) = self.texts.get_mut(&place) else { continue };
+            *holders -= 1;
+            if *holders == 0 {
+                self.texts.remove(&place);
+                self.bytes -= text.len() + TEXT;
+            }
         }
     }
 }
@@ -156,15 +181,18 @@ impl Area {
         }
         ready.shrink_to_fit();
         let (functions, files, nodes) = (tables.0.items(), tables.1.items(), tables.2.items());
-        // Most names are in other stretches too, or in the answers that are kept; here they count as if they were not.
-        let names: usize = functions.iter().map(|held| held.name.len() + held.system_name.len()).sum();
         let bytes = size_of::<Self>()
             + size_of_val(&ready[..])
             + size_of_val(&nodes[..])
             + size_of_val(&functions[..])
-            + size_of_val(&files[..])
-            + names;
+            + size_of_val(&files[..]);
         Some(Self { end, used, bytes, rows: ready, nodes, functions, files })
+    }
+
+    /// The texts that it holds, some more than once.
+    fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
+        let names = self.functions.iter().flat_map(|held| [&held.name, &held.system_name]);
+        names.chain(&self.files)
     }
 
     fn frame(&self, node: &Node) -> Option<SymbolFrame> {
@@ -255,8 +283,7 @@ mod tests {
             assert!(known.bytes() <= 10_000);
         }
         assert_eq!(known.get(1, 1 << 8), None);
-        let held: usize =
-            known.files.values().flat_map(|file| file.areas.values()).map(|area| area.bytes).sum();
-        assert_eq!(held, known.bytes());
+        known.begin(1, Stamp { size: 1, ..Stamp::default() });
+        assert_eq!((known.bytes(), known.texts.len()), (0, 0));
     }
 }
