@@ -86,7 +86,7 @@ test('names of megabytes, two thousand frames, two hundred label keys', { timeou
   await settled(page);
   await page.click('#act-centre');
   await settled(page);
-  assert.match(page.url(), /number=\d+/);
+  await page.waitForURL(/number=\d+/);
   const again = await open(browser, 'odd', { hash: new URL(page.url()).hash });
   assert.match(await again.page.locator('#centre-text').innerText(), /3000000 characters/);
   await again.close();

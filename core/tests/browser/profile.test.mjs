@@ -106,7 +106,7 @@ describe('zoom', () => {
     assert.ok(large.width > small.width * 1.5);
     assert.equal(large.width, (await frame(page, 'all')).width);
     near(await text(page, '.way'), share(totalOf(samples, CPU, 'checkout::handlers::list'), sum(samples, CPU)));
-    assert.match(page.url(), /zoom=/);
+    await page.waitForURL(/zoom=/);
     await clickFrame(page, 'flate2::zio::write_with_status');
     assert.equal(await text(page, '#crumbs [aria-current]'), 'zio::write_with_status');
     await page.keyboard.press('Escape');
@@ -116,7 +116,7 @@ describe('zoom', () => {
     await clickFrame(page, 'checkout::handlers::pay');
     await page.locator('#crumbs button').first().click();
     assert.equal(await text(page, '#crumbs [aria-current]'), 'all');
-    assert.doesNotMatch(page.url(), /zoom=/);
+    await page.waitForURL((url) => !/zoom=/.test(url.href));
     await page.goBack();
     assert.equal(await text(page, '#crumbs [aria-current]'), 'handlers::pay');
   });
@@ -146,8 +146,9 @@ describe('search', () => {
 
   on('service', 'a search is shared by the address, and cleared by Escape', async (page, { address }) => {
     await page.fill('#search', 'Regex::');
+    // The browser tells of a new address in its own time.
+    await page.waitForURL(/q=Regex/);
     const url = page.url();
-    assert.match(url, /q=Regex/);
     const second = await open(browser, 'service', { hash: url.slice(address.length) });
     assert.equal(await second.page.inputValue('#search'), 'Regex::');
     assert.equal(await text(second.page, '#found'), await text(page, '#found'));
@@ -298,7 +299,7 @@ describe('inverted', () => {
   on('service', 'leaves come first, then who called them', async (page) => {
     await page.keyboard.press('v');
     await settled(page);
-    assert.match(page.url(), /inverted=yes/);
+    await page.waitForURL(/inverted=yes/);
     assert.equal((await frame(page, 'all')).total[0], String(sum(samples, CPU)));
     assert.deepEqual(await level(page, 1), expected([]));
     const leaf = '__memcpy_avx_unaligned_erms';
