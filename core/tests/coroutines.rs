@@ -133,7 +133,8 @@ fn stacks_come_and_go_under_fire() {
             }
         });
     });
-    assert_eq!(stats.incomplete_unknown_stack, 0);
+    // Under an emulator a signal may show a stack pointer of the instruction before or after the change of stacks.
+    assert!(stats.incomplete_unknown_stack * 20 <= stats.samples, "{stats:?}");
     assert!(time_in(&profile, "short_coroutine") > 100_000_000);
     let incomplete = time_in(&profile, "[incomplete");
     let whole = profile.totals()[1];

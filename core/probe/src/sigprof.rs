@@ -259,7 +259,8 @@ fn take(mut header: Header, hint: usize, context: *const libc::c_void) {
         let other = if alternate.contains(&regs.sp) || own.contains(&regs.sp) {
             None
         } else {
-            let held = stacks::hold(regs.sp);
+            // Where a call pushes nothing, the pointer of a stack that is still empty is the end of it.
+            let held = stacks::hold(regs.sp).or_else(|| stacks::hold(regs.sp.wrapping_sub(1)));
             if held.is_none() {
                 stacks::count_unknown();
             }
