@@ -139,6 +139,8 @@ fn stacks_come_and_go_under_fire() {
     let incomplete = time_in(&profile, "[incomplete");
     let whole = profile.totals()[1];
     eprintln!("incomplete {incomplete} of {whole} ns");
-    // What is left are the instructions in which the C library changes from one stack to another.
-    assert!(incomplete * 50 < whole, "{incomplete} of {whole} ns");
+    // What is left are the instructions in which the C library changes from one stack to another; an emulator, which the
+    // tests on aarch64 run under, takes long over them.
+    let least = if cfg!(target_arch = "x86_64") { 50 } else { 8 };
+    assert!(incomplete * least < whole, "{incomplete} of {whole} ns");
 }
