@@ -155,6 +155,8 @@ struct Search<'a> {
     ties: Vec<(u32, Symbol)>,
     /// For each address the last symbol without a size between the address before it and itself.
     marks: Vec<Option<Symbol>>,
+    /// For each address where the last symbol with a size begins, there: one without a size ends at it.
+    ends: Vec<u64>,
     /// Names that [`Search::is_map`] has seen: most files have each of the two once, for thousands of symbols.
     maps: [u32; 2],
     visits_left: usize,
@@ -169,6 +171,7 @@ impl<'a> Search<'a> {
             found: vec![None; addresses.len()],
             ties: Vec::new(),
             marks: vec![None; addresses.len()],
+            ends: vec![0; addresses.len()],
             maps: [0; 2],
             visits_left: VISITS_PER_ADDRESS * addresses.len(),
             strings,
@@ -183,6 +186,9 @@ impl<'a> Search<'a> {
                 self.marks[first] = Some(symbol);
             }
             return;
+        }
+        if let Some(end) = self.ends.get_mut(first) {
+            *end = symbol.value.max(*end);
         }
         let end = symbol.value.saturating_add(symbol.size);
         for at in first..self.addresses.len() {
@@ -218,10 +224,11 @@ impl<'a> Search<'a> {
 
     fn finish(mut self) -> Named {
         let mut mark: Option<Symbol> = None;
-        for ((found, here), &address) in self.found.iter_mut().zip(&self.marks).zip(self.addresses) {
-            mark = here.or(mark);
-            // A symbol without a size reaches until the next symbol, to a sized one it has lost already, but not into
-            // another section: `_init` is not the name of the stubs behind it.
+        let places = self.found.iter_mut().zip(&self.marks).zip(&self.ends).zip(self.addresses);
+        for (((found, here), &end), &address) in places {
+            // A symbol without a size reaches until the next symbol, but not into another section: `_init` is not the
+            // name of the stubs behind it.
+            mark = here.or(mark).filter(|mark| mark.value > end);
             let reaches = |symbol: &Symbol| {
                 section_of(self.strings.elf, symbol.section).is_none_or(|section| section.holds(address))
             };
