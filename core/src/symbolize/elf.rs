@@ -35,9 +35,10 @@ pub(crate) struct Stamp {
 
 impl Bytes {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
+        // A device or a pipe under that name would never end, or block already when it is opened.
+        std::fs::metadata(path).ok().filter(|found| found.is_file()).ok_or(Reason::Missing)?;
         let file = File::open(path).map_err(|_| Reason::Missing)?;
         let metadata = file.metadata().map_err(|_| Reason::Missing)?;
-        // A device or a pipe under that name would block, or never end.
         metadata.is_file().then_some(Self::File(file, metadata.len())).ok_or(Reason::Missing)
     }
 
@@ -125,6 +126,8 @@ const SHDR: usize = 64;
 const SECTIONS_LIMIT: u64 = 65_536;
 const NAMES_LIMIT: u64 = 16 << 20;
 const NOTES_LIMIT: u64 = 64 * 1024;
+/// A program has a handful of notes.
+const NOTE_PARTS: usize = 256;
 const SHT_NOTE: u32 = 7;
 pub(crate) const SHT_NOBITS: u32 = 8;
 const PF_X: u32 = 1;
@@ -188,6 +191,7 @@ impl Elf {
         let sections = sections.map(|section| (section.offset, section.size, section.align));
         sections
             .chain(segments)
+            .take(NOTE_PARTS)
             .filter_map(|(offset, size, align)| {
                 let notes = self.bytes.take(offset, size.min(NOTES_LIMIT)).ok()?;
                 header::in_notes(&notes, align)
