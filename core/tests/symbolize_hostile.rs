@@ -140,3 +140,115 @@ fn the_running_program_has_names_when_its_file_is_deleted_or_replaced() {
         assert!(child.status.success(), "{way}: {}", String::from_utf8_lossy(&child.stdout));
     }
 }
+
+/// Assembles `source` into a shared object.
+fn assemble(folder: &Path, name: &str, source: &str) -> std::path::PathBuf {
+    let (path, text) = (folder.join(name), folder.join("source.s"));
+    std::fs::write(&text, source).unwrap();
+    run(Command::new("g++")
+        .args(["-shared", "-nostdlib", "-Wl,--build-id=sha1", "-o"])
+        .arg(&path)
+        .arg(&text));
+    path
+}
+
+/// Bytes of a line in this process' status.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_list_that_names_the_same_code_again_and_again_takes_no_memory() {
+    const NAME: &str = "a_list_that_names_the_same_code_again_and_again_takes_no_memory";
+    if !tools(NAME) {
+        return;
+    }
+    // The peak of memory is that of a process: this test has one of its own.
+    if std::env::var_os("EVERPROF_TEST_CHILD").is_none() {
+        return run(Command::new("/proc/self/exe").args(["--exact", NAME]).env("EVERPROF_TEST_CHILD", "1"));
+    }
+    let source = "
+        .text
+        .globl repeated
+        .type repeated, %function
+    repeated: .fill 4096, 1, 0
+        .size repeated, 4096
+        .section .debug_abbrev
+        .byte 1, 0x11, 1, 0x11, 1, 0x55, 0x17, 0, 0   # unit: low_pc, ranges
+        .byte 2, 0x2e, 0, 0x03, 0x08, 0x55, 0x17, 0, 0   # subprogram: name, ranges
+        .byte 0
+        .section .debug_info
+        .long end - begin
+    begin: .short 4
+        .long 0
+        .byte 8
+        .byte 1
+        .quad 0
+        .long 0
+        .byte 2
+        .asciz \"repeated\"
+        .long 0
+        .byte 0
+    end:
+        .section .debug_ranges
+        .rept 100000
+        .quad repeated, repeated + 4096
+        .endr
+        .quad 0, 0
+    ";
+    let loaded = Loaded::open(&assemble(&folder("repeated"), "repeated.so", source));
+    let address = loaded.function("repeated");
+    let addresses: Vec<u64> = (address..address + 4096).collect();
+    let before = status("VmHWM");
+    let symbols = Symbolizer::new(Options::default()).resolve(&loaded.module(address), &addresses);
+    assert!(symbols.iter().all(|symbols| &*symbols[0].name == "repeated"));
+    let grown = status("VmHWM") - before;
+    assert!(grown < 64 << 20, "{grown} bytes more");
+}
+
+#[test]
+fn a_symbol_without_a_size_does_not_reach_over_one_that_has_one() {
+    if !tools("a_symbol_without_a_size_does_not_reach_over_one_that_has_one") {
+        return;
+    }
+    let source = "
+        .text
+        .globl open
+    open: .fill 16, 1, 0x90
+        .globl sized
+        .type sized, %function
+    sized: .fill 16, 1, 0x90
+        .size sized, 16
+        .fill 16, 1, 0x90
+        .globl behind
+    behind: .fill 16, 1, 0x90
+    ";
+    let loaded = Loaded::open(&assemble(&folder("unsized"), "unsized.so", source));
+    let address = loaded.function("open");
+    let addresses: Vec<u64> = (address..address + 64).step_by(8).collect();
+    let symbols = Symbolizer::new(Options::default()).resolve(&loaded.module(address), &addresses);
+    let names: Vec<&str> =
+        symbols.iter().map(|symbols| symbols.first().map_or("", |frame| &*frame.name)).collect();
+    assert_eq!([names[0], names[1], names[2], names[3]], ["open", "open", "sized", "sized"]);
+    assert!(names[4..6].iter().all(|name| !["open", "sized", "behind"].contains(name)), "{names:?}");
+    assert_eq!(names[6..], ["behind", "behind"]);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let path = folder("pipe").join("library.so");
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let line = format!("10000-20000 r-xp 00000000 00:00 1 {}\n", path.display());
+    let module = maps::parse(line.as_bytes(), None).remove(0);
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let symbols = Symbolizer::new(Options::default()).resolve(&module, &[0x11000]);
+        let _ = done.send(symbols[0].is_empty());
+    });
+    let limit = std::time::Duration::from_secs(30);
+    assert_eq!(wait.recv_timeout(limit), Ok(true), "nobody writes into the pipe");
+}

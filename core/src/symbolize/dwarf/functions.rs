@@ -34,6 +34,8 @@ const NESTING_LIMIT: usize = 512;
 const ATTRIBUTES_PER_BYTE: u64 = 16;
 /// How many ranges and addresses may be looked at for each byte of a unit.
 const VISITS_PER_BYTE: u64 = 16;
+/// More areas than this for each address are a list of ranges that repeats itself.
+const AREAS_PER_ADDRESS: usize = 16;
 /// The code around an address of which all is found out: a longer function is a function's worth of them.
 const AREA: u64 = 4096;
 /// More places than this where functions begin and end are not found out at one time.
@@ -178,11 +180,12 @@ impl Pass<'_> {
 
     /// The addresses that a function has, and the areas around them.
     fn anywhere(&mut self, facts: &Facts) -> Result<(Vec<u32>, Range<usize>), Reason> {
-        let (addresses, mut has, mut seen) = (self.addresses, Vec::new(), 0u64);
+        let (addresses, mut has, mut left) = (self.addresses, Vec::new(), self.visits_left);
         let before = self.areas.len();
         let (areas, cuts) = (&mut self.areas, &mut self.cuts);
+        let most = AREAS_PER_ADDRESS.saturating_mul(addresses.len()).saturating_add(1024);
         ranges(self.sections, &self.unit.bases, facts.low, facts.high, facts.list, |begin, end| {
-            seen += 1;
+            left = left.saturating_sub(1);
             if begin == 0 || begin >= end {
                 return;
             }
@@ -190,6 +193,10 @@ impl Pass<'_> {
             let here = addresses[first..].iter().take_while(|&&address| address < end);
             let mut covered = begin;
             for (place, &address) in (first as u32..).zip(here) {
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
                 has.push(place);
                 if address >= covered {
                     let area = (begin.max(address & !(AREA - 1)), end.min(address | (AREA - 1)));
@@ -198,34 +205,48 @@ impl Pass<'_> {
                     covered = area.1;
                     areas.push(area);
                     cut(cuts, &[area.0, area.1]);
+                    left = if areas.len() < most { left } else { 0 };
                 }
             }
+            distinct(&mut has, addresses.len());
         })?;
-        self.visits_left = self.visits_left.checked_sub(seen + has.len() as u64).ok_or(Reason::Malformed)?;
-        has.sort_unstable();
-        has.dedup();
+        self.visits_left = Some(left).filter(|&left| left > 0).ok_or(Reason::Malformed)?;
+        distinct(&mut has, 0);
         Ok((has, before..self.areas.len()))
     }
 
     /// Which of its caller's addresses an inlined function has, and which areas it may have a part of.
     fn among(&mut self, facts: &Facts, parent: &Open) -> Result<(Vec<u32>, Range<usize>), Reason> {
-        let (addresses, mut has, mut seen) = (self.addresses, Vec::new(), 0u64);
+        let (addresses, mut has, mut left) = (self.addresses, Vec::new(), self.visits_left);
         let (areas, cuts, mut is_near) = (&self.areas[parent.near.clone()], &mut self.cuts, false);
         ranges(self.sections, &self.unit.bases, facts.low, facts.high, facts.list, |begin, end| {
-            seen += 1;
+            left = left.saturating_sub(1 + areas.len() as u64);
+            if left == 0 {
+                return;
+            }
             if areas.iter().any(|area| begin < area.1 && end > area.0) {
                 is_near = true;
                 cut(cuts, &[begin, end]);
             }
             let first = parent.has.partition_point(|&place| addresses[place as usize] < begin);
             let here = parent.has[first..].iter().take_while(|&&place| addresses[place as usize] < end);
+            let known = has.len();
             has.extend(here);
+            left = left.saturating_sub((has.len() - known) as u64);
+            distinct(&mut has, parent.has.len());
         })?;
-        let visits = seen.saturating_mul(1 + areas.len() as u64) + has.len() as u64;
-        self.visits_left = self.visits_left.checked_sub(visits).ok_or(Reason::Malformed)?;
-        has.sort_unstable();
-        has.dedup();
+        self.visits_left = Some(left).filter(|&left| left > 0).ok_or(Reason::Malformed)?;
+        distinct(&mut has, 0);
         Ok((has, if is_near { parent.near.clone() } else { 0..0 }))
+    }
+}
+
+/// Sorts places and leaves each once, where there are more than twice as many as there can be different ones: a list of
+/// ranges may name the same code a million times.
+fn distinct(places: &mut Vec<u32>, different: usize) {
+    if places.len() > 2 * different {
+        places.sort_unstable();
+        places.dedup();
     }
 }
 

@@ -75,12 +75,13 @@ impl Lines {
         })
     }
 
-    /// File, line and column of each of the sorted `addresses`, and where rows begin in the sorted `areas`.
+    /// File, line and column of each of the sorted `addresses`, and where rows begin in the sorted `areas`; None where
+    /// those are too many.
     pub(crate) fn sites(
         &self,
         addresses: &[u64],
         areas: &[(u64, u64)],
-    ) -> Result<(Vec<Option<Site>>, Vec<u64>), Reason> {
+    ) -> Result<(Vec<Option<Site>>, Option<Vec<u64>>), Reason> {
         let mut cursor = Cursor::new(&self.bytes[self.program..]);
         let mut machine = Machine { areas, ..Machine::new(addresses, self.bytes.len()) };
         let opcode_base = self.opcode_lengths.len() as u8 + 1;
@@ -129,7 +130,8 @@ impl Lines {
                 machine.row()?;
             }
         }
-        Ok((machine.sites, machine.rows))
+        let rows = machine.rows;
+        Ok((machine.sites, (rows.len() < ROWS_LIMIT).then_some(rows)))
     }
 
     /// The path of a file by its number.
@@ -219,6 +221,9 @@ impl Lines {
     }
 }
 
+/// A program may have a row for each of its bytes; those of all functions that one unit may be asked for are fewer.
+const ROWS_LIMIT: usize = 1 << 19;
+
 /// The registers of the line machine, and what they are run for.
 struct Machine<'a> {
     address: u64,
@@ -281,6 +286,7 @@ impl<'a> Machine<'a> {
         self.last = Some((self.address, self.site, first));
         if let Some(area) = self.areas.get(self.areas.partition_point(|area| area.1 <= self.address))
             && self.address >= area.0
+            && self.rows.len() < ROWS_LIMIT
         {
             self.rows.push(self.address);
         }

@@ -113,19 +113,18 @@ impl Job<'_> {
         let mut lines = unit.line_program.map(|offset| Lines::read(self.sections, offset)).transpose();
         let sites = match &lines {
             Ok(Some(lines)) => lines.sites(addresses, areas),
-            Ok(None) => Ok((vec![None; addresses.len()], Vec::new())),
+            Ok(None) => Ok((vec![None; addresses.len()], Some(Vec::new()))),
             Err(reason) => Err(*reason),
         };
         let (sites, rows) = sites.unwrap_or_else(|reason| {
             self.stats.fail(reason);
-            complete = false;
-            (vec![None; addresses.len()], Vec::new())
+            (vec![None; addresses.len()], None)
         });
         let mut lines = lines.as_mut().ok().and_then(Option::as_mut);
         for (at, (chain, site)) in found.chains.into_iter().zip(sites).enumerate() {
             each(Answer::Address(at, self.frames(&unit, chain, site, &mut lines)));
         }
-        if complete {
+        if complete && let Some(rows) = rows {
             let points = points(areas, found.cuts, rows);
             // What is kept is beside what was asked for: it fails without a word.
             let _ = self.whole_functions(&unit, &found.areas, &points, &mut lines, each);

@@ -19,9 +19,9 @@ use crate::symbolize::stats::Reason;
 pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Abbreviations of one unit take some kilobytes; a file that claims more than this is broken.
-const ABBREVIATIONS_LIMIT: usize = 1 << 20;
-/// Tables of abbreviations that are kept while units refer to each other.
-const ABBREVIATIONS_KEPT: usize = 64;
+const ABBREVIATIONS_LIMIT: usize = 1 << 19;
+/// Bytes of the tables of abbreviations that are kept while units refer to each other; read they take many times that.
+const ABBREVIATIONS_KEPT: usize = 1 << 20;
 const TEXT_LIMIT: usize = 32 * 1024;
 /// More ranges than this in one list are a loop in the making.
 const RANGES_LIMIT: usize = 1 << 20;
@@ -44,6 +44,8 @@ pub(crate) struct Sections {
     /// Where what was split off the units is looked for.
     pub(crate) split: Split,
     abbreviations: HashMap<u64, Rc<gimli::Abbreviations>>,
+    /// How many bytes those were read from, at the most.
+    abbreviation_bytes: usize,
     pub(crate) budget: Budget,
 }
 
@@ -132,6 +134,7 @@ impl Sections {
             alternate: None,
             split: Split::default(),
             abbreviations: HashMap::new(),
+            abbreviation_bytes: 0,
             budget: budget.clone(),
         }))
     }
@@ -153,6 +156,7 @@ impl Sections {
             alternate: None,
             split: Split::default(),
             abbreviations: HashMap::new(),
+            abbreviation_bytes: 0,
             budget: self.budget.clone(),
         }
     }
@@ -179,8 +183,10 @@ impl Sections {
                 Err(_) => return Err(Reason::Malformed),
             }
         };
-        if self.abbreviations.len() >= ABBREVIATIONS_KEPT {
+        self.abbreviation_bytes += size;
+        if self.abbreviation_bytes > ABBREVIATIONS_KEPT {
             self.abbreviations.clear();
+            self.abbreviation_bytes = size;
         }
         self.abbreviations.insert(offset, parsed.clone());
         Ok(parsed)
@@ -469,6 +475,7 @@ mod tests {
             alternate: None,
             split: Split::default(),
             abbreviations: HashMap::new(),
+            abbreviation_bytes: 0,
             budget: Budget::new(0),
         };
         let bases = Bases { version, low_pc, address_size: 8, offset_size: 4, ..Bases::default() };

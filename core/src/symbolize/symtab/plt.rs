@@ -13,6 +13,8 @@ use crate::symbolize::header::{le32, le64};
 const SHT_RELA: u32 = 4;
 const RELA: usize = 24;
 const CHUNK: usize = 2048 * RELA;
+/// Linkers make up to three.
+const SECTIONS_LIMIT: usize = 8;
 /// The longest stub: a landing pad and four instructions of aarch64 make 24 bytes, padded.
 const STUB: u64 = 32;
 const EM_X86_64: u16 = 62;
@@ -30,7 +32,7 @@ enum Through {
 /// Names those of `addresses` that are in stubs and have no name yet. What cannot be read stays without.
 pub(super) fn names(elf: &Elf, addresses: &[u64], named: &mut Named) {
     let stubs = |section: &&Section| section.name.starts_with(".plt") && section.flags & SHF_EXECINSTR != 0;
-    let sections: Vec<&Section> = elf.sections.iter().filter(stubs).collect();
+    let sections: Vec<&Section> = elf.sections.iter().filter(stubs).take(SECTIONS_LIMIT).collect();
     let mut wanted: HashMap<Through, Vec<usize>> = HashMap::new();
     for section in sections {
         let first = addresses.partition_point(|&address| address < section.address);
