@@ -13,6 +13,7 @@ elsewhere=(
     symbolize_files # reads files that the machine's own compiler and binutils write
     symbolize_split # the same
     symbolize_hostile # the same
+    symbolize_stripped # the same
     life            # qemu-user 7.2 aborts in a child that starts threads after a fork (assertion in plugins/core.c)
     surroundings    # the kernel's limits and namespaces, of which an emulator knows its own
     storm           # the storms are the kernel's signals, which an emulator delivers in its own way

@@ -81,6 +81,8 @@ struct Builder<'p> {
     locations: HashMap<(u32, u64), LocationId>,
     runtime_locations: HashMap<(u8, u64, u64), LocationId>,
     stacks: Vec<Option<StackId>>,
+    /// Modules with addresses, of which none has a name that somebody gave.
+    nameless: HashSet<&'p Module>,
 }
 
 impl<'p> Builder<'p> {
@@ -90,7 +92,7 @@ impl<'p> Builder<'p> {
         profile.time_nanos = period.time_nanos;
         profile.duration_nanos = period.duration_nanos;
         let stacks = vec![None; period.sums.stack_count() as usize];
-        let mut builder = Self {
+        Self {
             period,
             symbolizer,
             mode,
@@ -98,12 +100,8 @@ impl<'p> Builder<'p> {
             locations: HashMap::new(),
             runtime_locations: HashMap::new(),
             stacks,
-        };
-        // The first mapping of a profile is the main binary, whether or not a sample lies in it.
-        if let Some(main) = period.epochs.last().and_then(|modules| modules.first()) {
-            builder.mapping(main);
+            nameless: HashSet::new(),
         }
-        builder
     }
 
     /// Names every address of the period, module by module, so that each file is read once.
@@ -131,8 +129,22 @@ impl<'p> Builder<'p> {
                 }
             }
         }
+        let mut resolved = Vec::with_capacity(by_module.len());
+        let mut named = HashSet::new();
         for ((epoch, _), (module, addresses)) in by_module {
             let symbols = self.symbolizer.resolve(module, &addresses);
+            if symbols.iter().flat_map(|symbols| symbols.iter()).any(SymbolFrame::is_symbol) {
+                named.insert(module);
+            }
+            resolved.push((epoch, module, addresses, symbols));
+        }
+        let modules = resolved.iter().map(|(_, module, ..)| *module);
+        self.nameless = modules.filter(|module| !named.contains(module)).collect();
+        // The first mapping of a profile is the main binary, whether or not a sample lies in it.
+        if let Some(main) = period.epochs.last().and_then(|modules| modules.first()) {
+            self.mapping(main);
+        }
+        for (epoch, module, addresses, symbols) in resolved {
             let mapping = self.mapping(module);
             for (address, symbols) in addresses.into_iter().zip(symbols) {
                 let lines = if symbols.is_empty() {
@@ -152,7 +164,7 @@ impl<'p> Builder<'p> {
         }
     }
 
-    /// An address that has no name: the module and the offset in it, unless names are to be found later.
+    /// An address in a file that cannot be read: the module and the offset in it, unless names are to be found later.
     fn nameless(&mut self, module: &Module, address: u64) -> Vec<Line> {
         if self.mode == symbolize::Mode::Off {
             return Vec::new();
@@ -250,14 +262,16 @@ impl<'p> Builder<'p> {
     fn mapping(&mut self, module: &Module) -> MappingId {
         let filename = self.profile.string(&module.path.to_string_lossy());
         let build_id = self.profile.string(&module.build_id);
-        let lines = self.mode == symbolize::Mode::Lines;
+        // Where no name was found a reader of the profile may look for them, by the build ID.
+        let named = !self.nameless.contains(module);
+        let lines = named && self.mode == symbolize::Mode::Lines;
         self.profile.mapping(Mapping {
             memory_start: module.start,
             memory_limit: module.end,
             file_offset: module.file_offset,
             filename,
             build_id,
-            has_functions: self.mode != symbolize::Mode::Off,
+            has_functions: named && self.mode != symbolize::Mode::Off,
             has_filenames: lines,
             has_line_numbers: lines,
             has_inline_frames: lines,

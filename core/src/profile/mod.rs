@@ -16,7 +16,7 @@ mod table;
 pub use kind::{Kind, ValueType};
 pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
-pub(crate) use stable::{nameless, stable_name};
+pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
 
 use std::collections::BTreeMap;

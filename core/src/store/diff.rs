@@ -123,7 +123,7 @@ impl Diff {
         let value_type = after.sample_types[place].clone();
         let place_before = before.find_sample_type(Some(&value_type.name))?;
         comparable(before, after, &value_type, &before.sample_types[place_before])?;
-        let costs = [Costs::of(before, place_before), Costs::of(after, place)];
+        let costs = [Costs::of(before, place_before, true), Costs::of(after, place, true)];
         let durations = [before.duration_nanos, after.duration_nanos];
         let normalise =
             if durations.iter().any(|nanos| *nanos <= 0) { Normalise::ByTotal } else { normalise };

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::profile::{Location, Profile, nameless, stable_name};
+use crate::profile::{Location, Profile, nameless, title};
 
 /// A function as the tables tell them apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,9 +30,10 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Adds up `profile` in its `sample_type`th type.
-    pub(super) fn of(profile: &Profile, sample_type: usize) -> Self {
-        let names = Names::of(profile);
+    /// Adds up `profile` in its `sample_type`th type. Names that hold within one build only are left out for a comparison
+    /// with another one, `across_builds`.
+    pub(super) fn of(profile: &Profile, sample_type: usize, across_builds: bool) -> Self {
+        let names = Names::of(profile, across_builds);
         let mut costs = vec![Cost::default(); names.identities.len()];
         // The sample that a function was last seen in, so that recursion counts once.
         let mut seen = vec![0usize; costs.len()];
@@ -67,7 +68,7 @@ struct Names {
 }
 
 impl Names {
-    fn of(profile: &Profile) -> Self {
+    fn of(profile: &Profile, across_builds: bool) -> Self {
         let mut index: HashMap<Identity, usize> = HashMap::new();
         let mut identities = Vec::new();
         let mut number = |identity: Identity| {
@@ -80,12 +81,10 @@ impl Names {
             .functions()
             .iter()
             .map(|function| {
-                let name = match profile.text(function.name) {
-                    "" => profile.text(function.system_name),
-                    name => name,
-                };
+                let [name, system_name] =
+                    [function.name, function.system_name].map(|text| profile.text(text));
+                let name = title(name, system_name, across_builds).into_owned();
                 let file = normal_file(profile.text(function.filename));
-                let name = if name.is_empty() { nameless("") } else { stable_name(name).to_owned() };
                 number(Identity { name, file })
             })
             .collect();

@@ -78,7 +78,7 @@ impl Top {
 }
 
 fn top_of(profile: &Profile, place: usize) -> Result<Top> {
-    let costs = Costs::of(profile, place);
+    let costs = Costs::of(profile, place, false);
     let row = |(Identity { name, file }, cost): (Identity, super::functions::Cost)| TopRow {
         function: name,
         file,

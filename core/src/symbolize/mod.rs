@@ -21,6 +21,7 @@ pub mod maps;
 mod native;
 mod perf_map;
 pub mod runtime;
+mod starts;
 mod stats;
 mod symtab;
 
@@ -31,6 +32,7 @@ use std::sync::Arc;
 pub use maps::{Module, ModuleKind};
 pub use stats::{Reason, Stats};
 
+use crate::profile::is_place;
 use cache::Cache;
 use known::Known;
 use native::Native;
@@ -77,9 +79,11 @@ impl Default for Options {
 /// One function at an address: the one that was really called, or one that was inlined there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SymbolFrame {
-    /// Demangled name.
+    /// Demangled name. Code without a symbol goes by its file and the address at which its function begins, as a
+    /// disassembler counts it: `shop+0x1234`.
     pub name: Arc<str>,
-    /// Name as the linker knows it.
+    /// Name as the linker knows it; empty where no symbol has the function. Where not even its begin is known, `name` is
+    /// that of one address, and stands here too.
     pub system_name: Arc<str>,
     /// Source file of `line`; empty where unknown.
     pub file: Arc<str>,
@@ -93,7 +97,14 @@ pub struct SymbolFrame {
     pub inlined: bool,
 }
 
-/// The functions at one address, the innermost first; empty where the address has no name.
+impl SymbolFrame {
+    /// Whether the name is one that somebody gave, not a place in a file.
+    pub(crate) fn is_symbol(&self) -> bool {
+        !self.system_name.is_empty() && (self.name != self.system_name || !is_place(&self.name))
+    }
+}
+
+/// The functions at one address, the innermost first; empty where nothing is known of the file that has it.
 pub type Symbols = Arc<[SymbolFrame]>;
 
 /// Names addresses of this process.

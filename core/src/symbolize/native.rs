@@ -9,7 +9,7 @@ use super::elf::{Bytes, Elf};
 use super::known::Known;
 use super::maps::{Module, ModuleKind};
 use super::stats::{Reason, Stats};
-use super::{Mode, Options, SymbolFrame, debug_file, demangle, dwarf, perf_map, symtab};
+use super::{Mode, Options, SymbolFrame, debug_file, demangle, dwarf, perf_map, starts, symtab};
 
 /// The vDSO is two to four pages.
 const VDSO_LIMIT: u64 = 1 << 20;
@@ -87,6 +87,9 @@ impl Native<'_> {
             self.stats.fail(reason);
         }
         self.name_outermost(elf, debug.as_ref(), &addresses, &mut frames);
+        if let Some(file) = path.and_then(Path::file_name) {
+            self.name_by_place(elf, &file.to_string_lossy(), &addresses, &mut frames);
+        }
         let mut ordered = vec![Vec::new(); offsets.len()];
         for ((_, at), frames) in places.into_iter().zip(frames) {
             ordered[at] = frames;
@@ -205,6 +208,22 @@ impl Native<'_> {
             }
             // A line without any function is of no use in a profile.
             frames.retain(|frame| !frame.name.is_empty());
+        }
+    }
+
+    /// Names what has no symbol by its file and the address at which its function begins; where nobody knows that, by
+    /// its own address, which then stands in place of the linker's name too.
+    fn name_by_place(&mut self, elf: &Elf, file: &str, addresses: &[u64], frames: &mut [Vec<SymbolFrame>]) {
+        let nameless: Vec<usize> = (0..addresses.len()).filter(|&at| frames[at].is_empty()).collect();
+        if nameless.is_empty() {
+            return;
+        }
+        let places: Vec<u64> = nameless.iter().map(|&at| addresses[at]).collect();
+        let none = self.cache.intern("");
+        for ((at, address), start) in nameless.into_iter().zip(&places).zip(starts::of(elf, &places)) {
+            let name = self.cache.intern(&format!("{file}+{:#x}", start.unwrap_or(*address)));
+            let system_name = start.map_or(&name, |_| &none).clone();
+            frames[at] = vec![SymbolFrame { name, system_name, ..SymbolFrame::default() }];
         }
     }
 }

@@ -24,7 +24,7 @@ const EXACT_LIMIT: i128 = 1 << 52;
 pub(super) fn write(out: &mut String, view: &str, title: &str, orientation: &str, profiles: &[&Profile]) {
     let types = common_types(profiles);
     let totals: Vec<Vec<Total>> = profiles.iter().map(|profile| totals(profile, &types)).collect();
-    let mut tables = Tables::default();
+    let mut tables = Tables::of_builds(profiles.len() > 1);
     let rows = Rows::read(profiles, &types, &mut tables);
     tables.sort();
     let tree = Tree::of(&rows, &tables);

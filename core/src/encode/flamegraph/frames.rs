@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::profile::{self, LabelValue, LabelsId, Location, LocationId, Mapping, Profile, stable_name};
+use crate::profile::{self, LabelValue, LabelsId, Location, LocationId, Mapping, Profile, is_place};
 
 /// The frame was inlined into its caller.
 pub(super) const INLINED: u8 = 1;
@@ -28,6 +28,7 @@ pub(super) struct FrameRow {
 /// The tables, borrowing their texts from the profiles where they can.
 #[derive(Default)]
 pub(super) struct Tables<'p> {
+    across_builds: bool,
     string_index: HashMap<Cow<'p, str>, u32>,
     strings: Vec<Cow<'p, str>>,
     frame_index: HashMap<FrameRow, u32>,
@@ -37,6 +38,11 @@ pub(super) struct Tables<'p> {
 }
 
 impl<'p> Tables<'p> {
+    /// Empty tables. Where several builds may be compared a place in a file is no name.
+    pub(super) fn of_builds(across_builds: bool) -> Self {
+        Self { across_builds, ..Self::default() }
+    }
+
     pub(super) fn strings(&self) -> impl Iterator<Item = &str> {
         self.strings.iter().map(|text| &**text)
     }
@@ -147,18 +153,18 @@ fn location<'p>(tables: &mut Tables<'p>, profile: &'p Profile, id: LocationId) -
     let called = location.lines.len() - 1;
     let rows = location.lines.iter().enumerate().rev().map(|(depth, line)| {
         let function = profile.get_function(line.function);
-        let name = profile.text(function.name);
-        let name = if name.is_empty() { profile.text(function.system_name) } else { name };
-        if name.is_empty() {
+        let [name, system_name] = [function.name, function.system_name].map(|text| profile.text(text));
+        if name.is_empty() && system_name.is_empty() {
             return nameless(tables, file_name, module, place(mapping, file_name, location.address));
         }
-        if is_place(name, file_name) {
+        let shown = profile::title(name, system_name, tables.across_builds);
+        if is_place(name) && *shown != *name {
             return nameless(tables, file_name, module, name.to_owned());
         }
         let inlined = if depth < called { INLINED } else { 0 };
-        let flags = inlined | marker(location, name);
+        let flags = inlined | marker(location, &shown);
         let line = if line.line > 0 { line.line } else { function.start_line };
-        let name = tables.string(Cow::Borrowed(stable_name(name)));
+        let name = tables.string(shown);
         let file = tables.string(Cow::Borrowed(profile.text(function.filename)));
         tables.frame(FrameRow { name, file, module, line, flags })
     });
@@ -195,30 +201,5 @@ fn marker(location: &Location, name: &str) -> u8 {
         () if says(&["lost", "dropped", "overflow", "unseen", "unsampled"]) => LOST,
         () if says(&["truncated", "incomplete", "missing", "omitted"]) => TRUNCATED,
         () => 0,
-    }
-}
-
-/// Whether a name is only a place in its module, as the symbolizer calls code without a symbol: `libssl.so.3+0x2010`.
-fn is_place(name: &str, module: &str) -> bool {
-    let offset = name.strip_prefix(module.trim_matches(['[', ']'])).unwrap_or(name);
-    let digits = offset.strip_prefix("+0x").or_else(|| offset.strip_prefix("0x"));
-    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_place;
-
-    #[test]
-    fn places_are_told_from_names() {
-        for (name, module) in [("libssl.so.3+0x2010", "libssl.so.3"), ("0xdead", ""), ("vdso+0x9", "[vdso]")]
-        {
-            assert!(is_place(name, module), "{name}");
-        }
-        for (name, module) in
-            [("operator+0xyz", "operator"), ("libssl.so.3+0x", "libssl.so.3"), ("main", "app"), ("", "")]
-        {
-            assert!(!is_place(name, module), "{name}");
-        }
     }
 }

@@ -11,6 +11,9 @@ use crate::symbolize::budget::Buffer;
 use crate::symbolize::cache::Cache;
 use crate::symbolize::stats::Reason;
 
+/// Where rows begin; None where there are too many of them.
+pub(crate) type Rows = Option<Vec<u64>>;
+
 /// The line program of one unit.
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -75,13 +78,12 @@ impl Lines {
         })
     }
 
-    /// File, line and column of each of the sorted `addresses`, and where rows begin in the sorted `areas`; None where
-    /// those are too many.
+    /// File, line and column of each of the sorted `addresses`, and where rows begin in the sorted `areas`.
     pub(crate) fn sites(
         &self,
         addresses: &[u64],
         areas: &[(u64, u64)],
-    ) -> Result<(Vec<Option<Site>>, Option<Vec<u64>>), Reason> {
+    ) -> Result<(Vec<Option<Site>>, Rows), Reason> {
         let mut cursor = Cursor::new(&self.bytes[self.program..]);
         let mut machine = Machine { areas, ..Machine::new(addresses, self.bytes.len()) };
         let opcode_base = self.opcode_lengths.len() as u8 + 1;
