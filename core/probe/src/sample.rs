@@ -42,7 +42,7 @@ pub struct Header {
     pub tid: u32,
     /// The label set in force on the thread; 0 is the empty set.
     pub labels: u32,
-    /// Generation of the module table that the stack was walked with.
+    /// Generation of the modules that the stack's addresses are of: see [`crate::unwind::Walked`].
     pub generation: u32,
     /// W3C trace id in force on the thread; 0 where there is none.
     pub trace_id: u128,

@@ -266,7 +266,8 @@ fn take(mut header: Header, hint: usize, context: *const libc::c_void) {
             }
             held
         };
-        unwind::walk_along(&mut trail, &regs, &stack_of(&regs, alternate, own, other.as_ref()), &mut frames);
+        let stack = stack_of(&regs, alternate, own, other.as_ref());
+        header.generation = unwind::walk_along(&mut trail, &regs, &stack, &mut frames).generation;
     }
     let pushed = ring(hint).is_some_and(|ring| ring.push(&header, frames.finish()));
     if !pushed {

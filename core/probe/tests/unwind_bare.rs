@@ -188,14 +188,13 @@ std::arch::global_asm!(
 #[cfg(target_arch = "x86_64")]
 mod steps {
     //! Every instruction of bare assembly, one by one.
-    use std::arch::asm;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use everprof_probe::sample::frames;
-    use everprof_probe::unwind::{self, Frames};
 
     use super::{Frame, Regs, black_box, natives, refresh, stack_memory, walk};
     use crate::unwinding::install_with;
+    use crate::unwinding::step::{stepping, walk_of_step};
 
     unsafe extern "C" {
         fn everprof_test_bare_leaf(rounds: u64) -> u64;
@@ -203,8 +202,6 @@ mod steps {
         fn everprof_test_naked_jump(rounds: u64) -> u64;
     }
 
-    const TRAP: i64 = 0x100;
-    static STOP: AtomicBool = AtomicBool::new(false);
     static STEPS: AtomicUsize = AtomicUsize::new(0);
     static COMPLETE: AtomicUsize = AtomicUsize::new(0);
     static MARKED: AtomicUsize = AtomicUsize::new(0);
@@ -213,18 +210,8 @@ mod steps {
     static OUTSIDE: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
 
     extern "C" fn step(_signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-        if STOP.load(Ordering::Relaxed) {
-            let context = context.cast::<libc::ucontext_t>();
-            // SAFETY: the context is the handler's own.
-            unsafe { (*context).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
-            return;
-        }
-        // SAFETY: as above.
-        let regs = unsafe { Regs::from_ucontext(context) };
         let mut words = [0; 256];
-        let mut sink = Frames::new(&mut words);
-        let end = unwind::walk(&regs, &stack_memory(0..0), &mut sink);
-        let words = sink.finish();
+        let Some((pc, end, words)) = walk_of_step(context, &mut words) else { return };
         STEPS.fetch_add(1, Ordering::Relaxed);
         let outside = || OUTSIDE.iter().map(|pc| pc.load(Ordering::Relaxed) as u64).take_while(|&pc| pc != 0);
         let native = |frame| if let Frame::Native(pc) = frame { Some(pc) } else { None };
@@ -239,7 +226,7 @@ mod steps {
             End::Root if len > count && len <= count + 4 && ends_right(count) => &COMPLETE,
             End::Doubtful | End::Lost if len <= 4 || ends_right(3) => &MARKED,
             _ => {
-                WRONG_AT.store(regs.pc as usize, Ordering::Relaxed);
+                WRONG_AT.store(pc as usize, Ordering::Relaxed);
                 &WRONG
             }
         }
@@ -258,13 +245,8 @@ mod steps {
         for counter in [&STEPS, &COMPLETE, &MARKED, &WRONG] {
             counter.store(0, Ordering::Relaxed);
         }
-        STOP.store(false, Ordering::Relaxed);
-        // SAFETY: sets the trap flag, and leaves the stack as it was.
-        unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
-        // SAFETY: the function above takes a number and returns one.
-        black_box(unsafe { work(black_box(20)) });
-        STOP.store(true, Ordering::Relaxed);
-        black_box(());
+        // SAFETY: the function takes a number and returns one.
+        stepping(|| _ = black_box(unsafe { work(black_box(20)) }));
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         eprintln!(
             "{} steps, {} complete, {} marked, {} wrong, at {:#x}",

@@ -13,6 +13,8 @@ use crate::symbolize::{Module, maps};
 pub(super) struct Modules {
     closed: Vec<Epoch>,
     first: u32,
+    /// The unwinder's generation when the epoch at hand began.
+    began: u32,
     current: Vec<Module>,
 }
 
@@ -20,7 +22,7 @@ impl Modules {
     /// The modules of now.
     pub(super) fn new() -> Self {
         unwind::refresh();
-        Self { closed: Vec::new(), first: 0, current: read() }
+        Self { closed: Vec::new(), first: 0, began: 0, current: read() }
     }
 
     /// Looks for modules that came or went, at the price of a few nanoseconds where none did.
@@ -38,6 +40,7 @@ impl Modules {
         if self.current.iter().any(gone) {
             let old = std::mem::replace(&mut self.current, now);
             self.closed.push(old.into());
+            self.began = unwind::generation();
         } else {
             self.current = now;
         }
@@ -46,6 +49,13 @@ impl Modules {
     /// The number of the epoch at hand.
     pub(super) fn epoch(&self) -> u32 {
         self.first + self.closed.len() as u32
+    }
+
+    /// The number of the epoch of a sample that was taken under a generation of the unwinder's: those that still lie in
+    /// the rings when a module has gone were taken before it went.
+    pub(super) fn epoch_of(&self, generation: u32) -> u32 {
+        let is_old = generation.wrapping_sub(self.began) as i32 <= -1;
+        self.epoch() - u32::from(is_old && !self.closed.is_empty())
     }
 
     /// Hands out the epochs since the last call, with the number of the first; the one at hand goes on.
@@ -60,4 +70,26 @@ impl Modules {
 
 fn read() -> Vec<Module> {
     maps::own().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Modules;
+
+    #[test]
+    fn samples_from_before_a_change_belong_to_the_epoch_before_it() {
+        let mut modules = Modules { closed: Vec::new(), first: 7, began: 0, current: Vec::new() };
+        assert_eq!((modules.epoch_of(0), modules.epoch_of(3)), (7, 7));
+        modules.closed.push(Vec::new().into());
+        modules.began = 4;
+        assert_eq!((modules.epoch_of(3), modules.epoch_of(4), modules.epoch_of(5)), (7, 8, 8));
+        // What was handed out is not to be had any more.
+        let (first, epochs) = modules.take();
+        assert_eq!((first, epochs.len()), (7, 2));
+        assert_eq!((modules.epoch_of(3), modules.epoch_of(4)), (8, 8));
+        // Generations begin anew some day.
+        modules.closed.push(Vec::new().into());
+        modules.began = 1;
+        assert_eq!((modules.epoch_of(u32::MAX), modules.epoch_of(1)), (8, 9));
+    }
 }

@@ -242,7 +242,7 @@ impl Sampler {
         let (period, count) = if unclaimed { (nanos, nanos.min(step)) } else { (period, header.weight) };
         let nanos = self.threads.count(header.tid, nanos, period, !unclaimed, thread);
         let key = Key {
-            stack: self.sums.intern_stack(self.modules.epoch(), words),
+            stack: self.sums.intern_stack(self.modules.epoch_of(header.generation), words),
             thread,
             labels: self.label_set(header.labels),
             unclaimed,

@@ -78,7 +78,14 @@ impl Walker<'_> {
     /// In code that belongs to no module. At an address that cannot be code there has been nothing but a call.
     fn outside_modules(&mut self, pc: u64, out: &mut Frames<'_>) -> Result<(), End> {
         let code = self.may_be_code(pc);
-        if code || !self.exact {
+        if !code && !self.exact {
+            return Err(End::Lost);
+        }
+        if code {
+            // Perhaps it is a library that was loaded a moment ago, and leaves anything in that register.
+            if self.is_changed() {
+                self.doubt(out);
+            }
             let before = self.regs;
             match self.by_frame_pointer(Self::may_be_frame) {
                 Err(End::Lost) if self.exact => self.regs = before,
@@ -90,7 +97,7 @@ impl Walker<'_> {
         self.step_to(ra)
     }
 
-    fn doubt(&mut self, out: &mut Frames<'_>) {
+    pub(super) fn doubt(&mut self, out: &mut Frames<'_>) {
         // Once: from the mark on, every step may have left out frames.
         if !self.doubtful {
             out.push_missing(0);

@@ -32,6 +32,7 @@
 
 mod bare;
 mod cfi;
+mod changed;
 mod expression;
 mod frames;
 mod inflight;
@@ -52,7 +53,7 @@ pub use frames::Frames;
 pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};
-pub use walk::{End, MOST_FRAMES, walk, walk_along};
+pub use walk::{End, MOST_FRAMES, Walked, walk, walk_along};
 
 /// Brings the tables up to date: looks for objects that were loaded or unloaded, builds what is missing, shows it to
 /// handlers, and frees what none of them can be using any more. Says true where something changed.
@@ -82,9 +83,21 @@ pub fn prefetch() {
     snapshot::prefetch_current();
 }
 
+/// To be called on the forking thread before a fork, and [`after_fork_in_parent`] or [`after_fork`] after it: no refresh
+/// holds the loader's lock meanwhile, which the C library would not give back in the child.
+pub fn before_fork() {
+    crate::os::objects::hold();
+}
+
+/// To be called in the parent after a fork.
+pub fn after_fork_in_parent() {
+    crate::os::objects::release();
+}
+
 /// To be called in the child of a fork, before anything else here: walks and refreshes that other threads of the parent
 /// were in the middle of are over.
 pub fn after_fork() {
+    crate::os::objects::release_in_child();
     inflight::forget();
     modules::after_fork();
 }

@@ -19,6 +19,7 @@ use super::rule::Rules;
 use super::snapshot::{self, Module, Owned};
 use super::table::{Count, Table};
 use crate::memory;
+use crate::os::loader::{self, Watch};
 use crate::os::objects;
 
 /// Code of a module whose table is built before anybody asks: 4 MiB.
@@ -90,6 +91,7 @@ struct State {
     snapshot: Option<Owned>,
     retired: [Option<Retired>; 4],
     changes: Option<(u64, u64)>,
+    watch: Watch,
     count: Count,
 }
 
@@ -102,19 +104,37 @@ struct Retired {
 
 struct Entry {
     found: Found,
-    table: Option<Table>,
+    table: Option<Built>,
     /// The table was tried, and will not be tried again.
     tried: bool,
 }
 
-/// An object as the loader describes it, and a hash of the beginning of its search table: another object at the same
-/// place is not mistaken for it.
+/// A table, and what it was built from.
+struct Built {
+    table: Table,
+    /// Where its `.eh_frame` lies, and a hash of it.
+    source: Range<u64>,
+    hash: u64,
+}
+
+impl Built {
+    /// Whether what it was built from is still there.
+    fn is_true(&self) -> bool {
+        copy(self.source.clone()).is_some_and(|bytes| hash(bytes.as_slice()) == self.hash)
+    }
+}
+
+/// An object as the loader describes it, and a hash of the beginning of its search table: most other objects at the same
+/// place are told by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     executable: bool,
+    position: usize,
     text: (u64, u64),
-    /// Its code, where it may be read and stays for ever.
+    /// Its code, where it may be read.
     code: (u64, u64),
+    /// It is never unloaded.
+    stays: bool,
     eh_frame_hdr: (u64, u64),
     /// The end of the segment that holds `.eh_frame_hdr`.
     segment_end: u64,
@@ -129,6 +149,7 @@ impl State {
             snapshot: None,
             retired: [const { None }; 4],
             changes: None,
+            watch: Watch::blind(),
             count: Count::default(),
         })
     }
@@ -148,22 +169,31 @@ impl State {
         // Handlers held every older snapshot for a whole round: the next round will find a place free.
         let Some(place) = self.retired.iter().position(Option::is_none) else { return false };
         let Some(found) = find() else { return false };
-        let Some(entries) = self.entries_of(&found) else { return false };
+        let unloaded = |(_, subs): (u64, u64)| self.changes.is_none_or(|(_, before)| before != subs);
+        let Some(entries) = self.entries_of(&found, changes.is_none_or(unloaded)) else { return false };
+        self.watch = Watch::set(&self.watch, changes);
         self.publish(entries, place);
         self.changes = changes;
         true
     }
 
-    /// The entries of what was found; tables that exist move over to them.
-    fn entries_of(&mut self, found: &PageVec<Found>) -> Option<PageVec<Entry>> {
+    /// The entries of what was found; tables that exist move over to them. Where something was `unloaded`, an object may
+    /// be another one that is as like the one before as two builds of a plug-in, down to the search table: then only the
+    /// call-frame information itself can tell.
+    fn entries_of(&mut self, found: &PageVec<Found>, unloaded: bool) -> Option<PageVec<Entry>> {
         let mut entries = PageVec::with_capacity(found.as_slice().len())?;
         for &found in found.as_slice() {
-            let known = self.entries.as_slice().iter().position(|entry| entry.found == found);
+            let known =
+                self.entries.as_slice().binary_search_by_key(&found.text.0, |entry| entry.found.text.0);
+            let known = known.ok();
             let wanted =
                 known.is_some_and(|index| self.snapshot.as_ref().is_some_and(|owned| owned.wants(index)));
             let known = known.and_then(|index| self.entries.as_mut_slice().get_mut(index));
             let mut entry = Entry { found, table: None, tried: false };
-            if let Some(known) = known {
+            if let Some(known) = known
+                && known.found.is_same(&found)
+                && (found.stays || !unloaded || known.table.as_ref().is_some_and(Built::is_true))
+            {
                 entry.tried = known.tried;
                 entry.table = known.table.take();
             }
@@ -179,10 +209,11 @@ impl State {
 
     fn publish(&mut self, entries: PageVec<Entry>, place: usize) {
         let modules = entries.as_slice().iter().map(|entry| {
-            let view = entry.table.as_ref().map(Table::view);
-            Module::new(entry.found.text, entry.found.code, view, entry.tried)
+            let view = entry.table.as_ref().map(|built| built.table.view());
+            let Found { text, code, stays, .. } = entry.found;
+            Module::new(text, code, stays, view, entry.tried)
         });
-        let Some(snapshot) = Owned::new(&self.rules, modules) else {
+        let Some(snapshot) = Owned::new(&self.rules, self.watch, modules) else {
             // The tables that moved over are in use by the snapshot in force: better lost than freed.
             core::mem::forget(entries);
             return;
@@ -199,6 +230,13 @@ impl State {
     }
 }
 
+impl Found {
+    fn is_same(&self, other: &Self) -> bool {
+        // Its place in the list changes with those before it.
+        Self { position: other.position, ..*self } == *other
+    }
+}
+
 /// The objects loaded now that have code, by address.
 fn find() -> Option<PageVec<Found>> {
     let mut list = PageVec::<Found>::with_capacity(MOST_OBJECTS)?;
@@ -207,8 +245,10 @@ fn find() -> Option<PageVec<Found>> {
             list.push(found);
         }
     });
+    let last = last_that_stays(list.as_slice());
     for found in list.as_mut_slice() {
         found.fingerprint = fingerprint(found.eh_frame_hdr.0);
+        found.stays |= last.is_some_and(|last| found.position <= last);
     }
     list.as_mut_slice().sort_unstable_by_key(|found| found.text.0);
     Some(list)
@@ -225,37 +265,55 @@ fn describe(object: &objects::Object<'_>) -> Option<Found> {
     let loaded = object.segments().filter(|segment| segment.kind == libc::PT_LOAD).map(range);
     let segment_end =
         loaded.filter(|(start, end)| (start..end).contains(&&eh_frame_hdr.0)).map(|(_, end)| end).max();
-    let for_ever =
-        object.position == 0 || permanent().iter().any(|address| (text.0..text.1).contains(address));
     let readable = object.segments().filter(executable).filter(|segment| segment.flags & libc::PF_R != 0);
-    let code = readable.map(range).max_by_key(|(start, end)| end - start).filter(|_| for_ever);
     Some(Found {
-        executable: object.position == 0,
+        executable: object.is_executable,
+        position: object.position,
+        stays: object.is_executable || (text.0..text.1).contains(&vdso()),
         text: (text.0 & !0xfff, text.1),
-        code: code.unwrap_or_default(),
+        code: readable.map(range).max_by_key(|(start, end)| end - start).unwrap_or_default(),
         eh_frame_hdr,
         segment_end: segment_end.unwrap_or_default(),
         fingerprint: 0,
     })
 }
 
-/// Addresses inside the objects, beside the executable, that are never unloaded: the vDSO and the C library.
-fn permanent() -> [u64; 2] {
+/// The place in the loader's list of the last object of which it is known that it is never unloaded. What the program
+/// was started with stays, and what `dlopen` adds stands behind it. The C library and the loader are among the former,
+/// often as the last of them; where they are one, as with musl, nothing is ever unloaded.
+fn last_that_stays(list: &[Found]) -> Option<usize> {
+    let at = |address: u64| list.iter().find(|found| (found.text.0..found.text.1).contains(&address));
+    // Code that `dlmopen` loaded sees a list of its own, which can go as a whole.
+    list.iter().find(|found| found.executable)?;
+    let c_library: unsafe extern "C" fn() -> libc::pid_t = libc::getpid;
+    let c_library = at(c_library as usize as u64)?;
+    let Some(loader) = loader::address().and_then(at) else { return Some(c_library.position) };
+    let is_one = loader.position == c_library.position && !loader.executable;
+    Some(if is_one { usize::MAX } else { loader.position.max(c_library.position) })
+}
+
+/// An address in the kernel's object, which is never unloaded.
+fn vdso() -> u64 {
     // SAFETY: no preconditions.
-    let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
-    let function: unsafe extern "C" fn() -> libc::pid_t = libc::getpid;
-    [vdso, function as usize as u64]
+    unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) }
 }
 
 fn fingerprint(address: u64) -> u64 {
     let mut bytes = [0; 256];
     let len = memory::copy(address, &mut bytes);
-    let bytes = bytes.iter().take(len);
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    hash(bytes.get(..len).unwrap_or_default())
+}
+
+/// Eight bytes at a time: sections have megabytes.
+fn hash(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let hash = words.iter().fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    rest.iter().fold(hash, |hash, &byte| mix(hash, u64::from(byte)))
 }
 
 /// Builds the table of a module from a copy of its sections; `None` where it has none, or is gone meanwhile.
-fn build(found: &Found, rules: &mut Rules, count: &mut Count) -> Option<Table> {
+fn build(found: &Found, rules: &mut Rules, count: &mut Count) -> Option<Built> {
     let (start, end) = found.eh_frame_hdr;
     let hdr_bytes = copy(start..end)?;
     let hdr = Section { bytes: hdr_bytes.as_slice(), address: start };
@@ -265,9 +323,11 @@ fn build(found: &Found, rules: &mut Rules, count: &mut Count) -> Option<Table> {
         (memory::copy(address, &mut word) == 4).then(|| u32::from_le_bytes(word))
     };
     let end = last_fde_end(hdr, header, read).unwrap_or(found.segment_end);
-    let bytes = copy(header.eh_frame..end)?;
+    let source = header.eh_frame..end;
+    let bytes = copy(source.clone())?;
     let eh_frame = Section { bytes: bytes.as_slice(), address: header.eh_frame };
-    Table::build(found.text.0..found.text.1, hdr, eh_frame, &memory::copy, rules, count)
+    let table = Table::build(found.text.0..found.text.1, hdr, eh_frame, &memory::copy, rules, count)?;
+    Some(Built { table, source, hash: hash(bytes.as_slice()) })
 }
 
 fn copy(range: Range<u64>) -> Option<PageVec<u8>> {

@@ -9,6 +9,7 @@ use super::page_vec::PageVec;
 use super::plain::{PLAIN_BITS, Plain};
 use super::rule::{NO_RULE, Rule, RuleId, Rules};
 use super::table::View;
+use crate::os::loader::{Change, Watch};
 use crate::regs::{CallBefore, SIGRETURN, SIGRETURN_SECOND, load, prefetch};
 
 /// One module: where its code is, and its table if that is built.
@@ -16,6 +17,8 @@ use crate::regs::{CallBefore, SIGRETURN, SIGRETURN_SECOND, load, prefetch};
 pub(super) struct Module {
     start: u64,
     end: u64,
+    /// It is never unloaded.
+    stays: bool,
     /// Code that may be read by a handler: of an object that stays for ever.
     code: (u64, u64),
     view: Option<View>,
@@ -26,8 +29,21 @@ pub(super) struct Module {
 }
 
 impl Module {
-    pub(super) fn new((start, end): (u64, u64), code: (u64, u64), view: Option<View>, tried: bool) -> Self {
-        Self { start, end, code, view, tried, wanted: AtomicBool::new(false) }
+    /// `code` is the part of it that can be read while it is loaded.
+    pub(super) fn new(
+        (start, end): (u64, u64),
+        code: (u64, u64),
+        stays: bool,
+        view: Option<View>,
+        tried: bool,
+    ) -> Self {
+        let code = if stays { code } else { (0, 0) };
+        Self { start, end, stays, code, view, tried, wanted: AtomicBool::new(false) }
+    }
+
+    /// Whether it is never unloaded.
+    pub(super) fn stays(&self) -> bool {
+        self.stays
     }
 
     /// Whether there is nothing more to come: the code has its table, or no information.
@@ -79,6 +95,8 @@ pub(super) struct Snapshot {
     len: usize,
     rules: *const Rule,
     cache: *const AtomicU64,
+    watch: Watch,
+    generation: u32,
 }
 
 /// Program counters whose rule is remembered: 32 KiB a snapshot, and enough for the hot stacks of a process.
@@ -91,6 +109,23 @@ const INDEX_BITS: u32 = CACHED.ilog2();
 const _: () = assert!(TAG_SHIFT + 48 - INDEX_BITS == 64);
 
 impl Snapshot {
+    /// The number that [`generation`] has while this is in force.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// What the loader has done since the modules were looked at.
+    #[inline]
+    pub(super) fn change(&self) -> Change {
+        self.watch.change()
+    }
+
+    /// Asks for what [`Snapshot::change`] looks at. A hint.
+    #[inline]
+    pub(super) fn prefetch_change(&self) {
+        self.watch.prefetch();
+    }
+
     /// The rule for the code at `pc`, if it is a plain one.
     #[inline]
     pub(super) fn plain(&self, pc: u64) -> Option<Plain> {
@@ -220,7 +255,11 @@ pub(super) struct Owned {
 
 impl Owned {
     /// A snapshot of `modules`, which are sorted by address. Not for handlers.
-    pub(super) fn new(rules: &Rules, all: impl ExactSizeIterator<Item = Module>) -> Option<Self> {
+    pub(super) fn new(
+        rules: &Rules,
+        watch: Watch,
+        all: impl ExactSizeIterator<Item = Module>,
+    ) -> Option<Self> {
         let mut modules = PageVec::with_capacity(all.len())?;
         for module in all {
             modules.push(module);
@@ -233,6 +272,8 @@ impl Owned {
             len: modules.as_slice().len(),
             rules: rules.start(),
             cache: cache.as_slice().as_ptr(),
+            watch,
+            generation: generation().wrapping_add(1),
         });
         Some(Self { snapshot, modules, _cache: cache })
     }

@@ -1,7 +1,9 @@
 //! The walk from an instruction to the root of its stack, inside the handler.
 //!
 //! Frame by frame: a source may claim it; or a rule of the module's table says where the caller is; or, where there is
-//! no call-frame information, what can be known without (see `bare`). Async-signal-safe: no allocation, lock or system call; reads only what [`StackMemory`] vouches for; at most [`MOST_FRAMES`] steps.
+//! no call-frame information, what can be known without (see `bare`). Where the loader has been at work since the
+//! modules were looked at, its tables are not taken for granted (see `changed`). Async-signal-safe: no allocation, lock
+//! or system call; reads only what [`StackMemory`] vouches for; at most [`MOST_FRAMES`] steps.
 
 use super::frames::Frames;
 use super::inflight;
@@ -10,6 +12,7 @@ use super::snapshot::{self, Module, Snapshot};
 use super::source::{Sources, Step};
 use super::trail::Trail;
 use crate::memory::StackMemory;
+use crate::os::loader::Change;
 use crate::regs::{DWARF_BASE, DWARF_FP, DWARF_SP, Regs, return_address, thread_pointer};
 
 /// Frames that a walk visits before it gives up: a bound on its time, about a third of a millisecond.
@@ -21,12 +24,23 @@ pub enum End {
     /// At the outermost frame of the thread.
     Root,
     /// There as well, but on the way is code without call-frame information, past which the frame pointer led. It may have
-    /// led past callers too, so the stack has a mark there that frames may be missing.
+    /// led past callers too, so the stack has a mark there that frames may be missing. Or there is code of a library in
+    /// the place of one that was just unloaded, whose tables led on.
     Doubtful,
     /// After [`MOST_FRAMES`] frames, with more to come.
     Truncated,
     /// At a frame whose caller could not be found.
     Lost,
+}
+
+/// What came of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// How it ended.
+    pub end: End,
+    /// Which state of the modules the addresses are of: that of the tables used, as [`super::generation`] counts, or the
+    /// next one where the loader has changed something since.
+    pub generation: u32,
 }
 
 /// Walks the stack of the calling thread from `regs`, and puts its frames into `out`. Where it does not end at the root,
@@ -35,31 +49,36 @@ pub enum End {
 /// `stack` must hold the ranges that frames may lie in: the thread's stack, and its alternate signal stack where one is
 /// in use.
 pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
-    walk_along(&mut Trail::default(), regs, stack, out)
+    walk_along(&mut Trail::default(), regs, stack, out).end
 }
 
 /// As [`walk`], and sooner where much of the stack is what it was when the last walk left `trail`.
-pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
+pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> Walked {
     let entered = inflight::enter(thread_pointer());
     let mut walker = Walker {
         regs: *regs,
         exact: true,
         known: true,
         doubtful: false,
+        change: Change::Nothing,
         stack,
         snapshot: snapshot::current(&entered),
     };
+    let mut generation = snapshot::generation();
     if let Some(snapshot) = walker.snapshot {
+        snapshot.prefetch_change();
         trail.fetch(snapshot);
+        walker.change = snapshot.change();
+        generation = snapshot.generation().wrapping_add(u32::from(walker.is_changed()));
     }
-    let end = if Sources::any() { walker.with_sources(trail, out) } else { walker.native(trail, out) };
+    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.native(trail, out) };
     trail.end();
     match end {
-        End::Root if walker.doubtful => return End::Doubtful,
+        End::Root if walker.doubtful => end = End::Doubtful,
         End::Root => {}
         _ => out.push_missing(0),
     }
-    end
+    Walked { end, generation }
 }
 
 pub(super) struct Walker<'a> {
@@ -70,6 +89,8 @@ pub(super) struct Walker<'a> {
     pub(super) known: bool,
     /// A step may have left out frames, and was marked.
     pub(super) doubtful: bool,
+    /// What the loader has done since the snapshot was made.
+    pub(super) change: Change,
     pub(super) stack: &'a StackMemory,
     pub(super) snapshot: Option<&'a Snapshot>,
 }
@@ -79,7 +100,9 @@ impl<'a> Walker<'a> {
     fn native(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
         let mut left = MOST_FRAMES;
         while left > 0 {
-            if let Some(snapshot) = self.snapshot {
+            if let Some(snapshot) = self.snapshot
+                && !self.is_changed()
+            {
                 left = self.plain(snapshot, left, |pc, cfa| {
                     out.push_native(pc);
                     trail.note(pc, cfa);
@@ -154,7 +177,8 @@ impl<'a> Walker<'a> {
                     continue;
                 }
             }
-            let went = self.snapshot.is_some_and(|snapshot| self.plain(snapshot, 1, |_, _| ()) == 0);
+            let sure = self.snapshot.filter(|_| !self.is_changed());
+            let went = sure.is_some_and(|snapshot| self.plain(snapshot, 1, |_, _| ()) == 0);
             if !went && let Err(end) = self.advance(pc, self.rule(pc), out) {
                 return end;
             }
@@ -186,13 +210,19 @@ impl<'a> Walker<'a> {
     #[inline]
     fn advance(&mut self, pc: u64, rule: Option<&Rule>, out: &mut Frames<'_>) -> Result<(), End> {
         match rule {
+            _ if self.is_changed() && self.may_be_replaced(pc) => self.in_replaced_module(pc, rule, out),
             Some(rule) => self.apply(rule),
             None => self.without_rule(pc, out),
         }
     }
 
     #[inline]
-    fn apply(&mut self, rule: &Rule) -> Result<(), End> {
+    pub(super) fn is_changed(&self) -> bool {
+        self.change != Change::Nothing
+    }
+
+    #[inline]
+    pub(super) fn apply(&mut self, rule: &Rule) -> Result<(), End> {
         let offset = i64::from(rule.cfa);
         let cfa = match rule.kind {
             Kind::Sp => self.regs.sp.wrapping_add_signed(offset),

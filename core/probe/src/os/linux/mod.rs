@@ -1,6 +1,7 @@
 //! Linux: raw calls through libc.
 
 mod block;
+pub(crate) mod loader;
 pub(crate) mod memory;
 pub(crate) mod objects;
 mod pages;
