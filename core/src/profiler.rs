@@ -336,15 +336,19 @@ struct Held {
 extern "C" fn before_fork() {
     let held = Held { running: lock(), recorded: recorder::lock(), tid: os::gettid() };
     let _ = FORKING.try_with(|forking| forking.replace(Some(held)));
+    unwind::before_fork();
 }
 
 extern "C" fn after_fork_in_parent() {
+    unwind::after_fork_in_parent();
     let _ = FORKING.try_with(RefCell::take);
 }
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Ok(Some(Held { mut running, mut recorded, tid })) = FORKING.try_with(RefCell::take) else { return };
+    let Ok(Some(Held { mut running, mut recorded, tid })) = FORKING.try_with(RefCell::take) else {
+        return unwind::after_fork();
+    };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
     // finishes here, and a later start in the child would wait for it.
     scratch::after_fork();
