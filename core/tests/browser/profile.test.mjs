@@ -210,6 +210,16 @@ describe('labels', () => {
       }
       const shown = (await frames(page)).filter(({ depth }) => depth === 1).map(({ name, total }) => [name, total[0]]);
       assert.deepEqual(shown.sort(), [...expected].map(([name, total]) => [name, String(total)]).sort());
+      const groups = samples.map(({ stack, labels, values }) => ({ stack: [labels[key] ?? '(none)', ...stack], values }));
+      const all = await page.evaluate(() => {
+        const { tree, data } = window.everprof;
+        const path = [[]];
+        return Array.from({ length: tree.count }, (_, node) => {
+          if (node > 0) path[node] = [...path[tree.parent[node]], tree.name[node] < 0 ? '(none)' : data.strings[tree.name[node]]];
+          return [JSON.stringify(path[node]), String(tree.total[0][node])];
+        });
+      });
+      assert.deepEqual(all.sort(), [...paths(groups, CPU)].map(([path, { total }]) => [path, String(total)]).sort());
     });
   }
 });

@@ -83,9 +83,9 @@ function readTree(data, { number, signed }) {
   return tree;
 }
 
-function emptyTree(count) {
+function emptyTree(count, parent = new Int32Array(count)) {
   const column = () => new Int32Array(count);
-  const tree = { count, parent: column(), depth: column(), end: column(), name: column(), frame: column(), flags: new Uint8Array(count) };
+  const tree = { count, parent, depth: column(), end: column(), name: column(), frame: column(), flags: new Uint8Array(count) };
   [tree.parent[0], tree.name[0], tree.frame[0]] = [-1, ROOT_NAME, -1];
   return tree;
 }

@@ -6,7 +6,6 @@ function functionTable(data, tree, top) {
   const size = data.strings.length;
   const { name, frame } = tree;
   const end = tree.end[top];
-  const above = sameAbove(tree, size);
   const selfs = (type) => {
     const found = data.profiles.map(() => sums(size, data.types[type].wide));
     const { profile, values, labels } = data.samples;
@@ -19,8 +18,12 @@ function functionTable(data, tree, top) {
   };
   const totals = (columns) => columns.map((column) => {
     const found = new column.constructor(size);
+    // Where the outermost frame of each name ends that was met last: what lies before it lies within.
+    const within = new Int32Array(size);
     for (let node = Math.max(1, top); node < end; node++) {
-      if (frame[node] >= 0 && above[node] < top) found[name[node]] += column[node];
+      if (frame[node] < 0 || node < within[name[node]]) continue;
+      within[name[node]] = tree.end[node];
+      found[name[node]] += column[node];
     }
     return found;
   });
@@ -29,22 +32,6 @@ function functionTable(data, tree, top) {
   const filled = [...table.self, ...table.total];
   for (let id = 0; id < size; id++) if (filled.some((column) => column[id])) table.names.push(id);
   return table;
-}
-
-// For each node the nearest one of its name above it, or -1.
-function sameAbove(tree, strings) {
-  if (tree.above) return tree.above;
-  const { count, name, frame, end } = tree;
-  const above = new Int32Array(count).fill(-1);
-  const last = new Int32Array(strings).fill(-1);
-  for (let node = 1; node < count; node++) {
-    if (frame[node] < 0) continue;
-    let other = last[name[node]];
-    while (other >= 0 && end[other] <= node) other = above[other];
-    above[node] = other;
-    last[name[node]] = node;
-  }
-  return (tree.above = above);
 }
 
 // Adds to a pair's table what changed: per second, or by share of all, with its significance.

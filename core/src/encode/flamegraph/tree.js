@@ -49,61 +49,63 @@ function grouped(data, group) {
   const rows = new Int32Array(leaf.length);
   for (let row = 0; row < leaf.length; row++) rows[next[groupOf[labels[row]]]++] = row;
 
-  const stamp = new Int32Array(from.count).fill(-1);
+  // The last copy of each node. Copies are numbered upwards, so one before the group's own is that of another group.
   const copy = new Int32Array(from.count);
+  const { parent: above } = from;
   const newLeaf = new Int32Array(leaf.length);
-  let deepest = 0;
-  for (let node = 0; node < from.count; node++) if (from.depth[node] > deepest) deepest = from.depth[node];
-  const path = new Int32Array(deepest + 1);
-  // Room for most groupings; what is not written to costs nothing.
-  let room = 2 * from.count + values.length + 1;
-  let tree = emptyTree(room);
+  const path = new Int32Array(deepest(from) + 1);
+  // What each new node is a copy of (a group: minus its value's place, minus 1), and what it stands below. Room for most
+  // groupings; what is not written to costs nothing.
+  let of = new Int32Array(2 * from.count + values.length + 1);
+  let parent = new Int32Array(of.length);
   let count = 1;
-  const add = (above, name, frame, flags) => {
-    if (count === room) tree = larger(tree, room *= 2);
-    tree.parent[count] = above;
-    tree.depth[count] = tree.depth[above] + 1;
-    tree.name[count] = name;
-    tree.frame[count] = frame;
-    tree.flags[count] = flags;
-    return count++;
-  };
   for (let at = 0; at < values.length; at++) {
     if (starts[at] === starts[at + 1]) continue;
-    stamp[0] = at;
-    copy[0] = add(0, values[at], -1, GROUP);
+    if (count + path.length >= of.length) [of, parent] = [grown(of), grown(parent)];
+    const own = count;
+    of[count] = -1 - at;
+    copy[0] = count++;
     for (let place = starts[at]; place < starts[at + 1]; place++) {
       const row = rows[place];
       let length = 0;
       let node = leaf[row];
-      for (; stamp[node] !== at; node = from.parent[node]) path[length++] = node;
-      let above = copy[node];
+      for (; copy[node] < own; node = above[node]) path[length++] = node;
+      let last = copy[node];
+      if (count + length > of.length) [of, parent] = [grown(of), grown(parent)];
       while (length > 0) {
         node = path[--length];
-        stamp[node] = at;
-        copy[node] = above = add(above, from.name[node], from.frame[node], from.flags[node]);
+        parent[count] = last;
+        of[count] = node;
+        copy[node] = last = count++;
       }
-      newLeaf[row] = above;
+      newLeaf[row] = last;
     }
   }
-  tree = larger(tree, count);
-  closeTree(tree);
+  const tree = copied(from, of, parent, count, values);
   tree.leaf = newLeaf;
   tree.grouped = true;
   return tree;
 }
 
-// The same columns with room for so many nodes; what is cut off is not copied.
-function larger(tree, count) {
-  const column = (old) => {
-    if (count <= old.length) return old.subarray(0, count);
-    const made = new old.constructor(count);
-    made.set(old);
-    return made;
-  };
-  const made = { count };
-  for (const key of ['parent', 'depth', 'end', 'name', 'frame', 'flags']) made[key] = column(tree[key]);
-  return made;
+function deepest({ depth, count }) {
+  let most = 0;
+  for (let node = 0; node < count; node++) if (depth[node] > most) most = depth[node];
+  return most;
+}
+
+// The tree of copies: of a node each, or of a group.
+function copied(from, of, parent, count, values) {
+  const tree = emptyTree(count, parent.subarray(0, count));
+  const { depth, name, frame, flags } = tree;
+  for (let node = 1; node < count; node++) {
+    const source = of[node];
+    depth[node] = depth[parent[node]] + 1;
+    name[node] = source < 0 ? values[-1 - source] : from.name[source];
+    frame[node] = source < 0 ? -1 : from.frame[source];
+    flags[node] = source < 0 ? GROUP : from.flags[source];
+  }
+  closeTree(tree);
+  return tree;
 }
 
 // The same tree with each function that calls itself as one node, which has the callees of all.
@@ -236,13 +238,14 @@ function selfAt(tree, node, side) {
 function countAt(data, tree, node, side) {
   if (tree.counts) return tree.counts[side][node];
   const from = tree.source ?? tree;
-  const inside = new Uint8Array(from.count);
-  for (const member of tree.members?.[node] ?? [node]) inside.fill(1, member, tree.source && !tree.whole ? member + 1 : from.end[member]);
+  const all = node === 0 && !tree.source;
+  const inside = new Uint8Array(all ? 0 : from.count);
+  if (!all) for (const member of tree.members?.[node] ?? [node]) inside.fill(1, member, tree.source && !tree.whole ? member + 1 : from.end[member]);
   const { profile, values, labels } = data.samples;
   const column = values[data.countType];
   let sum = sums(1, data.types[data.countType].wide)[0];
   for (let row = 0; row < from.leaf.length; row++) {
-    if (inside[from.leaf[row]] && profile[row] === side && from.allowed[labels[row]] === 1) sum += column[row];
+    if ((all || inside[from.leaf[row]]) && profile[row] === side && from.allowed[labels[row]] === 1) sum += column[row];
   }
   return sum;
 }
