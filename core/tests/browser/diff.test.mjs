@@ -13,9 +13,9 @@ let browser;
 before(async () => { browser = await launch(); });
 after(() => browser.close());
 
-function on(title, run, options) {
+function on(title, run, { name = 'diff', ...options } = {}) {
   test(title, async () => {
-    const opened = await open(browser, 'diff', options);
+    const opened = await open(browser, name, options);
     try {
       await run(opened.page, opened);
       assert.deepEqual(opened.problems, []);
@@ -144,3 +144,34 @@ on('search, filter and group work on pairs', async (page) => {
   }
   await picture(page, 'diff-dark');
 }, { scheme: 'dark' });
+
+on('seen from the leaves nothing is told as a function\'s own', async (page) => {
+  await page.keyboard.press('v');
+  await settled(page);
+  const { x, y } = await frame(page, 'checkout::pricing::round');
+  await page.mouse.move(x + 10, y + 9);
+  const tip = await page.locator('#tooltip').innerText();
+  assert.match(tip, /total/);
+  assert.doesNotMatch(tip, /self/);
+});
+
+on('the text of what is no function can be read', async (page) => {
+  const colours = await page.evaluate(() => {
+    const { view } = window.everprof.main;
+    return [view.textColour(0), window.everprof.colours.text];
+  });
+  assert.equal(colours[0], colours[1]);
+});
+
+for (const name of ['countless', 'nothing']) {
+  on(`a pair without counts, durations or samples opens: ${name}`, async (page) => {
+    assert.ok((await frames(page)).length > 0);
+    for (const side of ['before', 'after']) await page.selectOption('#side', side);
+    await page.check('#inverted');
+    await page.uncheck('#inverted');
+    if (name === 'nothing') return;
+    assert.equal(await firstRow(page).locator('.pick').innerText(), 'app::part_1');
+    await firstRow(page).locator('.both').click();
+    assert.match(await page.locator('#centre-text').innerText(), /^app::part_1/);
+  }, { name });
+}

@@ -58,6 +58,11 @@ test('every name is shown, with its control characters visible', async () => {
   for (const { stack } of samplesOf('hostile')[0]) {
     for (const name of stack) if (name !== '') assert.ok(shown.has(escape(name)), name.slice(0, 60));
   }
+  // Nothing else on the page, its title neither, turns the direction of writing.
+  const turning = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|[\u{e0000}-\u{e007f}]/u;
+  const texts = await page.evaluate(() => [document.title, document.body.innerText, ...[...document.querySelectorAll('[title]')].map(({ title }) => title)]);
+  for (const text of texts) assert.doesNotMatch(text, turning);
+  assert.match(texts[0], /\\u\{202e\}1\.1$/);
   await close();
 });
 
@@ -115,6 +120,38 @@ test('names of megabytes, two thousand frames, two hundred label keys', { timeou
   assert.equal((await frames(page)).filter(({ name }) => name === 'again').length, 1);
   await page.check('#inverted');
   await settled(page);
+  assert.deepEqual(problems, []);
+  await close();
+});
+
+test('30 sample types, 500 values of a label, 20,000 siblings, 5,000 frames', { timeout: 60_000 }, async () => {
+  const { page, problems, close } = await open(browser, 'many');
+  assert.equal(await page.inputValue('#type'), '7');
+  assert.equal((await page.locator('#type option').allInnerTexts())[3], 'type_3 (apples)');
+  await page.selectOption('#type', '29');
+  await settled(page);
+  const [samples] = samplesOf('many');
+  const all = samples.reduce((sum, { values }) => sum + BigInt(values[29]), 0n);
+  assert.equal((await frames(page))[0].total[0], String(all));
+  await page.click('#filter');
+  await page.fill('#filters [data-key=user] input[type=search]', 'user 499');
+  await page.check('#filters [data-key=user] input[value="user 499"]');
+  await settled(page);
+  const own = samples.filter(({ labels }) => labels.user === 'user 499').reduce((sum, { values }) => sum + BigInt(values[29]), 0n);
+  assert.equal((await frames(page))[0].total[0], String(own));
+  await page.locator('#chips button').click();
+  await page.selectOption('#group', '=user');
+  await settled(page);
+  assert.equal((await page.evaluate(() => window.everprof.tree.count)), 1 + 501 + 501 + 20_000 + 5_000);
+  await page.selectOption('#group', '');
+  await page.check('#inverted');
+  await settled(page);
+  await page.uncheck('#inverted');
+  await page.check('#recursion');
+  await settled(page);
+  await page.evaluate(() => window.everprof.update({ centre: 'app::main' }));
+  await settled(page);
+  await picture(page, 'many');
   assert.deepEqual(problems, []);
   await close();
 });

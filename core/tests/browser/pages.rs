@@ -22,19 +22,21 @@ fn main() {
         let page = flamegraph::html(&profile, &PageOptions::default());
         write(&directory, name, &page, &[&profile]);
     };
+    let pair = |name: &str, before: &Profile, after: &Profile| {
+        let page = flamegraph::diff_html(before, after, &PageOptions::default());
+        write(&directory, name, &page, &[before, after]);
+    };
     one("service", service(0));
     one("hostile", hostile());
     one("wide", wide());
     one("odd", odd());
     one("one", one_sample());
     one("empty", Profile::new(Kind::Cpu));
-    let (before, after) = (service(0), service(1));
-    write(
-        &directory,
-        "diff",
-        &flamegraph::diff_html(&before, &after, &PageOptions::default()),
-        &[&before, &after],
-    );
+    one("many", many());
+    one("tall", tall());
+    pair("countless", &countless([100, 50, -20]), &countless([100, 90, -40]));
+    pair("nothing", &Profile::new(Kind::Cpu), &Profile::new(Kind::Cpu));
+    pair("diff", &service(0), &service(1));
 
     let profile = large(100_000);
     let start = Instant::now();
@@ -294,7 +296,8 @@ fn service(generation: i64) -> Profile {
 
 /// Names that try to be markup, script, or something else than they are.
 fn hostile() -> Profile {
-    let mut b = Builder::new("</title><script>window.pwned=1</script>");
+    let mut b = Builder::new("</title><script>window.pwned=1</script>\u{202e}1.1");
+    b.profile.tags.insert("\u{202e}gat\u{2066}\u{61c}".into(), "\u{202e}eulav\u{e0041}".into());
     b.profile
         .tags
         .insert("<img src=x onerror=window.pwned=2>".into(), "\"'><svg onload=window.pwned=3>".into());
@@ -336,6 +339,60 @@ fn odd() -> Profile {
         }
     }
     b.profile
+}
+
+/// 30 sample types, 500 values of a label, 20,000 callees of one function, and a function under 5,000 frames.
+fn many() -> Profile {
+    let types = (0..30)
+        .map(|place| ValueType::new(format!("type_{place}"), if place == 3 { "apples" } else { "count" }));
+    let mut profile = Profile::with_types(types.collect(), ValueType::new("type_0", "count"), "type_7");
+    let frame = |profile: &mut Profile, name: &str| {
+        let name = profile.string(name);
+        let function = profile.function(Function { name, ..Function::default() });
+        let lines = vec![Line { function, line: 1, column: 0 }];
+        profile.location(Location { address: function.index() as u64 + 1, lines, ..Location::default() })
+    };
+    let root = frame(&mut profile, "app::main");
+    for place in 0..20_000 {
+        let leaf = frame(&mut profile, &format!("app::sibling_{place:05}"));
+        let stack = profile.stack(&[leaf, root]);
+        let labels = profile.labels(&[Label::text("user", format!("user {}", place % 500))]);
+        let values: Vec<i64> = (0..30).map(|kind| (kind + 1) * (1 + place % 3)).collect();
+        profile.add(stack, labels, &values);
+    }
+    let mut deep: Vec<LocationId> =
+        (0..5_000).map(|place| frame(&mut profile, &format!("app::deep_{place}"))).collect();
+    deep.push(root);
+    let stack = profile.stack(&deep);
+    let labels = profile.labels(&[]);
+    profile.add(stack, labels, &[2_000_000; 30]);
+    profile
+}
+
+/// What is hot stands below 120 frames that all stacks share.
+fn tall() -> Profile {
+    let mut b = Builder::new("tall");
+    let trunk: Vec<String> = (0..120).map(|place| format!("runtime::poll_{place}")).collect();
+    let trunk = trunk.join(";");
+    for (leaf, samples) in [("app::hot", 60), ("app::warm", 30), ("app::hot;core::fmt::write", 20)] {
+        b.add(&format!("{trunk};{leaf}"), &[], samples);
+    }
+    b.profile
+}
+
+/// Nothing but nanoseconds, no duration, and a value that is negative: what a file of others may hold.
+fn countless(values: [i64; 3]) -> Profile {
+    let cpu = ValueType::new("cpu", "nanoseconds");
+    let mut profile = Profile::with_types(vec![cpu.clone()], cpu, "cpu");
+    for (place, value) in values.into_iter().enumerate() {
+        let name = profile.string(&format!("app::part_{place}"));
+        let function = profile.function(Function { name, ..Function::default() });
+        let lines = vec![Line { function, line: 1, column: 0 }];
+        let location = profile.location(Location { address: place as u64 + 1, lines, ..Location::default() });
+        let (stack, labels) = (profile.stack(&[location]), profile.labels(&[]));
+        profile.add(stack, labels, &[value]);
+    }
+    profile
 }
 
 fn one_sample() -> Profile {

@@ -6,7 +6,7 @@ use super::text::{Base64, html_text};
 const MARKUP: &str = include_str!("page.html");
 const STYLE: [&str; 2] = [include_str!("page.css"), include_str!("panels.css")];
 /// One script: the files share its scope. What a file uses at load stands before it.
-const SCRIPT: [&str; 15] = [
+const SCRIPT: [&str; 17] = [
     include_str!("values.js"),
     include_str!("data.js"),
     include_str!("tree.js"),
@@ -20,7 +20,9 @@ const SCRIPT: [&str; 15] = [
     include_str!("header.js"),
     include_str!("filters.js"),
     include_str!("table.js"),
+    include_str!("findings.js"),
     include_str!("keys.js"),
+    include_str!("print.js"),
     include_str!("page.js"),
 ];
 

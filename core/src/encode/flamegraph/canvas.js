@@ -4,7 +4,12 @@
 
 const ROW = 20;
 const SMALLEST = 0.5;
+// What has so much of everything is shared by nearly all stacks.
+const SHARED = 0.9;
 const FONT = '12px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
+
+// Characters that are as wide as all others.
+const plain = /^[ -~…−µ→]*$/;
 
 function makeGraph(host, label, on) {
   const canvas = host.appendChild(document.createElement('canvas'));
@@ -24,7 +29,7 @@ function makeGraph(host, label, on) {
   // How far the root's end of the graph is scrolled out of sight: kept when the room changes.
   let away = 0;
 
-  // view: { tree, top, upward, match, colours, fill, textColour, labelOf, hatched, ancestors }
+  // view: { tree, top, upward, match, colours, fill, textColour, labelOf, shareOf, hatched, ancestors }
   // What is `placed` has its frames where they were: only their looks changed.
   graph.show = (view, keepScroll, placed) => {
     const turned = graph.view?.upward !== view.upward;
@@ -53,11 +58,27 @@ function makeGraph(host, label, on) {
     return (upward ? content - (depth + 1) * ROW : depth * ROW) - host.scrollTop;
   };
 
-  // Scrolls so that a row is seen.
-  graph.reveal = (node) => {
+  // Scrolls so that a row is seen, with some of its callers and callees where it has to come from far.
+  graph.reveal = (node, far = false) => {
     const y = graph.top(graph.rowOf(node));
-    if (y < 0) host.scrollTop += y - ROW;
-    else if (y + ROW > high) host.scrollTop += y + 2 * ROW - high;
+    if (y >= 0 && y + ROW <= high) return;
+    if (far) host.scrollTop += y - high / 3;
+    else host.scrollTop += y < 0 ? y - ROW : y + 2 * ROW - high;
+  };
+
+  // The way to the root's end.
+  graph.toRoot = () => {
+    away = 0;
+    stay();
+  };
+
+  // Lays everything out again for the room there is now.
+  graph.again = () => {
+    if (!graph.view || host.clientWidth === 0) return;
+    point(-1);
+    place();
+    stay();
+    paint();
   };
 
   graph.rowOf = (node) => graph.view.tree.depth[node] - (graph.view.ancestors ? 0 : graph.view.tree.depth[graph.view.top]);
@@ -133,14 +154,35 @@ function makeGraph(host, label, on) {
     resize();
   }
 
-  // A frame deep in the graph is zoomed to with two of its callers in sight, not a hundred.
+  // A frame deep in the graph is zoomed to with two of its callers in sight, not a hundred. Of everything, what is shown
+  // first is where stacks part: below the hundred frames of a runtime that nearly all of them share.
   function awayOf(node) {
-    const row = graph.rowOf(node);
+    const row = node === 0 ? trunk() : graph.rowOf(node);
     return (row + 1) * ROW > high / 2 ? (row - 2) * ROW : 0;
+  }
+
+  function trunk() {
+    const { tree } = graph.view;
+    let node = 0;
+    for (let below = 0; below >= 0;) {
+      node = below;
+      below = -1;
+      for (let next = firstBelow(tree, node); next !== 0; next = nextBeside(tree, next)) {
+        if (tree.width[next] >= SHARED * tree.width[0] && tree.width[next] > 0) below = next;
+      }
+    }
+    return tree.end[node] === node + 1 ? 0 : tree.depth[node];
   }
 
   function stay() {
     host.scrollTop = graph.view.upward ? host.scrollHeight - high - away : away;
+    tellAway();
+  }
+
+  function tellAway() {
+    const out = graph.view.upward ? host.scrollHeight - high - host.scrollTop : host.scrollTop;
+    on.scrolled(graph, Math.round(out / ROW));
+    return out;
   }
 
   function resize() {
@@ -169,7 +211,7 @@ function makeGraph(host, label, on) {
   }
 
   function paintBox(node, x, y, width, character) {
-    const { tree, top, match, colours, fill, textColour, labelOf, hatched } = graph.view;
+    const { tree, top, match, colours, fill, textColour, labelOf, shareOf, hatched } = graph.view;
     const inner = width > 3 ? width - 1 : width;
     if (node < 0) {
       pen.fillStyle = colours.sliver;
@@ -190,13 +232,19 @@ function makeGraph(host, label, on) {
     const room = Math.floor((width - 9) / character);
     pen.fillStyle = found ? colours.matchText : textColour(node);
     pen.font = inlined ? `italic ${FONT}` : FONT;
-    write(labelOf(node, room), x + 5, y + ROW / 2, width - 9);
+    const label = labelOf(node, room);
+    write(label, x + 5, y + ROW / 2, width - 9);
     pen.font = FONT;
+    const share = room > label.length + 3 ? shareOf(node) : '';
+    if (share && label.length + share.length + 2 <= room && plain.test(label)) {
+      pen.globalAlpha *= 0.72;
+      pen.fillText(share, x + width - 5 - share.length * character, y + ROW / 2);
+    }
     pen.globalAlpha = 1;
   }
 
   function write(text, x, y, room) {
-    if (/^[ -~…−µ→]*$/.test(text)) {
+    if (plain.test(text)) {
       pen.fillText(text, x, y);
       return;
     }
@@ -275,16 +323,10 @@ function makeGraph(host, label, on) {
   for (const name of ['focus', 'blur']) canvas.addEventListener(name, () => graph.draw());
   host.addEventListener('scroll', () => {
     if (!graph.view || host.clientHeight !== high) return;
-    away = graph.view.upward ? host.scrollHeight - high - host.scrollTop : host.scrollTop;
+    away = tellAway();
     graph.draw();
   });
-  new ResizeObserver(() => {
-    if (!graph.view || host.clientWidth === 0) return;
-    point(-1);
-    place();
-    stay();
-    paint();
-  }).observe(host);
+  new ResizeObserver(graph.again).observe(host);
   return graph;
 }
 

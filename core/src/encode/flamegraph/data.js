@@ -16,11 +16,14 @@ async function decode(text) {
   const data = JSON.parse(text);
   const read = reader(await unpacked(data.packed));
   delete data.packed;
+  data.title = visible(data.title);
   data.strings = data.strings.map(visible);
+  for (const type of data.types) [type.name, type.unit] = [visible(type.name), visible(type.unit)];
   data.frames = readFrames(data, read);
   data.tree = readTree(data, read);
   data.samples = readSamples(data, read);
   for (const profile of data.profiles) {
+    profile.tags = profile.tags.map((pair) => pair.map(visible));
     profile.start = BigInt(profile.start);
     profile.duration = BigInt(profile.duration);
     profile.totals = profile.totals.map((total, type) => (data.types[type].wide ? BigInt(total) : Number(total)));
@@ -40,8 +43,8 @@ async function unpacked(base64) {
 
 // Control characters, and those that turn the direction of writing, are shown as what they are.
 function visible(text) {
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (character) =>
-    `\\u{${character.charCodeAt(0).toString(16)}}`);
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu, (character) =>
+    `\\u{${character.codePointAt(0).toString(16)}}`);
 }
 
 function readFrames(data, { number, signed }) {

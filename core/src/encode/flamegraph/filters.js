@@ -9,7 +9,9 @@ function fillToolbar(app) {
     option.value = value;
     return option;
   }));
-  options('type', data.types.map(({ name, unit }, place) => [place, `${name} (${unit})`]));
+  // A unit is told where it says more than the name.
+  const told = (unit) => !['nanoseconds', 'count', 'bytes'].includes(unit) || data.types.some(({ name }, place) => data.types.findIndex((other) => other.name === name) < place);
+  options('type', data.types.map(({ name, unit }, place) => [place, told(unit) ? `${name} (${unit})` : name]));
   options('group', [['', 'nothing'], ...data.labelKeys.map(({ name }) => [`=${name}`, keyTitle(name)])]);
   options('colour', Object.entries(app.colourings).map(([key, { title }]) => [key, title]));
   const chosen = (id, patch) => byId(id).addEventListener('change', (event) => app.update(patch(event.target)));
@@ -72,7 +74,7 @@ function showFound(app) {
 }
 
 function showChips(app) {
-  byId('chips').replaceChildren(...[...app.state.filters].map(([key, values]) => {
+  refill(byId('chips'), ...[...app.state.filters].map(([key, values]) => {
     const texts = [...values].map((value) => clipped(visible(value), 60) || '(none)');
     const text = texts.length > 3 ? `${texts.slice(0, 3).join(', ')} and ${texts.length - 3} more` : texts.join(', ');
     const chip = element('button', '', `${keyTitle(key)}: ${text || 'nothing'}  ✕`);

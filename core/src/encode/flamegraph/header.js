@@ -82,7 +82,14 @@ function showCrumbs(app) {
     const share = tree.total.length === 1 ? percent(ratio(tree.total[0][top], tree.total[0][0])) : '';
     parts.push(element('i', '', share && `\u2002${share} of all`));
   }
-  byId('crumbs').replaceChildren(...parts);
+  refill(byId('crumbs'), ...parts);
+}
+
+// What is scrolled out of sight at the root's end of everything.
+function showRowsAway(app, rows) {
+  const button = byId('rows-away');
+  button.hidden = rows <= 0 || app.top !== 0 || app.state.centre !== '';
+  button.textContent = `${app.state.orientation === 'flame' ? '↓' : '↑'} ${rows} rows of callers`;
 }
 
 function showLegend(app) {

@@ -21,9 +21,10 @@ const about = [
     + 'Frames of one name with the same callers are one box, and neighbours stand in alphabetical order: left and right mean nothing in time.',
   'Total counts a function with all it called, self without. A recursive function counts once. The search matches names by regular '
     + 'expression, ignoring case unless the pattern has capitals; its share counts each stack once. Merged recursion shows a function that calls itself as one box.',
+  'Named first are the functions that are hot: their own time, with that of the standard library and of libc below them.',
 ];
 
-const aboutDiff = 'A difference compares values per second of the profiles’ durations, or as shares of all. z tells how far apart the sample '
+const aboutDiff = 'Named first is what changed by itself, not with its load, its callees or by chance. A difference compares values per second of the profiles’ durations, or as shares of all. z tells how far apart the sample '
   + 'counts are, in standard deviations of chance: beyond 2 is likely real, beyond 3 hardly chance. Of many functions, one in twenty is beyond 2 by chance alone. Frames within ±2 stay grey. Hatched frames '
   + 'exist on one side only and are drawn with the width they have there, which makes their callers wider than their own share.';
 
@@ -40,7 +41,7 @@ function listenToKeys(app) {
       if (event.target.id === 'search' && event.key === 'Enter') app.main.canvas.focus();
       return;
     }
-    const graph = app.graphs.find(({ canvas }) => canvas === event.target) ?? (tag === 'BODY' && !byId('graph').hidden ? app.main : null);
+    const graph = app.graphs.find(({ canvas }) => canvas === event.target) ?? (moves(event.target) && !byId('graph').hidden ? app.main : null);
     if (graph && moved(app, graph, event.key)) {
       event.preventDefault();
       return;
@@ -51,6 +52,11 @@ function listenToKeys(app) {
     action(app, graph);
   });
   byId('help').addEventListener('click', () => showHelp(app));
+}
+
+// Where arrow keys have nothing else to do, they move in the graph.
+function moves(target) {
+  return target.tagName === 'BODY' || (target.tagName === 'BUTTON' && !target.closest('.table-scroll'));
 }
 
 const actions = {
@@ -145,7 +151,7 @@ function showHelp(app) {
   const close = element('button', '', 'Close');
   close.type = 'button';
   close.addEventListener('click', () => box.close());
-  const texts = app.data.view === 'diff' ? [...about, aboutDiff] : about;
+  const texts = app.data.view === 'diff' ? [...about.slice(0, 2), aboutDiff] : about;
   box.replaceChildren(title, list, ...texts.map((text) => element('p', '', text)), close);
   box.showModal();
 }

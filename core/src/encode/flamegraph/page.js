@@ -15,6 +15,19 @@ app.zoom = (node) => {
   app.update({ zoom: pathOf(app.shown, node), centre: '' }, true);
 };
 
+// Searches one function and brings its widest frame into sight, if need be from outside of what is zoomed to.
+app.find = (name) => {
+  app.update({ query: exactly(name), centre: '' });
+  const widest = () => {
+    const { rows } = app.main;
+    const found = rows.flatMap((row) => row.node.map((node, at) => [node, row.width[at]])).filter(([node]) => node >= 0 && isMatch(app.shown, node, app.match));
+    return found.reduce((most, box) => (most === null || box[1] > most[1] ? box : most), null);
+  };
+  if (!widest() && app.state.zoom.length > 0) app.update({ zoom: [] }, true);
+  const box = widest();
+  if (box) app.main.reveal(box[0], true);
+};
+
 // Back to where the last zoom started, or to everything.
 app.zoomBack = () => app.update({ zoom: app.zooms.pop() ?? [] }, true);
 
@@ -80,10 +93,19 @@ app.labelOf = (tree, node, room) => {
   return `${sign}${short.slice(0, Math.max(1, room - sign.length - 1))}…`;
 };
 
+// A frame's part of all, where it is not that of its caller: along a tower of callers it is told once.
+function shareOf(app, tree, node) {
+  if (tree.total.length > 1) return '';
+  const share = (at) => percent(ratio(tree.total[0][at], app.tree.total[0][0]));
+  const own = share(node);
+  return node > 0 && own === share(tree.parent[node]) ? '' : own;
+}
+
 app.viewOf = (tree, top, upward, ancestors) => ({
   tree, top, upward, ancestors, match: app.match, colours: app.colours,
   fill: (node) => (tree.frame[node] < 0 ? app.colours.group : app.colouring.fill(app.colours, tree, node)),
-  textColour: (node) => app.colouring.text?.(app.colours, tree, node) ?? app.colours.text,
+  textColour: (node) => (tree.frame[node] < 0 ? null : app.colouring.text?.(app.colours, tree, node)) ?? app.colours.text,
+  shareOf: (node) => shareOf(app, tree, node),
   labelOf: (node, room) => app.labelOf(tree, node, room),
   hatched: (node) => tree.total.length > 1 && tree.total.some((side) => Number(side[node]) === 0),
 });
@@ -111,7 +133,6 @@ function refresh(before) {
   app.colouring = app.colourings[state.colour].use;
   showToolbar(app);
   if (weighed) showTotals(app);
-  if (weighed || turned || changed('zoom')) showCrumbs(app);
   showLegend(app);
   const moved = summed || turned || changed('zoom');
   app.main.focus = moved ? app.top : app.main.focus || app.top;
@@ -119,15 +140,21 @@ function refresh(before) {
   byId('side-panel').hidden = !state.table;
   const placed = !weighed && !turned && !changed('zoom', 'orientation', 'table', 'centre');
   if (!state.centre) app.main.show(app.viewOf(app.shown, app.top, state.orientation === 'flame', true), !changed('zoom', 'orientation'), placed);
-  if (weighed || turned || changed('zoom', 'query', 'sort', 'table')) tableSoon();
+  if (weighed || turned || changed('zoom')) showCrumbs(app);
+  if (weighed || turned || changed('zoom', 'query', 'sort', 'table')) tableSoon(weighed || turned || changed('zoom'));
 }
 
 // The graph first: the table follows when the graph is on the screen, and once for several changes in a row.
-function tableSoon() {
+function tableSoon(summed) {
   clearTimeout(app.tableDue);
-  app.tableDue = 0;
-  if (app.tree.count < 50_000) showTable(app);
-  else app.tableDue = setTimeout(() => showTable(app), 20);
+  app.findingsDue ||= summed;
+  const show = () => {
+    showTable(app);
+    if (app.findingsDue) showFindings(app);
+    app.findingsDue = false;
+  };
+  if (app.tree.count < 50_000) show();
+  else app.tableDue = setTimeout(show, 20);
 }
 
 // How the two sides of a pair are made comparable: what a value is multiplied by, and what counts are divided by.
@@ -144,7 +171,7 @@ function compareBy(state) {
   const seconds = data.profiles.map(({ duration }) => Number(duration) / 1e9);
   const inverse = (value) => (value > 0 ? 1 / value : 0);
   app.scale = app.norm === 'time' ? seconds.map(inverse) : tree.total.map((side) => inverse(Number(side[0])));
-  app.over = app.norm === 'time' ? seconds : tree.counts.map((side) => Number(side[0]) || 1);
+  app.over = app.norm === 'time' ? seconds : (tree.counts ?? tree.total).map((side) => Number(side[0]) || 1);
 }
 
 // The state goes into the address; a step can be undone with the browser's back button.
@@ -162,7 +189,7 @@ function chooseTheme(theme) {
   const dark = theme ? theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
   document.documentElement.dataset.theme = dark ? 'dark' : 'light';
   app.colours = palettes[dark ? 'dark' : 'light'];
-  byId('theme').textContent = dark ? 'Light' : 'Dark';
+  byId('theme').setAttribute('aria-label', dark ? 'Light colours' : 'Dark colours');
 }
 
 app.nextTheme = () => {
@@ -182,6 +209,7 @@ async function start() {
   const on = {
     hover: (graph, node, event, entered) => showTooltip(app, graph.view.tree, node, event, entered),
     choose: (graph, node) => app.choose(graph, node),
+    scrolled: (graph, rows) => graph === app.main && showRowsAway(app, rows),
   };
   app.main = makeGraph(byId('graph'), 'Flame graph: arrow keys move, Enter zooms, Escape steps back', on);
   app.callers = makeGraph(byId('callers'), 'Callers', on);
@@ -193,6 +221,7 @@ async function start() {
     refresh(app.state);
   });
   byId('theme').addEventListener('click', () => app.nextTheme());
+  byId('rows-away').addEventListener('click', () => app.main.toRoot());
   byId('centre-close').addEventListener('click', () => app.update({ centre: '' }, true));
   byId('act-search').addEventListener('click', () => app.update({ query: exactly(app.chosenName) }));
   byId('act-centre').addEventListener('click', () => app.update({ centre: app.chosenName }, true));
@@ -208,15 +237,17 @@ async function start() {
   listenToTable(app);
   showHeader(app);
   listenToKeys(app);
+  listenToPrinter(app);
   refresh(null);
   // For tests and for bookmarklets: where frames lie, and what the page knows.
   app.selfAt = selfAt;
   window.everprof = app;
+  document.title = clipped(data.title, 300);
   document.documentElement.dataset.ready = 'true';
 }
 
 start().catch((error) => {
   byId('title').textContent = 'This page cannot be shown';
-  byId('when').textContent = 'DecompressionStream' in window ? `Its data is damaged: ${error.message}` : 'The browser is too old: it cannot unpack the data (DecompressionStream).';
+  byId('when').textContent = 'DecompressionStream' in window ? `Its data is damaged: ${error.message}` : 'This browser is too old: it cannot unpack the data (DecompressionStream). Chrome or Edge 123, Firefox 120, Safari 17.5 and later can.';
   throw error;
 });

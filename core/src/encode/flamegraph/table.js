@@ -93,7 +93,8 @@ function listenToTable(app) {
     if (!button) return;
     const name = app.data.strings[button.closest('tr').dataset.name];
     if (button.className === 'both') app.update({ centre: name }, true);
-    else app.update({ query: app.state.query === exactly(name) ? '' : exactly(name) });
+    else if (app.state.query === exactly(name)) app.update({ query: '' });
+    else app.find(name);
   });
 }
 
@@ -111,7 +112,8 @@ function showHead(app) {
     cell.dataset.key = key;
     return cell;
   };
-  byId('table-head').replaceChildren(
+  refill(
+    byId('table-head'),
     ...columns.map(({ key, text, short, title }) => head(key, text, short ? 'short' : '', title)),
     head('name', 'Function', 'name'),
   );

@@ -11,6 +11,14 @@ function byId(id) {
   return document.getElementById(id);
 }
 
+// Fills a row of buttons anew. The keyboard stays in its place: who pressed a button goes on from there.
+function refill(row, ...children) {
+  const buttons = () => [...row.querySelectorAll('button')];
+  const at = buttons().indexOf(document.activeElement);
+  row.replaceChildren(...children);
+  if (at >= 0) (buttons()[at] ?? buttons().at(-1))?.focus({ preventScroll: true });
+}
+
 // Everything there is to say about a node, as texts.
 function describe(app, tree, node) {
   const { data } = app;
@@ -45,7 +53,8 @@ function describe(app, tree, node) {
     const show = (value) => app.normalised(value, unit);
     const change = app.change(tree, node);
     facts.rows.push(['', 'before', 'after', 'change']);
-    for (const [key, sumAt] of [['total', (side) => tree.total[side][node]], ['self', (side) => selfAt(tree, node, side)]]) {
+    const sums = [['total', (side) => tree.total[side][node]], ['self', (side) => selfAt(tree, node, side)]];
+    for (const [key, sumAt] of tree.upward ? sums.slice(0, 1) : sums) {
       const [before, after] = scale.map((factor, side) => Number(sumAt(side)) * factor);
       facts.rows.push([key, show(before), show(after), signed(show(after - before), after - before)]);
     }
