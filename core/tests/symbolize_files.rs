@@ -92,9 +92,11 @@ fn functions_that_the_linker_dropped_claim_no_code() {
         return;
     }
     let folder = folder("dropped");
-    let (source, object) = (folder.join("dropped.cc"), folder.join("dropped.so"));
+    let source = folder.join("dropped.cc");
     std::fs::write(&source, DROPPED_AND_KEPT).unwrap();
     for version in ["-gdwarf-4", "-gdwarf-5"] {
+        // A path of its own: at the same one the loader may give the library that it has, whose file is gone.
+        let object = folder.join(format!("dropped{version}.so"));
         let flags = ["-O1", "-fPIC", "-shared", "-ffunction-sections", "-Wl,--gc-sections", version, "-o"];
         run(Command::new("g++").args(flags).arg(&object).arg(&source));
         let image = std::fs::read(&object).unwrap();

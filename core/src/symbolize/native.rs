@@ -251,7 +251,8 @@ fn mapped_file(module: &Module) -> Result<Elf, Reason> {
     for name in names {
         match Elf::open(&name) {
             Ok(elf) if is_same(module, &elf) => return Ok(elf),
-            Ok(_) if worst == Reason::Missing => worst = Reason::Replaced,
+            // Of another file at its own path. The executable is another file than any library.
+            Ok(_) if worst == Reason::Missing && name == module.path => worst = Reason::Replaced,
             Ok(_) | Err(Reason::Missing) => {}
             Err(reason) => worst = reason,
         }
