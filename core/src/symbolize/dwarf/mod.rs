@@ -9,6 +9,7 @@ mod functions;
 mod index;
 mod lines;
 mod names;
+mod part;
 mod sections;
 mod split;
 mod unit;

@@ -1,7 +1,4 @@
 //! The debug sections of one file, read where somebody looks, not as a whole.
-//!
-//! A section that the file holds as it is is read through a small window; a compressed one is inflated into memory,
-//! as far as the budget goes.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -9,10 +6,11 @@ use std::rc::Rc;
 use gimli::{AttributeValue, EndianSlice, LittleEndian};
 
 use super::cursor::Cursor;
+pub(crate) use super::part::Part;
 use super::split::{Split, SplitParts};
 use super::unit::Bases;
-use crate::symbolize::budget::{Budget, Buffer};
-use crate::symbolize::elf::{Bytes, Elf};
+use crate::symbolize::budget::Budget;
+use crate::symbolize::elf::Elf;
 use crate::symbolize::inflate;
 use crate::symbolize::stats::Reason;
 
@@ -22,7 +20,6 @@ pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 const ABBREVIATIONS_LIMIT: usize = 1 << 19;
 /// Bytes of the tables of abbreviations that are kept while units refer to each other; read they take many times that.
 const ABBREVIATIONS_KEPT: usize = 1 << 20;
-const TEXT_LIMIT: usize = 32 * 1024;
 /// More ranges than this in one list are a loop in the making.
 const RANGES_LIMIT: usize = 1 << 20;
 
@@ -141,7 +138,7 @@ impl Sections {
 
     /// The sections of a unit that was split off this file: its own, and those that stayed here.
     pub(crate) fn of_split(&self, own: SplitParts) -> Self {
-        let none = Part { size: 0, ..self.line.clone() };
+        let none = self.line.empty();
         Self {
             info: own.info,
             abbrev: own.abbrev,
@@ -326,138 +323,13 @@ fn table_entry(base: u64, index: u64, size: u8) -> Result<u64, Reason> {
     index.checked_mul(u64::from(size)).and_then(|at| base.checked_add(at)).ok_or(Reason::Malformed)
 }
 
-/// One section, or a stretch of one.
-#[derive(Debug)]
-pub(crate) struct Part {
-    bytes: Rc<Bytes>,
-    /// Where it begins: in the file, or in what was inflated.
-    offset: u64,
-    size: u64,
-    /// How much to read at a time.
-    step: usize,
-    /// The bytes at `start`.
-    window: Vec<u8>,
-    start: u64,
-    /// Everything, where it had to be inflated.
-    whole: Option<Rc<Buffer>>,
-}
-
-impl Clone for Part {
-    /// The same section, with a window of its own.
-    fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), window: Vec::new(), start: 0, whole: self.whole.clone(), ..*self }
-    }
-}
-
-impl Part {
-    pub(crate) fn open(elf: &Elf, name: &str, step: usize, budget: &Budget) -> Result<Self, Reason> {
-        let mut part = Self {
-            bytes: elf.bytes.clone(),
-            offset: 0,
-            size: 0,
-            step,
-            window: Vec::new(),
-            start: 0,
-            whole: None,
-        };
-        if let Some(section) = inflate::debug_section(elf, name) {
-            part.whole = inflate::inflate(elf, section, budget)?.map(Rc::new);
-            part.offset = if part.whole.is_some() { 0 } else { section.offset };
-            part.size = part.whole.as_ref().map_or(section.size, |buffer| buffer.len() as u64);
-            if part.whole.is_none()
-                && part.offset.checked_add(part.size).is_none_or(|end| end > part.bytes.len())
-            {
-                return Err(Reason::Malformed);
-            }
-        }
-        Ok(part)
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// `size` bytes from `offset` on, as a section of their own.
-    pub(crate) fn stretch(&self, offset: u64, size: u64) -> Result<Self, Reason> {
-        if offset.checked_add(size).is_none_or(|end| end > self.size) {
-            return Err(Reason::Malformed);
-        }
-        Ok(Self { offset: self.offset + offset, size, ..self.clone() })
-    }
-
-    /// The bytes from `offset`: at least `want` of them, or all that there are until the end.
-    pub(crate) fn at(&mut self, offset: u64, want: usize) -> Result<&[u8], Reason> {
-        let left = self.size.checked_sub(offset).ok_or(Reason::Malformed)?;
-        if let Some(whole) = &self.whole {
-            let (start, end) = (self.offset + offset, self.offset + self.size);
-            return whole.get(start as usize..end as usize).ok_or(Reason::Malformed);
-        }
-        let want = (want as u64).min(left);
-        let held = self.start + self.window.len() as u64;
-        if offset < self.start || offset + want > held {
-            self.window.resize(left.min(want.max(self.step as u64)) as usize, 0);
-            self.start = offset;
-            if let Err(reason) = self.bytes.read(self.offset + offset, &mut self.window) {
-                self.window.clear();
-                return Err(reason);
-            }
-        }
-        self.window.get((offset - self.start) as usize..).ok_or(Reason::Malformed)
-    }
-
-    /// `size` bytes from `offset` in a buffer of their own.
-    pub(crate) fn copy(&self, offset: u64, size: u64, budget: &Budget) -> Result<Buffer, Reason> {
-        if offset.checked_add(size).is_none_or(|end| end > self.size) {
-            return Err(Reason::Malformed);
-        }
-        let mut buffer = budget.buffer(size)?;
-        match &self.whole {
-            Some(whole) => {
-                let start = (self.offset + offset) as usize;
-                let from = whole.get(start..).and_then(|rest| rest.get(..size as usize));
-                buffer.copy_from_slice(from.ok_or(Reason::Malformed)?);
-            }
-            None => self.bytes.read(self.offset + offset, &mut buffer)?,
-        }
-        Ok(buffer)
-    }
-
-    /// The number of `size` bytes at `offset`.
-    pub(crate) fn word(&mut self, offset: u64, size: u8) -> Result<u64, Reason> {
-        Cursor::new(self.at(offset, usize::from(size))?).word(size)
-    }
-
-    fn text(&mut self, offset: u64) -> Result<String, Reason> {
-        let mut size = 256;
-        loop {
-            let bytes = self.at(offset, size)?;
-            if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
-                return Ok(String::from_utf8_lossy(&bytes[..end]).into_owned());
-            }
-            if bytes.len() < size || size >= TEXT_LIMIT {
-                return Err(Reason::Malformed);
-            }
-            size *= 4;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn part(content: &[u8]) -> Part {
-        let bytes = Rc::new(Bytes::Memory(content.to_vec()));
-        Part {
-            bytes,
-            offset: 0,
-            size: content.len() as u64,
-            step: 64,
-            window: Vec::new(),
-            start: 0,
-            whole: None,
-        }
+        Part::of_memory(content)
     }
 
     fn ranges(content: &[u8], version: u16, low_pc: u64) -> Vec<(u64, u64)> {
