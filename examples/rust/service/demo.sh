@@ -29,13 +29,15 @@ run() {
     trap - EXIT
 }
 
-step "building shop 1.0 and 1.1 (release, no frame pointers)"
+step "building shop 1.0 and 1.1 (release, no frame pointers): some 80 crates, two to five minutes the first time"
 build
 cp target/release/shop "$demo/bin/shop-1.0"
 cp target/release/load "$demo/bin/load"
 build --bin shop --features v1_1
 cp target/release/shop "$demo/bin/shop-1.1"
+cargo build --quiet --example report
 run 1.0
 run 1.1
 step "report"
 cargo run --quiet --example report -- "$demo/profiles" "$demo" 1.0 1.1
+echo "open the pages in a browser: they are files of their own and need no network"
