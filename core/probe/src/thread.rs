@@ -8,8 +8,11 @@
 //! Slots are found by thread id: in the window of 64 slots from `tid % CAPACITY` on. Thread ids of a process
 //! are nearly consecutive, so the window holds out until some 30,000 threads; a thread beyond that has no slot, and
 //! its CPU time is told as that of threads without samples.
+//!
+//! Making slots takes no lock: a thread of the host, which may have the highest priority there is, never waits for
+//! ours. Where it and our thread make one for the same thread at once, ours is tentative until it is sure to be alone.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use crate::os::{self, Pages};
 use crate::regs;
@@ -18,7 +21,13 @@ const CAPACITY: usize = 32 * 1024;
 const WINDOW: usize = 64;
 
 static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
-static LOCK: AtomicBool = AtomicBool::new(false);
+
+/// In place of a thread's id: its slot is being given back. Ids have 22 bits.
+const GOING: u32 = u32::MAX;
+/// Added to a thread's id: our thread makes a slot for it, and does not know yet whether it does so itself.
+const TENTATIVE: u32 = 1 << 31;
+/// How often our thread tries again where it met another maker of the same slot.
+const TRIES: u32 = 100;
 
 /// What is known of one thread.
 #[derive(Debug, Default)]
@@ -38,25 +47,30 @@ pub struct Slot {
 
 /// The slot of the calling thread, made if need be; `None` where there is no memory or too many threads.
 ///
-/// Costs a system call and a search: keep the reference. Not for handlers.
+/// Costs a system call and a search: keep the reference. Waits for nobody. Not for handlers.
 pub fn current() -> Option<&'static Slot> {
-    claim(os::gettid())
+    make_room()?;
+    by_itself(os::gettid())
 }
 
-/// The slot of thread `tid`, made if need be. Not for handlers.
+/// The slot of another thread, made if need be. Our thread, and not for handlers.
 pub fn claim(tid: u32) -> Option<&'static Slot> {
-    let _guard = Guard::lock();
-    if SLOTS.load(Ordering::Acquire).is_null() {
-        let pages = Pages::new(CAPACITY * size_of::<Slot>())?;
-        SLOTS.store(pages.leak().as_ptr().cast(), Ordering::Release);
+    make_room()?;
+    for _ in 0..TRIES {
+        if let Some(slot) = find(tid) {
+            return Some(slot);
+        }
+        let slot = take_free(tid, tid | TENTATIVE)?;
+        // A second look, now that the claim can be seen: whoever did not see it is seen here.
+        let alone = rivals(tid, slot).all(|(_, there)| there & !TENTATIVE != tid);
+        let last = if alone { tid } else { 0 };
+        let ended = slot.tid.compare_exchange(tid | TENTATIVE, last, Ordering::SeqCst, Ordering::SeqCst);
+        // Where that failed, the thread itself has found the slot and made it final.
+        if alone || ended == Err(tid) {
+            return Some(slot);
+        }
     }
-    if let Some(slot) = find(tid) {
-        return Some(slot);
-    }
-    let slot = window(tid)?.iter().find(|slot| slot.tid.load(Ordering::Relaxed) == 0)?;
-    slot.reset();
-    slot.tid.store(tid, Ordering::Release);
-    Some(slot)
+    None
 }
 
 /// The slot of thread `tid`, if it has one. For handlers.
@@ -87,7 +101,7 @@ pub fn prefetch(address: usize) {
 pub fn sweep(lives: impl Fn(u32) -> bool) {
     for slot in all() {
         let tid = slot.tid();
-        if tid != 0 && !lives(tid) {
+        if tid != 0 && tid & TENTATIVE == 0 && !lives(tid) {
             slot.release();
         }
     }
@@ -96,12 +110,9 @@ pub fn sweep(lives: impl Fn(u32) -> bool) {
 /// Gives every slot back except that of the calling thread, which keeps its labels under its new id. Only in a fork's
 /// child, where no other thread exists. Returns the calling thread's new slot.
 pub fn after_fork(old_tid: u32) -> Option<&'static Slot> {
-    LOCK.store(false, Ordering::Release);
     let (labels, trace) = find(old_tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default();
     // Only those in use: a store to each would cost every child the memory of all of them.
-    for slot in all().iter().filter(|slot| slot.tid() != 0) {
-        slot.tid.store(0, Ordering::Release);
-    }
+    all().iter().filter(|slot| slot.tid() != 0).for_each(Slot::release);
     let slot = current()?;
     slot.set_labels(labels);
     slot.set_trace(trace.0, trace.1);
@@ -179,7 +190,8 @@ impl Slot {
 
     /// Gives the slot back. Our thread, once the thread and its timer are gone.
     pub fn release(&self) {
-        let _guard = Guard::lock();
+        // First it ceases to be the thread's: a new thread of the same id may have found it.
+        self.tid.store(GOING, Ordering::SeqCst);
         self.reset();
         self.tid.store(0, Ordering::Release);
     }
@@ -206,22 +218,49 @@ fn all() -> &'static [Slot] {
     unsafe { core::slice::from_raw_parts(start, CAPACITY) }
 }
 
-/// A spin lock for the few threads that make slots; held for a search of one window, never by a handler.
-struct Guard;
-
-impl Guard {
-    fn lock() -> Guard {
-        while LOCK.swap(true, Ordering::Acquire) {
-            os::yield_now();
-        }
-        Guard
+/// Maps the slots, if that was not done yet.
+fn make_room() -> Option<()> {
+    if !SLOTS.load(Ordering::Acquire).is_null() {
+        return Some(());
     }
+    let pages = Pages::new(CAPACITY * size_of::<Slot>())?;
+    let start = pages.as_ptr().cast();
+    // Of two at once, one is first, and the other gives its pages back.
+    if SLOTS.compare_exchange(core::ptr::null_mut(), start, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        pages.leak();
+    }
+    Some(())
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        LOCK.store(false, Ordering::Release);
+/// The slot of the calling thread, whose id is `tid`.
+fn by_itself(tid: u32) -> Option<&'static Slot> {
+    if let Some(slot) = find(tid) {
+        return Some(slot);
     }
+    let own = take_free(tid, tid)?;
+    for (slot, there) in rivals(tid, own).filter(|(_, there)| there & !TENTATIVE == tid) {
+        // Ours was first. Unless it is about to give way, which is all that can make this fail.
+        let tentative = tid | TENTATIVE;
+        let made_final = slot.tid.compare_exchange(tentative, tid, Ordering::SeqCst, Ordering::SeqCst);
+        if there == tid || made_final.is_ok() || made_final == Err(tid) {
+            own.tid.store(0, Ordering::Release);
+            return Some(slot);
+        }
+    }
+    Some(own)
+}
+
+/// Puts `word` into a free slot where one for `tid` may lie. What is free is empty.
+fn take_free(tid: u32, word: u32) -> Option<&'static Slot> {
+    let is_taken =
+        |slot: &&Slot| slot.tid.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+    window(tid)?.iter().find(is_taken)
+}
+
+/// The other slots where one for `tid` may lie, and what is there in place of an id.
+fn rivals(tid: u32, slot: &Slot) -> impl Iterator<Item = (&'static Slot, u32)> {
+    let others = window(tid).unwrap_or_default().iter().filter(move |other| !core::ptr::eq(*other, slot));
+    others.map(|other| (other, other.tid.load(Ordering::SeqCst)))
 }
 
 #[cfg(test)]
@@ -251,5 +290,56 @@ mod tests {
         assert!(claim(same_window(WINDOW as u32)).is_none());
         (0..WINDOW as u32).for_each(|n| find(same_window(n)).unwrap().release());
         assert!(claim(same_window(WINDOW as u32)).is_some());
+    }
+
+    /// The thread itself and ours make the same slot at the same time, over and over: it is one, and no other is left.
+    #[test]
+    fn two_makers_agree_on_one_slot() {
+        const ROUNDS: u32 = 20_000;
+        let (go, done) = (AtomicU32::new(0), AtomicU32::new(0));
+        let found = AtomicPtr::new(core::ptr::null_mut());
+        let tid_of = |round: u32| 3_000_000 + round % 7;
+        let until = |word: &AtomicU32, round| {
+            while word.load(Ordering::SeqCst) != round {
+                std::thread::yield_now();
+            }
+        };
+        make_room().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    until(&go, round);
+                    let slot = by_itself(tid_of(round)).unwrap();
+                    slot.set_labels(round);
+                    found.store(core::ptr::from_ref(slot).cast_mut(), Ordering::SeqCst);
+                    done.store(round, Ordering::SeqCst);
+                }
+            });
+            for round in 1..=ROUNDS {
+                go.store(round, Ordering::SeqCst);
+                (0..round % 50).for_each(|_| core::hint::spin_loop());
+                let slot = claim(tid_of(round)).unwrap();
+                until(&done, round);
+                assert!(core::ptr::eq(slot, found.load(Ordering::SeqCst)), "round {round}");
+                assert_eq!(slot.labels(), round);
+                let tid = tid_of(round);
+                let window = window(tid).unwrap();
+                assert_eq!(window.iter().filter(|slot| slot.tid() & !TENTATIVE == tid).count(), 1);
+                slot.release();
+            }
+        });
+    }
+
+    /// Our thread has lost the processor in the middle of making a slot: whoever makes another does not wait.
+    #[test]
+    fn nobody_waits_for_a_maker_that_does_not_run() {
+        make_room().unwrap();
+        let half_made = take_free(2_000_001, 2_000_001 | TENTATIVE).unwrap();
+        let own = by_itself(2_000_002).unwrap();
+        assert!(!core::ptr::eq(own, half_made));
+        // The thread that it is made for takes it over, labels and all.
+        assert!(core::ptr::eq(by_itself(2_000_001).unwrap(), half_made));
+        assert!(core::ptr::eq(claim(2_000_001).unwrap(), half_made));
+        [own, half_made].into_iter().for_each(Slot::release);
     }
 }
