@@ -79,11 +79,16 @@ impl Ring {
     }
 
     /// Takes every finished record out, in order, and hands each to `each` with its stack, for which `buffer` is the
-    /// room (at least [`MAX_STACK_WORDS`]). Returns how many there were. For our thread alone: one reader at a time.
+    /// room (at least [`MAX_STACK_WORDS`]). What comes meanwhile is left for the next time, so that writers who are as
+    /// fast as the reader do not keep it here. Returns how many there were. For our thread alone: one reader at a time.
     pub fn drain(&self, buffer: &mut [u64], mut each: impl FnMut(Header, &[u64])) -> usize {
         let mut count = 0;
+        let end = self.head.0.load(Ordering::Relaxed);
         loop {
             let start = self.tail.0.load(Ordering::Relaxed);
+            if start >= end {
+                return count;
+            }
             let commit = self.word(start).load(Ordering::Acquire);
             if commit == 0 {
                 return count;
@@ -228,6 +233,15 @@ mod tests {
         ring.drain(&mut buffer, |header, _| sum += header.weight);
         assert_eq!(sum, taken * (taken + 1) / 2);
         assert!(ring.push(&header(1), &stack), "room again");
+    }
+
+    #[test]
+    fn the_reader_comes_back_though_writers_never_end() {
+        let ring = Ring::new(0).unwrap();
+        assert!(ring.push(&header(1), &[5; 10]) && ring.push(&header(2), &[5; 10]));
+        let mut buffer = [0; MAX_STACK_WORDS];
+        let mut more = || ring.drain(&mut buffer, |_, stack| assert!(ring.push(&header(3), stack)));
+        assert_eq!((more(), more()), (2, 2));
     }
 
     #[test]
