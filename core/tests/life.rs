@@ -26,6 +26,7 @@ const CASES: &[(&str, fn())] = &[
     ("signal_of_another_is_left_to_it", signal_of_another_is_left_to_it),
     ("signal_taken_away_later_does_not_kill", signal_taken_away_later),
     ("foreign_signals_reach_the_chained_handler", foreign_signals_are_chained),
+    ("perf_events_end_though_a_child_has_them", perf_events_end),
     ("switched_off_by_the_environment", switched_off_by_the_environment),
     ("unwritable_directory_leaves_the_host_alone", unwritable_directory),
 ];
@@ -269,6 +270,34 @@ fn foreign_signals_are_chained() {
     stop(profiler);
     raise_all();
     assert_eq!(passed_on(), [2, 2], "and after");
+}
+
+/// A child of a fork has the descriptors of the parent's events, and closing them in the parent alone ends nothing.
+fn perf_events_end() {
+    let dir = directory("events");
+    let start = Profiler::builder().dir(&dir).rate_hz(1000).set("cpu_clock", "perf_event").start();
+    let profiler = start.unwrap();
+    flush(&profiler);
+    if profiler.stats().cpu_clock != "perf_event" {
+        return common::skip("the end of perf events", "they are not permitted here");
+    }
+    // SAFETY: the child waits to be killed.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+    stop(profiler);
+    take_sigprof(foreign());
+    burn(Duration::from_millis(200));
+    let late = FOREIGN.load(Ordering::Relaxed);
+    // SAFETY: the child is ours.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    // SAFETY: nothing is asked but that it is gone.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    assert_eq!(late, 0, "signals after the stop");
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 fn switched_off_by_the_environment() {

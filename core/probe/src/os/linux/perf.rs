@@ -28,6 +28,7 @@ const EXCLUDE_KERNEL: u64 = 1 << 5;
 const EXCLUDE_HV: u64 = 1 << 6;
 const FLAG_FD_CLOEXEC: u64 = 1 << 3;
 const IOC_ENABLE: libc::c_ulong = 0x2400;
+const IOC_DISABLE: libc::c_ulong = 0x2401;
 const IOC_PERIOD: libc::c_ulong = 0x4008_2404;
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
@@ -89,6 +90,9 @@ impl PerfEvent {
 
 impl Drop for PerfEvent {
     fn drop(&mut self) {
+        // A fork's child has the descriptor too, and closing ours would then end nothing.
+        // SAFETY: the descriptor is ours.
+        unsafe { libc::ioctl(self.0, IOC_DISABLE, 0) };
         // SAFETY: the descriptor is ours, and this is its last use.
         unsafe { libc::close(self.0) };
     }
