@@ -65,7 +65,6 @@ struct Thread {
     timer: Option<ThreadTimer>,
     book: Book,
     name: Arc<str>,
-    round: u32,
     /// Programs name a thread shortly after starting it, so a young thread's name is read again.
     young: bool,
 }
@@ -153,8 +152,15 @@ impl Threads {
 
     /// Looks for new and ended threads now, and at every thread's clock.
     pub(super) fn scan(&mut self) {
-        let Some(ids) = tasks::ids() else { return };
-        self.round = self.round.wrapping_add(1);
+        if let Some(ids) = tasks::ids() {
+            self.look_at(ids);
+        }
+    }
+
+    /// The directory that `ids` come from is read in pieces, and threads that end between two of them make the kernel
+    /// skip others. So a thread that is not named there is not taken for ended: its clock says whether it is.
+    fn look_at(&mut self, ids: impl Iterator<Item = u32>) {
+        self.round = self.round.saturating_add(1);
         // Before the threads' own clocks: what is read too low is made up for at the next look.
         let process = Clock::Process.now().unwrap_or_default();
         let now = monotonic();
@@ -162,12 +168,11 @@ impl Threads {
         for tid in ids {
             self.meet(tid, now, &mut gone);
         }
-        let round = self.round;
-        let left = self.by_id.extract_if(|tid, thread| thread.round != round || !thread.look(*tid, now));
+        let left = self.by_id.extract_if(|tid, thread| !thread.look(*tid, now));
         gone.extend(left.map(|(tid, thread)| thread.end(tid)));
         let living: u64 = self.by_id.values().map(|thread| thread.book.seen()).sum();
         let all_gone = process.saturating_sub(living);
-        if round == 1 {
+        if self.round == 1 {
             self.account = Account::open(all_gone);
             return;
         }
@@ -305,7 +310,6 @@ impl Threads {
     fn meet(&mut self, tid: u32, now: u64, gone: &mut Vec<Ended>) {
         let used = Clock::Thread(tid).now();
         if let Some(thread) = self.by_id.get_mut(&tid) {
-            thread.round = self.round;
             if thread.young {
                 thread.name = tasks::name(tid);
                 thread.young = false;
@@ -329,7 +333,7 @@ impl Threads {
         let told = if self.round == 1 { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
         let name = tasks::name(tid);
-        let thread = Thread { slot, timer: None, book, name, round: self.round, young: true };
+        let thread = Thread { slot, timer: None, book, name, young: true };
         self.by_id.insert(tid, thread);
         self.turnover += 1;
         self.start_timer(tid);
@@ -462,5 +466,46 @@ impl Random {
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((((word ^ (word >> 31)) >> 32) * u64::from(limit)) >> 32) as u32 + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Of which nothing comes in a test: it is ignored, and its period is longer than any.
+    const QUIET: Sampling = Sampling { clock: ClockKind::Timer, signal: 28, period: 1_000_000_000 };
+
+    #[test]
+    fn a_thread_that_the_directory_skips_lives_on() {
+        let (send, tid) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let slot = thread::current();
+            slot.inspect(|slot| {
+                slot.set_labels(7);
+            });
+            while Clock::Thread(gettid()).now() < Some(20_000_000) {}
+            let _ = send.send(gettid());
+            let _ = ended.recv();
+            slot.map(Slot::labels)
+        });
+        let tid = tid.recv().unwrap_or_default();
+        let mut threads = Threads::new(QUIET);
+        threads.look_at([gettid(), tid].into_iter());
+        threads.look_at([gettid()].into_iter());
+        threads.look_at([gettid(), tid].into_iter());
+        let due: i64 = threads.balance(0).iter().map(|due| due.balance.correction).sum();
+        assert!(due < 15_000_000, "what it used before the start is told: {due}");
+        assert!(threads.by_id.contains_key(&tid));
+        drop(end);
+        assert_eq!(thread.join().ok().flatten(), Some(7), "it has its slot and its labels still");
+        // The kernel lets a joined thread go in its own time.
+        while threads.by_id.contains_key(&tid) {
+            std::thread::yield_now();
+            threads.look_at([gettid()].into_iter());
+        }
     }
 }
