@@ -3,11 +3,21 @@
 //! Filled by the drain on our thread, sample by sample; closed at the end of a period and named elsewhere. Stacks are
 //! stored once, as the words of `everprof_probe::sample`, together with the epoch of the address space that they are
 //! to be read in: a library that was unloaded may leave its addresses to another one.
+//!
+//! What a period keeps is bounded: beyond 32 MiB of stacks new ones have no room, and beyond 262,144 sums samples are no
+//! longer told apart by trace and span. Nothing that is counted is lost for it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::labels::LabelSet;
+
+/// Words of stacks that one period keeps.
+const MOST_WORDS: usize = 4 << 20;
+/// A stack of so few words always has room: there are only as many as a program has instructions.
+const ALWAYS_WORDS: usize = 3;
+/// Sums that one period keeps by trace and span.
+const MOST_ROWS: usize = 256 << 10;
 
 /// What a sum is kept for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -63,16 +73,19 @@ struct Stack {
 }
 
 impl Aggregate {
-    /// Stores a stack once and returns its place.
-    pub(crate) fn intern_stack(&mut self, epoch: u32, words: &[u64]) -> u32 {
+    /// Stores a stack once and returns its place; `None` where there is no room for a new one of more than a few words.
+    pub(crate) fn intern_stack(&mut self, epoch: u32, words: &[u64]) -> Option<u32> {
         let hash = words.iter().fold(u64::from(epoch), |hash, word| mix(hash ^ word));
         let first = self.stack_index.get(&hash).copied();
         let mut place = first;
         while let Some(at) = place {
             if self.is_stack(at, epoch, words) {
-                return at;
+                return Some(at);
             }
             place = self.stacks.get(at as usize).and_then(|stack| stack.next.checked_sub(1));
+        }
+        if words.len() > ALWAYS_WORDS && self.words.len() + words.len() > MOST_WORDS {
+            return None;
         }
         let at = self.stacks.len() as u32;
         let start = self.words.len() as u32;
@@ -80,7 +93,7 @@ impl Aggregate {
         let next = first.map_or(0, |first| first + 1);
         self.stacks.push(Stack { start, len: words.len() as u32, epoch, next });
         self.stack_index.insert(hash, at);
-        at
+        Some(at)
     }
 
     /// Stores a label set once and returns its place, from 1; the empty set is 0.
@@ -98,7 +111,10 @@ impl Aggregate {
     }
 
     /// Adds to the sums of `key`.
-    pub(crate) fn add(&mut self, key: Key, sums: Sums) {
+    pub(crate) fn add(&mut self, mut key: Key, sums: Sums) {
+        if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&key) {
+            (key.trace_id, key.span_id) = (0, 0);
+        }
         self.rows.entry(key).or_default().add(sums);
     }
 
@@ -175,10 +191,10 @@ mod tests {
     #[test]
     fn equal_stacks_of_one_epoch_are_one() {
         let mut aggregate = Aggregate::default();
-        let first = aggregate.intern_stack(1, &[1, 2, 3]);
-        assert_eq!(aggregate.intern_stack(1, &[1, 2, 3]), first);
-        assert_ne!(aggregate.intern_stack(2, &[1, 2, 3]), first);
-        assert_ne!(aggregate.intern_stack(1, &[1, 2]), first);
+        let first = aggregate.intern_stack(1, &[1, 2, 3]).unwrap();
+        assert_eq!(aggregate.intern_stack(1, &[1, 2, 3]), Some(first));
+        assert_ne!(aggregate.intern_stack(2, &[1, 2, 3]), Some(first));
+        assert_ne!(aggregate.intern_stack(1, &[1, 2]), Some(first));
         assert_eq!(aggregate.stack(first), (1, [1, 2, 3].as_slice()));
         assert_eq!(aggregate.stack_count(), 3);
     }
@@ -186,13 +202,36 @@ mod tests {
     #[test]
     fn stacks_with_one_hash_are_told_apart() {
         let mut aggregate = Aggregate::default();
-        let first = aggregate.intern_stack(1, &[1]);
+        let first = aggregate.intern_stack(1, &[1]).unwrap();
         // Moves the second stack under the hash of the first, as a collision would.
         let hash = mix(1 ^ 7);
         aggregate.stack_index.insert(hash, first);
-        let second = aggregate.intern_stack(1, &[7]);
+        let second = aggregate.intern_stack(1, &[7]).unwrap();
         assert_ne!(first, second);
-        assert_eq!(aggregate.intern_stack(1, &[7]), second);
+        assert_eq!(aggregate.intern_stack(1, &[7]), Some(second));
+    }
+
+    #[test]
+    fn a_period_keeps_no_more_than_its_bound() {
+        let mut aggregate = Aggregate::default();
+        let mut words = [7; 1000];
+        let places = (0..50_000).map(|number| {
+            words[500] = number;
+            aggregate.intern_stack(1, &words)
+        });
+        let kept = places.flatten().count();
+        assert_eq!(kept, MOST_WORDS / 1000);
+        words[500] = 0;
+        assert_eq!(aggregate.intern_stack(1, &words), Some(0), "what is known has room");
+        let leaf = aggregate.intern_stack(1, &words[..2]).unwrap();
+        for span_id in 0..2 * MOST_ROWS as u64 {
+            let key = Key { stack: leaf, trace_id: 1, span_id: span_id + 1, ..Key::default() };
+            aggregate.add(key, Sums { count: 1, nanos: 1 });
+        }
+        let (rows, count) =
+            aggregate.rows().fold((0, 0), |(rows, all), (_, sums)| (rows + 1, all + sums.count));
+        assert_eq!((rows, count), (MOST_ROWS + 1, 2 * MOST_ROWS as u64));
+        assert!(aggregate.memory() < 128 << 20, "{}", aggregate.memory());
     }
 
     #[test]

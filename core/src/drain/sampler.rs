@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
-use everprof_probe::sample::{Frame, Header, Source, frames};
+use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof, stacks};
@@ -228,11 +228,11 @@ impl Sampler {
     fn count(&mut self, header: &Header, words: &[u64]) {
         let unclaimed = header.source == Source::Unclaimed as u8;
         self.stats.samples += 1;
-        let missing = |is: fn(u64) -> bool| {
+        let lacks = |is: fn(u64) -> bool| {
             u64::from(frames(words).any(|frame| matches!(frame, Frame::Missing(count) if is(count))))
         };
-        self.stats.incomplete += missing(|count| count == 0);
-        self.stats.truncated += missing(|count| count > 0);
+        self.stats.incomplete += lacks(|count| count == 0);
+        self.stats.truncated += lacks(|count| count > 0);
         let name = self.threads.name(header.tid);
         let thread = self.thread_number(name, self.thread_ids.then_some(header.tid));
         let (nanos, period) = (header.weight * u64::from(header.period), u64::from(header.period));
@@ -241,8 +241,13 @@ impl Sampler {
         let step = u64::from(self.sampling.period);
         let (period, count) = if unclaimed { (nanos, nanos.min(step)) } else { (period, header.weight) };
         let nanos = self.threads.count(header.tid, nanos, period, !unclaimed, thread);
+        let epoch = self.modules.epoch_of(header.generation);
+        let stack = self.sums.intern_stack(epoch, words).or_else(|| {
+            self.stats.truncated += 1;
+            self.sums.intern_stack(epoch, &leaf(words))
+        });
         let key = Key {
-            stack: self.sums.intern_stack(self.modules.epoch_of(header.generation), words),
+            stack: stack.unwrap_or_default(),
             thread,
             labels: self.label_set(header.labels),
             unclaimed,
@@ -270,4 +275,14 @@ impl Sampler {
         let next = self.thread_numbers.len() as u32;
         *self.thread_numbers.entry((name, tid)).or_insert(next)
     }
+}
+
+/// The leaf of a stack, with a mark for what is missing: for a period that has no room for more.
+fn leaf(words: &[u64]) -> Vec<u64> {
+    let cut = frames(words).count().saturating_sub(1).max(1) as u64;
+    let own = match frames(words).next() {
+        Some(Frame::Runtime(..)) => 2,
+        _ => 1,
+    };
+    words.iter().copied().take(own).chain([missing(cut)]).collect()
 }
