@@ -71,7 +71,7 @@ pub struct Stats {
     pub cpu_clock: &'static str,
     /// Profile sets handed to the exporter.
     pub exported: u64,
-    /// Profile sets that could not be exported.
+    /// Profile sets that could not be exported, also those that were given up because too many waited for it.
     pub export_failures: u64,
     /// What went wrong last: a fallback that was taken, or an export that failed.
     pub last_problem: Option<String>,
@@ -99,6 +99,8 @@ pub(crate) struct Counters {
     pub(crate) export_failures: AtomicU64,
     pub(crate) publisher_cpu: AtomicU64,
     pub(crate) publisher_memory: AtomicU64,
+    /// Closed periods that are not published yet.
+    pub(crate) waiting: AtomicU64,
     latest: Mutex<Stats>,
     problem: Mutex<Option<String>>,
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use everprof::export::{Exporter, Set};
 use everprof::{ErrorKind, Profiler};
 
 use common::{burn, directory, flush, profiles, stop, time_in};
@@ -26,6 +27,7 @@ const CASES: &[(&str, fn())] = &[
     ("signal_of_another_is_left_to_it", signal_of_another_is_left_to_it),
     ("signal_taken_away_later_does_not_kill", signal_taken_away_later),
     ("foreign_signals_reach_the_chained_handler", foreign_signals_are_chained),
+    ("exporter_that_hangs_costs_a_bounded_memory", exporter_that_hangs),
     ("perf_events_end_though_a_child_has_them", perf_events_end),
     ("switched_off_by_the_environment", switched_off_by_the_environment),
     ("unwritable_directory_leaves_the_host_alone", unwritable_directory),
@@ -270,6 +272,45 @@ fn foreign_signals_are_chained() {
     stop(profiler);
     raise_all();
     assert_eq!(passed_on(), [2, 2], "and after");
+}
+
+struct Hanging;
+
+static HANGS: AtomicBool = AtomicBool::new(true);
+static EXPORTED: AtomicU32 = AtomicU32::new(0);
+
+impl Exporter for Hanging {
+    fn name(&self) -> String {
+        "a disk that does not answer".into()
+    }
+
+    fn export(&mut self, _: &Set) -> everprof::Result<()> {
+        EXPORTED.fetch_add(1, Ordering::SeqCst);
+        while HANGS.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+/// Periods go on to end while the first one is not exported: only so many are kept, and the others are told.
+fn exporter_that_hangs() {
+    const ENDS: u32 = 20;
+    let exporters = || vec![Box::new(Hanging) as Box<dyn Exporter>];
+    let start = Profiler::builder().rate_hz(1000).set("symbolize", "off").exporters(exporters).start();
+    let profiler = start.unwrap();
+    thread::scope(|scope| {
+        for _ in 0..ENDS {
+            burn(Duration::from_millis(20));
+            scope.spawn(|| assert_eq!(profiler.flush().unwrap_err().kind(), ErrorKind::Unavailable));
+        }
+    });
+    HANGS.store(false, Ordering::Relaxed);
+    flush(&profiler);
+    let (stats, exported) = (profiler.stats(), EXPORTED.load(Ordering::SeqCst));
+    assert!((5..15).contains(&exported), "{exported} were kept");
+    assert!(stats.export_failures >= 5 && stats.last_problem.unwrap().contains("given up"));
+    stop(profiler);
 }
 
 /// A child of a fork has the descriptors of the parent's events, and closing them in the parent alone ends nothing.

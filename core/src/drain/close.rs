@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use everprof_probe::loss::{self, Loss};
@@ -16,6 +17,9 @@ use super::setup::wall_clock;
 use crate::aggregate::{Aggregate, Sums};
 use crate::recorder;
 
+/// Closed periods that may wait for their export.
+const MOST_WAITING: u64 = 8;
+
 impl Sampler {
     /// Gives the sums of the period to the publisher and begins the next one, or with the `last` tells all that there
     /// is left to tell.
@@ -23,8 +27,8 @@ impl Sampler {
         let duration = self.period_began.elapsed();
         let time_nanos = self.period_time;
         self.period_began = Instant::now();
-        // The wall clock may be set back; periods must not overlap for it.
-        self.period_time = wall_clock().max(time_nanos.saturating_add(duration.as_nanos() as i64));
+        let end = time_nanos.saturating_add(duration.as_nanos() as i64);
+        self.period_time = begin_of_next(end, wall_clock(), self.period.as_nanos() as i64);
         // First the clocks, then the samples: of a thread that ended in between, all samples are known.
         self.threads.scan();
         self.drain();
@@ -59,8 +63,21 @@ impl Sampler {
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());
         if !(period.sums.is_empty() && period.stackless.is_empty() && period.recorded.is_empty()) {
-            let _ = self.jobs.send(Job::Publish(Box::new(period)));
+            self.publish(period);
         }
+    }
+
+    /// Hands a period to the publisher, unless that is so far behind that it seems to hang: a disk that does not answer
+    /// must not cost the host its memory.
+    fn publish(&self, period: Period) {
+        let waiting = self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        if waiting < MOST_WAITING {
+            let _ = self.jobs.send(Job::Publish(Box::new(period)));
+            return;
+        }
+        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.counters.export_failures.fetch_add(1, Ordering::Relaxed);
+        self.trouble(format!("a profile was given up: {waiting} others still wait to be exported"));
     }
 
     /// Brings what samples stand for to what their threads have used: returns what is to be added, by the thread's
@@ -133,5 +150,23 @@ impl Sampler {
         let count = (nanos / u64::from(self.sampling.period.max(1))).max(1);
         self.stats.unsampled_cpu += Duration::from_nanos(nanos);
         stackless.push(Stackless { reason, thread, sums: Sums { count, nanos } });
+    }
+}
+
+/// When a period begins on the wall clock, which says `now`, where the one before ends at `end`. A clock that is set
+/// back a little makes no periods overlap; one that was far ahead must not be followed for ever.
+fn begin_of_next(end: i64, now: i64, longest: i64) -> i64 {
+    if end.saturating_sub(now) > longest { now } else { now.max(end) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_follow_the_wall_clock_without_overlap() {
+        assert_eq!(begin_of_next(1_000, 1_003, 60), 1_003);
+        assert_eq!(begin_of_next(1_000, 970, 60), 1_000, "set back by half a period");
+        assert_eq!(begin_of_next(1_000, 400, 60), 400, "it was wrong before");
     }
 }

@@ -41,7 +41,10 @@ impl Publisher {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
             match job {
-                Job::Publish(period) => self.publish(&period),
+                Job::Publish(period) => {
+                    self.publish(&period);
+                    self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
                 Job::Reply(done) => {
                     let _ = done.send(());
                 }
