@@ -34,7 +34,7 @@ const PROBE: Layers = Layers {
     crate_name: "everprof-probe",
     columns: &[
         &["os", "regs", "sample"],
-        &["memory", "stacks", "ring", "poisson", "loss"],
+        &["memory", "stacks", "ring", "poisson", "loss", "bell"],
         &["chain", "thread", "thread_block", "unwind", "got", "scratch", "perf"],
         &["sigprof", "timer", "alloc", "malloc", "lock"],
     ],

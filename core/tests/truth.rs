@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use everprof::Profiler;
-use everprof::profile::{LabelValue, Profile};
+use everprof::profile::{Label, LabelValue, Profile};
+use everprof::{Labels, Profiler};
 use everprof_probe::os::{Clock, gettid};
 
 use common::{burn, directory, flush, profiles, stop, time_in};
@@ -30,6 +30,7 @@ const CASES: &[(&str, fn())] = &[
     ("short_99", || run("short_99", 99, short_lived)),
     ("short_1000", || run("short_1000", 1000, short_lived)),
     ("each_thread_has_its_own", each_thread_has_its_own),
+    ("labels_of_short_threads_have_their_shares", labels_of_short_threads),
     ("a_thread_that_blocks_the_signal_is_seen", blocked_signal),
     ("perf_events_are_not_bound_to_the_tick", perf_events),
 ];
@@ -121,6 +122,33 @@ fn each_thread_has_its_own() {
     std::fs::remove_dir_all(&dir).unwrap();
     // What a thread used after the last look at its clock is known within a period and a tick, of 150 ms and more.
     assert!(rms < 0.03, "{rms}");
+}
+
+/// Threads that live for two periods, the first half of it under one label and the second under another. They set the
+/// first before anybody could have found them.
+fn labels_of_short_threads() {
+    let dir = directory("young");
+    let profiler = Profiler::builder().dir(&dir).set("symbolize", "off").start().unwrap();
+    let sets = ["a", "b"].map(|half| Labels::new([("half", half)]));
+    let life = || sets.iter().for_each(|set| set.run(|| burn(Duration::from_millis(10))));
+    for _ in 0..100 {
+        thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(life))));
+    }
+    stop(profiler);
+    let profiles = profiles(&dir);
+    let with = |half: &str| {
+        let label = Label::text("half", half);
+        let all = profiles.iter().flat_map(|profile| profile.samples().map(move |sample| (profile, sample)));
+        let those = all.filter(|(profile, sample)| profile.get_labels(sample.labels).contains(&label));
+        those.fold((0, 0), |sums, (_, sample)| (sums.0 + sample.values[0], sums.1 + sample.values[1]))
+    };
+    let ((count_a, a), (count_b, b)) = (with("a"), with("b"));
+    let samples = (count_a + count_b) as f64;
+    let share = a as f64 / (a + b) as f64;
+    println!("{samples} samples: {:.3} s and {:.3} s, share {share:.4}", a as f64 / 1e9, b as f64 / 1e9);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!((share - 0.5).abs() < 3.0 * 0.5 / samples.sqrt(), "{share} is not a half");
+    assert!((3_700_000_000..4_300_000_000).contains(&(a + b)), "{} of 4 s have a label", a + b);
 }
 
 /// A thread that blocks every signal burns as much as one that does not, and lets them through at its end.

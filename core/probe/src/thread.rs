@@ -11,16 +11,23 @@
 //!
 //! Making slots takes no lock: a thread of the host, which may have the highest priority there is, never waits for
 //! ours. Where it and our thread make one for the same thread at once, ours is tentative until it is sure to be alone.
+//!
+//! A thread that made its own slot, to set its first label, is new to us most likely. Its slot goes to a list and our
+//! thread is woken, so that a timer follows it from then on, and so that the slot is given back should it end before.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use crate::os::{self, Pages};
-use crate::regs;
+use crate::{bell, regs};
 
 const CAPACITY: usize = 32 * 1024;
 const WINDOW: usize = 64;
 
 static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
+/// The slots on the list, by [`Slot::next`].
+static NEW: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
+/// Whether our thread wants to hear of new slots.
+static WANTED: AtomicBool = AtomicBool::new(false);
 
 /// In place of a thread's id: its slot is being given back. Ids have 22 bits.
 const GOING: u32 = u32::MAX;
@@ -43,14 +50,42 @@ pub struct Slot {
     period: AtomicU32,
     /// CPU nanoseconds that the thread's own timer has accounted for; written by its handler only.
     credited: AtomicU64,
+    /// On the list of new slots, perhaps still for a thread that had it before.
+    listed: AtomicBool,
+    next: AtomicPtr<Slot>,
 }
 
 /// The slot of the calling thread, made if need be; `None` where there is no memory or too many threads.
 ///
-/// Costs a system call and a search: keep the reference. Waits for nobody. Not for handlers.
+/// Costs a system call and a search, and a second system call where our thread sleeps and has no timer for this one yet:
+/// keep the reference. Waits for nobody. Not for handlers.
 pub fn current() -> Option<&'static Slot> {
     make_room()?;
-    by_itself(os::gettid())
+    let slot = by_itself(os::gettid())?;
+    if slot.period() == 0 && WANTED.load(Ordering::Relaxed) && !slot.listed.swap(true, Ordering::SeqCst) {
+        list(slot);
+        bell::ring();
+    }
+    Some(slot)
+}
+
+/// Says whether our thread wants to hear of slots that threads make for themselves. Our thread.
+pub fn want_new(wanted: bool) {
+    WANTED.store(wanted, Ordering::Relaxed);
+}
+
+/// Empties the list of slots that threads made for themselves, and hands out each that is somebody's. Our thread.
+pub fn take_new(mut each: impl FnMut(&'static Slot)) {
+    let mut next = NEW.swap(core::ptr::null_mut(), Ordering::Acquire);
+    // SAFETY: null, or a slot, which is never unmapped.
+    while let Some(slot) = unsafe { next.as_ref() } {
+        next = slot.next.load(Ordering::Relaxed);
+        // Read and not only written: who finds it still set leaves his slot to us, with his id in it by now.
+        slot.listed.swap(false, Ordering::SeqCst);
+        if slot.tid() != 0 && slot.tid() & TENTATIVE == 0 {
+            each(slot);
+        }
+    }
 }
 
 /// The slot of another thread, made if need be. Our thread, and not for handlers.
@@ -111,8 +146,13 @@ pub fn sweep(lives: impl Fn(u32) -> bool) {
 /// child, where no other thread exists. Returns the calling thread's new slot.
 pub fn after_fork(old_tid: u32) -> Option<&'static Slot> {
     let (labels, trace) = find(old_tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default();
+    // Also where one was half-way on the list.
+    NEW.store(core::ptr::null_mut(), Ordering::Relaxed);
     // Only those in use: a store to each would cost every child the memory of all of them.
-    all().iter().filter(|slot| slot.tid() != 0).for_each(Slot::release);
+    for slot in all().iter().filter(|slot| slot.tid() != 0 || slot.listed.load(Ordering::Relaxed)) {
+        slot.release();
+        slot.listed.store(false, Ordering::Relaxed);
+    }
     let slot = current()?;
     slot.set_labels(labels);
     slot.set_trace(trace.0, trace.1);
@@ -250,6 +290,19 @@ fn by_itself(tid: u32) -> Option<&'static Slot> {
     Some(own)
 }
 
+/// Puts the calling thread's slot on the list.
+fn list(slot: &'static Slot) {
+    let own = core::ptr::from_ref(slot).cast_mut();
+    let mut first = NEW.load(Ordering::Relaxed);
+    loop {
+        slot.next.store(first, Ordering::Relaxed);
+        match NEW.compare_exchange_weak(first, own, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => first = now,
+        }
+    }
+}
+
 /// Puts `word` into a free slot where one for `tid` may lie. What is free is empty.
 fn take_free(tid: u32, word: u32) -> Option<&'static Slot> {
     let is_taken =
@@ -267,6 +320,7 @@ fn rivals(tid: u32, slot: &Slot) -> impl Iterator<Item = (&'static Slot, u32)> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn a_thread_has_one_slot_and_loses_it_on_release() {
@@ -290,6 +344,25 @@ mod tests {
         assert!(claim(same_window(WINDOW as u32)).is_none());
         (0..WINDOW as u32).for_each(|n| find(same_window(n)).unwrap().release());
         assert!(claim(same_window(WINDOW as u32)).is_some());
+    }
+
+    #[test]
+    fn a_thread_that_makes_its_own_slot_is_on_the_list_once() {
+        want_new(true);
+        let of_thread = || {
+            let slot = current().unwrap();
+            assert!(core::ptr::eq(slot, current().unwrap()));
+            slot.tid()
+        };
+        let tids: Vec<u32> = (0..3).map(|_| std::thread::spawn(of_thread).join().unwrap()).collect();
+        want_new(false);
+        let mut listed = Vec::new();
+        take_new(|slot| listed.push(slot.tid()));
+        for tid in tids {
+            assert_eq!(listed.iter().filter(|listed| **listed == tid).count(), 1);
+            find(tid).unwrap().release();
+        }
+        take_new(|slot| assert!(slot.tid() == 0, "{slot:?} is there twice"));
     }
 
     /// The thread itself and ours make the same slot at the same time, over and over: it is one, and no other is left.

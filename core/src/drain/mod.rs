@@ -2,7 +2,8 @@
 //!
 //! Five times a second it empties the rings, looks for new threads and new code; every two seconds it judges its
 //! own cost; at the end of a period it closes the sums and gives them to the publisher. It is controlled by three
-//! calls, [`Handle::stop`], [`Handle::flush`] and [`Handle::set_rate`].
+//! calls, [`Handle::stop`], [`Handle::flush`] and [`Handle::set_rate`], and woken by these and by threads that set their
+//! first label.
 
 mod account;
 mod book;
@@ -22,13 +23,13 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use everprof_probe::os;
 use everprof_probe::thread_block::Facts;
+use everprof_probe::{bell, os};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::Exporter;
@@ -113,7 +114,9 @@ impl Handle {
     }
 
     fn send(&self, command: Command) -> Result<()> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command).map_err(|_| gone())
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command).map_err(|_| gone())?;
+        bell::ring();
+        Ok(())
     }
 }
 
@@ -182,12 +185,17 @@ fn run(
     };
     let _ = started.send(Ok(()));
     loop {
-        match commands.recv_timeout(sampler.rest()) {
-            Err(RecvTimeoutError::Timeout) => sampler.wake(),
+        match commands.try_recv() {
+            Err(TryRecvError::Empty) => {
+                // Threads that announce themselves wake us no more often than this; what they rang is heard after it.
+                std::thread::sleep(sampler.pause());
+                bell::sleep(sampler.rest().as_nanos() as u64);
+                sampler.wake();
+            }
             Ok(Command::Flush(done)) => sampler.flush(done),
             Ok(Command::SetRate(period)) => sampler.set_rate(period),
             Ok(Command::Stop(done)) => return sampler.stop(done),
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(TryRecvError::Disconnected) => return,
         }
     }
 }

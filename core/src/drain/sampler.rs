@@ -10,7 +10,7 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{regs, sigprof, stacks};
+use everprof_probe::{regs, sigprof, stacks, thread};
 
 use super::governor::Governor;
 use super::modules::Modules;
@@ -100,6 +100,7 @@ impl Sampler {
             ));
         }
         labels::set_sampling(true);
+        thread::want_new(true);
         recorder::set_open(true);
         let sampling = Sampling { clock, signal, period };
         let process_cpu = Clock::Process.now().unwrap_or_default();
@@ -153,6 +154,7 @@ impl Sampler {
     fn undo(&mut self) {
         sigprof::stop();
         labels::set_sampling(false);
+        thread::want_new(false);
         recorder::set_open(false);
         self.threads.stop();
     }
@@ -167,8 +169,14 @@ impl Sampler {
         }
     }
 
+    /// How long not even to listen to who announces itself.
+    pub(super) fn pause(&self) -> Duration {
+        Duration::from_nanos(self.threads.before_welcome())
+    }
+
     /// Looks for new threads, and five times a second does everything else.
     pub(super) fn wake(&mut self) {
+        self.threads.welcome();
         self.threads.update();
         if self.woke.elapsed() < WAKE {
             return;
@@ -208,6 +216,7 @@ impl Sampler {
         self.take_stock();
         self.close(true);
         labels::set_sampling(false);
+        thread::want_new(false);
         recorder::set_open(false);
         self.threads.stop();
         self.stats.running = false;

@@ -3,7 +3,8 @@
 //! `/proc/self/task` names every thread, also those started by C code or before us. Its link count gives their number
 //! for the price of one system call, so the directory is read only when that number changed, and once a second for the
 //! case that one thread took another's place. At each such look every thread's CPU clock is read as well; what a thread
-//! has used and what of it was told stands in its [`Book`].
+//! has used and what of it was told stands in its [`Book`]. Threads that set labels announce themselves, and are met at
+//! once: whose work theirs was would else rest on what they do at the moment of their discovery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ const FULL_SCAN: u64 = 1_000_000_000;
 const SCAN_SHARE: u64 = 2_000;
 /// The same while threads come and go: looking for them is then worth one per cent.
 const CHURNING_SHARE: u64 = 100;
+
+/// To meet threads that announce themselves may take this part of a processor; beyond it, they wait a little longer.
+const WELCOME_SHARE: u64 = 50;
+/// Nanoseconds that pass at least, and at most, before the next of them are met.
+const WELCOME_PAUSE: std::ops::RangeInclusive<u64> = 1_000_000..=50_000_000;
 
 /// How threads are sampled.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +54,12 @@ pub(super) struct Threads {
     links: u64,
     scanned_at: u64,
     next_scan: u64,
+    next_welcome: u64,
     round: u32,
+    /// This is the first look: what threads have used by now is not ours to tell.
+    opening: bool,
+    /// Threads that were found to have ended since the last look.
+    gone: Vec<Ended>,
     /// Threads that ended not long ago: samples of them may be in the rings still.
     ended: HashMap<u32, Ended>,
     /// The balances of threads that ended before, by name and by the number that their samples were counted under.
@@ -95,6 +106,8 @@ pub(super) struct Due {
 impl Threads {
     /// Nobody yet. Slots of threads that ended while nothing was sampled are given back.
     pub(super) fn new(sampling: Sampling) -> Self {
+        // First the list, of which slots are not given back twice.
+        thread::take_new(|_| {});
         thread::sweep(tasks::lives);
         Self {
             sampling,
@@ -107,7 +120,10 @@ impl Threads {
             links: 0,
             scanned_at: 0,
             next_scan: 0,
+            next_welcome: 0,
             round: 0,
+            opening: false,
+            gone: Vec::new(),
             ended: HashMap::new(),
             folded: HashMap::new(),
             turnover: 0,
@@ -133,6 +149,35 @@ impl Threads {
         self.scanned_at = now;
         let share = if self.churning { CHURNING_SHARE } else { SCAN_SHARE };
         self.next_scan = now + (own() - before).saturating_mul(share).min(10 * FULL_SCAN);
+    }
+
+    /// Meets the threads that announced themselves since the last call, and gives back the slots of those that have
+    /// ended unmet. Where there were any, the next ones wait for [`Threads::before_welcome`].
+    pub(super) fn welcome(&mut self) {
+        let begin = monotonic();
+        if begin < self.next_welcome || self.round == 0 {
+            return;
+        }
+        let mut any = false;
+        thread::take_new(|slot| {
+            any = true;
+            let tid = slot.tid();
+            self.meet(tid, begin, true);
+            // Threads that live have a clock, and those that were met are let go at the next look.
+            if !self.by_id.contains_key(&tid) && slot.tid() == tid {
+                slot.release();
+            }
+        });
+        if any {
+            let now = monotonic();
+            let pause = ((now - begin) * WELCOME_SHARE).clamp(*WELCOME_PAUSE.start(), *WELCOME_PAUSE.end());
+            self.next_welcome = now + pause;
+        }
+    }
+
+    /// How many nanoseconds are left until threads that announce themselves are met again: nobody need be woken before.
+    pub(super) fn before_welcome(&self) -> u64 {
+        self.next_welcome.saturating_sub(monotonic())
     }
 
     /// Says whether threads come and go.
@@ -164,10 +209,12 @@ impl Threads {
         // Before the threads' own clocks: what is read too low is made up for at the next look.
         let process = Clock::Process.now().unwrap_or_default();
         let now = monotonic();
-        let mut gone: Vec<Ended> = Vec::new();
+        self.opening = self.round == 1;
         for tid in ids {
-            self.meet(tid, now, &mut gone);
+            self.meet(tid, now, false);
         }
+        self.opening = false;
+        let mut gone = std::mem::take(&mut self.gone);
         let left = self.by_id.extract_if(|tid, thread| !thread.look(*tid, now));
         gone.extend(left.map(|(tid, thread)| thread.end(tid)));
         let living: u64 = self.by_id.values().map(|thread| thread.book.seen()).sum();
@@ -184,7 +231,7 @@ impl Threads {
         self.sampling.period = period;
         for (tid, thread) in &mut self.by_id {
             let (Some(timer), Some(slot)) = (&thread.timer, thread.slot) else { continue };
-            let first = self.random.below(period);
+            let first = self.random.first(period, self.tick);
             let timing = self.sampling.timing(*tid, slot, first);
             if timer.set_period(slot, period, first).is_ok() {
                 thread.book.arm(Some(timing.armed(*tid)), self.tick);
@@ -307,7 +354,8 @@ impl Threads {
         4 * (u64::from(self.sampling.period) + self.tick)
     }
 
-    fn meet(&mut self, tid: u32, now: u64, gone: &mut Vec<Ended>) {
+    /// Looks whether a thread is known, still or again, and if not makes it so; `announced` if it said so itself.
+    fn meet(&mut self, tid: u32, now: u64, announced: bool) {
         let used = Clock::Thread(tid).now();
         if let Some(thread) = self.by_id.get_mut(&tid) {
             if thread.young {
@@ -320,7 +368,7 @@ impl Threads {
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
             // have found it already and set labels there.
-            gone.extend(self.by_id.remove(&tid).map(|mut thread| {
+            self.gone.extend(self.by_id.remove(&tid).map(|mut thread| {
                 thread.stop_timer();
                 let credited = thread.credited();
                 thread.slot = None;
@@ -329,18 +377,21 @@ impl Threads {
         }
         let Some(used) = used else { return };
         let slot = thread::claim(tid);
-        // At the first look, what was used by then is not ours to tell.
-        let told = if self.round == 1 { used } else { 0 };
+        let told = if self.opening { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
         let name = tasks::name(tid);
         let thread = Thread { slot, timer: None, book, name, young: true };
         self.by_id.insert(tid, thread);
         self.turnover += 1;
         self.start_timer(tid);
-        if self.round == 1 || used == 0 {
+        if self.opening || used == 0 {
             return;
         }
         self.met_late += used;
+        // So little is not worth a signal: the thread's other samples will stand for it.
+        if announced && used < u64::from(self.sampling.period) / 100 {
+            return;
+        }
         // What it used before it had a timer is told by one sample, now.
         if slot.is_some() && tasks::is_running(tid) {
             sigprof::discover(tid, used);
@@ -351,7 +402,7 @@ impl Threads {
         let Sampling { clock, signal, period } = self.sampling;
         let Some(thread) = self.by_id.get_mut(&tid) else { return };
         let Some(slot) = thread.slot else { return };
-        let first = self.random.below(period);
+        let first = self.random.first(period, self.tick);
         let timing = self.sampling.timing(tid, slot, first);
         match ThreadTimer::start(slot, clock, signal, period, first) {
             Ok(timer) => {
@@ -459,8 +510,16 @@ impl Random {
         Self(RandomState::new().hash_one(monotonic()))
     }
 
+    /// When a timer of that period expires first. The kernel looks at it at each tick only, so that what is sampled lies
+    /// half a tick behind the expiry on average: without this, the beginning of each thread would get less than its part,
+    /// which tells in threads that live for a few ticks.
+    fn first(&mut self, period: u32, tick: u64) -> u32 {
+        let late = u32::try_from(tick / 2).unwrap_or(u32::MAX);
+        self.below(period).saturating_sub(late).max(1)
+    }
+
     /// A number from 1 to `limit`.
-    pub(super) fn below(&mut self, limit: u32) -> u32 {
+    fn below(&mut self, limit: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

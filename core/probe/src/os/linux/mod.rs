@@ -1,6 +1,7 @@
 //! Linux: raw calls through libc.
 
 mod block;
+mod futex;
 pub(crate) mod loader;
 pub(crate) mod memory;
 pub(crate) mod objects;
@@ -11,6 +12,7 @@ mod thread;
 mod timer;
 
 pub use block::Block;
+pub use futex::{wait, wake};
 pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
