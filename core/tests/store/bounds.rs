@@ -158,3 +158,23 @@ fn what_a_dead_writer_left_goes_and_what_a_living_one_holds_stays() {
     assert_eq!([dead_path.exists(), living_path.exists(), young_path.exists()], [false, true, true]);
     assert_eq!(list(&*dir, &Query::default()).unwrap().len(), 1, "an unfinished profile is not listed");
 }
+
+#[test]
+fn a_limit_that_was_lowered_by_far_is_kept_too_and_the_newest_stay() {
+    let dir = Folder::new("lowered");
+    let unbounded = Retention { age: Duration::MAX, bytes: ENOUGH };
+    let mut directory = Directory::new(&*dir, unbounded);
+    for sequence in 0..40 {
+        // In no order, over several days.
+        let age = (sequence * 17 % 40) as i64 * DAY_S / 8 + 100;
+        directory.write(&set(sequence, age)).unwrap();
+    }
+    let all = list(&*dir, &Query::default()).unwrap();
+    let limit = bytes(&dir) / 10;
+    let pruned = prune(&dir, Retention { bytes: limit, ..unbounded }).unwrap();
+    let left = list(&*dir, &Query::default()).unwrap();
+    assert!(bytes(&dir) <= limit && left.len() >= 3, "{} left", left.len());
+    assert_eq!(left[..], all[all.len() - left.len()..], "the newest stay");
+    assert_eq!((pruned.sets as usize, pruned.failed), (all.len() - left.len(), 0));
+    assert_eq!(pruned.remaining_bytes, bytes(&dir));
+}
