@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use everprof::profile::Profile;
-use everprof::{Profiler, StackRange, Stats};
+use everprof::{StackRange, Stats};
 
 use common::{burn, directory, names, profiles, stop, time_in};
 
@@ -61,13 +61,7 @@ fn on_a_new_stack(register: bool, body: fn()) {
 /// The profile of `work` at a rate, and what the profiler said of itself.
 fn profile(name: &str, rate: u32, work: impl FnOnce()) -> (Profile, Stats) {
     let dir = directory(name);
-    let profiler = Profiler::builder()
-        .dir(&dir)
-        .rate_hz(rate)
-        .set("symbolize", "names")
-        .set("cpu_budget_percent", "100")
-        .start()
-        .unwrap();
+    let profiler = common::start(&dir, rate);
     work();
     common::flush(&profiler);
     let stats = profiler.stats();
@@ -106,7 +100,9 @@ fn a_stack_that_nobody_told_of_shows_its_leaf_and_is_counted() {
         names(&profile, profile.get_stack(sample.stack)).first().is_some_and(|leaf| !leaf.starts_with('['))
     };
     assert!(profile.samples().all(has_leaf), "the leaf is always there");
-    assert!(stats.incomplete_unknown_stack > 50, "{stats:?}");
+    // Signals, of which a busy machine with a slow tick sends few: what they stand for is told above.
+    let (unknown, all) = (stats.incomplete_unknown_stack, stats.samples);
+    assert!(unknown > 5 && unknown * 10 > all * 8, "{stats:?}");
     assert!(stats.incomplete >= stats.incomplete_unknown_stack);
 }
 

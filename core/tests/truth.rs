@@ -43,13 +43,7 @@ fn main() {
 fn run(name: &str, rate: u32, work: fn()) {
     let dir = directory(name);
     let begin = Clock::Process.now().unwrap();
-    let profiler = Profiler::builder()
-        .dir(&dir)
-        .rate_hz(rate)
-        .set("symbolize", "names")
-        .set("cpu_budget_percent", "100")
-        .start()
-        .unwrap();
+    let profiler = common::start(&dir, rate);
     let before = Clock::Process.now().unwrap();
     work();
     let used = Clock::Process.now().unwrap() - before;

@@ -3,8 +3,9 @@
 //! The handler needs both for a thread it has never seen, without a system call. The C library has them in its private
 //! `struct pthread`, at offsets from the thread pointer that differ between versions, so they are not compiled in but
 //! learnt at start: two threads know their own id and stack, and where both find them at one offset, that is it
-//! (libthread_db rests on the same fields). Where nothing is found (another C library), the handler has no bounds for
-//! threads and takes the leaf frame alone, and [`learn`] says so.
+//! (libthread_db rests on the same fields). glibc keeps the start of a stack, its length and that of its guard; musl its
+//! end and its length, and of the main thread nothing. Where nothing is found (another C library), the handler has no
+//! bounds for threads and takes the leaf frame alone, and [`learn`] says so.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -17,8 +18,11 @@ const REACH: usize = 4096;
 /// Offsets from the thread pointer; 0 while unknown (at 0 glibc keeps the pointer to the block itself).
 static TID: AtomicI32 = AtomicI32::new(0);
 static STACK: AtomicI32 = AtomicI32::new(0);
-/// Whether the word after the stack's bounds is the size of its guard, as glibc has it.
-static GUARD: AtomicBool = AtomicBool::new(false);
+/// What lies at [`STACK`]: the end of the stack and its length without the guard, as musl has it, instead of its start,
+/// its length, and the size of the guard at the low end.
+static FROM_END: AtomicBool = AtomicBool::new(false);
+/// Where the main thread's stack ends, for a C library that does not keep it.
+static MAIN_END: AtomicU64 = AtomicU64::new(0);
 /// How far the main thread's stack may reach down from its end: its bounds are not fixed, its limit is.
 static MAIN_LIMIT: AtomicU64 = AtomicU64::new(0);
 
@@ -39,32 +43,26 @@ impl Facts {
 
 /// Learns the offsets from the facts of two threads that both live, and returns whether both were found.
 pub fn learn(one: &Facts, other: &Facts) -> bool {
-    let mut found = (0, 0);
     let (mut first, mut second) = ([0; 2 * REACH], [0; 2 * REACH]);
     // Only whole copies are compared: where a block ends near unmapped memory, the part read is on the near side.
-    let first = read(one, &mut first);
-    let second = read(other, &mut second);
-    for offset in (-(REACH as i32)..REACH as i32).step_by(4).filter(|offset| *offset != 0) {
-        let is_tid = |block: &[u8], facts: &Facts| u32_at(block, offset) == Some(facts.tid);
-        if found.0 == 0 && is_tid(first, one) && is_tid(second, other) {
-            found.0 = offset;
-        }
-        let is_stack = |block: &[u8], facts: &Facts| {
-            stack_at(block, offset).is_some_and(|stack| describes(&stack, facts))
-        };
-        if found.1 == 0 && offset % 8 == 0 && is_stack(first, one) && is_stack(second, other) {
-            found.1 = offset;
-        }
-    }
-    let has_guard = |block: &[u8], facts: &Facts| {
-        let guard = stack_at(block, found.1).map(|stack| facts.stack.start.wrapping_sub(stack.start));
-        facts.tid != os::getpid() && guard.is_some() && u64_at(block, found.1 + 16) == guard
+    let first = (read(one, &mut first), one);
+    let second = (read(other, &mut second), other);
+    let offset = |is: &dyn Fn(&[u8], i32, &Facts) -> bool| {
+        let mut offsets = (-(REACH as i32)..REACH as i32).step_by(4).filter(|offset| *offset != 0);
+        offsets.find(|&offset| [first, second].iter().all(|(block, facts)| is(block, offset, facts)))
     };
-    GUARD.store(has_guard(first, one) || has_guard(second, other), Ordering::Release);
-    TID.store(found.0, Ordering::Release);
-    STACK.store(found.1, Ordering::Release);
-    MAIN_LIMIT.store(os::stack_limit(), Ordering::Release);
-    found.0 != 0 && found.1 != 0
+    let tid = offset(&|block, offset, facts| u32_at(block, offset) == Some(facts.tid));
+    let from_start = offset(&|block, offset, facts| {
+        offset % 8 == 0 && stack_at(block, offset).is_some_and(|stack| describes(&stack, facts))
+    });
+    let from_end = || offset(&|block, offset, facts| offset % 8 == 0 && ends_at(block, offset, facts));
+    let stack = from_start.or_else(from_end);
+    FROM_END.store(from_start.is_none(), Ordering::Relaxed);
+    MAIN_END.store(os::main_stack_end(), Ordering::Relaxed);
+    MAIN_LIMIT.store(os::stack_limit(), Ordering::Relaxed);
+    TID.store(tid.unwrap_or(0), Ordering::Release);
+    STACK.store(stack.unwrap_or(0), Ordering::Release);
+    tid.is_some() && stack.is_some()
 }
 
 /// The calling thread's id; 0 where unknown. For handlers.
@@ -82,10 +80,15 @@ pub fn stack() -> Range<u64> {
     if offset == 0 {
         return 0..0;
     }
-    // SAFETY: at this offset two threads of this C library kept the start of their stack.
+    // SAFETY: at this offset two threads of this C library kept the start of their stack, or its end.
     let start = unsafe { (at(offset) as *const u64).read_volatile() };
     // SAFETY: and its length in the next word.
     let len = unsafe { (at(offset + 8) as *const u64).read_volatile() };
+    if FROM_END.load(Ordering::Relaxed) {
+        let main = MAIN_END.load(Ordering::Relaxed);
+        let (end, len) = if start == 0 { (main, MAIN_LIMIT.load(Ordering::Relaxed)) } else { (start, len) };
+        return end.saturating_sub(len)..end;
+    }
     let end = start.wrapping_add(len);
     if start == 0 {
         return end.saturating_sub(MAIN_LIMIT.load(Ordering::Relaxed))..end;
@@ -137,6 +140,18 @@ fn describes(block: &Range<u64>, facts: &Facts) -> bool {
         return block.start == 0 && stack.contains(&block.end) && stack.end - block.end < ARGUMENTS_MAX;
     }
     block == stack
+}
+
+/// Whether two words of a thread's block - end, length - are the stack of a thread with these facts. Those of the main
+/// thread are 0.
+fn ends_at(block: &[u8], offset: i32, facts: &Facts) -> bool {
+    let words = u64_at(block, offset).zip(u64_at(block, offset + 8));
+    let expected = if facts.tid == os::getpid() {
+        (0, 0)
+    } else {
+        (facts.stack.end, facts.stack.end - facts.stack.start)
+    };
+    words == Some(expected)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{regs, sigprof, stacks, thread};
+use everprof_probe::{regs, sigprof, stacks, thread, unwind};
 
 use super::governor::Governor;
 use super::modules::Modules;
@@ -90,6 +90,12 @@ impl Sampler {
             _ => ClockKind::Timer,
         };
         let modules = Modules::new();
+        if !unwind::count().executable {
+            let problem = "the executable has no .eh_frame_hdr, by which stacks are walked: those through it are \
+                           incomplete, unless it is linked with --eh-frame-hdr";
+            report::warn(problem);
+            counters.problem(problem);
+        }
         let rings = rings()?;
         // Two words a frame at most, and one that says what is missing.
         let max_words = (plan.options.max_frames.get() as usize + 1).min(MAX_STACK_WORDS);

@@ -99,6 +99,17 @@ pub(crate) fn skip(what: &str, why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has to be able to run it");
 }
 
+/// A profiler that writes into `dir`, at a rate that no budget lowers, and names functions only.
+pub(crate) fn start(dir: &Path, rate: u32) -> Profiler {
+    Profiler::builder()
+        .dir(dir)
+        .rate_hz(rate)
+        .set("symbolize", "names")
+        .set("cpu_budget_percent", "100")
+        .start()
+        .unwrap()
+}
+
 /// A directory of this process's own, empty.
 pub(crate) fn directory(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("everprof-test-{}-{name}", std::process::id()));

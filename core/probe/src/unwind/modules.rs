@@ -43,7 +43,11 @@ pub(super) fn refresh() -> bool {
 pub(super) fn count() -> Count {
     let mut count = Count::default();
     REGISTRY.with(|state| {
-        count = state.as_ref().map_or(count, |state| Count { rules: state.rules.len(), ..state.count });
+        count = state.as_ref().map_or(count, |state| Count {
+            rules: state.rules.len(),
+            executable: state.has_executable(),
+            ..state.count
+        });
         true
     });
     count
@@ -175,6 +179,10 @@ impl State {
         self.publish(entries, place);
         self.changes = changes;
         true
+    }
+
+    fn has_executable(&self) -> bool {
+        self.entries.as_slice().iter().any(|entry| entry.found.executable && entry.table.is_some())
     }
 
     /// The entries of what was found; tables that exist move over to them. Where something was `unloaded`, an object may

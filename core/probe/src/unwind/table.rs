@@ -39,6 +39,8 @@ pub struct Count {
     pub rules: usize,
     /// Bytes of memory that the tables take, without the rules.
     pub bytes: usize,
+    /// Whether the executable has a table: not where it was linked without `.eh_frame_hdr`.
+    pub executable: bool,
 }
 
 /// The handler's view of a [`Table`], good for as long as the table is.

@@ -20,7 +20,8 @@ pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };
 pub use thread::{
-    at_exit, at_fork, block_signals, getpid, gettid, pause, stack, stack_limit, unblock_signal, yield_now,
+    at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit,
+    unblock_signal, yield_now,
 };
 pub use timer::{Clock, CpuTimer, monotonic, tick};
 

@@ -27,9 +27,9 @@ const DISABLED: u64 = 1 << 0;
 const EXCLUDE_KERNEL: u64 = 1 << 5;
 const EXCLUDE_HV: u64 = 1 << 6;
 const FLAG_FD_CLOEXEC: u64 = 1 << 3;
-const IOC_ENABLE: libc::c_ulong = 0x2400;
-const IOC_DISABLE: libc::c_ulong = 0x2401;
-const IOC_PERIOD: libc::c_ulong = 0x4008_2404;
+const IOC_ENABLE: libc::Ioctl = 0x2400;
+const IOC_DISABLE: libc::Ioctl = 0x2401;
+const IOC_PERIOD: libc::Ioctl = 0x4008_2404;
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 

@@ -97,3 +97,10 @@ pub fn stack_limit() -> u64 {
     // SAFETY: all-zero is a valid rlimit, whether or not the call wrote it.
     unsafe { limit.assume_init() }.rlim_cur.min(UNLIMITED)
 }
+
+/// An address near the end of the main thread's stack: that of the program's path, which the kernel puts there, above
+/// every frame. 0 where the kernel does not say.
+pub fn main_stack_end() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getauxval(libc::AT_EXECFN) }
+}

@@ -116,7 +116,7 @@ fn read_clock(id: libc::clockid_t) -> Option<u64> {
 fn timespec(nanos: u64) -> libc::timespec {
     // SAFETY: all-zero is a valid timespec; some platforms pad it, so that it cannot be written as a literal.
     let mut time: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
-    time.tv_sec = (nanos / 1_000_000_000) as libc::time_t;
+    time.tv_sec = (nanos / 1_000_000_000) as _;
     time.tv_nsec = (nanos % 1_000_000_000) as _;
     time
 }
