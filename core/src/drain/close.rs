@@ -100,6 +100,10 @@ impl Sampler {
             match settlement.place(&due) {
                 Placed::Samples => {}
                 Placed::Nowhere(nanos) if due.tid == 0 => self.threads.add_unmet(nanos),
+                // Nothing to wait for: its samples would only speak for what comes after.
+                Placed::Nowhere(nanos) if !due.timed => {
+                    self.without_stack(stackless, self.reason(false), Some(thread), nanos);
+                }
                 Placed::Nowhere(nanos) if last => {
                     self.without_stack(stackless, "threads without a sample", Some(thread), nanos);
                 }

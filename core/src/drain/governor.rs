@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Delivering a signal and returning from it, beside the handler itself: 1.5 to 3.6 microseconds measured on virtual
 /// machines, where it is dearest.
 const DELIVERY_NANOS: u64 = 3_000;
+/// Less time than this says nothing: a host that changes the rate or asks for profiles often would be judged by a moment.
+const LEAST_WINDOW: u64 = 1_000_000_000;
 /// The rate is never lowered further than this part of what was asked for.
 const LEAST_PART: u32 = 64;
 
@@ -81,6 +83,9 @@ impl Governor {
     /// The budget is a share of the process's CPU time, but of no less than one processor's time: an idle process is
     /// not to be told that a profiler which costs next to nothing costs all that there is.
     pub(super) fn judge(&mut self, now: Usage) -> Option<u32> {
+        if now.wall.saturating_sub(self.before.wall) < LEAST_WINDOW {
+            return None;
+        }
         let own = now.own().saturating_sub(self.before.own());
         let process = now.process.saturating_sub(self.before.process);
         let wall = now.wall.saturating_sub(self.before.wall);
@@ -118,6 +123,14 @@ mod tests {
         assert_eq!(governor.judge(second(26, 3)), Some(10_000_000));
         assert!(!governor.is_throttled());
         assert_eq!(governor.judge(second(27, 4)), None, "never above what was asked for");
+    }
+
+    #[test]
+    fn a_moment_is_not_judged() {
+        let mut governor = Governor::new(0.01, 10_000_000);
+        let moment = |own: u64| Usage { threads: own, wall: own, ..Usage::default() };
+        assert_eq!(governor.judge(moment(500_000_000)), None);
+        assert_eq!(governor.judge(moment(1_000_000_000)), Some(20_000_000), "since the last judgement");
     }
 
     #[test]

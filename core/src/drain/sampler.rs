@@ -17,7 +17,7 @@ use super::modules::Modules;
 use super::publish::Job;
 use super::setup::{choose_signal, rings, start_publisher, wall_clock};
 use super::threads::{Sampling, Threads};
-use super::{Plan, report};
+use super::{Plan, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -42,6 +42,7 @@ pub(super) struct Sampler {
     pub(super) governor: Governor,
     /// CPU time of the process, and what of it was used by threads before they were met, when births were last watched.
     pub(super) paced: (u64, u64),
+    pub(super) paced_at: Instant,
     pub(super) sampling: Sampling,
     pub(super) sums: Aggregate,
     pub(super) thread_numbers: HashMap<(Arc<str>, Option<u32>), u32>,
@@ -76,6 +77,11 @@ impl Sampler {
     /// Learns the process, installs the handler and times every thread.
     pub(super) fn start(plan: Plan, starter: Option<Facts>, counters: &Arc<Counters>) -> Result<Sampler> {
         report::set_level(plan.options.log.filter());
+        if !tasks::are_ours() {
+            let problem = "/proc is that of another PID namespace, which numbers threads differently: mount a new one \
+                           in this namespace (mount -t proc proc /proc, or unshare --mount-proc)";
+            return Err(Error::new(ErrorKind::Unsupported, problem));
+        }
         if let (Some(starter), Some(own)) = (starter, Facts::here())
             && !thread_block::learn(&starter, &own)
         {
@@ -117,6 +123,7 @@ impl Sampler {
             modules,
             governor: Governor::new(plan.options.cpu_budget_percent.fraction(), period),
             paced: (process_cpu, 0),
+            paced_at: now,
             sampling,
             sums: Aggregate::default(),
             thread_numbers: HashMap::new(),

@@ -4,7 +4,17 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use everprof_probe::os::getpid;
+
 const TASKS: &str = "/proc/self/task";
+
+/// Whether the `/proc` that is mounted here counts threads as this process does. In a PID namespace with the outer
+/// namespace's `/proc` it does not: ids that it names are those of other threads, or of none. True where nobody can say.
+pub(super) fn are_ours() -> bool {
+    let link = fs::read_link("/proc/self").ok();
+    let id = link.and_then(|link| link.to_str()?.parse::<u32>().ok());
+    id.is_none_or(|id| id == getpid())
+}
 
 /// Every thread's id; `None` where the directory cannot be read.
 pub(super) fn ids() -> Option<impl Iterator<Item = u32>> {

@@ -214,6 +214,7 @@ impl Threads {
             self.meet(tid, now, false);
         }
         self.opening = false;
+        self.time_the_untimed();
         let mut gone = std::mem::take(&mut self.gone);
         let left = self.by_id.extract_if(|tid, thread| !thread.look(*tid, now));
         gone.extend(left.map(|(tid, thread)| thread.end(tid)));
@@ -412,6 +413,23 @@ impl Threads {
             // No such thread: it ended since the directory was read.
             Err(libc_errno::EINVAL | libc_errno::ESRCH) => {}
             Err(errno) => self.timer_error = Some(errno),
+        }
+    }
+
+    /// Tries again where a timer was refused: the limit of pending signals is shared by all processes of a user, and a
+    /// table of slots may have been full. One refusal is enough to know.
+    fn time_the_untimed(&mut self) {
+        let untimed = self.by_id.iter().filter(|(_, thread)| thread.timer.is_none());
+        let untimed: Vec<u32> = untimed.map(|(tid, _)| *tid).collect();
+        for tid in untimed {
+            self.timer_error = None;
+            if let Some(thread) = self.by_id.get_mut(&tid).filter(|thread| thread.slot.is_none()) {
+                thread.slot = thread::claim(tid);
+            }
+            self.start_timer(tid);
+            if self.timer_error.is_some() {
+                return;
+            }
         }
     }
 

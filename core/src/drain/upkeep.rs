@@ -99,9 +99,17 @@ impl Sampler {
     /// Looks whether threads come and go, from the CPU time that they used before they were met: while they do, new ones
     /// are looked for as often as samples are taken.
     pub(super) fn watch_births(&mut self, process: u64) {
+        // In less than this nothing is seen of births; a host may ask for a profile as often as it likes.
+        const LEAST_TIME: Duration = Duration::from_secs(1);
+        const LEAST_CPU: u64 = 50_000_000;
+        if self.paced_at.elapsed() < LEAST_TIME && process < self.paced.0 + LEAST_CPU {
+            return;
+        }
+        self.paced_at = Instant::now();
         let unnoticed = self.threads.unnoticed();
         let (process_before, unnoticed_before) = std::mem::replace(&mut self.paced, (process, unnoticed));
-        let (process, unnoticed) = (process - process_before, unnoticed - unnoticed_before);
+        let process = process.saturating_sub(process_before);
+        let unnoticed = unnoticed.saturating_sub(unnoticed_before);
         self.threads.set_churning(unnoticed > 1_000_000 && unnoticed * 200 >= process);
     }
 
