@@ -4,10 +4,7 @@ use core::sync::atomic::AtomicU32;
 
 /// Sleeps while `word` is `expected`, until [`wake`], a signal, or `nanos` are over; whoever calls looks for himself.
 pub fn wait(word: &AtomicU32, expected: u32, nanos: u64) {
-    let time = libc::timespec {
-        tv_sec: (nanos / 1_000_000_000) as _,
-        tv_nsec: (nanos % 1_000_000_000) as _,
-    };
+    let time = libc::timespec { tv_sec: (nanos / 1_000_000_000) as _, tv_nsec: (nanos % 1_000_000_000) as _ };
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: the word and the time are live, and the kernel only reads them.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, &raw const time) };
