@@ -109,6 +109,41 @@ fn functions_that_the_linker_dropped_claim_no_code() {
     }
 }
 
+/// A compiler leaves such rows where code is moved: no line, and the file of whatever stood there before.
+const WITHOUT_A_LINE: &str = r#"
+#[unsafe(no_mangle)]
+pub extern "C" fn mixed(value: u32) -> u32 {
+    let other = value ^ 3;
+    unsafe { core::arch::asm!(".file 2 \"/elsewhere/range.rs\"", ".loc 2 0", "nop", "nop", "nop", "nop") };
+    other >> 1
+}
+"#;
+
+#[test]
+fn code_of_no_line_is_of_its_functions_file() {
+    if !all_of(&["rustc"], "code_of_no_line_is_of_its_functions_file") {
+        return;
+    }
+    let folder = folder("no-line");
+    let source = folder.join("mixed.rs");
+    std::fs::write(&source, WITHOUT_A_LINE).unwrap();
+    for version in ["4", "5"] {
+        let object = folder.join(format!("mixed-{version}.so"));
+        let flags = ["-g", "-O", "--edition=2024", "--crate-type=cdylib", "-Cdwarf-version"];
+        let flags = flags.map(|flag| flag.replace("version", &format!("version={version}")));
+        run(Command::new("rustc").args(flags).arg("-o").arg(&object).arg(&source));
+        let loaded = Loaded::open(&object);
+        let start = loaded.function("mixed");
+        let addresses: Vec<u64> = (start..start + 8).collect();
+        let symbols = Symbolizer::new(Options::default()).resolve(&loaded.module(start), &addresses);
+        let frames: Vec<_> = symbols.iter().flat_map(|symbols| symbols.iter()).collect();
+        assert!(frames.iter().any(|frame| frame.line == 0), "{version}: nothing is tested: {frames:?}");
+        for frame in frames {
+            assert!(frame.file.ends_with("no-line/mixed.rs"), "{version}: {frame:?}");
+        }
+    }
+}
+
 #[test]
 fn debug_files_that_were_split_off() {
     if !tools("debug_files_that_were_split_off") {

@@ -221,8 +221,11 @@ impl Job<'_> {
         loop {
             let next = chain.next();
             let here = place.unwrap_or_default();
+            // Code of no line stands in whichever file came before it, and a function would be two functions.
+            let declared = next.as_ref().and_then(|(name, _)| name.declared);
+            let file = declared.filter(|_| here.line == 0).unwrap_or(here.file);
             let file = match lines {
-                Some(lines) if place.is_some() => lines.path(self.sections, unit, here.file, self.strings),
+                Some(lines) if place.is_some() => lines.path(self.sections, unit, file, self.strings),
                 _ => None,
             };
             place = next.as_ref().and_then(|(_, call)| call.site);

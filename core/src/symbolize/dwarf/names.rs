@@ -20,6 +20,8 @@ pub(crate) struct Name {
     pub(crate) name: Arc<str>,
     pub(crate) system_name: Arc<str>,
     pub(crate) start_line: u32,
+    /// Where it is declared, as a number in the line table of the unit that was asked; None where another one declares it.
+    pub(crate) declared: Option<u64>,
 }
 
 /// The names of one call of the symbolizer.
@@ -52,6 +54,7 @@ struct Facts {
     linkage: Option<Text>,
     name: Option<Text>,
     line: u32,
+    file: Option<u64>,
     next: Option<Next>,
 }
 
@@ -108,7 +111,7 @@ impl Names {
     ) -> Result<Name, Reason> {
         let mut facts = facts_of(bytes.get(offset as usize..).ok_or(Reason::Malformed)?, unit, offset)?;
         let mut here = Rc::new(unit.clone());
-        let (mut alternate, mut line) = (false, facts.line);
+        let (mut alternate, mut line, mut declared) = (false, facts.line, facts.file);
         for _ in 0..REFERENCES_LIMIT {
             let file = sections.or_alternate(alternate)?;
             if let Some(text) = facts.linkage.or(facts.name) {
@@ -122,7 +125,7 @@ impl Names {
                         name
                     }
                 };
-                return Ok(Name { name, system_name, start_line: line });
+                return Ok(Name { name, system_name, start_line: line, declared });
             }
             let place = match facts.next.ok_or(Reason::Malformed)? {
                 Next::Unit(offset) => here.header.start.checked_add(offset).ok_or(Reason::Malformed)?,
@@ -139,6 +142,9 @@ impl Names {
             };
             facts = read(file, &here, place)?;
             line = if line == 0 { facts.line } else { line };
+            if !alternate && here.header.start == unit.header.start {
+                declared = declared.or(facts.file);
+            }
         }
         Err(Reason::Malformed)
     }
@@ -189,6 +195,11 @@ fn facts_of(bytes: &[u8], unit: &Unit, offset: u64) -> Result<Facts, Reason> {
                 facts.linkage = Text::of(attribute.value())
             }
             gimli::DW_AT_name => facts.name = Text::of(attribute.value()),
+            gimli::DW_AT_decl_file => {
+                if let AttributeValue::FileIndex(file) = attribute.value() {
+                    facts.file = Some(file);
+                }
+            }
             gimli::DW_AT_decl_line => facts.line = attribute.udata_value().unwrap_or(0) as u32,
             gimli::DW_AT_abstract_origin | gimli::DW_AT_specification => {
                 facts.next = match attribute.value() {
