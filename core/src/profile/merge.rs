@@ -1,6 +1,6 @@
 //! Profiles out of profiles: several summed into one, and the part of one that is of interest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Function, FunctionId, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile};
 use super::{Sample, StackId, StringId, ValueType};
@@ -107,7 +107,7 @@ struct Import<'a> {
 
 impl<'a> Import<'a> {
     fn new(from: &'a Profile, to: &'a mut Profile) -> Self {
-        let mappings = from.mappings().iter().map(|mapping| import_mapping(from, mapping, to)).collect();
+        let mappings = import_mappings(from, to);
         Self {
             from,
             to,
@@ -169,31 +169,60 @@ impl<'a> Import<'a> {
     }
 }
 
-/// The mapping of `to` that is the same object file, or a new one; and what to add to addresses.
-fn import_mapping(from: &Profile, mapping: &Mapping, to: &mut Profile) -> (MappingId, u64) {
-    let same = to.mappings().iter().position(|known| same_object(from, mapping, to, known));
-    if let Some(place) = same {
-        let moved = to.mappings()[place].memory_start.wrapping_sub(mapping.memory_start);
-        return (MappingId(place as u32), moved);
+/// For each mapping of `from` the one of `to` that is the same object file, or a new one; and what to add to addresses.
+fn import_mappings(from: &Profile, to: &mut Profile) -> Vec<(MappingId, u64)> {
+    let mut known: HashMap<Part, (MappingId, u64)> = HashMap::new();
+    for (place, mapping) in (0..).zip(to.mappings()) {
+        known.entry(Part::of(to, mapping)).or_insert((MappingId(place), mapping.memory_start));
     }
-    let filename = to.string(from.text(mapping.filename));
-    let build_id = to.string(from.text(mapping.build_id));
-    (to.mapping(Mapping { filename, build_id, ..mapping.clone() }), 0)
+    let mut imported = Vec::with_capacity(from.mappings().len());
+    for mapping in from.mappings() {
+        let (id, start) = *known.entry(Part::of(from, mapping)).or_insert_with(|| {
+            let filename = to.string(from.text(mapping.filename));
+            let build_id = to.string(from.text(mapping.build_id));
+            let id = to.mapping(Mapping { filename, build_id, ..mapping.clone() });
+            (id, mapping.memory_start)
+        });
+        imported.push((id, start.wrapping_sub(mapping.memory_start)));
+    }
+    imported
 }
 
-/// Whether two mappings are of one part of one build, wherever it was loaded. Without a build id the name
-/// decides, and without a name only the addresses can.
-fn same_object(from: &Profile, a: &Mapping, to: &Profile, b: &Mapping) -> bool {
-    let names = (from.text(a.filename), to.text(b.filename));
-    let builds = (from.text(a.build_id), to.text(b.build_id));
-    let flags = |m: &Mapping| [m.has_functions, m.has_filenames, m.has_line_numbers, m.has_inline_frames];
-    let same_file = match builds {
-        ("", "") if names == ("", "") => a.memory_start == b.memory_start,
-        ("", "") => names.0 == names.1,
-        (build_a, build_b) => build_a == build_b,
-    };
-    let size = |m: &Mapping| m.memory_limit.wrapping_sub(m.memory_start);
-    same_file && a.file_offset == b.file_offset && size(a) == size(b) && flags(a) == flags(b)
+/// A part of one build, wherever it was loaded.
+#[derive(PartialEq, Eq, Hash)]
+struct Part {
+    object: Object,
+    file_offset: u64,
+    size: u64,
+    flags: [bool; 4],
+}
+
+/// What two mappings of one file have in common. Without a build id the name decides, and without a name only the
+/// addresses can.
+#[derive(PartialEq, Eq, Hash)]
+enum Object {
+    Build(String),
+    Name(String),
+    Address(u64),
+}
+
+impl Part {
+    fn of(profile: &Profile, mapping: &Mapping) -> Self {
+        let object = match (profile.text(mapping.build_id), profile.text(mapping.filename)) {
+            ("", "") => Object::Address(mapping.memory_start),
+            ("", name) => Object::Name(name.to_owned()),
+            (build_id, _) => Object::Build(build_id.to_owned()),
+        };
+        let Mapping {
+            file_offset, has_functions, has_filenames, has_line_numbers, has_inline_frames, ..
+        } = *mapping;
+        Self {
+            object,
+            file_offset,
+            size: mapping.memory_limit.wrapping_sub(mapping.memory_start),
+            flags: [has_functions, has_filenames, has_line_numbers, has_inline_frames],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +264,31 @@ mod tests {
         assert_eq!((sum.samples().len(), sum.mappings().len(), sum.locations().len()), (1, 1, 1));
         assert_eq!((sum.time_nanos, sum.duration_nanos), (100, 20));
         assert_eq!(sum.tags.keys().collect::<Vec<_>>(), ["service"], "a sum is of no single pod");
+    }
+
+    /// A comparison of each with each would take minutes here.
+    #[test]
+    fn a_hundred_thousand_mappings_are_merged() {
+        let generated = |first: u64| {
+            let mut profile = Profile::new(Kind::Cpu);
+            let filename = profile.string("[jit]");
+            for at in 0..100_000 {
+                let start = (first + at) << 12;
+                let (memory_limit, file_offset) = (start + 0x1000, at);
+                let mapping = Mapping {
+                    memory_start: start,
+                    memory_limit,
+                    file_offset,
+                    filename,
+                    ..Mapping::default()
+                };
+                profile.mapping(mapping);
+            }
+            profile
+        };
+        let mut sum = generated(1);
+        sum.merge(&generated(50)).unwrap();
+        assert_eq!(sum.mappings().len(), 100_000);
     }
 
     #[test]
