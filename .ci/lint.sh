@@ -28,6 +28,7 @@ step "cargo deny"
 # Built once into target/tools where it is missing; a quick build is enough for it.
 export PATH=$PWD/target/tools/bin:$PATH
 if ! has cargo-deny; then
+    echo "building cargo-deny into target/tools, once: two to five minutes"
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         retry cargo install --quiet --locked cargo-deny@0.20.2 --no-default-features \
         --root target/tools --target-dir target/tools/build
