@@ -107,7 +107,9 @@ fn a_library_in_the_place_of_another_is_not_walked_as_that_one() {
         library.close();
     }
     eprintln!("{replaced} of 20 libraries came to lie where another had been");
-    assert!(replaced > 0, "the loader never used a place again");
+    // An emulator maps every library at a place of its own.
+    let emulated = std::env::var_os("EVERPROF_TEST_RUNNER").is_some();
+    assert!(replaced > 0 || emulated, "the loader never used a place again");
 }
 
 #[test]
