@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use everprof_probe::os::Clock;
+use everprof_probe::os::{self, Clock};
 use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
@@ -111,6 +111,8 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
+        // Ours are sampled too, whichever signal it is; every other one they hold back.
+        os::unblock_signal(signal);
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);

@@ -39,6 +39,7 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
         let symbolizer = Symbolizer::new(options);
         let publisher = Publisher { tags, symbolizer, mode, exporters: exporters(), counters, sequence: 0 };
         everprof_probe::os::block_signals();
+        everprof_probe::os::unblock_signal(sigprof::signal());
         super::guarded(|| publisher.run(&received));
     };
     std::thread::Builder::new().name("everprof-out".to_string()).spawn(work).map_err(|error| {
