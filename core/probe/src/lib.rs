@@ -29,3 +29,4 @@ pub mod thread;
 pub mod thread_block;
 pub mod timer;
 pub mod unwind;
+pub mod waiting;

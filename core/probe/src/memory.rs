@@ -31,9 +31,11 @@ pub struct StackMemory {
 struct Words {
     start: u64,
     len: u64,
+    /// To be added to an address: where the range is read from, if that is a copy of it.
+    shift: u64,
 }
 
-const NO_WORDS: Words = Words { start: 0, len: 0 };
+const NO_WORDS: Words = Words { start: 0, len: 0, shift: 0 };
 
 impl StackMemory {
     /// No range at all: every read is refused.
@@ -49,9 +51,20 @@ impl StackMemory {
     /// The range must be readable for as long as `self` and its copies are read from. Memory that another thread writes
     /// meanwhile is no harm: a word is then old or new.
     pub unsafe fn add(&mut self, range: Range<u64>) -> bool {
+        let from = range.start;
+        // SAFETY: by the caller's promise the range can be read where it is.
+        unsafe { self.add_copy(range, from) }
+    }
+
+    /// The same for a range of which there is a copy at `copy`: what is read is the copy.
+    ///
+    /// # Safety
+    ///
+    /// As many bytes as the range has must be readable from `copy` on for as long as `self` and its copies are read from.
+    pub unsafe fn add_copy(&mut self, range: Range<u64>, copy: u64) -> bool {
         let len = range.end.saturating_sub(range.start).saturating_sub(7);
         let Some(free) = self.ranges.iter_mut().find(|words| words.len == 0) else { return len == 0 };
-        *free = Words { start: range.start, len };
+        *free = Words { start: range.start, len, shift: copy.wrapping_sub(range.start) };
         true
     }
 
@@ -60,9 +73,10 @@ impl StackMemory {
     #[inline]
     pub fn read(&self, address: u64) -> Option<u64> {
         let [first, others @ ..] = &self.ranges;
-        if first.holds(address) || others.iter().any(|words| words.holds(address)) {
-            // SAFETY: all eight bytes lie inside a range that `add` was promised to be readable.
-            return Some(unsafe { regs::load(address) });
+        let holds = |words: &&Words| words.holds(address);
+        if let Some(words) = Some(first).filter(holds).or_else(|| others.iter().find(holds)) {
+            // SAFETY: all eight bytes lie inside a range that was promised to be readable, there or as a copy.
+            return Some(unsafe { regs::load(address.wrapping_add(words.shift)) });
         }
         // The stack that a coroutine was resumed from.
         stacks::read(address)

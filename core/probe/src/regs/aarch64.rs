@@ -62,6 +62,11 @@ impl Regs {
         Self::new(machine.pc, machine.sp, machine.regs)
     }
 
+    /// Those of a thread that waits, of which no others are known: nothing lies at address 0.
+    pub(crate) fn waiting(pc: u64, sp: u64) -> Self {
+        Self { pc, sp, ..Self::default() }
+    }
+
     /// Turns into the registers saved in the signal frame whose return code has the stack pointer that these have, read
     /// word by word with `read`. In place, since a handler has little stack. Async-signal-safe.
     pub(crate) fn resume(&mut self, read: impl Fn(u64) -> Option<u64>) -> Option<()> {
@@ -188,6 +193,33 @@ pub(crate) fn call_before(pc: u64, before: u64) -> CallBefore {
     // blr, and its forms that check a signature.
     let indirect = instruction & 0xffff_fc1f == 0xd63f_0000 || instruction & 0xfeff_f800 == 0xd63f_0800;
     if indirect { CallBefore::Indirect } else { CallBefore::None }
+}
+
+/// The entry of a function that sets up a frame pointer. Nothing is known of it here: a thread that waits is seen as far as
+/// rules by the stack pointer lead.
+pub(crate) const ENTRY: &[u8] = &[0; 4];
+
+/// See the other processor.
+pub(crate) const ENTRY_STEPS: [u64; 2] = [4, 8];
+
+/// See the other processor.
+pub(crate) fn frame_distance(_entry: &[u8]) -> Option<u64> {
+    None
+}
+
+/// See the other processor.
+pub(crate) fn called_slot(_pc: u64, _before: u64) -> Option<u64> {
+    None
+}
+
+/// See the other processor.
+pub(crate) fn jumped_slot(_at: u64, _code: u64) -> Option<u64> {
+    None
+}
+
+/// See the other processor.
+pub(crate) fn after_landing(start: u64) -> u64 {
+    start
 }
 
 /// How long an entry of a procedure linkage table is.

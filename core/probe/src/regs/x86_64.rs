@@ -61,6 +61,11 @@ impl Regs {
         )
     }
 
+    /// Those of a thread that waits, of which no others are known: nothing lies at address 0.
+    pub(crate) fn waiting(pc: u64, sp: u64) -> Self {
+        Self { pc, sp, ..Self::default() }
+    }
+
     /// Turns into the registers saved in the signal frame whose return code has the stack pointer that these have, read
     /// word by word with `read`. In place, since a handler has little stack. Async-signal-safe.
     pub(crate) fn resume(&mut self, read: impl Fn(u64) -> Option<u64>) -> Option<()> {
@@ -189,6 +194,55 @@ pub(crate) fn call_before(pc: u64, before: u64) -> CallBefore {
         || calls(b, c, 0, |base| base == 5)
         || calls(a, b, 2, |base| base == 4);
     if indirect { CallBefore::Indirect } else { CallBefore::None }
+}
+
+/// The entry of a function that sets up a frame pointer: `push %rbp; mov %rsp, %rbp`.
+pub(crate) const ENTRY: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
+
+/// How far into the entry its first instruction ends, and its second.
+pub(crate) const ENTRY_STEPS: [u64; 2] = [1, 4];
+
+/// From the stack pointer up to the frame pointer of a function while it calls others, from the code of its entry: the
+/// registers that it saves, and the room that it makes. `None` where it aligns its stack, so that code does not tell.
+pub(crate) fn frame_distance(entry: &[u8]) -> Option<u64> {
+    let mut code = entry.get(ENTRY.len()..)?;
+    let mut distance = 0;
+    loop {
+        (distance, code) = match code {
+            [0x50..=0x57, rest @ ..] | [0x41, 0x50..=0x57, rest @ ..] => (distance + 8, rest),
+            [0x48, 0x83, 0xec, size, ..] => return Some(distance + u64::from(*size)),
+            [0x48, 0x81, 0xec, a, b, c, d, ..] => {
+                return Some(distance + u64::from(u32::from_le_bytes([*a, *b, *c, *d])));
+            }
+            [0x48, 0x83 | 0x81, 0xe4, ..] => return None,
+            _ => return Some(distance),
+        };
+    }
+}
+
+/// Of a call that ends at `pc`, through a word that the code names, where that word is.
+pub(crate) fn called_slot(pc: u64, before: u64) -> Option<u64> {
+    match before.to_le_bytes() {
+        [_, _, 0xff, 0x15, distance @ ..] => {
+            Some(pc.wrapping_add_signed(i32::from_le_bytes(distance).into()))
+        }
+        _ => None,
+    }
+}
+
+/// Of a stub at `at` that begins with `code` and jumps through a word, where that word is.
+pub(crate) fn jumped_slot(at: u64, code: u64) -> Option<u64> {
+    match code.to_le_bytes() {
+        [0xff, 0x25, a, b, c, d, ..] => {
+            Some(at.wrapping_add(6).wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into()))
+        }
+        _ => None,
+    }
+}
+
+/// Where the entry lies of a function that begins with the mark of a place to be jumped to.
+pub(crate) fn after_landing(start: u64) -> u64 {
+    start.wrapping_add(4)
 }
 
 /// How long an entry of a procedure linkage table is.

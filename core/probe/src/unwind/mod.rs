@@ -39,6 +39,7 @@ mod inflight;
 mod modules;
 mod page_vec;
 mod plain;
+mod prologue;
 mod reader;
 mod rows;
 mod rule;
@@ -50,6 +51,7 @@ mod walk;
 
 pub use cfi::Section;
 pub use frames::Frames;
+pub(crate) use prologue::find_frame_pointer;
 pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};

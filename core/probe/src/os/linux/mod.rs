@@ -1,24 +1,33 @@
 //! Linux: raw calls through libc.
 
 mod block;
+mod calls;
+mod file;
 mod futex;
 pub(crate) mod loader;
 pub(crate) mod memory;
 pub(crate) mod objects;
 mod pages;
 mod perf;
+mod ready;
 mod signal;
+mod task;
 mod thread;
 mod timer;
 
+use file::{Text, read_file};
+
 pub use block::Block;
+pub use calls::{WaitFor, call_name, waits_for};
 pub use futex::{wait, wake};
 pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
+pub use ready::ready_time;
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };
+pub use task::{Task, Wait, task};
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit,
     unblock_signal, yield_now,

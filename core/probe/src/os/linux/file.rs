@@ -1,0 +1,68 @@
+//! Small files of `/proc`, read without a heap. Off the handler.
+
+/// Reads the file of that path, which ends with a zero, as far as `into` has room.
+pub(super) fn read_file<'b>(path: &[u8], into: &'b mut [u8]) -> Option<&'b [u8]> {
+    let path = core::ffi::CStr::from_bytes_with_nul(path).ok()?;
+    // SAFETY: the path is a C string.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    // SAFETY: `into` is ours to write for its whole length.
+    let len = unsafe { libc::read(file, into.as_mut_ptr().cast(), into.len()) };
+    // SAFETY: the descriptor was opened above and is not used again.
+    unsafe { libc::close(file) };
+    into.get(..usize::try_from(len).ok()?)
+}
+
+/// A short text that is put together in place; what does not fit is left out.
+pub(super) struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Text<N> {
+    pub(super) const fn new() -> Self {
+        Self { bytes: [0; N], len: 0 }
+    }
+
+    pub(super) fn text(&mut self, text: &[u8]) -> &mut Self {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + text.len()) {
+            place.copy_from_slice(text);
+            self.len += text.len();
+        }
+        self
+    }
+
+    pub(super) fn number(&mut self, number: u32) -> &mut Self {
+        let mut digits = [0; 10];
+        let mut first = digits.len();
+        let mut rest = number;
+        for (index, digit) in digits.iter_mut().enumerate().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            first = index;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.text(digits.get(first..).unwrap_or_default())
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Text;
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 4_194_304, u32::MAX] {
+            assert_eq!(Text::<16>::new().number(number).bytes(), std::format!("{number}").as_bytes());
+        }
+        assert_eq!(Text::<4>::new().text(b"abc").number(12).bytes(), b"abc", "what does not fit is left out");
+    }
+}

@@ -1,0 +1,152 @@
+//! The stack of a thread that waits, taken from outside: without a signal, and without the thread noticing.
+//!
+//! A thread that waits does not change its stack. So our thread reads its CPU clock, asks the kernel where it waits,
+//! copies its stack through the kernel, and reads the clock again: while that stands still, the copy is of one moment.
+//! The copy is then walked like a stack in the handler. What the kernel does not tell is the other registers; they are
+//! known again from where a caller's function has saved them, and a caller whose frame hangs on one that nobody saved ends
+//! the walk. Off the handler: a look at a thread takes some 10 us of our thread's time, and nothing of its own.
+
+use crate::memory::{self, StackMemory};
+use crate::os::{Clock, Pages, Task, Wait, task};
+use crate::regs::Regs;
+use crate::thread;
+use crate::unwind::{self, End, Frames};
+
+/// Of a stack, so much is copied first: most are shorter.
+const MOSTLY: usize = 16 * 1024;
+/// And so much where that was not enough.
+const AT_MOST: usize = 512 * 1024;
+
+/// What a look at a thread found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The thread runs, is ready to, or ran while we looked.
+    Running,
+    /// It waits, and its stack was written to the caller's words.
+    Waiting(Waiting),
+    /// There is no such thread, or the kernel does not tell.
+    Unknown,
+}
+
+/// A thread that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// In which system call.
+    pub wait: Wait,
+    /// What it had used of the processor by then, in nanoseconds: until that changes, it waits.
+    pub used: u64,
+    /// How many of the caller's words are its stack, leaf first.
+    pub words: usize,
+    /// How the walk of its stack ended.
+    pub end: End,
+    /// The label set in force on it.
+    pub labels: u32,
+    /// The trace and the span in force on it; zeros where there are none.
+    pub trace: (u128, u64),
+}
+
+/// Looks at threads, and has the memory for copies of their stacks.
+#[derive(Debug)]
+pub struct Looker {
+    copy: Pages,
+}
+
+impl Looker {
+    /// `None` where there is no memory. It costs address space only until a deep stack is met.
+    pub fn new() -> Option<Self> {
+        Some(Self { copy: Pages::new(AT_MOST)? })
+    }
+
+    /// Looks at thread `tid` of this process, which is not the calling one, and writes its stack to `words` if it waits.
+    pub fn look(&mut self, tid: u32, words: &mut [u64]) -> Look {
+        let Some(used) = Clock::Thread(tid).now() else { return Look::Unknown };
+        let wait = match task(tid) {
+            Task::Waiting(wait) => wait,
+            Task::Running => return Look::Running,
+            Task::Unknown => return Look::Unknown,
+        };
+        let (labels, trace) = thread::find(tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default();
+        let mut seen = Waiting { wait, used, words: 0, end: End::Lost, labels, trace };
+        for len in [MOSTLY, AT_MOST] {
+            let copied = self.copy_stack(wait.sp, len);
+            if Clock::Thread(tid).now() != Some(used) {
+                return Look::Running;
+            }
+            (seen.words, seen.end) = self.walk(&wait, copied, words);
+            if copied < len || !matches!(seen.end, End::Lost) {
+                break;
+            }
+        }
+        Look::Waiting(seen)
+    }
+
+    fn copy_stack(&mut self, sp: u64, len: usize) -> usize {
+        // SAFETY: the mapping has `AT_MOST` bytes, is ours alone, and `&mut self` says that nobody else looks at it.
+        let room = unsafe { core::slice::from_raw_parts_mut(self.copy.as_ptr(), len.min(AT_MOST)) };
+        memory::copy(sp, room)
+    }
+
+    fn walk(&self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End) {
+        let mut stack = StackMemory::new();
+        let range = wait.sp..wait.sp.saturating_add(copied as u64);
+        // SAFETY: so many bytes of the mapping were written, and `&self` keeps it as it is.
+        unsafe { stack.add_copy(range, self.copy.as_ptr() as u64) };
+        let mut frames = Frames::new(words);
+        let mut regs = Regs::waiting(wait.pc, wait.sp);
+        unwind::find_frame_pointer(&mut regs, &stack);
+        let end = unwind::walk(&regs, &stack, &mut frames);
+        (frames.finish().len(), end)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::os::gettid;
+    use crate::sample::{Frame, frames};
+    use std::vec::Vec;
+
+    #[inline(never)]
+    fn wait_here(until: &std::sync::mpsc::Receiver<()>) -> u32 {
+        let _ = until.recv();
+        std::hint::black_box(1)
+    }
+
+    #[test]
+    fn a_thread_that_waits_shows_its_whole_stack() {
+        while !unwind::refresh() && unwind::generation() == 0 {
+            std::thread::yield_now();
+        }
+        let (to_main, tid) = std::sync::mpsc::channel();
+        let (done, until_done) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            to_main.send(gettid()).unwrap();
+            wait_here(&until_done) + 1
+        });
+        let tid = tid.recv().unwrap();
+        let mut looker = Looker::new().unwrap();
+        let mut words = std::vec![0; 300];
+        let mut seen = Look::Running;
+        for _ in 0..1000 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            unwind::refresh();
+            seen = looker.look(tid, &mut words);
+            if matches!(seen, Look::Waiting(Waiting { end: End::Root, .. }) | Look::Unknown) {
+                break;
+            }
+        }
+        let Look::Waiting(waiting) = seen else {
+            std::eprintln!("!!! SKIPPED: there is no /proc/self/task/TID/syscall here: {seen:?}");
+            return drop(done);
+        };
+        let stack: Vec<Frame> = frames(&words[..waiting.words]).collect();
+        assert_eq!(waiting.end, End::Root, "{stack:x?}");
+        let start = wait_here as *const () as u64;
+        let here = |frame: &Frame| matches!(frame, Frame::Native(pc) if (start..start + 200).contains(pc));
+        assert!(stack.len() > 5 && stack.iter().any(here), "{stack:x?}");
+        drop(done);
+        thread.join().unwrap();
+        assert_eq!(looker.look(tid, &mut words), Look::Unknown);
+    }
+}
