@@ -52,6 +52,15 @@ impl Sums {
     }
 }
 
+/// In what a thread waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Waited {
+    /// The number of the system call; none for a page that had to be read.
+    pub(crate) call: Option<u32>,
+    /// `everprof_probe::os::WaitFor` as a number.
+    pub(crate) wait: u8,
+}
+
 /// The sums of one period.
 #[derive(Debug, Default)]
 pub(crate) struct Aggregate {
@@ -61,6 +70,7 @@ pub(crate) struct Aggregate {
     labels: Vec<LabelSet>,
     label_index: HashMap<LabelSet, u32>,
     rows: HashMap<Key, Sums>,
+    waits: HashMap<(Key, Waited), Sums>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +128,16 @@ impl Aggregate {
         self.rows.entry(key).or_default().add(sums);
     }
 
+    /// Adds to what was waited at the stack of `key`; its counts are of looks.
+    pub(crate) fn add_wait(&mut self, key: Key, waited: Waited, sums: Sums) {
+        self.waits.entry((key, waited)).or_default().add(sums);
+    }
+
+    /// Every key of a wait with its sums, in no order.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = (Key, Waited, Sums)> + '_ {
+        self.waits.iter().map(|((key, waited), sums)| (*key, *waited, *sums))
+    }
+
     /// The epoch and the words of a stack.
     pub(crate) fn stack(&self, at: u32) -> (u32, &[u64]) {
         let Some(stack) = self.stacks.get(at as usize) else { return (0, &[]) };
@@ -142,7 +162,7 @@ impl Aggregate {
 
     /// Whether nothing was added.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.waits.is_empty()
     }
 
     /// About how many bytes it holds.
@@ -150,6 +170,7 @@ impl Aggregate {
         self.words.capacity() * size_of::<u64>()
             + self.stacks.capacity() * (size_of::<Stack>() + 2 * size_of::<(u64, u32)>())
             + self.rows.capacity() * (size_of::<(Key, Sums)>() + 1)
+            + self.waits.capacity() * (size_of::<(Key, Waited, Sums)>() + 1)
     }
 
     fn is_stack(&self, at: u32, epoch: u32, words: &[u64]) -> bool {

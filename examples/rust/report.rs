@@ -1,5 +1,6 @@
 //! What a directory of profiles says: the functions that cost the most, and a flame graph; of two versions also what
-//! the newer one made slower, and a differential flame graph.
+//! the newer one made slower, and a differential flame graph. Where there are profiles of the wall clock, also whether the
+//! service is bound by its processors or by waiting.
 //!
 //! `cargo run --release --example report -- DIRECTORY OUT [BEFORE AFTER]`, where BEFORE and AFTER are versions.
 #![allow(clippy::print_stdout)]
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
 
 fn one(directory: &str, out: &Path) -> Result<()> {
     let profile = read(directory, Query::default().kind("cpu"))?;
+    verdict(directory, out, Query::default())?;
     println!("{}", store::top(&profile)?.render(15));
     let page = write(out, "flamegraph.html", &flamegraph::html(&profile, &PageOptions::default()))?;
     println!("flame graph:               {}", page.display());
@@ -33,6 +35,7 @@ fn one(directory: &str, out: &Path) -> Result<()> {
 fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()> {
     let version = |version: &str| read(directory, Query::default().kind("cpu").tag("version", version));
     let (old, new) = (version(before)?, version(after)?);
+    verdict(directory, out, Query::default().tag("version", after))?;
     println!("Top functions of {after}: {}", store::top(&new)?.render(15));
 
     let diff = store::diff(&old, &new)?;
@@ -52,6 +55,19 @@ fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()>
     println!("flame graph of {after}:        {}", graph.display());
     println!("differential flame graph:  {}", change.display());
     println!("profiles:                  {directory}");
+    Ok(())
+}
+
+/// Says what bounds the service, and shows its wall clock, where profiles of that were taken.
+fn verdict(directory: &str, out: &Path, query: Query) -> Result<()> {
+    let profiles = store::list(directory, &query.kind("wall"))?;
+    if profiles.is_empty() {
+        return Ok(());
+    }
+    let wall = store::merge(&profiles)?.profile;
+    let page = write(out, "wall.html", &flamegraph::html(&wall, &PageOptions::default()))?;
+    println!("{}\n", wall.verdict()?);
+    println!("flame graph of the wall clock: {}\n", page.display());
     Ok(())
 }
 

@@ -1,167 +1,171 @@
-//! From the sums of a period to its profile: addresses get names, samples their weight and their labels.
+//! From the sums of a period to its profiles: addresses get names, samples their weight and their labels.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 
+use everprof_probe::os;
 use everprof_probe::sample::{Frame, frames};
 
 use super::book::part_of;
+use super::names::Names;
 use super::period::Period;
-use crate::aggregate::{Key, Sums};
+use super::wall;
+use super::weights::Weights;
+use crate::aggregate::{Key, Sums, Waited};
 use crate::labels::LabelSet;
 use crate::profile::{
     Function, Kind, Label, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile, StackId,
 };
 use crate::recorder::NamedFrame;
-use crate::symbolize::{self, Module, SymbolFrame, Symbolizer, runtime};
+use crate::symbolize::{self, Module, SymbolFrame, runtime};
 
 /// The keys of labels that everprof sets itself; a user's label of that name gives way.
-const RESERVED: [&str; 4] = ["thread_name", "thread_id", "trace_id", "span_id"];
+const RESERVED: [&str; 7] = ["thread_name", "thread_id", "trace_id", "span_id", "state", "wait", "syscall"];
 
-/// The profile of a period.
-pub(super) fn build(period: &Period, symbolizer: &mut Symbolizer, mode: symbolize::Mode) -> Profile {
-    let mut builder = Builder::new(period, symbolizer, mode);
-    builder.name_addresses();
+/// The profile of a period's CPU time.
+pub(super) fn cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
+    let mut builder = Builder::new(Kind::Cpu, period, names, mode);
     let weights = Weights::of(period);
-    let mut rows: Vec<(Key, Sums)> = period.sums.rows().collect();
-    // The hash map's order is random; a file should not be.
-    rows.sort_unstable_by_key(|(key, _)| (key.stack, key.thread, key.labels, key.span_id, key.trace_id));
-    for (key, sums) in rows {
-        builder.add(key, weights.weigh(&key, sums));
+    for (key, sums) in rows(period) {
+        builder.add(key, &[], weights.weigh(&key, sums));
     }
     for (stack, thread, labels, sums) in period.recorded.rows() {
         builder.add_recorded(&stack, thread, labels, sums);
     }
     let lost = period.recorded.lost();
     if lost.count != 0 {
-        builder.add_frame("lost: too many recorded samples", None, lost);
+        builder.add_frame("lost: too many recorded samples", None, &[], lost);
     }
     for part in &period.stackless {
-        builder.add_frame(part.reason, part.thread, part.sums);
+        builder.add_frame(part.reason, part.thread, &[], part.sums);
     }
     builder.profile
 }
 
-/// What samples stand for in the end, so that those of each thread stand for what it has used.
-struct Weights<'p> {
-    period: &'p Period,
-    /// Nanoseconds that the samples of a thread stand for by themselves.
-    by_thread: HashMap<u32, u64>,
-    /// Nanoseconds of unmet threads that samples of discovered ones speak for, by themselves.
-    discovered: u64,
+/// The profile of a period's time on the wall clock: what its threads used of the processors, as in the profile of CPU
+/// time; what they were ready for and did not get, spread over the same stacks; and what they waited.
+pub(super) fn wall(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
+    let mut builder = Builder::new(Kind::Wall, period, names, mode);
+    builder.profile.period = period.wall_period as i64;
+    let mut counts = Counts { period: period.wall_period.max(1), nanos: 0 };
+    let weights = Weights::of(period);
+    let state = |state: &str| Label::text("state", state);
+    for (key, sums) in rows(period) {
+        let nanos = weights.weigh(&key, sums).nanos;
+        builder.add(key, &[state("on_cpu")], counts.of(nanos));
+        let ready = period.ready.get(&key.thread).copied().unwrap_or_default();
+        let ready = part_of(ready, sums.nanos, weights.of_thread(key.thread));
+        if ready > 0 {
+            builder.add(key, &[state("runnable")], counts.of(ready));
+        }
+    }
+    let without = period.ready.iter().filter(|(thread, _)| weights.of_thread(**thread) == 0);
+    let mut without: Vec<_> = without.collect();
+    without.sort_unstable();
+    for (thread, nanos) in without {
+        builder.add_frame("waiting for a processor", Some(*thread), &[state("runnable")], counts.of(*nanos));
+    }
+    for part in &period.stackless {
+        builder.add_frame(part.reason, part.thread, &[state("on_cpu")], counts.of(part.sums.nanos));
+    }
+    let mut waits: Vec<(Key, Waited, Sums)> = period.sums.waits().collect();
+    waits.sort_unstable_by_key(|(key, waited, _)| (order(key), *waited));
+    for (key, waited, sums) in waits {
+        builder.add(key, &wait_labels(waited), counts.of(sums.nanos));
+    }
+    builder.profile
 }
 
-impl<'p> Weights<'p> {
-    fn of(period: &'p Period) -> Self {
-        let mut weights = Self { period, by_thread: HashMap::new(), discovered: 0 };
-        for (key, sums) in period.sums.rows() {
-            *weights.by_thread.entry(key.thread).or_default() += sums.nanos;
-            weights.discovered += if key.unclaimed { sums.count } else { 0 };
-        }
-        weights
-    }
+/// The rows of CPU time, in an order that is the same every time: a hash map's is not.
+fn rows(period: &Period) -> Vec<(Key, Sums)> {
+    let mut rows: Vec<(Key, Sums)> = period.sums.rows().collect();
+    rows.sort_unstable_by_key(|(key, _)| order(key));
+    rows
+}
 
-    fn weigh(&self, key: &Key, sums: Sums) -> Sums {
-        let all = self.by_thread.get(&key.thread).copied().unwrap_or_default();
-        let correction = self.period.corrections.get(&key.thread).copied().unwrap_or_default();
-        let nanos = part_of(all.saturating_add_signed(correction), sums.nanos, all);
-        if !key.unclaimed {
-            return Sums { nanos, ..sums };
-        }
-        let nanos = nanos + part_of(self.period.unmet, sums.count, self.discovered);
-        let step = u64::from(self.period.sampling_period.max(1));
-        Sums { count: (nanos + step / 2) / step, nanos }
+fn order(key: &Key) -> (u32, u32, u32, u64, u128) {
+    (key.stack, key.thread, key.labels, key.span_id, key.trace_id)
+}
+
+fn wait_labels(waited: Waited) -> Vec<Label> {
+    let mut labels = vec![Label::text("state", "off_cpu"), Label::text("wait", wall::name_of(waited.wait))];
+    if let Some(call) = waited.call {
+        let name = os::call_name(call).map_or_else(|| format!("syscall_{call}"), str::to_owned);
+        labels.push(Label::text("syscall", name));
+    }
+    labels
+}
+
+/// Counts of periods whose sum is right, though each row has a part of one.
+struct Counts {
+    period: u64,
+    nanos: u64,
+}
+
+impl Counts {
+    fn of(&mut self, nanos: u64) -> Sums {
+        let before = self.nanos / self.period;
+        self.nanos += nanos;
+        Sums { count: self.nanos / self.period - before, nanos }
     }
 }
 
 struct Builder<'p> {
     period: &'p Period,
-    symbolizer: &'p mut Symbolizer,
+    names: &'p Names<'p>,
     mode: symbolize::Mode,
     profile: Profile,
     locations: HashMap<(u32, u64), LocationId>,
     runtime_locations: HashMap<(u8, u64, u64), LocationId>,
     stacks: Vec<Option<StackId>>,
-    /// Modules with addresses, of which none has a name that somebody gave.
-    nameless: HashSet<&'p Module>,
 }
 
 impl<'p> Builder<'p> {
-    fn new(period: &'p Period, symbolizer: &'p mut Symbolizer, mode: symbolize::Mode) -> Self {
-        let mut profile = Profile::new(Kind::Cpu);
+    fn new(kind: Kind, period: &'p Period, names: &'p Names<'p>, mode: symbolize::Mode) -> Self {
+        let mut profile = Profile::new(kind);
         profile.period = i64::from(period.sampling_period);
         profile.time_nanos = period.time_nanos;
         profile.duration_nanos = period.duration_nanos;
         let stacks = vec![None; period.sums.stack_count() as usize];
-        Self {
+        let mut builder = Self {
             period,
-            symbolizer,
+            names,
             mode,
             profile,
             locations: HashMap::new(),
             runtime_locations: HashMap::new(),
             stacks,
-            nameless: HashSet::new(),
-        }
-    }
-
-    /// Names every address of the period, module by module, so that each file is read once.
-    fn name_addresses(&mut self) {
-        let period = self.period;
-        let mut by_module: BTreeMap<(u32, u64), (&Module, Vec<u64>)> = BTreeMap::new();
-        let mut unknown = Vec::new();
-        let mut seen = HashSet::new();
-        for stack in 0..period.sums.stack_count() {
-            let (epoch, words) = period.sums.stack(stack);
-            for frame in frames(words) {
-                let Frame::Native(address) = frame else { continue };
-                if !seen.insert((epoch, address)) {
-                    continue;
-                }
-                match period.module(epoch, address) {
-                    Some(module) => {
-                        by_module
-                            .entry((epoch, module.start))
-                            .or_insert((module, Vec::new()))
-                            .1
-                            .push(address);
-                    }
-                    None => unknown.push((epoch, address)),
-                }
-            }
-        }
-        let mut resolved = Vec::with_capacity(by_module.len());
-        let mut named = HashSet::new();
-        for ((epoch, _), (module, addresses)) in by_module {
-            let symbols = self.symbolizer.resolve(module, &addresses);
-            if symbols.iter().flat_map(|symbols| symbols.iter()).any(SymbolFrame::is_symbol) {
-                named.insert(module);
-            }
-            resolved.push((epoch, module, addresses, symbols));
-        }
-        let modules = resolved.iter().map(|(_, module, ..)| *module);
-        self.nameless = modules.filter(|module| !named.contains(module)).collect();
+        };
         // The first mapping of a profile is the main binary, whether or not a sample lies in it.
         if let Some(main) = period.epochs.last().and_then(|modules| modules.first()) {
-            self.mapping(main);
+            builder.mapping(main);
         }
-        for (epoch, module, addresses, symbols) in resolved {
-            let mapping = self.mapping(module);
-            for (address, symbols) in addresses.into_iter().zip(symbols) {
+        builder
+    }
+
+    fn native_location(&mut self, epoch: u32, address: u64) -> LocationId {
+        if let Some(id) = self.locations.get(&(epoch, address)) {
+            return *id;
+        }
+        let names = self.names;
+        let named = names.get(epoch, address);
+        let location = match named.and_then(|named| Some((named.module?, &named.symbols))) {
+            Some((module, symbols)) => {
+                let mapping = Some(self.mapping(module));
                 let lines = if symbols.is_empty() {
                     self.nameless(module, address)
                 } else {
                     symbols.iter().map(|frame| self.line(frame)).collect()
                 };
-                let location = Location { mapping: Some(mapping), address, lines };
-                let id = self.profile.location(location);
-                self.locations.insert((epoch, address), id);
+                Location { mapping, address, lines }
             }
-        }
-        for (epoch, address) in unknown {
-            let lines = vec![self.named_line(&format!("0x{address:x}"))];
-            let id = self.profile.location(Location { mapping: None, address, lines });
-            self.locations.insert((epoch, address), id);
-        }
+            None => {
+                let lines = vec![self.named_line(&format!("0x{address:x}"))];
+                Location { mapping: None, address, lines }
+            }
+        };
+        let id = self.profile.location(location);
+        self.locations.insert((epoch, address), id);
+        id
     }
 
     /// An address in a file that cannot be read: the module and the offset in it, unless names are to be found later.
@@ -172,20 +176,20 @@ impl<'p> Builder<'p> {
         vec![self.named_line(&format!("{}+0x{:x}", module.name(), module.offset(address)))]
     }
 
-    fn add(&mut self, key: Key, sums: Sums) {
+    fn add(&mut self, key: Key, more: &[Label], sums: Sums) {
         let stack = self.stack(key.stack);
-        let labels = self.labels(key);
+        let labels = self.labels(key, more);
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
 
     /// Adds time that has no stack, under a frame that says why.
-    fn add_frame(&mut self, name: &str, thread: Option<u32>, sums: Sums) {
+    fn add_frame(&mut self, name: &str, thread: Option<u32>, more: &[Label], sums: Sums) {
         let lines = vec![self.named_line(&format!("[{name}]"))];
         let location = self.profile.location(Location { lines, ..Location::default() });
         let stack = self.profile.stack(&[location]);
         let labels = match thread {
-            Some(thread) => self.labels(Key { thread, ..Key::default() }),
-            None => self.profile.labels(&[]),
+            Some(thread) => self.labels(Key { thread, ..Key::default() }, more),
+            None => self.profile.labels(more),
         };
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
@@ -206,11 +210,7 @@ impl<'p> Builder<'p> {
 
     fn location(&mut self, epoch: u32, frame: Frame) -> LocationId {
         match frame {
-            Frame::Native(address) => match self.locations.get(&(epoch, address)) {
-                Some(id) => *id,
-                // Every native address was named before; this is only for the compiler.
-                None => self.profile.location(Location { address, ..Location::default() }),
-            },
+            Frame::Native(address) => self.native_location(epoch, address),
             Frame::Missing(count) => {
                 let name = match count {
                     0 => "[incomplete stack]".to_string(),
@@ -263,7 +263,7 @@ impl<'p> Builder<'p> {
         let filename = self.profile.string(&module.path.to_string_lossy());
         let build_id = self.profile.string(&module.build_id);
         // Where no name was found a reader of the profile may look for them, by the build ID.
-        let named = !self.nameless.contains(module);
+        let named = !self.names.is_nameless(module);
         let lines = named && self.mode == symbolize::Mode::Lines;
         self.profile.mapping(Mapping {
             memory_start: module.start,
@@ -293,7 +293,7 @@ impl<'p> Builder<'p> {
         Line { function, line: 0, column: 0 }
     }
 
-    fn labels(&mut self, key: Key) -> LabelsId {
+    fn labels(&mut self, key: Key, more: &[Label]) -> LabelsId {
         let mut labels = own_labels(self.period.sums.labels(key.labels));
         if let Some((name, tid)) = self.period.threads.get(key.thread as usize) {
             if !name.is_empty() {
@@ -309,6 +309,7 @@ impl<'p> Builder<'p> {
         if key.span_id != 0 {
             labels.push(Label::text("span_id", format!("{:016x}", key.span_id)));
         }
+        labels.extend_from_slice(more);
         self.profile.labels(&labels)
     }
 }

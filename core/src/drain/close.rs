@@ -14,6 +14,7 @@ use super::publish::Job;
 use super::sampler::Sampler;
 use super::settle::{Placed, Settlement};
 use super::setup::wall_clock;
+use super::wall::Wall;
 use crate::aggregate::{Aggregate, Sums};
 use crate::recorder;
 
@@ -32,6 +33,7 @@ impl Sampler {
         // First the clocks, then the samples: of a thread that ended in between, all samples are known.
         self.threads.scan();
         self.drain();
+        self.look_around(true);
         let sums = std::mem::take(&mut self.sums);
         self.label_places.clear();
         let mut stackless = Vec::new();
@@ -53,6 +55,8 @@ impl Sampler {
             corrections,
             unmet: unmet.sampled,
             stackless,
+            wall_period: self.wall.as_ref().map_or(0, Wall::period),
+            ready: std::mem::take(&mut self.ready),
             sums,
             recorded: recorder::take(),
         };

@@ -11,6 +11,7 @@ mod build;
 mod close;
 mod governor;
 mod modules;
+mod names;
 mod period;
 mod publish;
 pub(crate) mod report;
@@ -20,6 +21,8 @@ mod setup;
 mod tasks;
 mod threads;
 mod upkeep;
+mod wall;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

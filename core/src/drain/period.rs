@@ -21,6 +21,10 @@ pub(super) struct Period {
     pub(super) sampling_period: u32,
     /// How many signals the sums came with.
     pub(super) signals: u64,
+    /// Nanoseconds between two looks at threads that wait; 0 where there were none.
+    pub(super) wall_period: u64,
+    /// By the thread's number: nanoseconds that it was ready to run and had no processor.
+    pub(super) ready: HashMap<u32, u64>,
     pub(super) sums: Aggregate,
     /// Ready-made samples of runtimes.
     pub(super) recorded: Recorded,

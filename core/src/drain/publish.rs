@@ -10,11 +10,13 @@ use std::sync::mpsc::Receiver;
 
 use everprof_probe::os::{Clock, gettid};
 
-use super::build::build;
+use super::build;
+use super::names::Names;
 use super::period::Period;
 use crate::encode::{Encoded, Set};
 use crate::export::Exporter;
-use crate::profile::Kind;
+use crate::options::Kinds;
+use crate::profile::{Kind, Profile};
 use crate::stats::Counters;
 use crate::symbolize::{self, Symbolizer};
 
@@ -23,6 +25,7 @@ pub(super) struct Publisher {
     pub(super) tags: BTreeMap<String, String>,
     pub(super) symbolizer: Symbolizer,
     pub(super) mode: symbolize::Mode,
+    pub(super) kinds: Kinds,
     pub(super) exporters: Vec<Box<dyn Exporter>>,
     pub(super) counters: Arc<Counters>,
     pub(super) sequence: u64,
@@ -57,17 +60,24 @@ impl Publisher {
     }
 
     fn publish(&mut self, period: &Period) {
-        let mut profile = build(period, &mut self.symbolizer, self.mode);
-        profile.tags = self.tags.clone();
+        let names = Names::of(period, &mut self.symbolizer);
         // What runtimes recorded counts as they counted it.
         let recorded: u64 = period.recorded.rows().map(|(_, _, _, sums)| sums.count).sum();
-        profile.tell_signals(period.signals + recorded);
+        let signals = period.signals + recorded;
+        let mut profiles = Vec::new();
+        if self.kinds.contains(Kind::Cpu) {
+            profiles.push(self.encode(Kind::Cpu, build::cpu(period, &names, self.mode), signals));
+        }
+        if self.kinds.contains(Kind::Wall) {
+            let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
+            profiles.push(self.encode(Kind::Wall, build::wall(period, &names, self.mode), signals + looks));
+        }
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,
             time_nanos: period.time_nanos,
             duration_nanos: period.duration_nanos,
-            profiles: vec![Encoded::pprof(Kind::Cpu, &profile)],
+            profiles,
         };
         self.sequence += 1;
         for exporter in &mut self.exporters {
@@ -83,5 +93,11 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    fn encode(&self, kind: Kind, mut profile: Profile, signals: u64) -> Encoded {
+        profile.tags = self.tags.clone();
+        profile.tell_signals(signals);
+        Encoded::pprof(kind, &profile)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use everprof_probe::os::{self, Clock};
+use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
@@ -17,11 +17,13 @@ use super::modules::Modules;
 use super::publish::Job;
 use super::setup::{choose_signal, rings, start_publisher, wall_clock};
 use super::threads::{Sampling, Threads};
+use super::wall::Wall;
 use super::{Plan, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
-use crate::options::CpuClock;
+use crate::options::{CpuClock, Options};
+use crate::profile::Kind;
 use crate::recorder;
 use crate::stats::{Counters, Stats};
 
@@ -47,6 +49,10 @@ pub(super) struct Sampler {
     pub(super) sums: Aggregate,
     pub(super) thread_numbers: HashMap<(Arc<str>, Option<u32>), u32>,
     pub(super) label_places: HashMap<u32, u32>,
+    /// The looks at threads that wait, where those are wanted.
+    pub(super) wall: Option<Wall>,
+    /// By the thread's number: nanoseconds that it was ready to run and had no processor.
+    pub(super) ready: HashMap<u32, u64>,
     pub(super) thread_ids: bool,
     /// Nanoseconds that closed periods have told.
     pub(super) told: u64,
@@ -111,8 +117,6 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
-        // Ours are sampled too, whichever signal it is; every other one they hold back.
-        os::unblock_signal(signal);
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);
@@ -130,6 +134,8 @@ impl Sampler {
             sums: Aggregate::default(),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
+            wall: wanted_wall(&plan.options),
+            ready: HashMap::new(),
             thread_ids: plan.options.thread_ids,
             told: 0,
             buffer: vec![0; MAX_STACK_WORDS],
@@ -177,11 +183,12 @@ impl Sampler {
     /// How long to sleep until the next wake.
     pub(super) fn rest(&self) -> Duration {
         let period = Duration::from_nanos(self.sampling.period.into());
-        match self.calm {
+        let rest = match self.calm {
             _ if self.threads.is_churning() => period.clamp(LEAST_REST, WAKE),
             CALM_AFTER.. => CALM_WAKE,
             _ => WAKE,
-        }
+        };
+        self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest())))
     }
 
     /// How long not even to listen to who announces itself.
@@ -193,6 +200,9 @@ impl Sampler {
     pub(super) fn wake(&mut self) {
         self.threads.welcome();
         self.threads.update();
+        if self.wall.as_ref().is_some_and(|wall| wall.rest() == 0) {
+            self.look_around(false);
+        }
         if self.woke.elapsed() < WAKE {
             return;
         }
@@ -265,13 +275,8 @@ impl Sampler {
         let step = u64::from(self.sampling.period);
         let (period, count) = if unclaimed { (nanos, nanos.min(step)) } else { (period, header.weight) };
         let nanos = self.threads.count(header.tid, nanos, period, !unclaimed, thread);
-        let epoch = self.modules.epoch_of(header.generation);
-        let stack = self.sums.intern_stack(epoch, words).or_else(|| {
-            self.stats.truncated += 1;
-            self.sums.intern_stack(epoch, &leaf(words))
-        });
         let key = Key {
-            stack: stack.unwrap_or_default(),
+            stack: self.stack(self.modules.epoch_of(header.generation), words),
             thread,
             labels: self.label_set(header.labels),
             unclaimed,
@@ -282,8 +287,17 @@ impl Sampler {
         self.stats.sampled_cpu += Duration::from_nanos(nanos);
     }
 
+    /// The place of a stack in the sums; of its leaf alone where a period has no room for more.
+    pub(super) fn stack(&mut self, epoch: u32, words: &[u64]) -> u32 {
+        let place = self.sums.intern_stack(epoch, words).or_else(|| {
+            self.stats.truncated += 1;
+            self.sums.intern_stack(epoch, &leaf(words))
+        });
+        place.unwrap_or_default()
+    }
+
     /// The place of a label set in the sums; ids are not used again, so what is known of one stays true.
-    fn label_set(&mut self, id: u32) -> u32 {
+    pub(super) fn label_set(&mut self, id: u32) -> u32 {
         if id == 0 {
             return 0;
         }
@@ -309,4 +323,11 @@ fn leaf(words: &[u64]) -> Vec<u64> {
         _ => 1,
     };
     words.iter().copied().take(own).chain([missing(cut)]).collect()
+}
+
+/// The looks at threads that wait, if profiles of them are asked for.
+fn wanted_wall(options: &Options) -> Option<Wall> {
+    let wanted = options.kinds.contains(Kind::Wall);
+    let period = options.wall_rate_hz.period().as_nanos() as u64;
+    wanted.then(|| Wall::new(period, options.cpu_budget_percent.fraction())).flatten()
 }

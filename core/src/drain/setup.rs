@@ -34,12 +34,12 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     };
     let (jobs, received) = mpsc::channel();
     let exporters = plan.exporters.clone();
-    let (tags, counters) = (plan.tags.clone(), counters.clone());
+    let (tags, counters, kinds) = (plan.tags.clone(), counters.clone(), plan.options.kinds.clone());
     let work = move || {
         let symbolizer = Symbolizer::new(options);
-        let publisher = Publisher { tags, symbolizer, mode, exporters: exporters(), counters, sequence: 0 };
+        let exporters = exporters();
+        let publisher = Publisher { tags, symbolizer, mode, kinds, exporters, counters, sequence: 0 };
         everprof_probe::os::block_signals();
-        everprof_probe::os::unblock_signal(sigprof::signal());
         super::guarded(|| publisher.run(&received));
     };
     std::thread::Builder::new().name("everprof-out".to_string()).spawn(work).map_err(|error| {

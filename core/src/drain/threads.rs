@@ -334,6 +334,11 @@ impl Threads {
         self.account.charge(discovered, self.sampling.period.into(), last)
     }
 
+    /// The ids of all that live, as far as they were met.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.by_id.keys().copied().collect()
+    }
+
     /// How many threads live, and how many of them have no timer.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.by_id.len(), self.by_id.values().filter(|thread| thread.timer.is_none()).count())
@@ -357,15 +362,14 @@ impl Threads {
 
     /// Looks whether a thread is known, still or again, and if not makes it so; `announced` if it said so itself.
     fn meet(&mut self, tid: u32, now: u64, announced: bool) {
-        // Gone since the directory was read; if it was known, the look at its clock lets it go, with its slot.
-        let Some(used) = Clock::Thread(tid).now() else { return };
+        let used = Clock::Thread(tid).now();
         if let Some(thread) = self.by_id.get_mut(&tid) {
             if thread.young {
                 thread.name = tasks::name(tid);
                 thread.young = false;
             }
             let is_alive = thread.timer.as_ref().is_none_or(ThreadTimer::is_alive);
-            if is_alive && used >= thread.book.seen() {
+            if is_alive && used.is_none_or(|used| used >= thread.book.seen()) {
                 return;
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
@@ -377,6 +381,7 @@ impl Threads {
                 Ended { credited, ..thread.end(0) }
             }));
         }
+        let Some(used) = used else { return };
         let slot = thread::claim(tid);
         let told = if self.opening { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
@@ -537,7 +542,7 @@ impl Random {
     }
 
     /// A number from 1 to `limit`.
-    fn below(&mut self, limit: u32) -> u32 {
+    pub(super) fn below(&mut self, limit: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

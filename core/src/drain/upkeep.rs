@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use everprof_probe::os::{self, Clock, gettid};
+use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof, stacks};
 
@@ -138,7 +138,6 @@ impl Sampler {
                 self.trouble(format!(
                     "another library took the profiling signal: signal {signal} is used from now on"
                 ));
-                os::unblock_signal(signal);
                 self.sampling.signal = signal;
                 self.stats.signal = signal;
                 self.threads.restart(self.sampling);

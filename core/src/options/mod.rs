@@ -25,7 +25,7 @@ mod value;
 mod word;
 
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, Frames, Percent, Period, Rate};
+pub use number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
 pub use table::{OptionSpec, Options};
 pub use value::TagValue;
 pub use word::{CpuClock, LogLevel, SignalChoice, Symbolize};

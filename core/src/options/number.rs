@@ -51,6 +51,8 @@ macro_rules! whole_numbers {
 whole_numbers! {
     /// Samples per second of CPU time.
     Rate(1..=10_000, default 99);
+    /// Looks per second at threads that wait.
+    WallRate(1..=1_000, default 10);
     /// Length of a profile in seconds.
     Period(1..=3_600, default 60);
     /// An age in days.
@@ -66,6 +68,13 @@ impl Rate {
     }
 
     /// CPU time between two samples, rounded down to a nanosecond.
+    pub const fn period(self) -> Duration {
+        Duration::from_nanos(1_000_000_000 / self.0 as u64)
+    }
+}
+
+impl WallRate {
+    /// Time between two looks, rounded down to a nanosecond.
     pub const fn period(self) -> Duration {
         Duration::from_nanos(1_000_000_000 / self.0 as u64)
     }

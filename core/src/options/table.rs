@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, Frames, Percent, Period, Rate};
+use super::number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
 use super::value::{Setting, TagValue};
 use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize};
 
@@ -119,6 +119,10 @@ options! {
 
     /// Samples per second of CPU time of each thread.
     rate_hz: Rate = Rate::DEFAULT, "Hz", "cpu", "0.1.0";
+
+    /// Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the
+    /// less often it is looked at, every two seconds at least.
+    wall_rate_hz: WallRate = WallRate::DEFAULT, "Hz", "wall", "0.1.0";
 
     /// Length of one profile.
     period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";

@@ -25,16 +25,19 @@ impl ValueType {
 pub enum Kind {
     /// CPU time by stack.
     Cpu,
+    /// Time by stack, on the processor or not.
+    Wall,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 1] = [Kind::Cpu];
+    pub const ALL: [Kind; 2] = [Kind::Cpu, Kind::Wall];
 
     /// The name in options and file names.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Cpu => "cpu",
+            Kind::Wall => "wall",
         }
     }
 
@@ -47,6 +50,7 @@ impl Kind {
     pub fn sample_types(self) -> Vec<ValueType> {
         match self {
             Kind::Cpu => vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
+            Kind::Wall => vec![ValueType::new("samples", "count"), ValueType::new("wall", "nanoseconds")],
         }
     }
 
@@ -54,6 +58,7 @@ impl Kind {
     pub const fn default_sample_type(self) -> &'static str {
         match self {
             Kind::Cpu => "cpu",
+            Kind::Wall => "wall",
         }
     }
 
@@ -61,6 +66,7 @@ impl Kind {
     pub fn period_type(self) -> ValueType {
         match self {
             Kind::Cpu => ValueType::new("cpu", "nanoseconds"),
+            Kind::Wall => ValueType::new("wall", "nanoseconds"),
         }
     }
 }

@@ -12,12 +12,14 @@ mod samples;
 mod signals;
 mod stable;
 mod table;
+mod verdict;
 
 pub use kind::{Kind, ValueType};
 pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
+pub use verdict::{Activity, Bound, Group, Verdict};
 
 use std::collections::BTreeMap;
 

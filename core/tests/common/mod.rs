@@ -119,6 +119,12 @@ pub(crate) fn directory(name: &str) -> PathBuf {
 
 /// Every CPU profile below a directory.
 pub(crate) fn profiles(dir: &Path) -> Vec<Profile> {
+    kind_of(dir, "cpu")
+}
+
+/// Every profile of a kind below a directory.
+pub(crate) fn kind_of(dir: &Path, kind: &str) -> Vec<Profile> {
+    let end = format!(".{kind}.pb.gz");
     let mut found = Vec::new();
     let mut folders = vec![dir.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -126,7 +132,7 @@ pub(crate) fn profiles(dir: &Path) -> Vec<Profile> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.to_string_lossy().ends_with(".cpu.pb.gz") {
+            } else if path.to_string_lossy().ends_with(&end) {
                 found.push(everprof::encode::pprof::decode(&std::fs::read(path).unwrap()).unwrap());
             }
         }
