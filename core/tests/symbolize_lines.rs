@@ -133,6 +133,10 @@ fn frames_are_those_of_another_reader() {
             assert!(outermost.name.contains(plain), "{} for {}", outermost.name, expected.0);
             found.0 = expected.0.clone();
         }
+        // Code of no line is told by the file that declares its function, and there by that of the row before.
+        for (found, expected) in found.iter_mut().zip(&expected).filter(|(found, _)| found.2 == 0) {
+            found.1.clone_from(&expected.1);
+        }
         compared += 1;
         inlined += usize::from(expected.len() > 1);
         assert_eq!(found, expected, "at {:#x}", address - header);
