@@ -18,6 +18,7 @@ elsewhere=(
     surroundings    # the kernel's limits and namespaces, of which an emulator knows its own
     storm           # the storms are the kernel's signals, which an emulator delivers in its own way
     hostile         # as truth
+    wall            # the kernel's account of threads, of which an emulator shows its own
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 
@@ -26,6 +27,7 @@ left_out=(
     "finds_this_process (qemu-user 7.2 gives a process no vDSO)"
     "functions_of_the_vdso (the same)"
     "both_ways_read_what_is_there (qemu-user has no process_vm_readv; the way by /proc/self/mem is taken everywhere)"
+    "a_thread_that_waits (qemu-user shows the system calls and the registers of the emulator itself)"
     "a_library_in_the_place_of_another_is_not_walked_as_that_one (qemu-user maps no library where one was before)"
 )
 
