@@ -24,6 +24,9 @@ pub(super) struct Native<'a> {
     pub(super) stats: &'a mut Stats,
 }
 
+/// Of so many new addresses at once the functions are learnt, and of more none.
+const MOST_LEARNT: usize = 256;
+
 impl Native<'_> {
     /// Names sorted places in a module that the cache does not know: offsets in its file, or addresses of generated
     /// code. Whatever fails is counted.
@@ -153,7 +156,9 @@ impl Native<'_> {
             inlined: frame.inlined,
         };
         let known = &mut *self.known;
-        let whole = number.is_some();
+        // To learn whole functions costs ten times as much as to name single addresses. It pays for those that come again;
+        // of very many new ones, most do not, and there is no room for them.
+        let whole = number.is_some() && addresses.len() <= MOST_LEARNT;
         let done =
             dwarf::resolve(&mut sections, &addresses, whole, self.cache, self.stats, |answer| match answer {
                 dwarf::Answer::Address(at, found) => {
