@@ -267,14 +267,20 @@ fn labelled() {
     let (profiler, dir) = start("labelled", 50);
     let thread = thread::spawn(|| {
         for round in 0..60 {
-            let labels = Labels::new([("tenant", if round % 3 == 0 { "a" } else { "b" })]);
+            let labels = Labels::new([("tenant", if round % 3 == 0 { "a" } else { "b" }), ("state", "mine")]);
             let _guard = labels.enter();
+            burn(Duration::from_millis(5));
             thread::sleep(Duration::from_millis(20));
         }
     });
     thread.join().unwrap();
     stop(profiler);
-    let told = by_labels(&wall(&dir), ["tenant", "wait"]);
+    // A label of the program's that is called as one of ours gives way there, and only there.
+    let cpu = kind_of(&dir, "cpu").into_iter().max_by_key(|profile| profile.totals()[1]).unwrap();
+    assert!(by_labels(&cpu, ["state"]).contains_key(&["mine".to_owned()]));
+    let profile = wall(&dir);
+    assert!(!by_labels(&profile, ["state"]).contains_key(&["mine".to_owned()]));
+    let told = by_labels(&profile, ["tenant", "wait"]);
     println!("{told:#?}");
     let of =
         |tenant: &str| told.get(&[tenant.to_owned(), "timer".to_owned()]).copied().unwrap_or_default() as f64;

@@ -138,6 +138,7 @@ mod tests {
         }
         let Look::Waiting(waiting) = seen else {
             std::eprintln!("!!! SKIPPED: there is no /proc/self/task/TID/syscall here: {seen:?}");
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has to be able to run it");
             return drop(done);
         };
         let stack: Vec<Frame> = frames(&words[..waiting.words]).collect();

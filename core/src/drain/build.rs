@@ -19,7 +19,7 @@ use crate::recorder::NamedFrame;
 use crate::symbolize::{self, Module, SymbolFrame, runtime};
 
 /// The keys of labels that everprof sets itself; a user's label of that name gives way.
-const RESERVED: [&str; 7] = ["thread_name", "thread_id", "trace_id", "span_id", "state", "wait", "syscall"];
+const RESERVED: [&str; 4] = ["thread_name", "thread_id", "trace_id", "span_id"];
 
 /// The profile of a period's CPU time.
 pub(super) fn cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
@@ -309,6 +309,8 @@ impl<'p> Builder<'p> {
         if key.span_id != 0 {
             labels.push(Label::text("span_id", format!("{:016x}", key.span_id)));
         }
+        // Only in profiles that have them: a program may well call a label of its own `state`.
+        labels.retain(|label| !more.iter().any(|ours| ours.key == label.key));
         labels.extend_from_slice(more);
         self.profile.labels(&labels)
     }
