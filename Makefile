@@ -14,7 +14,7 @@ demo: ## a real service under load, as version 1.0 and 1.1, profiled; leaves tar
 test: lint test-rust test-storm test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
 test-rust: formats-tools symbolize-tools ## unit, integration and doc tests of both crates
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 	cargo test -p everprof --all-features --test symbolize_files
 
 test-examples: ## the example programs, run
