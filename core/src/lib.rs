@@ -36,6 +36,7 @@
 //! | to | see |
 //! |---|---|
 //! | start, stop, change the rate, ask what it costs | [`Profiler`], [`Stats`] |
+//! | take a profile of the moment that is of interest | [`record`] |
 //! | set options in code or by `EVERPROF_…` | [`Options`] |
 //! | say whose work a sample is: tenants, endpoints, traces, futures | [`labels`] |
 //! | say which deployment a profile is of | [`tags`] |
@@ -67,6 +68,7 @@ mod pairs;
 pub mod profile;
 pub mod profiler;
 pub mod recorder;
+pub mod recording;
 mod stats;
 pub mod store;
 pub mod symbolize;
@@ -78,6 +80,8 @@ pub use everprof_probe::stacks::StackRange;
 pub use labels::{Labels, TraceContext, with_labels};
 pub use options::Options;
 pub use profiler::Profiler;
+#[doc(inline)]
+pub use recording::{Recording, record, threads};
 pub use stats::Stats;
 
 /// The programs in the README compile.

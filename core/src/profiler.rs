@@ -129,10 +129,7 @@ impl Profiler {
     }
 
     fn handle(&self) -> Option<Arc<Handle>> {
-        if !self.enabled {
-            return None;
-        }
-        lock().as_ref().map(|running| running.handle.clone())
+        if self.enabled { running() } else { None }
     }
 
     fn end(&mut self) -> Result<()> {
@@ -302,6 +299,11 @@ fn stop_running() -> Result<()> {
     // The lock is not held while waiting: a fork must not wait for a disk.
     let running = lock().take();
     running.map_or(Ok(()), |running| running.handle.stop(EXIT_BUDGET))
+}
+
+/// The control of the profiler that runs in this process.
+pub(crate) fn running() -> Option<Arc<Handle>> {
+    lock().as_ref().map(|running| running.handle.clone())
 }
 
 fn lock() -> MutexGuard<'static, Option<Running>> {

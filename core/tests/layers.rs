@@ -73,7 +73,7 @@ const CORE: Layers = Layers {
         &["store"],
         &["export"],
         &["drain", "serve"],
-        &["profiler"],
+        &["profiler", "recording"],
     ],
     strangers: &[],
     // An exporter moves bytes: it sees what was encoded, not the profile.

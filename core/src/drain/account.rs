@@ -78,11 +78,11 @@ impl Account {
     }
 
     /// Charges a period with what is open, of which samples that speak for `discovered` nanoseconds may stand for some.
-    /// Less than a period is left for the next one, unless this is the `last`.
-    pub(super) fn charge(&mut self, discovered: u64, period: u64, last: bool) -> Unmet {
+    /// What no sample can stand for is left for the next one where it is less than `least`.
+    pub(super) fn charge(&mut self, discovered: u64, least: u64) -> Unmet {
         let sampled = self.unmet.min(discovered * STRETCH_MAX);
         let unsampled = self.unmet - sampled;
-        let unsampled = if unsampled < period && !last { 0 } else { unsampled };
+        let unsampled = if unsampled < least { 0 } else { unsampled };
         self.unmet -= sampled + unsampled;
         Unmet { sampled, unsampled }
     }
@@ -104,9 +104,9 @@ mod tests {
             [130],
             "30 more were used by threads never met"
         );
-        assert_eq!(account.charge(100, 100, false), Unmet { sampled: 30, unsampled: 0 });
+        assert_eq!(account.charge(100, 100), Unmet { sampled: 30, unsampled: 0 });
         assert_eq!(account.settle(1_370, &[bound(100, 110), bound(90, 120)]), [105, 105]);
-        assert_eq!(account.charge(100, 100, true), Unmet::default());
+        assert_eq!(account.charge(100, 0), Unmet::default());
     }
 
     #[test]
@@ -122,15 +122,15 @@ mod tests {
     fn few_samples_are_not_stretched_over_much_time() {
         let mut account = Account::open(0);
         account.settle(2_000, &[]);
-        assert_eq!(account.charge(100, 100, false), Unmet { sampled: 1_600, unsampled: 400 });
+        assert_eq!(account.charge(100, 100), Unmet { sampled: 1_600, unsampled: 400 });
     }
 
     #[test]
     fn less_than_a_period_waits_for_the_last() {
         let mut account = Account::open(0);
         account.settle(60, &[]);
-        assert_eq!(account.charge(0, 100, false), Unmet::default());
+        assert_eq!(account.charge(0, 100), Unmet::default());
         account.add(20);
-        assert_eq!(account.charge(0, 100, true), Unmet { sampled: 0, unsampled: 80 });
+        assert_eq!(account.charge(0, 0), Unmet { sampled: 0, unsampled: 80 });
     }
 }

@@ -87,6 +87,11 @@ impl Book {
         self.seen
     }
 
+    /// The number that samples since the last balance were counted under, where there were any.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.number
+    }
+
     /// Notes what the thread has used by `now`.
     pub(super) fn look(&mut self, used: u64, now: u64) {
         if self.timing.is_none() {

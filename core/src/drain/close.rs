@@ -14,6 +14,7 @@ use super::publish::Job;
 use super::sampler::Sampler;
 use super::settle::{Placed, Settlement};
 use super::setup::wall_clock;
+use super::threads::Whose;
 use super::wall::Wall;
 use crate::aggregate::{Aggregate, Sums};
 use crate::recorder;
@@ -21,15 +22,31 @@ use crate::recorder;
 /// Closed periods that may wait for their export.
 const MOST_WAITING: u64 = 8;
 
+/// Where the sums are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Within a period, where a recording begins or ends.
+    Within,
+    /// At the end of a period.
+    Period,
+    /// At the end of all: what there is left is told.
+    Last,
+}
+
 impl Sampler {
-    /// Gives the sums of the period to the publisher and begins the next one, or with the `last` tells all that there
-    /// is left to tell.
-    pub(super) fn close(&mut self, last: bool) {
-        let duration = self.period_began.elapsed();
+    /// Gives the sums since the last cut to the publisher and begins anew. A period has one such segment, and more where
+    /// recordings begin or end in it.
+    ///
+    /// Every segment is settled for itself. Within a period that concerns only threads with samples in it: the others'
+    /// books stay open, so that what is due to them goes where it would have gone without the cut.
+    pub(super) fn cut(&mut self, cut: Cut) {
+        let now = Instant::now();
+        let duration = now.duration_since(self.cut_at);
+        self.cut_at = now;
         let time_nanos = self.period_time;
-        self.period_began = Instant::now();
         let end = time_nanos.saturating_add(duration.as_nanos() as i64);
         self.period_time = begin_of_next(end, wall_clock(), self.period.as_nanos() as i64);
+        self.modules.update();
         // First the clocks, then the samples: of a thread that ended in between, all samples are known.
         self.threads.scan();
         self.drain();
@@ -37,9 +54,9 @@ impl Sampler {
         let sums = std::mem::take(&mut self.sums);
         self.label_places.clear();
         let mut stackless = Vec::new();
-        let corrections = self.settle(&sums, &mut stackless, last);
+        let corrections = self.settle(&sums, &mut stackless, cut);
         let discovered = sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.count).sum();
-        let unmet = self.threads.charge_unmet(discovered, last);
+        let unmet = self.threads.charge_unmet(discovered, cut);
         self.without_stack(&mut stackless, "threads that ended unsampled", None, unmet.unsampled);
         let (first_epoch, epochs) = self.modules.take();
         let mut names: Vec<_> = self.thread_numbers.drain().map(|(name, number)| (number, name)).collect();
@@ -63,32 +80,46 @@ impl Sampler {
         self.samples_closed = self.stats.samples;
         self.told += period.nanos();
         self.stats.sampled_cpu = Duration::from_nanos(self.told);
-        self.threads.rename();
+        self.hand_over(period);
+        if cut != Cut::Within {
+            self.period_began = now;
+            self.threads.rename();
+            let _ = self.jobs.send(Job::EndPeriod);
+        }
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());
-        if !(period.sums.is_empty() && period.stackless.is_empty() && period.recorded.is_empty()) {
-            self.publish(period);
-        }
     }
 
-    /// Hands a period to the publisher, unless that is so far behind that it seems to hang: a disk that does not answer
+    /// Hands a segment to the publisher, unless that is so far behind that it seems to hang: a disk that does not answer
     /// must not cost the host its memory.
-    fn publish(&self, period: Period) {
+    fn hand_over(&mut self, period: Period) {
         let waiting = self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         if waiting < MOST_WAITING {
-            let _ = self.jobs.send(Job::Publish(Box::new(period)));
+            let recordings = self.recordings.open();
+            let _ = self.jobs.send(Job::Segment { period: Box::new(period), recordings });
             return;
         }
         self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.counters.export_failures.fetch_add(1, Ordering::Relaxed);
-        self.trouble(format!("a profile was given up: {waiting} others still wait to be exported"));
+        self.recordings.damage();
+        if !period.is_empty() {
+            self.counters.export_failures.fetch_add(1, Ordering::Relaxed);
+            self.trouble(format!("a profile was given up: {waiting} others still wait to be exported"));
+        }
+    }
+
+    /// Whether the publisher is so far behind that it is given no more than it must.
+    pub(super) fn is_publisher_behind(&self) -> bool {
+        self.counters.waiting.load(Ordering::Relaxed) >= MOST_WAITING / 2
     }
 
     /// Brings what samples stand for to what their threads have used: returns what is to be added, by the thread's
     /// number, and adds to `stackless` what no sample stands for.
-    fn settle(&mut self, sums: &Aggregate, stackless: &mut Vec<Stackless>, last: bool) -> HashMap<u32, i64> {
+    fn settle(&mut self, sums: &Aggregate, stackless: &mut Vec<Stackless>, cut: Cut) -> HashMap<u32, i64> {
         let losses: Vec<_> = Loss::ALL.into_iter().map(|loss| (loss, loss::take(loss))).collect();
-        let dues = self.threads.balance(losses.iter().map(|(_, (_, nanos))| nanos).sum());
+        let nanos_lost = losses.iter().map(|(_, (_, nanos))| nanos).sum();
+        // Whose samples were lost is known only by the balances of all.
+        let whose = if cut == Cut::Within && nanos_lost == 0 { Whose::Sampled } else { Whose::All };
+        let dues = self.threads.balance(nanos_lost, whose);
         self.lost(stackless, &losses, dues.iter().map(|due| due.balance.lost).sum());
         let mut sampled: HashMap<u32, u64> = HashMap::new();
         for (key, sums) in sums.rows() {
@@ -108,7 +139,7 @@ impl Sampler {
                 Placed::Nowhere(nanos) if !due.timed => {
                     self.without_stack(stackless, self.reason(false), Some(thread), nanos);
                 }
-                Placed::Nowhere(nanos) if last => {
+                Placed::Nowhere(nanos) if cut == Cut::Last => {
                     self.without_stack(stackless, "threads without a sample", Some(thread), nanos);
                 }
                 Placed::Nowhere(nanos) => self.threads.carry(due.tid, nanos),

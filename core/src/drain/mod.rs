@@ -1,19 +1,21 @@
 //! The drain: the one thread that turns what handlers leave in the rings into profiles.
 //!
 //! Five times a second it empties the rings, looks for new threads and new code; every two seconds it judges its
-//! own cost; at the end of a period it closes the sums and gives them to the publisher. It is controlled by three
-//! calls, [`Handle::stop`], [`Handle::flush`] and [`Handle::set_rate`], and woken by these and by threads that set their
-//! first label.
+//! own cost; at the end of a period it closes the sums and gives them to the publisher. It is controlled by the calls of
+//! [`Handle`], and woken by these and by threads that set their first label.
 
 mod account;
 mod book;
 mod build;
 mod close;
 mod governor;
+mod handle;
 mod modules;
 mod names;
 mod period;
 mod publish;
+mod random;
+mod record;
 pub(crate) mod report;
 mod sampler;
 mod settle;
@@ -26,19 +28,20 @@ mod weights;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Builder;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
 use everprof_probe::thread_block::Facts;
 use everprof_probe::{bell, os};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::export::Exporter;
 use crate::options::Options;
-use crate::stats::{Counters, Stats};
+use crate::stats::Counters;
 
+use handle::Command;
+pub(crate) use handle::Handle;
 use sampler::Sampler;
 
 /// How long a fork's child waits before it begins: most children call `exec` at once.
@@ -54,89 +57,6 @@ pub(crate) struct Plan {
     pub(crate) forked: bool,
 }
 
-/// The control of a running drain.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    commands: Mutex<Sender<Command>>,
-    counters: Arc<Counters>,
-}
-
-#[derive(Debug)]
-enum Command {
-    Flush(Sender<()>),
-    SetRate(u32),
-    Stop(Sender<()>),
-}
-
-impl Handle {
-    /// Starts the drain's thread and waits until it samples, or says why it cannot.
-    pub(crate) fn start(plan: Plan) -> Result<Handle> {
-        let (commands, received) = mpsc::channel();
-        let (started, outcome) = mpsc::channel();
-        let counters = Arc::new(Counters::default());
-        let shared = counters.clone();
-        let forked = plan.forked;
-        // In a child the offsets are known already, and the forking thread is not to be kept waiting.
-        let starter = if forked { None } else { Facts::here() };
-        Builder::new()
-            .name("everprof".to_string())
-            .spawn(move || guarded(|| run(plan, starter, &shared, &received, &started)))
-            .map_err(|error| {
-                Error::io(ErrorKind::Unsupported, "everprof's thread could not be started", error)
-            })?;
-        if !forked {
-            outcome
-                .recv()
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "everprof's thread ended")))?;
-        }
-        Ok(Handle { commands: Mutex::new(commands), counters })
-    }
-
-    /// Closes the period at hand and waits until it is exported, for `budget` at the most.
-    pub(crate) fn flush(&self, budget: Duration) -> Result<()> {
-        let (done, wait) = mpsc::channel();
-        self.send(Command::Flush(done))?;
-        exported(&wait, budget)
-    }
-
-    /// Samples with another period from now on, in nanoseconds.
-    pub(crate) fn set_rate(&self, period_nanos: u32) -> Result<()> {
-        self.send(Command::SetRate(period_nanos))
-    }
-
-    /// Stops sampling, exports what there is, and waits for that no longer than `budget`.
-    pub(crate) fn stop(&self, budget: Duration) -> Result<()> {
-        let (done, wait) = mpsc::channel();
-        self.send(Command::Stop(done))?;
-        exported(&wait, budget)
-    }
-
-    /// What the drain knows of itself.
-    pub(crate) fn stats(&self) -> Stats {
-        self.counters.stats()
-    }
-
-    fn send(&self, command: Command) -> Result<()> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command).map_err(|_| gone())?;
-        bell::ring();
-        Ok(())
-    }
-}
-
-fn exported(wait: &Receiver<()>, budget: Duration) -> Result<()> {
-    wait.recv_timeout(budget).map_err(|error| match error {
-        RecvTimeoutError::Disconnected => gone(),
-        RecvTimeoutError::Timeout => Error::new(
-            ErrorKind::Unavailable,
-            format!("the profile was not exported within {budget:?}; that goes on in the background"),
-        ),
-    })
-}
-
-fn gone() -> Error {
-    Error::new(ErrorKind::Internal, "everprof's thread has ended; see the log")
-}
-
 /// Forgets what the parent's handlers left behind. In a fork's child, on its only thread.
 pub(crate) fn after_fork() {
     setup::forget_samples();
@@ -150,19 +70,24 @@ fn guarded(work: impl FnOnce()) {
     }
 }
 
+/// What a fork's child does at first.
+enum Begin {
+    /// It ends, or was told to.
+    Not,
+    /// It goes on; with what it was told meanwhile.
+    With(Option<Command>),
+}
+
 /// Waits whether a fork's child lives long enough to be worth a profile; it must not be held up at its exit.
-fn ends_early(commands: &Receiver<Command>) -> bool {
+fn begin_in_child(commands: &Receiver<Command>) -> Begin {
     match commands.recv_timeout(CHILD_DELAY) {
-        Err(RecvTimeoutError::Timeout) | Ok(Command::SetRate(_)) => false,
-        Err(RecvTimeoutError::Disconnected) => true,
-        Ok(Command::Flush(done)) => {
-            let _ = done.send(());
-            false
-        }
+        Err(RecvTimeoutError::Timeout) => Begin::With(None),
+        Err(RecvTimeoutError::Disconnected) => Begin::Not,
         Ok(Command::Stop(done)) => {
             let _ = done.send(());
-            true
+            Begin::Not
         }
+        Ok(command) => Begin::With(Some(command)),
     }
 }
 
@@ -174,8 +99,12 @@ fn run(
     started: &Sender<Result<()>>,
 ) {
     os::block_signals();
-    if plan.forked && ends_early(commands) {
-        return;
+    let mut first = None;
+    if plan.forked {
+        match begin_in_child(commands) {
+            Begin::Not => return,
+            Begin::With(command) => first = command,
+        }
     }
     let mut sampler = match Sampler::start(plan, starter, counters) {
         Ok(sampler) => sampler,
@@ -188,15 +117,30 @@ fn run(
     };
     let _ = started.send(Ok(()));
     loop {
-        match commands.try_recv() {
+        let command = match first.take() {
+            Some(command) => Ok(command),
+            None => commands.try_recv(),
+        };
+        match command {
             Err(TryRecvError::Empty) => {
+                sampler.serve();
                 // Threads that announce themselves wake us no more often than this; what they rang is heard after it.
-                std::thread::sleep(sampler.pause());
+                match commands.recv_timeout(sampler.pause()) {
+                    Ok(command) => {
+                        first = Some(command);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
                 bell::sleep(sampler.rest().as_nanos() as u64);
                 sampler.wake();
             }
             Ok(Command::Flush(done)) => sampler.flush(done),
             Ok(Command::SetRate(period)) => sampler.set_rate(period),
+            Ok(Command::Record(kind, begun)) => sampler.record(kind, begun),
+            Ok(Command::Finish(id, named)) => sampler.finish(id, named),
+            Ok(Command::GiveUp(id)) => sampler.give_up(id),
             Ok(Command::Stop(done)) => return sampler.stop(done),
             Err(TryRecvError::Disconnected) => return,
         }

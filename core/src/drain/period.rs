@@ -1,4 +1,5 @@
-//! One closed period on its way to its names: everything the publisher needs, and nothing of the process any more.
+//! One closed period on its way to its names: everything the publisher needs, and nothing of the process any more. Where
+//! recordings begin or end in a period, it comes in segments, of which each is one of these.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,6 +53,11 @@ pub(super) struct Stackless {
 }
 
 impl Period {
+    /// Whether there is nothing to be told of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sums.is_empty() && self.stackless.is_empty() && self.recorded.is_empty()
+    }
+
     /// All the nanoseconds that the profile of the period will tell.
     pub(super) fn nanos(&self) -> u64 {
         let samples: u64 = self.sums.rows().map(|(_, sums)| sums.nanos).sum();

@@ -1,12 +1,14 @@
-//! The publisher: names the addresses of a closed period, builds its profile, encodes it and hands it to the exporter.
+//! The publisher: names the addresses of what was closed, builds profiles, encodes those of periods and hands them to the
+//! exporter, and gives those of recordings to whoever waits for them.
 //!
 //! Runs on a thread of its own, so that neither a large symbol table nor a slow disk keeps the rings from being
-//! emptied.
+//! emptied. What comes in segments is summed up here, by name, so that each segment is named and built once however many
+//! recordings it is part of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 
 use everprof_probe::os::{Clock, gettid};
 
@@ -14,6 +16,7 @@ use super::build;
 use super::names::Names;
 use super::period::Period;
 use crate::encode::{Encoded, Set};
+use crate::error::{Error, ErrorKind, Result};
 use crate::export::Exporter;
 use crate::options::Kinds;
 use crate::profile::{Kind, Profile};
@@ -29,14 +32,38 @@ pub(super) struct Publisher {
     pub(super) exporters: Vec<Box<dyn Exporter>>,
     pub(super) counters: Arc<Counters>,
     pub(super) sequence: u64,
+    pub(super) sums: Open,
+}
+
+/// What was summed up and is not at its end yet.
+#[derive(Default)]
+pub(super) struct Open {
+    period: BTreeMap<Kind, Sum>,
+    /// Something of the period is to be told.
+    is_worth_it: bool,
+    /// By the recording's number.
+    recordings: HashMap<u64, Sum>,
 }
 
 /// What the publisher is asked to do.
 pub(super) enum Job {
-    /// Publish this period.
-    Publish(Box<Period>),
+    /// Name this segment, and add it to the period at hand and to these recordings.
+    Segment { period: Box<Period>, recordings: Vec<(u64, Kind)> },
+    /// Publish the period.
+    EndPeriod,
+    /// Give the profile of this recording to whoever waits for it.
+    Finish(u64, Sender<Result<Profile>>),
+    /// Forget this recording.
+    GiveUp(u64),
     /// Say so once everything before is published.
-    Reply(std::sync::mpsc::Sender<()>),
+    Reply(Sender<()>),
+}
+
+/// A profile that grows by segments, and the number of signals behind it.
+#[derive(Clone)]
+struct Sum {
+    profile: Profile,
+    signals: u64,
 }
 
 impl Publisher {
@@ -44,10 +71,16 @@ impl Publisher {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
             match job {
-                Job::Publish(period) => {
-                    self.publish(&period);
+                Job::Segment { period, recordings } => {
+                    self.add(&period, &recordings);
                     self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
+                Job::EndPeriod => self.publish(),
+                Job::Finish(id, named) => {
+                    let sum = self.sums.recordings.remove(&id).map(|sum| self.finish(sum));
+                    let _ = named.send(sum.ok_or_else(lost));
+                }
+                Job::GiveUp(id) => _ = self.sums.recordings.remove(&id),
                 Job::Reply(done) => {
                     let _ = done.send(());
                 }
@@ -59,25 +92,59 @@ impl Publisher {
         }
     }
 
-    fn publish(&mut self, period: &Period) {
+    /// Names a segment and adds it to what it is part of.
+    fn add(&mut self, period: &Period, recordings: &[(u64, Kind)]) {
+        self.sums.is_worth_it |= !period.is_empty();
         let names = Names::of(period, &mut self.symbolizer);
+        let recorded = recordings.iter().map(|(_, kind)| *kind);
+        let kinds: BTreeSet<Kind> = self.kinds.iter().chain(recorded).collect();
+        for kind in kinds {
+            let part = self.build(kind, period, &names);
+            for (id, _) in recordings.iter().filter(|(_, of)| *of == kind) {
+                match self.sums.recordings.get_mut(id) {
+                    Some(sum) => sum.add(&part),
+                    None => _ = self.sums.recordings.insert(*id, part.clone()),
+                }
+            }
+            if !self.kinds.contains(kind) {
+                continue;
+            }
+            match self.sums.period.get_mut(&kind) {
+                Some(sum) => sum.add(&part),
+                None => _ = self.sums.period.insert(kind, part),
+            }
+        }
+    }
+
+    fn build(&self, kind: Kind, period: &Period, names: &Names<'_>) -> Sum {
         // What runtimes recorded counts as they counted it.
         let recorded: u64 = period.recorded.rows().map(|(_, _, _, sums)| sums.count).sum();
         let signals = period.signals + recorded;
-        let mut profiles = Vec::new();
-        if self.kinds.contains(Kind::Cpu) {
-            profiles.push(self.encode(Kind::Cpu, build::cpu(period, &names, self.mode), signals));
+        match kind {
+            Kind::Cpu => Sum { profile: build::cpu(period, names, self.mode), signals },
+            Kind::Wall => {
+                let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
+                Sum { profile: build::wall(period, names, self.mode), signals: signals + looks }
+            }
         }
-        if self.kinds.contains(Kind::Wall) {
-            let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
-            profiles.push(self.encode(Kind::Wall, build::wall(period, &names, self.mode), signals + looks));
+    }
+
+    /// Publishes the period, unless there is nothing to tell of it.
+    fn publish(&mut self) {
+        let sums = std::mem::take(&mut self.sums.period);
+        if !std::mem::take(&mut self.sums.is_worth_it) {
+            return;
         }
+        let profiles: Vec<(Kind, Profile)> =
+            sums.into_iter().map(|(kind, sum)| (kind, self.finish(sum))).collect();
+        let (time_nanos, duration_nanos) =
+            profiles.first().map_or((0, 0), |(_, first)| (first.time_nanos, first.duration_nanos));
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,
-            time_nanos: period.time_nanos,
-            duration_nanos: period.duration_nanos,
-            profiles,
+            time_nanos,
+            duration_nanos,
+            profiles: profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
         };
         self.sequence += 1;
         for exporter in &mut self.exporters {
@@ -95,9 +162,25 @@ impl Publisher {
         }
     }
 
-    fn encode(&self, kind: Kind, mut profile: Profile, signals: u64) -> Encoded {
+    fn finish(&self, sum: Sum) -> Profile {
+        let mut profile = sum.profile;
         profile.tags = self.tags.clone();
-        profile.tell_signals(signals);
-        Encoded::pprof(kind, &profile)
+        profile.tell_signals(sum.signals);
+        profile
     }
+}
+
+impl Sum {
+    /// Adds the segment behind it.
+    fn add(&mut self, part: &Sum) {
+        // Of one kind, so that there is nothing which could differ.
+        let _ = self.profile.merge(&part.profile);
+        // That of the end, as in one segment.
+        self.profile.period = part.profile.period;
+        self.signals += part.signals;
+    }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Internal, "the recording was lost; see the log")
 }

@@ -12,18 +12,19 @@ use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof, stacks, thread, unwind};
 
+use super::close::Cut;
 use super::governor::Governor;
 use super::modules::Modules;
 use super::publish::Job;
+use super::record::Recordings;
 use super::setup::{choose_signal, rings, start_publisher, wall_clock};
 use super::threads::{Sampling, Threads};
-use super::wall::Wall;
+use super::wall::{Wall, WallOptions};
 use super::{Plan, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
-use crate::options::{CpuClock, Options};
-use crate::profile::Kind;
+use crate::options::CpuClock;
 use crate::recorder;
 use crate::stats::{Counters, Stats};
 
@@ -51,6 +52,7 @@ pub(super) struct Sampler {
     pub(super) label_places: HashMap<u32, u32>,
     /// The looks at threads that wait, where those are wanted.
     pub(super) wall: Option<Wall>,
+    pub(super) wall_options: WallOptions,
     /// By the thread's number: nanoseconds that it was ready to run and had no processor.
     pub(super) ready: HashMap<u32, u64>,
     pub(super) thread_ids: bool,
@@ -62,7 +64,10 @@ pub(super) struct Sampler {
     pub(super) stats: Stats,
     pub(super) period: Duration,
     pub(super) period_began: Instant,
+    /// When the sums were cut last, and that on the wall clock.
+    pub(super) cut_at: Instant,
     pub(super) period_time: i64,
+    pub(super) recordings: Recordings,
     pub(super) began: Instant,
     pub(super) judged: Instant,
     pub(super) woke: Instant,
@@ -101,6 +106,7 @@ impl Sampler {
             CpuClock::PerfEvent => ClockKind::PerfEvent,
             _ => ClockKind::Timer,
         };
+        let wall_options = WallOptions::of(&plan.options);
         let modules = Modules::new();
         if !unwind::count().executable {
             let problem = "the executable has no .eh_frame_hdr, by which stacks are walked: those through it are \
@@ -134,7 +140,8 @@ impl Sampler {
             sums: Aggregate::default(),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
-            wall: wanted_wall(&plan.options),
+            wall: None,
+            wall_options,
             ready: HashMap::new(),
             thread_ids: plan.options.thread_ids,
             told: 0,
@@ -144,7 +151,9 @@ impl Sampler {
             stats: Stats { running: true, signal, ..Stats::default() },
             period: plan.options.period_s.duration(),
             period_began: now,
+            cut_at: now,
             period_time: wall_clock(),
+            recordings: Recordings::default(),
             began: now,
             judged: now,
             woke: now,
@@ -159,6 +168,7 @@ impl Sampler {
         };
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
+        sampler.switch_looks();
         sampler.fall_back_to_timers();
         if let Err(error) = sampler.check_threads() {
             sampler.undo();
@@ -188,7 +198,8 @@ impl Sampler {
             CALM_AFTER.. => CALM_WAKE,
             _ => WAKE,
         };
-        self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest())))
+        let rest = self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest())));
+        rest.min(self.recordings.rest())
     }
 
     /// How long not even to listen to who announces itself.
@@ -214,15 +225,16 @@ impl Sampler {
             self.judge();
         }
         if self.period_began.elapsed() >= self.period {
-            self.close(false);
+            self.cut(Cut::Period);
         }
+        self.expire_recordings();
     }
 
     /// Closes the period at hand; `done` hears when it is exported.
     pub(super) fn flush(&mut self, done: Sender<()>) {
         self.drain();
         self.judge();
-        self.close(false);
+        self.cut(Cut::Period);
         let _ = self.jobs.send(Job::Reply(done));
     }
 
@@ -239,7 +251,7 @@ impl Sampler {
         sigprof::stop();
         self.drain();
         self.take_stock();
-        self.close(true);
+        self.cut(Cut::Last);
         labels::set_sampling(false);
         thread::want_new(false);
         recorder::set_open(false);
@@ -323,11 +335,4 @@ fn leaf(words: &[u64]) -> Vec<u64> {
         _ => 1,
     };
     words.iter().copied().take(own).chain([missing(cut)]).collect()
-}
-
-/// The looks at threads that wait, if profiles of them are asked for.
-fn wanted_wall(options: &Options) -> Option<Wall> {
-    let wanted = options.kinds.contains(Kind::Wall);
-    let period = options.wall_rate_hz.period().as_nanos() as u64;
-    wanted.then(|| Wall::new(period, options.cpu_budget_percent.fraction())).flatten()
 }

@@ -10,7 +10,7 @@ use everprof_probe::ring::Ring;
 use everprof_probe::sigprof;
 
 use super::Plan;
-use super::publish::{Job, Publisher};
+use super::publish::{Job, Open, Publisher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{SignalChoice, Symbolize};
 use crate::stats::Counters;
@@ -38,7 +38,16 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     let work = move || {
         let symbolizer = Symbolizer::new(options);
         let exporters = exporters();
-        let publisher = Publisher { tags, symbolizer, mode, kinds, exporters, counters, sequence: 0 };
+        let publisher = Publisher {
+            tags,
+            symbolizer,
+            mode,
+            kinds,
+            exporters,
+            counters,
+            sequence: 0,
+            sums: Open::default(),
+        };
         everprof_probe::os::block_signals();
         super::guarded(|| publisher.run(&received));
     };

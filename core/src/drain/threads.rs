@@ -16,6 +16,8 @@ use everprof_probe::timer::{ClockKind, ThreadTimer};
 
 use super::account::{Account, Unmet};
 use super::book::{Balance, Book, Bounds, Timing};
+use super::close::Cut;
+use super::random::Random;
 use super::tasks;
 
 /// The directory is read again after this long, in nanoseconds, even where the number of threads is the same.
@@ -91,6 +93,15 @@ struct Ended {
     credited: u64,
     /// The rings were emptied since.
     drained: bool,
+}
+
+/// Whose books are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Everybody's.
+    All,
+    /// Those of threads with samples since the last balance.
+    Sampled,
 }
 
 /// What is to be told of a thread, or of several that ended, at the end of a period.
@@ -295,9 +306,9 @@ impl Threads {
         }
     }
 
-    /// Closes every thread's books, given the nanoseconds of samples that were lost, and tells what is due. After a
-    /// look at the threads, with empty rings.
-    pub(super) fn balance(&mut self, lost: u64) -> Vec<Due> {
+    /// Closes the books of every thread, or only of those with samples since the last time, given the nanoseconds of
+    /// samples that were lost, and tells what is due. After a look at the threads, with empty rings.
+    pub(super) fn balance(&mut self, lost: u64, whose: Whose) -> Vec<Due> {
         let patience = self.patience();
         let living = self.by_id.values().map(|thread| thread.book.dropped(thread.credited()));
         let ended = self.ended.values().map(|thread| thread.book.dropped(thread.credited));
@@ -306,9 +317,13 @@ impl Threads {
         for (_, thread) in self.ended.drain() {
             fold(&mut self.folded, thread, part_lost, patience);
         }
-        let ended =
-            self.folded.drain().map(|((name, _), balance)| Due { name, tid: 0, timed: true, balance });
-        let living = self.by_id.iter_mut().map(|(tid, thread)| Due {
+        let is_concerned = |number: Option<u32>| whose == Whose::All || number.is_some();
+        let ended = self
+            .folded
+            .extract_if(|(_, number), _| is_concerned(*number))
+            .map(|((name, _), balance)| Due { name, tid: 0, timed: true, balance });
+        let living = self.by_id.iter_mut().filter(|(_, thread)| is_concerned(thread.book.number()));
+        let living = living.map(|(tid, thread)| Due {
             name: thread.name.clone(),
             tid: *tid,
             timed: thread.timer.is_some(),
@@ -330,8 +345,14 @@ impl Threads {
     }
 
     /// How the time of threads that were never met is told, given what samples of discovered ones speak for.
-    pub(super) fn charge_unmet(&mut self, discovered: u64, last: bool) -> Unmet {
-        self.account.charge(discovered, self.sampling.period.into(), last)
+    pub(super) fn charge_unmet(&mut self, discovered: u64, cut: Cut) -> Unmet {
+        let least = match cut {
+            // There may be samples yet.
+            Cut::Within => u64::MAX,
+            Cut::Period => self.sampling.period.into(),
+            Cut::Last => 0,
+        };
+        self.account.charge(discovered, least)
     }
 
     /// The ids of all that live, as far as they were met.
@@ -522,35 +543,6 @@ mod libc_errno {
     pub(super) const EINVAL: i32 = 22;
 }
 
-/// Random numbers for the phases of timers: SplitMix64 (Steele, Lea, Flood 2014), seeded by the standard library's
-/// random keys.
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        Self(RandomState::new().hash_one(monotonic()))
-    }
-
-    /// When a timer of that period expires first. The kernel looks at it at each tick only, so that what is sampled lies
-    /// half a tick behind the expiry on average: without this, the beginning of each thread would get less than its part,
-    /// which tells in threads that live for a few ticks.
-    fn first(&mut self, period: u32, tick: u64) -> u32 {
-        let late = u32::try_from(tick / 2).unwrap_or(u32::MAX);
-        self.below(period).saturating_sub(late).max(1)
-    }
-
-    /// A number from 1 to `limit`.
-    pub(super) fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((((word ^ (word >> 31)) >> 32) * u64::from(limit)) >> 32) as u32 + 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -579,7 +571,7 @@ mod tests {
         threads.look_at([gettid(), tid].into_iter());
         threads.look_at([gettid()].into_iter());
         threads.look_at([gettid(), tid].into_iter());
-        let due: i64 = threads.balance(0).iter().map(|due| due.balance.correction).sum();
+        let due: i64 = threads.balance(0, Whose::All).iter().map(|due| due.balance.correction).sum();
         assert!(due < 15_000_000, "what it used before the start is told: {due}");
         assert!(threads.by_id.contains_key(&tid));
         drop(end);

@@ -17,9 +17,11 @@ use everprof_probe::sample::missing;
 use everprof_probe::unwind::{self, End};
 use everprof_probe::waiting::{Look, Looker};
 
+use super::random::Random;
 use super::sampler::Sampler;
-use super::threads::Random;
 use crate::aggregate::{Key, Sums, Waited};
+use crate::options::Options;
+use crate::profile::Kind;
 
 /// A thread that has waited for a time is looked at again after this part of it,
 const LESS_OFTEN: u64 = 8;
@@ -28,6 +30,28 @@ const LEAST_OFTEN: u64 = 2_000_000_000;
 
 /// Looks take this part of the processor time that everprof may use, and come less often rather than take more.
 const PART_OF_BUDGET: f64 = 0.5;
+
+/// What the looks are taken with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WallOptions {
+    /// Whether there are looks also where nobody records.
+    pub(super) always: bool,
+    /// Nanoseconds between two looks.
+    period: u64,
+    /// Part of one processor.
+    budget: f64,
+}
+
+impl WallOptions {
+    /// As the options say.
+    pub(super) fn of(options: &Options) -> Self {
+        Self {
+            always: options.kinds.iter().any(Kind::needs_looks),
+            period: options.wall_rate_hz.period().as_nanos() as u64,
+            budget: options.cpu_budget_percent.fraction(),
+        }
+    }
+}
 
 /// Every thread as the last look found it.
 #[derive(Debug)]
@@ -89,8 +113,9 @@ struct Found {
 }
 
 impl Wall {
-    /// Looks every `period` nanoseconds, if `budget`, a part of one processor, allows it; `None` where there is no memory.
-    pub(super) fn new(period: u64, budget: f64) -> Option<Self> {
+    /// Looks as often as the period says and the budget allows; `None` where there is no memory.
+    pub(super) fn new(options: WallOptions) -> Option<Self> {
+        let WallOptions { period, budget, .. } = options;
         Some(Self {
             looker: Looker::new()?,
             words: vec![0; MAX_STACK_WORDS],
@@ -191,6 +216,19 @@ fn place(looker: &mut Looker, tid: u32, words: &mut [u64]) -> Option<Place> {
 }
 
 impl Sampler {
+    /// Begins or ends the looks, as the options or the recordings at hand need them. True where they are as they must be.
+    pub(super) fn switch_looks(&mut self) -> bool {
+        let wanted = self.wall_options.always || self.recordings.need_looks();
+        if !wanted {
+            self.wall = None;
+        } else if self.wall.is_none() {
+            self.wall = Wall::new(self.wall_options);
+            // What threads did before is nobody's business.
+            self.look_around(true);
+        }
+        wanted == self.wall.is_some()
+    }
+
     /// Looks at every thread that is due, or at all of them.
     pub(super) fn look_around(&mut self, at_all: bool) {
         let Some(mut wall) = self.wall.take() else { return };

@@ -46,6 +46,11 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// Whether it is made of looks at threads that wait.
+    pub(crate) fn needs_looks(self) -> bool {
+        matches!(self, Kind::Wall)
+    }
+
     /// What the values of a sample are, in order.
     pub fn sample_types(self) -> Vec<ValueType> {
         match self {

@@ -1,0 +1,198 @@
+//! Recordings: profiles of a stretch that somebody asked for, beside the periods and without disturbing them.
+//!
+//! The sums are cut where a recording begins and where it ends, so that a recording, like a period, is made of whole
+//! segments, and each sample is counted once and named once. Whoever asks waits for such a cut: those who ask at the same
+//! time share one, and cuts take no more than a part of a processor, so that a host which asks over and over waits rather
+//! than pays. There are never more than a few recordings at once, and none lasts for ever: who has forgotten his, by the
+//! death of a thread say, loses it.
+//!
+//! Our thread.
+
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use everprof_probe::os::{Clock, gettid, monotonic};
+
+use super::close::Cut;
+use super::publish::Job;
+use super::sampler::Sampler;
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::{Kind, Profile};
+
+/// So many at once.
+const MOST: usize = 16;
+/// No longer than this.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Cuts take this part of a processor at most; those that are asked for meanwhile wait and share the next one.
+const CUT_SHARE: u64 = 10;
+/// How long to wait where the publisher is behind.
+const PAUSE: u64 = 5_000_000;
+
+/// The recordings at hand.
+#[derive(Debug, Default)]
+pub(super) struct Recordings {
+    open: Vec<Open>,
+    asked: Vec<Asked>,
+    last_id: u64,
+    /// When the next cut may be, on the monotonic clock.
+    next_cut: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    kind: Kind,
+    began: Instant,
+    /// A segment of it is missing.
+    damaged: bool,
+}
+
+/// Who waits for the next cut.
+#[derive(Debug)]
+enum Asked {
+    Begin(Kind, Sender<Result<u64>>),
+    End(u64, Sender<Result<Profile>>),
+}
+
+impl Recordings {
+    /// Those at hand, by number.
+    pub(super) fn open(&self) -> Vec<(u64, Kind)> {
+        self.open.iter().map(|open| (open.id, open.kind)).collect()
+    }
+
+    /// Whether one of them needs looks at threads that wait.
+    pub(super) fn need_looks(&self) -> bool {
+        self.open.iter().any(|open| open.kind.needs_looks())
+    }
+
+    /// A segment was given up: those at hand are not whole.
+    pub(super) fn damage(&mut self) {
+        self.open.iter_mut().for_each(|open| open.damaged = true);
+    }
+
+    /// How long to sleep at most: somebody may wait for a cut.
+    pub(super) fn rest(&self) -> Duration {
+        if self.asked.is_empty() {
+            return Duration::MAX;
+        }
+        Duration::from_nanos(self.next_cut.saturating_sub(monotonic()))
+    }
+
+    fn take(&mut self, id: u64) -> Option<Open> {
+        let at = self.open.iter().position(|open| open.id == id)?;
+        Some(self.open.swap_remove(at))
+    }
+
+    fn begin(&mut self, kind: Kind) -> u64 {
+        self.last_id += 1;
+        self.open.push(Open { id: self.last_id, kind, began: Instant::now(), damaged: false });
+        self.last_id
+    }
+
+    /// How many there will be once everybody was served that asked.
+    fn expected(&self) -> usize {
+        let begin = self.asked.iter().filter(|asked| matches!(asked, Asked::Begin(..))).count();
+        self.open.len() + begin
+    }
+}
+
+impl Sampler {
+    /// Somebody wants to begin a recording.
+    pub(super) fn record(&mut self, kind: Kind, begun: Sender<Result<u64>>) {
+        if self.recordings.expected() >= MOST {
+            let message = format!("{MOST} recordings run already: finish one of them first, or drop it");
+            let _ = begun.send(Err(Error::new(ErrorKind::Unavailable, message)));
+            return;
+        }
+        self.recordings.asked.push(Asked::Begin(kind, begun));
+    }
+
+    /// Somebody wants the profile of recording `id`.
+    pub(super) fn finish(&mut self, id: u64, named: Sender<Result<Profile>>) {
+        if self.recordings.open.iter().any(|open| open.id == id) {
+            self.recordings.asked.push(Asked::End(id, named));
+        } else {
+            let _ = named.send(Err(too_long()));
+        }
+    }
+
+    /// Nobody wants recording `id` any more.
+    pub(super) fn give_up(&mut self, id: u64) {
+        if self.recordings.take(id).is_some() {
+            let _ = self.jobs.send(Job::GiveUp(id));
+            self.switch_looks();
+        }
+    }
+
+    /// Gives up recordings that were forgotten.
+    pub(super) fn expire_recordings(&mut self) {
+        let old = |open: &&Open| open.began.elapsed() > LONGEST;
+        let old: Vec<u64> = self.recordings.open.iter().filter(old).map(|open| open.id).collect();
+        old.into_iter().for_each(|id| self.give_up(id));
+    }
+
+    /// Serves those who wait for a cut, if it is time for one.
+    pub(super) fn serve(&mut self) {
+        let now = monotonic();
+        if self.recordings.asked.is_empty() || now < self.recordings.next_cut {
+            return;
+        }
+        if self.is_publisher_behind() {
+            self.recordings.next_cut = now + PAUSE;
+            return;
+        }
+        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
+        let before = own();
+        self.cut(Cut::Within);
+        self.answer();
+        self.recordings.next_cut = monotonic() + (own() - before) * CUT_SHARE;
+    }
+
+    /// Begins and ends what was asked for, right behind a cut.
+    fn answer(&mut self) {
+        for asked in std::mem::take(&mut self.recordings.asked) {
+            match asked {
+                Asked::Begin(kind, begun) => {
+                    let id = self.recordings.begin(kind);
+                    let answer = if self.switch_looks() { Ok(id) } else { Err(no_memory()) };
+                    // Whoever asked may have given up waiting.
+                    if answer.is_err() || begun.send(Ok(id)).is_err() {
+                        self.give_up(id);
+                    }
+                    if let Err(error) = answer {
+                        let _ = begun.send(Err(error));
+                    }
+                }
+                Asked::End(id, named) => {
+                    let Some(open) = self.recordings.take(id) else {
+                        let _ = named.send(Err(too_long()));
+                        continue;
+                    };
+                    if open.damaged {
+                        let _ = named.send(Err(damaged()));
+                        let _ = self.jobs.send(Job::GiveUp(id));
+                    } else {
+                        let _ = self.jobs.send(Job::Finish(id, named));
+                    }
+                }
+            }
+        }
+        self.switch_looks();
+    }
+}
+
+fn too_long() -> Error {
+    let longest = LONGEST.as_secs() / 60;
+    let message =
+        format!("the recording lasted for more than {longest} minutes and was given up: finish it sooner");
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn damaged() -> Error {
+    let message = "a part of the recording was given up, since exports take too long: try again later";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn no_memory() -> Error {
+    Error::new(ErrorKind::Unsupported, "there is no memory to look at threads that wait")
+}

@@ -1,0 +1,106 @@
+//! Recordings: a profile of the stretch of time that somebody is interested in, beside the continuous ones.
+//!
+//! Functions without a guard, for whoever serves profiles or waits for trouble: they ask the profiler that runs in this
+//! process. On any thread of the host; never in a signal handler.
+
+use std::sync::Arc;
+
+use crate::drain::Handle;
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::{Kind, Profile};
+use crate::profiler;
+
+/// A recording at work, from [`record`]. Dropping it gives it up.
+#[derive(Debug)]
+#[must_use = "a recording that is dropped is given up"]
+pub struct Recording {
+    /// None once it is finished or given up.
+    handle: Option<Arc<Handle>>,
+    id: u64,
+    /// The process that it was begun in.
+    process: u32,
+}
+
+/// Begins to record a profile of a kind. The profiles of the periods go on as they are.
+///
+/// Several recordings may run at once, 16 at most, each for an hour at most; one that is forgotten is then given up. A
+/// recording of kind `wall` where that is not among `kinds` looks at the threads for as long as it lasts. Recordings cost
+/// what naming their samples costs: a segment of the period ends where a recording begins or ends. Blocks for about a
+/// millisecond; longer where many begin and end at once.
+///
+/// ```no_run
+/// use everprof::profile::Kind;
+/// let _profiler = everprof::Profiler::start()?;
+/// let recording = everprof::record(Kind::Cpu)?;
+/// // what is of interest
+/// let profile = recording.finish()?;
+/// println!("{}", everprof::store::top(&profile)?.render(10));
+/// # Ok::<(), everprof::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] where no profiler runs in this process, or too many recordings do;
+/// [`ErrorKind::Unsupported`] for a kind that cannot be recorded here.
+pub fn record(kind: Kind) -> Result<Recording> {
+    let handle = running()?;
+    let id = handle.record(kind)?;
+    Ok(Recording { handle: Some(handle), id, process: std::process::id() })
+}
+
+/// A snapshot of all live threads, each exactly once.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] where no profiler runs in this process; [`ErrorKind::Unsupported`] where threads cannot be
+/// looked at.
+pub fn threads() -> Result<Profile> {
+    running()?;
+    Err(Error::new(ErrorKind::Unsupported, "snapshots of threads are not built yet"))
+}
+
+fn running() -> Result<Arc<Handle>> {
+    profiler::running().ok_or_else(|| {
+        let message = "no profiler runs in this process: start one first (everprof::Profiler::start)";
+        Error::new(ErrorKind::Unavailable, message)
+    })
+}
+
+impl Recording {
+    /// Ends the recording and returns its profile, with names: of all that was sampled since [`record`] returned, with the
+    /// tags of the profiler. Blocks until the profile is named, which takes milliseconds, or as long as it takes to read
+    /// the symbols of code that was not met before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where the profiler was stopped meanwhile, the recording was given up for its length, or
+    /// everprof is so busy with an export that nothing came for 30 seconds; [`ErrorKind::Unsupported`] in the child of a
+    /// fork, for a recording that the parent began.
+    pub fn finish(mut self) -> Result<Profile> {
+        let Some(handle) = self.handle.take() else { return Err(not_ours()) };
+        if self.is_a_copy() {
+            // Its locks may be held by threads that do not exist here.
+            std::mem::forget(handle);
+            return Err(not_ours());
+        }
+        handle.finish(self.id)
+    }
+
+    /// Whether this is a fork's child with a copy of what the parent began.
+    fn is_a_copy(&self) -> bool {
+        self.process != std::process::id()
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let Some(handle) = self.handle.take() else { return };
+        if self.is_a_copy() {
+            std::mem::forget(handle);
+        } else {
+            handle.give_up(self.id);
+        }
+    }
+}
+
+fn not_ours() -> Error {
+    let message = "the recording was begun before the fork and is the parent's: begin one in the child";
+    Error::new(ErrorKind::Unsupported, message)
+}
