@@ -19,6 +19,7 @@ pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, M
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
+pub(crate) use verdict::{AT_WORK, MOST, is_of_application};
 pub use verdict::{Activity, Bound, Group, Verdict};
 
 use std::collections::BTreeMap;

@@ -6,10 +6,10 @@
 //! or a message, by the functions on their stack; but a wait under a label of the application belongs to a request, and is
 //! never idle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use super::{Label, LabelValue, LocationId, Profile};
+use super::{Label, LabelValue, LocationId, Profile, Sample};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a thread did with its time on the wall clock.
@@ -134,9 +134,9 @@ pub struct Verdict {
 }
 
 /// A service is at work for this part of its threads' time at least, or it is idle.
-const AT_WORK: f64 = 0.01;
+pub(crate) const AT_WORK: f64 = 0.01;
 /// Of the time at work, the processors have this part or more where they are the bound; the waits, where they are.
-const MOST: f64 = 0.6;
+pub(crate) const MOST: f64 = 0.6;
 /// A group that is busy for less of its time is asleep when it sleeps.
 const AWAKE: f64 = 0.01;
 
@@ -163,12 +163,56 @@ impl Profile {
                 "only a profile of kind wall says whether a service runs or waits: take kinds=cpu,wall";
             return Err(Error::new(ErrorKind::InvalidData, message));
         };
-        let mut reading = Reading::default();
-        for sample in self.samples() {
-            let nanos = sample.values.get(place).copied().unwrap_or_default().max(0) as u64;
-            reading.add(self, self.get_stack(sample.stack), self.get_labels(sample.labels), nanos);
-        }
-        Ok(reading.verdict())
+        Ok(Reading::of(self, place).verdict())
+    }
+
+    /// What the thread of each sample did, in the order of [`Profile::samples`]; `None` where the profile is not of kind
+    /// `wall`. The waits of everprof's own threads are idle.
+    pub(crate) fn activities(&self) -> Option<Vec<Activity>> {
+        let wall = self.sample_types.iter().position(|known| known.name == "wall")?;
+        let idle: HashSet<Place> = Reading::of(self, wall).find_idle().into_iter().collect();
+        let activity = |sample: Sample<'_>| {
+            let (stack, labels) = (self.get_stack(sample.stack), self.get_labels(sample.labels));
+            let activity = activity(self, stack, labels);
+            let thread = text(labels, "thread_name").unwrap_or_default();
+            if !activity.is_wait() {
+                return activity;
+            }
+            let is_idle = is_own_thread(thread)
+                || idle.contains(&(without_number(thread).to_owned(), activity, place(self, stack)));
+            if is_idle { Activity::Idle } else { activity }
+        };
+        Some(self.samples().map(activity).collect())
+    }
+
+    /// The group of threads that samples with these labels belong to; `None` for everprof's own threads.
+    pub(crate) fn thread_group<'l>(&self, labels: &'l [Label]) -> Option<&'l str> {
+        let thread = text(labels, "thread_name").unwrap_or_default();
+        (!is_own_thread(thread)).then(|| without_number(thread))
+    }
+}
+
+/// A group of threads, what they wait for, and the functions in which they do.
+type Place = (String, Activity, Vec<String>);
+
+fn text<'l>(labels: &'l [Label], key: &str) -> Option<&'l str> {
+    labels.iter().find_map(|label| match &label.value {
+        LabelValue::Text(text) if label.key == key => Some(text.as_str()),
+        _ => None,
+    })
+}
+
+fn is_own_thread(name: &str) -> bool {
+    name.starts_with("everprof")
+}
+
+/// What a sample says by itself; some of its waits turn out to be idle by what else its group does.
+fn activity(profile: &Profile, stack: &[LocationId], labels: &[Label]) -> Activity {
+    let of_request = labels.iter().any(|label| !OWN_LABELS.contains(&label.key.as_str()));
+    match text(labels, "state") {
+        Some("off_cpu") => wait(profile, stack, text(labels, "wait"), text(labels, "syscall"), of_request),
+        Some("runnable") => Activity::Runnable,
+        _ => Activity::OnCpu,
     }
 }
 
@@ -177,38 +221,33 @@ impl Profile {
 struct Reading {
     groups: BTreeMap<String, Group>,
     /// Where threads wait: nanoseconds by group, activity and function.
-    places: BTreeMap<(String, Activity, Vec<String>), u64>,
+    places: BTreeMap<Place, u64>,
 }
 
 impl Reading {
-    fn add(&mut self, profile: &Profile, stack: &[LocationId], labels: &[Label], nanos: u64) {
-        let text = |key: &str| {
-            labels.iter().find_map(|label| match &label.value {
-                LabelValue::Text(text) if label.key == key => Some(text.as_str()),
-                _ => None,
-            })
-        };
-        let thread = text("thread_name").unwrap_or_default();
-        if thread.starts_with("everprof") {
-            return;
+    fn of(profile: &Profile, wall: usize) -> Self {
+        let mut reading = Self::default();
+        for sample in profile.samples() {
+            let nanos = sample.values.get(wall).copied().unwrap_or_default().max(0) as u64;
+            reading.add(profile, profile.get_stack(sample.stack), profile.get_labels(sample.labels), nanos);
         }
-        let of_request = labels.iter().any(|label| !OWN_LABELS.contains(&label.key.as_str()));
-        let activity = match text("state") {
-            Some("off_cpu") => wait(profile, stack, text("wait"), text("syscall"), of_request),
-            Some("runnable") => Activity::Runnable,
-            _ => Activity::OnCpu,
-        };
-        let name = without_number(thread).to_owned();
-        let group = self.groups.entry(name.clone()).or_default();
+        reading
+    }
+
+    fn add(&mut self, profile: &Profile, stack: &[LocationId], labels: &[Label], nanos: u64) {
+        let Some(name) = profile.thread_group(labels) else { return };
+        let activity = activity(profile, stack, labels);
+        let group = self.groups.entry(name.to_owned()).or_default();
         *group.nanos.entry(activity).or_default() += nanos;
         if activity.is_wait() || activity == Activity::Idle {
             let function = place(profile, stack);
-            *self.places.entry((name, activity, function)).or_default() += nanos;
+            *self.places.entry((name.to_owned(), activity, function)).or_default() += nanos;
         }
     }
 
     fn verdict(mut self) -> Verdict {
-        self.find_idle();
+        let idle = self.find_idle();
+        self.move_idle(idle);
         let mut all = Group::default();
         for (name, group) in &mut self.groups {
             name.clone_into(&mut group.name);
@@ -238,10 +277,9 @@ impl Reading {
     }
 
     /// Finds what is idle only by what its group does besides: sleeping, and taking turns to wait for work.
-    fn find_idle(&mut self) {
+    fn find_idle(&self) -> Vec<Place> {
         let asleep = |group: &Group| (group.busy() as f64) < AWAKE * group.total() as f64;
-        let idle: Vec<_> = self
-            .places
+        self.places
             .keys()
             .filter(|(name, activity, function)| match activity {
                 Activity::Timer => self.groups.get(name).is_some_and(asleep),
@@ -252,7 +290,10 @@ impl Reading {
                 _ => false,
             })
             .cloned()
-            .collect();
+            .collect()
+    }
+
+    fn move_idle(&mut self, idle: Vec<Place>) {
         for place in idle {
             let (nanos, (name, activity, _)) = (self.places.remove(&place).unwrap_or_default(), place);
             let Some(group) = self.groups.get_mut(&name) else { continue };
@@ -342,20 +383,23 @@ const LIBRARIES: [&str; 12] = [
     "[",
 ];
 
+/// Whether a function is the application's, not that of a library which the application waits in.
+pub(crate) fn is_of_application(name: &str) -> bool {
+    name.contains("::") && !LIBRARIES.iter().any(|library| name.starts_with(library))
+}
+
 /// So many functions of the application tell where it waits.
 const PLACE: usize = 3;
 
 /// Where the application waits: the innermost of its functions that are not a library's.
 fn place(profile: &Profile, stack: &[LocationId]) -> Vec<String> {
-    let is_own =
-        |name: &&str| name.contains("::") && !LIBRARIES.iter().any(|library| name.starts_with(library));
     // A closure is part of the function that has it.
     let whole = |name: &str| {
         let end = [name.find("::{{closure}}"), name.find("::{closure#")].into_iter().flatten().min();
         name.get(..end.unwrap_or(name.len())).unwrap_or(name).to_owned()
     };
     let mut place: Vec<String> = Vec::new();
-    for function in functions(profile, stack).filter(is_own).map(whole) {
+    for function in functions(profile, stack).filter(|name| is_of_application(name)).map(whole) {
         if place.last() != Some(&function) {
             place.push(function);
         }

@@ -4,6 +4,8 @@
 //! Everything is deterministic: the random numbers come from a generator with a fixed seed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod wall;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -34,6 +36,10 @@ fn main() {
     one("empty", Profile::new(Kind::Cpu));
     one("many", many());
     one("tall", tall());
+    for (name, profile) in wall::pages() {
+        wall::expect(&directory, name, &profile);
+        one(name, profile);
+    }
     pair("countless", &countless([100, 50, -20]), &countless([100, 90, -40]));
     pair("nothing", &Profile::new(Kind::Cpu), &Profile::new(Kind::Cpu));
     pair("diff", &service(0), &service(1));
@@ -103,7 +109,11 @@ struct Builder {
 
 impl Builder {
     fn new(version: &str) -> Self {
-        let mut profile = Profile::new(Kind::Cpu);
+        Self::of(Kind::Cpu, version)
+    }
+
+    fn of(kind: Kind, version: &str) -> Self {
+        let mut profile = Profile::new(kind);
         profile.period = 10_101_010;
         profile.time_nanos = 1_790_000_000_000_000_000;
         profile.duration_nanos = 60_000_000_000;

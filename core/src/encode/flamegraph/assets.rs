@@ -4,20 +4,22 @@ use super::sha256::sha256;
 use super::text::{Base64, html_text};
 
 const MARKUP: &str = include_str!("page.html");
-const STYLE: [&str; 2] = [include_str!("page.css"), include_str!("panels.css")];
+const STYLE: [&str; 3] = [include_str!("page.css"), include_str!("panels.css"), include_str!("wall.css")];
 /// One script: the files share its scope. What a file uses at load stands before it.
-const SCRIPT: [&str; 17] = [
+const SCRIPT: [&str; 19] = [
     include_str!("values.js"),
     include_str!("data.js"),
     include_str!("tree.js"),
     include_str!("unfold.js"),
     include_str!("functions.js"),
     include_str!("search.js"),
+    include_str!("doing.js"),
     include_str!("colours.js"),
     include_str!("state.js"),
     include_str!("canvas.js"),
     include_str!("tooltip.js"),
     include_str!("header.js"),
+    include_str!("verdict.js"),
     include_str!("filters.js"),
     include_str!("table.js"),
     include_str!("findings.js"),

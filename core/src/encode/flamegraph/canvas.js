@@ -211,7 +211,7 @@ function makeGraph(host, label, on) {
   }
 
   function paintBox(node, x, y, width, character) {
-    const { tree, top, match, colours, fill, textColour, labelOf, shareOf, hatched } = graph.view;
+    const { tree, top, match, colours, fill, parts, textColour, labelOf, shareOf, hatched } = graph.view;
     const inner = width > 3 ? width - 1 : width;
     if (node < 0) {
       pen.fillStyle = colours.sliver;
@@ -224,6 +224,8 @@ function makeGraph(host, label, on) {
     pen.globalAlpha = above ? 0.55 : match !== null && !found ? 0.38 : 1;
     pen.fillStyle = found ? colours.match : tree.name[node] < 0 ? colours.root : flags & GROUP ? colours.group : fill(node);
     pen.fillRect(x, y, inner, ROW - 1);
+    const mixed = !found && inner > 3 ? parts(node) : null;
+    if (mixed) edge(mixed, x, y, inner);
     if (inner > 2 && (flags & (LOST | TRUNCATED) || hatched(node))) hatch(x, y, inner, flags & (LOST | TRUNCATED) ? 5 : 8);
     const inlined = (flags & INLINED) !== 0 && !(flags & CALLED);
     if (inlined && inner > 4) dots(x, y, inner);
@@ -254,6 +256,18 @@ function makeGraph(host, label, on) {
     pen.clip();
     pen.fillText(text, x, y);
     pen.restore();
+  }
+
+  // What a frame is made of, along its lower edge.
+  function edge(parts, x, y, width) {
+    pen.fillStyle = graph.view.colours.gap;
+    pen.fillRect(x, y + ROW - 6, width, 1);
+    let at = x;
+    for (const [colour, part] of parts) {
+      pen.fillStyle = colour;
+      pen.fillRect(at, y + ROW - 5, part * width, 4);
+      at += part * width;
+    }
   }
 
   // Slanted lines: this is not an ordinary frame.

@@ -8,6 +8,7 @@ const palettes = {
     match: '#7a1fa2', matchText: '#ffffff', mark: '#5b6472', hatch: '#8d97a6', same: '#dfe3e8',
     grew: [[250, 224, 216], [214, 69, 48]], shrank: [[218, 232, 246], [58, 120, 190]], strongText: '#ffffff',
     hover: '#171b21', focus: '#0b57d0',
+    doing: ['#f4a261', '#ffd27a', '#8fbdf2', '#7fcfc0', '#c79be8', '#b4b8f5', '#a5dbf0', '#c3cbd6', '#e4e8ed'],
   },
   dark: {
     families: ['#2c5c8c', '#8a571d', '#2f6b3d', '#8e423c', '#614788', '#756318', '#1e6a64', '#84426a', '#6a5239'],
@@ -15,6 +16,7 @@ const palettes = {
     match: '#d58cf5', matchText: '#17091d', mark: '#aab3c0', hatch: '#8c96a5', same: '#3c434e',
     grew: [[82, 50, 46], [196, 60, 44]], shrank: [[44, 60, 82], [48, 112, 190]], strongText: '#ffffff',
     hover: '#ffffff', focus: '#8ab4f8',
+    doing: ['#a3561a', '#8a6a12', '#2a64a8', '#1c756a', '#7c3fa6', '#4d52a8', '#236f8c', '#56616f', '#333a44'],
   },
 };
 
@@ -102,5 +104,6 @@ function colourings(data, app) {
     module: keyed('module', 'module', (frame) => moduleOf(frame) || 'unknown'),
     plain: { title: 'none', use: plainColouring },
   };
-  return data.view === 'diff' ? { diff: { title: 'change', use: diffColouring(app) }, ...all } : all;
+  if (data.view === 'diff') return { diff: { title: 'change', use: diffColouring(app) }, ...all };
+  return data.doing ? { doing: { title: 'on CPU or waiting', use: doingColouring(app) }, ...all } : all;
 }

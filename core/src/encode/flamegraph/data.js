@@ -10,6 +10,7 @@ const TRUNCATED = 4;
 const GROUP = 8;
 const CALLED = 16;
 const SEVERAL = 32;
+const OWN = 64;
 const ROOT_NAME = -1;
 
 async function decode(text) {
@@ -31,6 +32,8 @@ async function decode(text) {
   data.countType = data.types.findIndex((type) => type.name === 'samples' && type.unit === 'count');
   if (data.countType < 0) data.countType = data.types.findIndex((type) => type.unit === 'count');
   data.labelKeys = labelKeys(data);
+  readDoings(data);
+  if (data.doing) data.doing.type = data.types.findIndex(({ name }) => name === 'wall');
   data.negative = data.samples.values.map((values) => values.some((value) => value < 0));
   return data;
 }

@@ -12,10 +12,10 @@
 //! processors reach in 20 hours) are marked `wide` for their sample type, and the page adds them up as 64-bit integers.
 
 use super::columns;
-use super::frames::Tables;
+use super::frames::{Doing, Tables};
 use super::text::json_string;
 use super::tree::{Rows, Tree};
-use crate::profile::{Profile, ValueType};
+use crate::profile::{AT_WORK, Activity, MOST, Profile, ValueType};
 
 /// JavaScript numbers are exact up to 2^53; half of it, since zigzag doubles a value.
 const EXACT_LIMIT: i128 = 1 << 52;
@@ -52,6 +52,7 @@ pub(super) fn write(out: &mut String, view: &str, title: &str, orientation: &str
     list(out, tables.strings(), json_string);
     out.push_str(",\"labels\":");
     list(out, tables.label_sets(), |out, set| list(out, set, |out, id| out.push_str(&id.to_string())));
+    doings(out, &tables);
     out.push_str(&format!(
         ",\"frame_count\":{},\"node_count\":{},\"sample_count\":{},\"packed\":\"",
         tables.frames().len(),
@@ -60,6 +61,23 @@ pub(super) fn write(out: &mut String, view: &str, title: &str, orientation: &str
     ));
     columns::write(out, &tables, &tree, &rows);
     out.push_str("\"}");
+}
+
+/// What threads did on the wall clock, and by which rule that becomes a verdict (see `profile::verdict`): for each label
+/// set an activity and a group of threads, -1 where there is none.
+fn doings(out: &mut String, tables: &Tables<'_>) {
+    if tables.doings().iter().all(Option::is_none) {
+        return;
+    }
+    out.push_str(&format!(",\"at_work\":{AT_WORK},\"most\":{MOST},\"activities\":"));
+    list(out, Activity::ALL, |out, activity| json_string(out, activity.name()));
+    out.push_str(",\"doings\":");
+    list(out, tables.doings(), |out, doing| {
+        let activity = |doing: &Doing| Activity::ALL.iter().position(|known| *known == doing.activity);
+        let activity = doing.as_ref().and_then(activity).map_or(-1, |place| place as i64);
+        let group = doing.as_ref().and_then(|doing| doing.group).map_or(-1, i64::from);
+        out.push_str(&format!("{activity},{group}"));
+    });
 }
 
 /// The sample types that every profile has, in the order of the last; if there is none, all types of the last.

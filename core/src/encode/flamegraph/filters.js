@@ -74,7 +74,7 @@ function showFound(app) {
 }
 
 function showChips(app) {
-  refill(byId('chips'), ...[...app.state.filters].map(([key, values]) => {
+  refill(byId('chips'), ...idleChip(app), ...[...app.state.filters].map(([key, values]) => {
     const texts = [...values].map((value) => clipped(visible(value), 60) || '(none)');
     const text = texts.length > 3 ? `${texts.slice(0, 3).join(', ')} and ${texts.length - 3} more` : texts.join(', ');
     const chip = element('button', '', `${keyTitle(key)}: ${text || 'nothing'}  ✕`);
@@ -91,6 +91,7 @@ function showChips(app) {
 }
 
 function keyTitle(key) {
+  if (key === ACTIVITY) return 'activity';
   return key === 'thread_name' ? 'thread' : clipped(visible(key), 60) || '(no name)';
 }
 

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::profile::{self, LabelValue, LabelsId, Location, LocationId, Mapping, Profile, is_place};
+use crate::profile::{
+    self, Activity, LabelValue, LabelsId, Location, LocationId, Mapping, Profile, is_of_application, is_place,
+};
 
 /// The frame was inlined into its caller.
 pub(super) const INLINED: u8 = 1;
@@ -14,6 +16,9 @@ pub(super) const INLINED: u8 = 1;
 pub(super) const LOST: u8 = 2;
 /// The frame stands for frames that are missing from the stack.
 pub(super) const TRUNCATED: u8 = 4;
+
+/// The frame is the application's own, not of a library which it waits in.
+pub(super) const OWN: u8 = 64;
 
 /// A row of the frame table; the numbers are places in the string table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,8 +38,16 @@ pub(super) struct Tables<'p> {
     strings: Vec<Cow<'p, str>>,
     frame_index: HashMap<FrameRow, u32>,
     frames: Vec<FrameRow>,
-    label_index: HashMap<Vec<u32>, u32>,
+    label_index: HashMap<(Vec<u32>, Option<Doing>), u32>,
     label_sets: Vec<Vec<u32>>,
+    doings: Vec<Option<Doing>>,
+}
+
+/// What a sample of the wall clock was doing, and the group of its thread: a string, none for threads of everprof.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Doing {
+    pub(super) activity: Activity,
+    pub(super) group: Option<u32>,
 }
 
 impl<'p> Tables<'p> {
@@ -56,6 +69,11 @@ impl<'p> Tables<'p> {
         &self.label_sets
     }
 
+    /// What the samples of each label set were doing; sets that differ in nothing else are apart.
+    pub(super) fn doings(&self) -> &[Option<Doing>] {
+        &self.doings
+    }
+
     /// Brings the strings into their order, by which the tree orders siblings, and lets go of what was needed to find
     /// them. Nothing can be added after it.
     pub(super) fn sort(&mut self) {
@@ -74,6 +92,9 @@ impl<'p> Tables<'p> {
         }
         for text in self.label_sets.iter_mut().flatten() {
             *text = place[*text as usize];
+        }
+        for group in self.doings.iter_mut().flatten().filter_map(|doing| doing.group.as_mut()) {
+            *group = place[*group as usize];
         }
     }
 
@@ -94,9 +115,14 @@ impl<'p> Tables<'p> {
         })
     }
 
-    fn labels(&mut self, profile: &'p Profile, id: LabelsId) -> u32 {
+    fn labels(&mut self, profile: &'p Profile, id: LabelsId, activity: Option<Activity>) -> u32 {
+        let labels = profile.get_labels(id);
+        let doing = activity.map(|activity| {
+            let group = profile.thread_group(labels).map(|group| self.string(Cow::Borrowed(group)));
+            Doing { activity, group }
+        });
         let mut set = Vec::new();
-        for label in profile.get_labels(id) {
+        for label in labels {
             set.push(self.string(Cow::Borrowed(&label.key)));
             set.push(match &label.value {
                 LabelValue::Text(text) => self.string(Cow::Borrowed(text)),
@@ -104,12 +130,14 @@ impl<'p> Tables<'p> {
                 LabelValue::Number(number, unit) => self.string(format!("{number} {unit}").into()),
             });
         }
-        if let Some(&known) = self.label_index.get(&set) {
+        let key = (set, doing);
+        if let Some(&known) = self.label_index.get(&key) {
             return known;
         }
         let known = self.label_sets.len() as u32;
-        self.label_sets.push(set.clone());
-        self.label_index.insert(set, known);
+        self.label_sets.push(key.0.clone());
+        self.doings.push(doing);
+        self.label_index.insert(key, known);
         known
     }
 }
@@ -118,7 +146,7 @@ impl<'p> Tables<'p> {
 pub(super) struct Reader<'p> {
     profile: &'p Profile,
     locations: Vec<Option<Box<[u32]>>>,
-    labels: HashMap<LabelsId, u32>,
+    labels: HashMap<(LabelsId, Option<Activity>), u32>,
 }
 
 impl<'p> Reader<'p> {
@@ -135,8 +163,13 @@ impl<'p> Reader<'p> {
         }
     }
 
-    pub(super) fn labels(&mut self, tables: &mut Tables<'p>, id: LabelsId) -> u32 {
-        *self.labels.entry(id).or_insert_with(|| tables.labels(self.profile, id))
+    pub(super) fn labels(
+        &mut self,
+        tables: &mut Tables<'p>,
+        id: LabelsId,
+        activity: Option<Activity>,
+    ) -> u32 {
+        *self.labels.entry((id, activity)).or_insert_with(|| tables.labels(self.profile, id, activity))
     }
 }
 
@@ -162,7 +195,8 @@ fn location<'p>(tables: &mut Tables<'p>, profile: &'p Profile, id: LocationId) -
             return nameless(tables, file_name, module, name.to_owned());
         }
         let inlined = if depth < called { INLINED } else { 0 };
-        let flags = inlined | marker(location, &shown);
+        let own = if is_of_application(&shown) { OWN } else { 0 };
+        let flags = inlined | own | marker(location, &shown);
         let line = if line.line > 0 { line.line } else { function.start_line };
         let name = tables.string(shown);
         let file = tables.string(Cow::Borrowed(profile.text(function.filename)));

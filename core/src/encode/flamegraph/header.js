@@ -94,8 +94,8 @@ function showRowsAway(app, rows) {
 
 function showLegend(app) {
   const { colours, colouring, data } = app;
-  const now = [colours, colouring, app.match !== null];
-  if (app.legend?.every((part, place) => part === now[place])) return;
+  const now = [colours, colouring, app.match !== null, ...(colouring.parts ? [app.activitySums, app.state.filters, app.state.idle] : [])];
+  if (app.legend?.length === now.length && app.legend.every((part, place) => part === now[place])) return;
   app.legend = now;
   const flags = data.frames.flags.reduce((all, flag) => all | flag, 0);
   const entries = [...colouring.legend(colours)];
@@ -104,10 +104,35 @@ function showLegend(app) {
   if (flags & (LOST | TRUNCATED)) entries.push({ hatch: true, step: 5, text: 'lost or truncated' });
   entries.push({ fill: colours.gap, sliver: true, text: 'frames too narrow to draw' });
   const about = element('li', 'about', colouring.title === 'none' ? 'Colours mean nothing here' : `Colour: ${colouring.title}`);
-  byId('legend').replaceChildren(about, ...entries.map((entry) => element('li', '', swatch(colours, entry), clipped(visible(entry.text), 100))));
+  refill(byId('legend'), about, ...entries.map((entry) => legendEntry(colours, entry)));
 }
 
-function swatch(colours, { fill, hatch, step = 8, dots, sliver }) {
+function legendEntry(colours, entry) {
+  const parts = [swatch(colours, entry), element('span', '', clipped(visible(entry.text), 100))];
+  if (!entry.click) return element('li', '', ...parts);
+  const button = element('button', entry.hidden ? 'hidden-part' : '', ...parts);
+  button.type = 'button';
+  button.title = entry.title;
+  button.setAttribute('aria-pressed', entry.pressed);
+  button.addEventListener('click', entry.click);
+  return element('li', '', button);
+}
+
+// Lines or dots over a colour, so that it can be told without seeing it.
+function drawPattern(pen, pattern, colour, width, height) {
+  pen.strokeStyle = pen.fillStyle = colour;
+  pen.lineWidth = 1;
+  pen.beginPath();
+  for (let at = -height; at < width; at += 4) {
+    if (pattern === 'slant') [pen.moveTo(at, height), pen.lineTo(at + height, 0)];
+    if (pattern === 'upright' && at > 0) [pen.moveTo(at, 0), pen.lineTo(at, height)];
+    if (pattern === 'level' && at > 0 && at < height) [pen.moveTo(0, at), pen.lineTo(width, at)];
+    if (pattern === 'dots') for (let y = 2; y < height; y += 4) pen.fillRect(at, y, 1.5, 1.5);
+  }
+  pen.stroke();
+}
+
+function swatch(colours, { fill, pattern, hatch, step = 8, dots, sliver }) {
   const canvas = element('canvas');
   canvas.width = 36;
   canvas.height = 24;
@@ -124,6 +149,7 @@ function swatch(colours, { fill, hatch, step = 8, dots, sliver }) {
     }
     pen.stroke();
   }
+  if (pattern) drawPattern(pen, pattern, colours.hatch, 18, 12);
   pen.fillStyle = dots ? colours.mark : colours.sliver;
   if (dots) for (let x = 1; x < 17; x += 5) pen.fillRect(x, 0, 2.5, 1.5);
   if (sliver) pen.fillRect(1, 4, 16, 4);

@@ -12,6 +12,7 @@ const shortcuts = [
   ['v', 'inverted: from the leaves to their callers'],
   ['s', 'callers and callees of the frame'],
   ['c', 'copy the name of the frame'],
+  ['w', 'wall clock: coloured by what threads did, or as usual'],
   ['d', 'light or dark'],
   ['?', 'this help'],
 ];
@@ -69,6 +70,7 @@ const actions = {
   t: (app) => app.update({ table: !app.state.table }),
   i: (app) => app.update({ orientation: app.state.orientation === 'icicle' ? 'flame' : 'icicle' }),
   v: (app) => app.invert(!app.state.inverted),
+  w: (app) => app.colourings.doing && app.update({ colour: app.state.colour === 'doing' ? 'family' : 'doing' }),
   d: (app) => app.nextTheme(),
   c: (app) => app.chosenName && copyText(app.chosenName),
   s: (app, graph) => {

@@ -105,7 +105,8 @@ app.viewOf = (tree, top, upward, ancestors) => ({
   tree, top, upward, ancestors, match: app.match, colours: app.colours,
   fill: (node) => (tree.frame[node] < 0 ? app.colours.group : app.colouring.fill(app.colours, tree, node)),
   textColour: (node) => (tree.frame[node] < 0 ? null : app.colouring.text?.(app.colours, tree, node)) ?? app.colours.text,
-  shareOf: (node) => shareOf(app, tree, node),
+  parts: (node) => (tree.frame[node] < 0 ? null : app.colouring.parts?.(app.colours, tree, node) ?? null),
+  shareOf: (node) => [shareOf(app, tree, node), tree.frame[node] < 0 ? '' : app.colouring.word?.(tree, node)].filter(Boolean).join(' '),
   labelOf: (node, room) => app.labelOf(tree, node, room),
   hatched: (node) => tree.total.length > 1 && tree.total.some((side) => Number(side[node]) === 0),
 });
@@ -114,11 +115,14 @@ app.viewOf = (tree, top, upward, ancestors) => ({
 function refresh(before) {
   const { state, data } = app;
   const changed = (...names) => !before || names.some((name) => before[name] !== state[name]);
-  if (changed('filters')) app.allowed = allowedSets(data, state.filters);
+  if (changed('filters', 'idle')) {
+    app.allowed = allowedSets(data, state);
+    if (changed('filters')) sumActivities(app);
+  }
   if (changed('group', 'recursion')) {
     app.tree = structure(data, data.labelKeys.find(({ name }) => name === state.group), state.recursion);
   }
-  const summed = changed('filters', 'group', 'recursion', 'type');
+  const summed = changed('filters', 'idle', 'group', 'recursion', 'type');
   if (summed) sumTree(data, app.tree, state.type, app.allowed);
   const weighed = summed || changed('norm', 'side');
   if (weighed) {
@@ -132,6 +136,7 @@ function refresh(before) {
   if (changed('query')) app.match = matches(data, state.query);
   app.colouring = app.colourings[state.colour].use;
   showToolbar(app);
+  if (changed('filters')) showVerdict(app);
   if (weighed) showTotals(app);
   showLegend(app);
   const moved = summed || turned || changed('zoom');
@@ -195,6 +200,7 @@ function chooseTheme(theme) {
 app.nextTheme = () => {
   chooseTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark');
   refresh(app.state);
+  showVerdict(app);
 };
 
 async function start() {
@@ -219,6 +225,12 @@ async function start() {
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
     chooseTheme('');
     refresh(app.state);
+    showVerdict(app);
+  });
+  byId('more-groups').addEventListener('click', () => {
+    app.allGroups = !app.allGroups;
+    showVerdict(app);
+    app.main.again();
   });
   byId('theme').addEventListener('click', () => app.nextTheme());
   byId('rows-away').addEventListener('click', () => app.main.toRoot());
@@ -241,6 +253,7 @@ async function start() {
   refresh(null);
   // For tests and for bookmarklets: where frames lie, and what the page knows.
   app.selfAt = selfAt;
+  app.partsOf = partsOf;
   window.everprof = app;
   document.title = clipped(data.title, 300);
   document.documentElement.dataset.ready = 'true';

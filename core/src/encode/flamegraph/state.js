@@ -3,7 +3,7 @@
 function initialState(data) {
   return {
     type: data.type, orientation: data.orientation, zoom: [], query: '', group: null, filters: new Map(), recursion: false, inverted: false,
-    centre: '', colour: data.view === 'diff' ? 'diff' : 'family', norm: 'time', side: 'after', table: null, sort: '',
+    centre: '', colour: data.view === 'diff' ? 'diff' : data.doing ? 'doing' : 'family', idle: allIdle(data) ? 'shown' : 'hidden', norm: 'time', side: 'after', table: null, sort: '',
   };
 }
 
@@ -19,7 +19,7 @@ function writeHash(state, initial, data) {
   if (state.filters.size > 0) {
     hash.set('filter', JSON.stringify([...state.filters].map(([key, values]) => [key, [...values]])));
   }
-  for (const name of ['orientation', 'colour', 'norm', 'side', 'sort']) {
+  for (const name of ['orientation', 'colour', 'idle', 'norm', 'side', 'sort']) {
     if (state[name] !== initial[name]) hash.set(name, state[name]);
   }
   if (state.group !== null) hash.set('group', state.group);
@@ -43,7 +43,8 @@ function readHash(text, initial, data) {
   if (type >= 0) state.type = type;
   oneOf('orientation', ['icicle', 'flame']);
   oneOf('group', data.labelKeys.map(({ name }) => name));
-  oneOf('colour', data.view === 'diff' ? ['diff', 'family', 'module', 'plain'] : ['family', 'module', 'plain']);
+  oneOf('colour', [data.view === 'diff' ? 'diff' : data.doing ? 'doing' : '', 'family', 'module', 'plain'].filter(Boolean));
+  oneOf('idle', ['hidden', 'shown']);
   oneOf('norm', ['time', 'share']);
   oneOf('side', ['before', 'after']);
   if (letters.test(hash.get('sort') ?? '')) state.sort = hash.get('sort') ?? '';
@@ -81,14 +82,15 @@ function nodeAt(tree, path) {
 }
 
 // One flag a label set: whether its samples pass the filters. A value of '' stands for sets without the label.
-function allowedSets(data, filters) {
+function allowedSets(data, state) {
   const allowed = new Uint8Array(data.labels.length).fill(1);
   for (const key of data.labelKeys) {
-    const values = filters.get(key.name);
+    const values = state.filters.get(key.name);
     if (!values) continue;
     key.of.forEach((value, set) => {
       if (!values.has(value < 0 ? '' : data.strings[value])) allowed[set] = 0;
     });
   }
+  withoutIdle(data, allowed, state);
   return allowed;
 }

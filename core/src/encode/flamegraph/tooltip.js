@@ -48,6 +48,7 @@ function describe(app, tree, node) {
     // Towards the callers nothing is a node's own.
     if (!tree.upward) facts.rows.push(['self', exactly2(self, unit), ...shares(self)]);
     if (data.countType >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
+    if (data.doing) facts.notes.push(doingOf(app, tree, node));
   } else {
     const { scale } = app;
     const show = (value) => app.normalised(value, unit);
@@ -78,6 +79,11 @@ function showTooltip(app, tree, node, event, entered) {
     return;
   }
   if (entered || box.hidden) fillTooltip(app, box, describe(app, tree, node));
+  placeTooltip(event);
+}
+
+function placeTooltip(event) {
+  const box = byId('tooltip');
   const { offsetWidth: width, offsetHeight: height } = box;
   const x = Math.min(event.clientX + 14, window.innerWidth - width - 8);
   const below = event.clientY + 20;

@@ -39,14 +39,15 @@ impl Rows {
             let columns = data::places(profile, types);
             let mut reader = Reader::new(profile);
             let mut known: HashMap<StackId, u32> = HashMap::new();
-            for sample in profile.samples() {
+            let activities = profile.activities();
+            for (place, sample) in profile.samples().enumerate() {
                 let stack = *known.entry(sample.stack).or_insert_with(|| {
                     let start = read.frames.len();
                     reader.stack(tables, profile.get_stack(sample.stack), &mut read.frames);
                     read.stacks.push(start..read.frames.len());
                     (read.stacks.len() - 1) as u32
                 });
-                let labels = reader.labels(tables, sample.labels);
+                let labels = reader.labels(tables, sample.labels, activities.as_ref().map(|all| all[place]));
                 read.values.extend(columns.iter().map(|column| column.map_or(0, |at| sample.values[at])));
                 read.rows.push(Row { stack, profile: number, labels });
             }

@@ -1,0 +1,147 @@
+// The verdict: whether the service is bound by its processors or by waiting, and for what; by the rule of
+// `profile::verdict`, whose limits the data name, over what the filters leave.
+
+const SHOWN_GROUPS = 3;
+const PLACE = 3;
+
+function verdictOf(app) {
+  const { data, groupSums } = app;
+  const { doing } = data;
+  const sums = doing.names.map((_, activity) => [...groupSums.values()].reduce((sum, values) => sum + values[activity], 0));
+  const work = (values) => values.reduce((sum, value, activity) => (activity === doing.idle ? sum : sum + value), 0);
+  const total = (values) => values.reduce((sum, value) => sum + value, 0);
+  const busy = sums[doing.busy] + sums[doing.ready];
+  const longest = sums.reduce((most, sum, activity) => (doing.wait[activity] && (most < 0 || sum >= sums[most]) ? activity : most), -1);
+  const all = work(sums);
+  let bound = 'mixed';
+  if (all < data.at_work * total(sums) || total(sums) === 0) bound = 'idle';
+  else if (busy >= data.most * all) bound = 'cpu';
+  else if (all - busy >= data.most * all) bound = 'wait';
+  const groups = [...groupSums].map(([group, values]) => ({ name: data.strings[group], values, work: work(values), total: total(values) }));
+  groups.sort((a, b) => b.work - a.work || b.total - a.total);
+  const waitsIn = bound === 'wait' || bound === 'mixed' ? longestPlace(app, longest) : [];
+  return { bound, longest, sums, work: all, total: total(sums), groups, waitsIn };
+}
+
+// The functions of the application in which threads waited most for one thing: innermost first, as [shown, name].
+function longestPlace(app, activity) {
+  const { data } = app;
+  const { doing, samples, tree, strings, frames } = data;
+  const values = samples.values[doing.type];
+  const places = new Map();
+  const ofLeaf = new Map();
+  for (let row = 0; row < values.length; row++) {
+    const set = samples.labels[row];
+    if (doing.of[set] !== activity || doing.group[set] < 0 || app.activityAllowed[set] !== 1) continue;
+    const leaf = samples.leaf[row];
+    let key = ofLeaf.get(leaf);
+    if (key === undefined) {
+      const place = [];
+      for (let node = leaf; node > 0 && place.length < PLACE; node = tree.parent[node]) {
+        if (!(frames.flags[tree.frame[node]] & OWN)) continue;
+        const name = strings[tree.name[node]];
+        const shown = name.replace(/::(\{\{closure\}\}|\{closure#).*/s, '');
+        if (place.at(-1)?.[0] !== shown) place.push([shown, name]);
+      }
+      key = place.map(([shown]) => shown).join('\n');
+      ofLeaf.set(leaf, key);
+      if (!places.has(key)) places.set(key, { place, sum: 0 });
+    }
+    places.get(key).sum += Math.max(0, Number(values[row]));
+  }
+  places.delete('');
+  return [...places.values()].reduce((most, one) => (most && most.sum >= one.sum ? most : one), null)?.place ?? [];
+}
+
+function showVerdict(app) {
+  const box = byId('verdict');
+  box.hidden = !app.data.doing;
+  if (box.hidden) return;
+  const verdict = app.verdict = verdictOf(app);
+  refill(byId('sentence'), ...sentence(app, verdict));
+  const groups = verdict.groups.filter(({ work }) => work > 0);
+  const shown = app.allGroups ? groups : groups.slice(0, SHOWN_GROUPS);
+  const rows = shown.map((group) => groupRow(app, group, groups[0].work));
+  byId('groups').replaceChildren(...rows);
+  const more = byId('more-groups');
+  more.hidden = groups.length <= SHOWN_GROUPS;
+  more.textContent = app.allGroups ? 'Fewer' : `${groups.length - SHOWN_GROUPS} more group${groups.length === SHOWN_GROUPS + 1 ? '' : 's'} of threads`;
+  more.setAttribute('aria-expanded', app.allGroups === true);
+}
+
+function sentence(app, verdict) {
+  const { doing } = app.data;
+  const { sums, work, total, longest, bound } = verdict;
+  const part = (activity) => percent(ratio(sums[activity], work));
+  const strong = (text) => element('b', '', text);
+  const waits = doing.names[longest]?.replace('waiting', 'waits');
+  if (bound === 'idle') return [strong('Idle'), `: threads were at work for ${percent(ratio(work, total))} of their time`];
+  if (bound === 'cpu') {
+    const short = sums[doing.ready] > sums[doing.busy];
+    const words = short ? `${part(doing.ready)} of the time at work is spent ready to run, without a processor` : `${part(doing.busy)} of the time at work is on CPU`;
+    return [strong(short ? 'Short of processors' : 'CPU-bound'), `: ${words}. `, ...next(app, 'cpu', 'the CPU profile says where')];
+  }
+  const waited = work - sums[doing.busy] - sums[doing.ready];
+  const alone = sums[longest] >= waited * 0.95;
+  const start = bound === 'wait' && alone ? [strong('Wait-bound'), `: ${part(longest)} of the time at work ${waits}`]
+    : bound === 'wait' ? [strong('Wait-bound'), `: ${percent(ratio(waited, work))} of the time at work waits, ${part(longest)} ${waits.replace('waits ', '')}`]
+    : [strong('On CPU and waiting'), `: ${part(doing.busy)} of the time at work is on CPU, ${part(longest)} ${waits}`];
+  const [place] = verdict.waitsIn;
+  if (!place) return start;
+  const button = element('button', '', clipped(shortName(place[0]), 60));
+  button.type = 'button';
+  button.title = `${verdict.waitsIn.map(([shown]) => clipped(shown, 300)).join('\ncalled by ')}\nClick to find it in the graph`;
+  button.addEventListener('click', () => app.find(place[1]));
+  return [...start, ', most in ', button];
+}
+
+// Which profile to open next: a link to it where the page has it.
+function next(app, kind, text) {
+  return [element('span', 'next', `Next: ${text}.`)];
+}
+
+function groupRow(app, { name, values, work, total }, most) {
+  const { doing } = app.data;
+  const { colours } = app;
+  const idle = values[doing.idle];
+  const words = values.map((value, activity) => (value > 0 && activity !== doing.idle ? `${doing.short[activity]} ${percent(ratio(value, work))}` : '')).filter(Boolean);
+  const bar = element('span', 'doing');
+  const filled = element('span', 'filled');
+  filled.style.width = `${Math.max(0.5, 100 * ratio(work, most))}%`;
+  values.forEach((value, activity) => {
+    if (value <= 0 || activity === doing.idle) return;
+    const part = element('span', patterns[activity], element('span', '', `${doing.short[activity]} ${percent(ratio(value, work))}`));
+    part.style.flexGrow = value;
+    part.style.backgroundColor = colours.doing[activity];
+    part.style.color = colours.text;
+    filled.append(part);
+  });
+  bar.append(filled);
+  const shown = clipped(name, 100) || '(no name)';
+  const row = element('li', '', element('span', 'name', shown), bar, element('span', 'sum', `${quantity(work, 'nanoseconds')}${idle > 0 ? `, ${percent(ratio(idle, total))} idle` : ''}`));
+  row.tabIndex = 0;
+  row.setAttribute('aria-label', `${shown}: ${quantity(work, 'nanoseconds')} at work: ${words.join(', ')}`);
+  const facts = () => ({ name: shown, where: [], notes: [], rows: [['', 'time', 'of its work', ''], ...values.flatMap((value, activity) =>
+    (value > 0 ? [[doing.names[activity], quantity(value, 'nanoseconds'), activity === doing.idle ? '' : percent(ratio(value, work)), '']] : []))] });
+  const tell = (event) => {
+    fillTooltip(app, byId('tooltip'), facts());
+    placeTooltip(event);
+  };
+  row.addEventListener('pointermove', (event) => event.pointerType !== 'touch' && tell(event));
+  row.addEventListener('focus', () => tell({ clientX: row.getBoundingClientRect().left, clientY: row.getBoundingClientRect().bottom - 10 }));
+  for (const event of ['pointerleave', 'blur']) row.addEventListener(event, () => { byId('tooltip').hidden = true; });
+  return row;
+}
+
+// Says what is hidden of the whole, beside the filters in force.
+function idleChip(app) {
+  const { doing } = app.data;
+  const sum = app.activitySums?.[doing?.idle] ?? 0;
+  if (!doing || sum === 0) return [];
+  const hidden = isIdleHidden(app);
+  const chip = element('button', 'idle', `${hidden ? 'Show' : 'Hide'} ${quantity(sum, 'nanoseconds')} of idle waits`);
+  chip.type = 'button';
+  chip.title = 'Threads that wait for work: they are most of the wall clock in a service, and nobody waits for them';
+  chip.addEventListener('click', () => toggleIdle(app));
+  return [chip];
+}
