@@ -19,6 +19,7 @@ elsewhere=(
     storm           # the storms are the kernel's signals, which an emulator delivers in its own way
     hostile         # as truth
     wall            # the kernel's account of threads, of which an emulator shows its own
+    wall_signal     # the same
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

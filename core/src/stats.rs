@@ -65,6 +65,11 @@ pub struct Stats {
     pub threads: u64,
     /// Live threads without a timer of their own, whose CPU time is told as that of threads without samples.
     pub threads_untimed: u64,
+    /// Signals sent to threads that waited, because the kernel did not tell where, or their stack was not whole: see
+    /// `wall_signal`.
+    pub wall_signals: u64,
+    /// Looks at threads that waited of which the kernel did not tell where, or did not let their stacks be read.
+    pub wall_untold: u64,
     /// The signal in use.
     pub signal: i32,
     /// The clock in use: `timer` or `perf_event`.

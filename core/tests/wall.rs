@@ -24,6 +24,7 @@ const CASES: &[(&str, fn())] = &[
     ("each_wait_is_told_with_its_call", each_wait),
     ("time_is_running_ready_or_waiting_and_nothing_else", parts_of_time),
     ("no_call_is_interrupted", calls::none_is_interrupted),
+    ("never_means_never", calls::never_means_never),
     ("a_service_that_waits_for_its_upstream", upstream),
     ("waits_carry_the_labels_of_their_request", labelled),
 ];

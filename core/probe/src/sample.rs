@@ -19,7 +19,7 @@
 pub enum Source {
     /// A thread's CPU clock advanced by one period.
     Cpu = 1,
-    /// Time passed on the wall clock, running or not.
+    /// A thread that waits was asked for its stack. Before the stack stand [`CALL_WORDS`] words about its system call.
     Wall = 2,
     /// An allocation.
     Alloc = 3,
@@ -29,12 +29,15 @@ pub enum Source {
     Unclaimed = 5,
 }
 
+/// Words before the stack of a sample of [`Source::Wall`]: what [`crate::waiting::interrupted`] reads.
+pub const CALL_WORDS: usize = 3;
+
 /// The header of a sample in the ring. The words of the stack follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// [`Source`] as a number.
     pub source: u8,
-    /// How many periods (CPU, wall) or events the sample stands for; never 0.
+    /// How many periods or events the sample stands for, never 0; of one that was asked for, the number of the question.
     pub weight: u64,
     /// Length of one period in nanoseconds (CPU, wall), which the rate in force at that moment gives.
     pub period: u32,

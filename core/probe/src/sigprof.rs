@@ -16,12 +16,14 @@ use crate::memory::StackMemory;
 use crate::os::{self, Action, Cause, Disposition};
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{Header, Source};
+use crate::sample::{CALL_WORDS, Header, Source};
 use crate::thread::{self, Slot};
 use crate::{chain, perf, scratch, stacks, thread_block, unwind};
 
 /// What a signal to a newly discovered thread carries instead of a slot: a sign that it is ours. See [`discover`].
 pub const DISCOVERY: usize = 0x6576_6572;
+/// What a signal to a thread that waits carries. See [`ask`].
+pub const QUESTION: usize = 0x6576_6577;
 /// The unit of the CPU time in such a signal, in nanoseconds.
 const DISCOVERY_UNIT: u32 = 1_000;
 
@@ -133,31 +135,50 @@ pub fn discover(tid: u32, nanos: u64) -> bool {
     os::send(tid, signal(), DISCOVERY, (micros - 1) as u32)
 }
 
+/// Asks a thread that waits for its stack, and to be told in which call it waits. It wakes for it: calls that cannot be
+/// begun again fail with EINTR. The answer is a sample of [`Source::Wall`] whose weight is `number`, not 0. Off the
+/// handler. False where the thread is gone.
+pub fn ask(tid: u32, number: u32) -> bool {
+    os::send(tid, signal(), QUESTION, number)
+}
+
 /// Signals handled since the process began, and the ticks of [`regs::ticks`] spent in the handler.
 pub fn cost() -> (u64, u64) {
     (HANDLED.load(Ordering::Relaxed), TICKS.load(Ordering::Relaxed))
+}
+
+/// Why a signal of ours came.
+enum Reason {
+    /// The timer of a thread, so often beyond the first time.
+    Timer(&'static Slot, u32),
+    /// It has just been met, and has used so many microseconds.
+    Discovery(u64),
+    /// It waits, and was asked where, by this number.
+    Question(u32),
 }
 
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let begin = regs::ticks();
     // SAFETY: the handler is installed with SA_SIGINFO, so the kernel passes a valid siginfo.
     let ours = match unsafe { os::cause(info) } {
-        Cause::Timer { value: DISCOVERY, overrun } => Some((None, overrun)),
+        Cause::Timer { value: DISCOVERY, overrun } => Some(Reason::Discovery(1 + u64::from(overrun))),
+        Cause::Timer { value: QUESTION, overrun } => Some(Reason::Question(overrun)),
         Cause::Timer { value, overrun } => {
             fetch_ahead(value);
-            thread::at_address(value).map(|slot| (Some(slot), overrun))
+            thread::at_address(value).map(|slot| Reason::Timer(slot, overrun))
         }
-        Cause::Descriptor(fd) => perf::slot_of(fd).map(|slot| (Some(slot), 0)),
+        Cause::Descriptor(fd) => perf::slot_of(fd).map(|slot| Reason::Timer(slot, 0)),
         Cause::Other => None,
     };
-    let Some((slot, overrun)) = ours else {
+    let Some(reason) = ours else {
         // SAFETY: the arguments are the kernel's.
         return unsafe { chain::pass_on(signal, info, context) };
     };
     if ACTIVE.load(Ordering::Relaxed) {
-        match slot {
-            Some(slot) => of_thread(slot, overrun, context),
-            None => of_discovered(1 + u64::from(overrun), context),
+        match reason {
+            Reason::Timer(slot, overrun) => of_thread(slot, overrun, context),
+            Reason::Discovery(micros) => of_discovered(micros, context),
+            Reason::Question(number) => of_waiting(number, context),
         }
     }
     HANDLED.fetch_add(1, Ordering::Relaxed);
@@ -182,6 +203,13 @@ fn fetch_ahead(address: usize) {
 fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
     let (trace_id, span_id) = slot.trace();
     let period = slot.period();
+    let unclaimed = slot.take_unclaimed();
+    if unclaimed != 0 {
+        // The first expiry was none of a period's.
+        let periods = u64::from(overrun) * u64::from(period);
+        slot.credit(periods);
+        return of_discovered(u64::from(unclaimed) + periods / u64::from(DISCOVERY_UNIT), context);
+    }
     let weight = 1 + u64::from(overrun);
     slot.credit(weight * u64::from(period));
     let header = Header {
@@ -194,29 +222,42 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
         trace_id: if span_id == 0 { 0 } else { trace_id },
         span_id,
     };
-    take(header, slot.address() / size_of::<Slot>(), context);
+    take(header, &[], slot.address() / size_of::<Slot>(), context);
 }
 
 /// Our thread has discovered this one, which has used that many microseconds by now. What such a sample is worth in the
 /// end is settled by our thread, which knows how much CPU time no timer has accounted for.
 fn of_discovered(micros: u64, context: *const libc::c_void) {
+    let Some(header) = of_this_thread(Source::Unclaimed, micros, DISCOVERY_UNIT) else { return };
+    take(header, &[], header.tid as usize, context);
+}
+
+/// Our thread asks where this one waits.
+fn of_waiting(number: u32, context: *const libc::c_void) {
+    let Some(header) = of_this_thread(Source::Wall, u64::from(number), 1) else { return };
+    // SAFETY: the context is the one the kernel gave to the handler that called us.
+    let call: [u64; CALL_WORDS] = unsafe { regs::call_registers(context) };
+    take(header, &call, header.tid as usize, context);
+}
+
+/// The header of a sample that no timer of the thread asked for.
+fn of_this_thread(source: Source, weight: u64, period: u32) -> Option<Header> {
     let tid = thread_block::tid();
     if tid == 0 {
-        return;
+        return None;
     }
     let slot = thread::find(tid);
     let (trace_id, span_id) = slot.map_or((0, 0), Slot::trace);
-    let header = Header {
-        source: Source::Unclaimed as u8,
-        weight: micros,
-        period: DISCOVERY_UNIT,
+    Some(Header {
+        source: source as u8,
+        weight,
+        period,
         tid,
         labels: slot.map_or(0, Slot::labels),
         generation: 0,
         trace_id: if span_id == 0 { 0 } else { trace_id },
         span_id,
-    };
-    take(header, tid as usize, context);
+    })
 }
 
 /// Which of the rings is the one of a thread whose number, of whatever kind, is `hint`.
@@ -227,14 +268,17 @@ fn ring(hint: usize) -> Option<&'static Ring> {
     unsafe { ring.as_ref() }
 }
 
-/// `hint` spreads threads over buffers and rings.
-fn take(mut header: Header, hint: usize, context: *const libc::c_void) {
+/// `hint` spreads threads over buffers and rings; `before` are words to stand before the stack.
+fn take(mut header: Header, before: &[u64], hint: usize, context: *const libc::c_void) {
     // SAFETY: the context is the one the kernel gave to the handler that called us.
     let regs = unsafe { Regs::from_ucontext(context) };
     // What the sample of a discovery stands for is not known here, and told even where the sample is lost.
-    let unclaimed = header.source == Source::Unclaimed as u8;
-    let (periods, nanos) =
-        if unclaimed { (1, 0) } else { (header.weight, header.weight * u64::from(header.period)) };
+    let (periods, nanos) = match header.source {
+        source if source == Source::Unclaimed as u8 => (1, 0),
+        // It stands for no time; who asked will ask again.
+        source if source == Source::Wall as u8 => (0, 0),
+        _ => (header.weight, header.weight * u64::from(header.period)),
+    };
     let Some(mut scratch) = scratch::claim(hint) else {
         return loss::count(Loss::NoScratch, periods, nanos);
     };
@@ -248,8 +292,10 @@ fn take(mut header: Header, hint: usize, context: *const libc::c_void) {
     let here = (&raw const header) as u64;
     let cramped = alternate.contains(&here) && here - alternate.start < ROOM_OF_WALK;
     let (mut trail, words) = scratch.parts();
-    let room = MAX_WORDS.load(Ordering::Relaxed).min(words.len());
-    let mut frames = unwind::Frames::new(words.get_mut(..room).unwrap_or_default());
+    let Some((first, rest)) = words.split_at_mut_checked(before.len()) else { return };
+    first.copy_from_slice(before);
+    let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
+    let mut frames = unwind::Frames::new(rest.get_mut(..room).unwrap_or_default());
     if cramped {
         frames.push_native(regs.pc);
         frames.push_missing(0);
@@ -269,7 +315,9 @@ fn take(mut header: Header, hint: usize, context: *const libc::c_void) {
         let stack = stack_of(&regs, alternate, own, other.as_ref());
         header.generation = unwind::walk_along(&mut trail, &regs, &stack, &mut frames).generation;
     }
-    let pushed = ring(hint).is_some_and(|ring| ring.push(&header, frames.finish()));
+    let len = before.len() + frames.finish().len();
+    let sample = words.get(..len).unwrap_or_default();
+    let pushed = ring(hint).is_some_and(|ring| ring.push(&header, sample));
     if !pushed {
         loss::count(Loss::RingFull, periods, nanos);
     }

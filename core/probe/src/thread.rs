@@ -48,6 +48,8 @@ pub struct Slot {
     trace_low: AtomicU64,
     /// The period of the thread's timer in nanoseconds; 0 while it has none.
     period: AtomicU32,
+    /// Microseconds that the next sample of the timer stands for, instead of a period; 0: a period.
+    unclaimed: AtomicU32,
     /// CPU nanoseconds that the thread's own timer has accounted for; written by its handler only.
     credited: AtomicU64,
     /// On the list of new slots, perhaps still for a thread that had it before.
@@ -228,6 +230,22 @@ impl Slot {
         self.credited.store(self.credited.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
     }
 
+    /// Says that the next expiry of the timer is no period's, but the first moment at which the thread runs: its sample
+    /// stands for what the thread used before, in microseconds. Our thread, before it arms the timer.
+    pub fn set_unclaimed(&self, micros: u32) {
+        self.unclaimed.store(micros, Ordering::Relaxed);
+    }
+
+    /// What [`Slot::set_unclaimed`] has said, once. Only by the thread's own handler.
+    #[inline]
+    pub fn take_unclaimed(&self) -> u32 {
+        let micros = self.unclaimed.load(Ordering::Relaxed);
+        if micros != 0 {
+            self.unclaimed.store(0, Ordering::Relaxed);
+        }
+        micros
+    }
+
     /// Gives the slot back. Our thread, once the thread and its timer are gone.
     pub fn release(&self) {
         // First it ceases to be the thread's: a new thread of the same id may have found it.
@@ -240,6 +258,7 @@ impl Slot {
         self.labels.store(0, Ordering::Relaxed);
         self.set_trace(0, 0);
         self.period.store(0, Ordering::Relaxed);
+        self.unclaimed.store(0, Ordering::Relaxed);
         self.credited.store(0, Ordering::Relaxed);
     }
 }

@@ -8,7 +8,8 @@
 
 use crate::memory::{self, StackMemory};
 use crate::os::{Clock, Pages, Task, Wait, task};
-use crate::regs::Regs;
+use crate::regs::{self, Interrupted, Regs};
+use crate::sample::CALL_WORDS;
 use crate::thread;
 use crate::unwind::{self, End, Frames};
 
@@ -24,8 +25,10 @@ pub enum Look {
     Running,
     /// It waits, and its stack was written to the caller's words.
     Waiting(Waiting),
-    /// There is no such thread, or the kernel does not tell.
-    Unknown,
+    /// There is no such thread.
+    Gone,
+    /// The kernel does not tell what it does.
+    Untold,
 }
 
 /// A thread that waits.
@@ -33,6 +36,8 @@ pub enum Look {
 pub struct Waiting {
     /// In which system call.
     pub wait: Wait,
+    /// Whether its stack could be read.
+    pub readable: bool,
     /// What it had used of the processor by then, in nanoseconds: until that changes, it waits.
     pub used: u64,
     /// How many of the caller's words are its stack, leaf first.
@@ -59,19 +64,21 @@ impl Looker {
 
     /// Looks at thread `tid` of this process, which is not the calling one, and writes its stack to `words` if it waits.
     pub fn look(&mut self, tid: u32, words: &mut [u64]) -> Look {
-        let Some(used) = Clock::Thread(tid).now() else { return Look::Unknown };
+        let Some(used) = Clock::Thread(tid).now() else { return Look::Gone };
         let wait = match task(tid) {
             Task::Waiting(wait) => wait,
             Task::Running => return Look::Running,
-            Task::Unknown => return Look::Unknown,
+            Task::Unknown if Clock::Thread(tid).now().is_none() => return Look::Gone,
+            Task::Unknown => return Look::Untold,
         };
-        let (labels, trace) = thread::find(tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default();
-        let mut seen = Waiting { wait, used, words: 0, end: End::Lost, labels, trace };
+        let (labels, trace) = in_force(tid);
+        let mut seen = Waiting { wait, readable: false, used, words: 0, end: End::Lost, labels, trace };
         for len in [MOSTLY, AT_MOST] {
             let copied = self.copy_stack(wait.sp, len);
             if Clock::Thread(tid).now() != Some(used) {
                 return Look::Running;
             }
+            seen.readable = copied > 0;
             (seen.words, seen.end) = self.walk(&wait, copied, words);
             if copied < len || !matches!(seen.end, End::Lost) {
                 break;
@@ -97,6 +104,21 @@ impl Looker {
         let end = unwind::walk(&regs, &stack, &mut frames);
         (frames.finish().len(), end)
     }
+}
+
+/// The label set in force on a thread, and its trace and span; zeros where there are none.
+pub fn in_force(tid: u32) -> (u32, (u128, u64)) {
+    thread::find(tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default()
+}
+
+/// What a thread waited for that has answered [`crate::sigprof::ask`] with these words before its stack, whose leaf is
+/// `pc`; `None` where it was in no system call, and so ran or waited for a page. Off the handler.
+pub fn interrupted(call: [u64; CALL_WORDS], pc: u64) -> Option<Wait> {
+    let (mut before, mut after) = ([0; 8], [0; 8]);
+    memory::copy(pc.checked_sub(8)?, &mut before);
+    memory::copy(pc, &mut after);
+    let Interrupted { call, first, second } = regs::call_at(call, before, after)?;
+    Some(Wait { call, arguments: [first, second, 0, 0, 0, 0], sp: 0, pc })
 }
 
 #[cfg(test)]
@@ -132,7 +154,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(1));
             unwind::refresh();
             seen = looker.look(tid, &mut words);
-            if matches!(seen, Look::Waiting(Waiting { end: End::Root, .. }) | Look::Unknown) {
+            if matches!(seen, Look::Waiting(Waiting { end: End::Root, .. }) | Look::Untold) {
                 break;
             }
         }
@@ -149,7 +171,7 @@ mod tests {
         drop(done);
         thread.join().unwrap();
         // It has said its last word, and is on its way out of the kernel.
-        while looker.look(tid, &mut words) != Look::Unknown {
+        while looker.look(tid, &mut words) != Look::Gone {
             std::thread::yield_now();
         }
     }

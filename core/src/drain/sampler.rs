@@ -24,7 +24,7 @@ use super::{Plan, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
-use crate::options::CpuClock;
+use crate::options::{CpuClock, WallSignal};
 use crate::recorder;
 use crate::stats::{Counters, Stats};
 
@@ -126,7 +126,8 @@ impl Sampler {
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);
-        let sampling = Sampling { clock, signal, period };
+        let may_interrupt = plan.options.wall_signal == WallSignal::Auto;
+        let sampling = Sampling { clock, signal, period, may_interrupt };
         let process_cpu = Clock::Process.now().unwrap_or_default();
         let (handled, ticks) = sigprof::cost();
         let now = Instant::now();
@@ -272,6 +273,9 @@ impl Sampler {
     }
 
     fn count(&mut self, header: &Header, words: &[u64]) {
+        if header.source == Source::Wall as u8 {
+            return self.count_answer(header, words);
+        }
         let unclaimed = header.source == Source::Unclaimed as u8;
         self.stats.samples += 1;
         let lacks = |is: fn(u64) -> bool| {

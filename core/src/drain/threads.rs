@@ -6,16 +6,17 @@
 //! has used and what of it was told stands in its [`Book`]. Threads that set labels announce themselves, and are met at
 //! once: whose work theirs was would else rest on what they do at the moment of their discovery.
 
+mod meet;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use everprof_probe::os::{Clock, gettid, monotonic, tick};
-use everprof_probe::sigprof;
 use everprof_probe::thread::{self, Slot};
 use everprof_probe::timer::{ClockKind, ThreadTimer};
 
 use super::account::{Account, Unmet};
-use super::book::{Balance, Book, Bounds, Timing};
+use super::book::{Balance, Book, Bounds};
 use super::close::Cut;
 use super::random::Random;
 use super::tasks;
@@ -27,17 +28,14 @@ const SCAN_SHARE: u64 = 2_000;
 /// The same while threads come and go: looking for them is then worth one per cent.
 const CHURNING_SHARE: u64 = 100;
 
-/// To meet threads that announce themselves may take this part of a processor; beyond it, they wait a little longer.
-const WELCOME_SHARE: u64 = 50;
-/// Nanoseconds that pass at least, and at most, before the next of them are met.
-const WELCOME_PAUSE: std::ops::RangeInclusive<u64> = 1_000_000..=50_000_000;
-
 /// How threads are sampled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sampling {
     pub(super) clock: ClockKind,
     pub(super) signal: i32,
     pub(super) period: u32,
+    /// Whether a thread that is met may get a signal, though it may have begun to wait meanwhile.
+    pub(super) may_interrupt: bool,
 }
 
 /// Every live thread, with its timer.
@@ -162,30 +160,6 @@ impl Threads {
         self.next_scan = now + (own() - before).saturating_mul(share).min(10 * FULL_SCAN);
     }
 
-    /// Meets the threads that announced themselves since the last call, and gives back the slots of those that have
-    /// ended unmet. Where there were any, the next ones wait for [`Threads::before_welcome`].
-    pub(super) fn welcome(&mut self) {
-        let begin = monotonic();
-        if begin < self.next_welcome || self.round == 0 {
-            return;
-        }
-        let mut any = false;
-        thread::take_new(|slot| {
-            any = true;
-            let tid = slot.tid();
-            self.meet(tid, begin, true);
-            // Threads that live have a clock, and those that were met are let go at the next look.
-            if !self.by_id.contains_key(&tid) && slot.tid() == tid {
-                slot.release();
-            }
-        });
-        if any {
-            let now = monotonic();
-            let pause = ((now - begin) * WELCOME_SHARE).clamp(*WELCOME_PAUSE.start(), *WELCOME_PAUSE.end());
-            self.next_welcome = now + pause;
-        }
-    }
-
     /// How many nanoseconds are left until threads that announce themselves are met again: nobody need be woken before.
     pub(super) fn before_welcome(&self) -> u64 {
         self.next_welcome.saturating_sub(monotonic())
@@ -244,6 +218,7 @@ impl Threads {
         for (tid, thread) in &mut self.by_id {
             let (Some(timer), Some(slot)) = (&thread.timer, thread.slot) else { continue };
             let first = self.random.first(period, self.tick);
+            slot.set_unclaimed(0);
             let timing = self.sampling.timing(*tid, slot, first);
             if timer.set_period(slot, period, first).is_ok() {
                 thread.book.arm(Some(timing.armed(*tid)), self.tick);
@@ -257,7 +232,7 @@ impl Threads {
         self.sampling = sampling;
         self.timer_error = None;
         let ids: Vec<u32> = self.by_id.keys().copied().collect();
-        ids.into_iter().for_each(|tid| self.start_timer(tid));
+        ids.into_iter().for_each(|tid| self.start_timer(tid, 0));
         self.scan();
     }
 
@@ -381,84 +356,6 @@ impl Threads {
         4 * (u64::from(self.sampling.period) + self.tick)
     }
 
-    /// Looks whether a thread is known, still or again, and if not makes it so; `announced` if it said so itself.
-    fn meet(&mut self, tid: u32, now: u64, announced: bool) {
-        let used = Clock::Thread(tid).now();
-        if let Some(thread) = self.by_id.get_mut(&tid) {
-            if thread.young {
-                thread.name = tasks::name(tid);
-                thread.young = false;
-            }
-            let is_alive = thread.timer.as_ref().is_none_or(ThreadTimer::is_alive);
-            if is_alive && used.is_none_or(|used| used >= thread.book.seen()) {
-                return;
-            }
-            // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
-            // have found it already and set labels there.
-            self.gone.extend(self.by_id.remove(&tid).map(|mut thread| {
-                thread.stop_timer();
-                let credited = thread.credited();
-                thread.slot = None;
-                Ended { credited, ..thread.end(0) }
-            }));
-        }
-        let Some(used) = used else { return };
-        let slot = thread::claim(tid);
-        let told = if self.opening { used } else { 0 };
-        let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
-        let name = tasks::name(tid);
-        let thread = Thread { slot, timer: None, book, name, young: true };
-        self.by_id.insert(tid, thread);
-        self.turnover += 1;
-        self.start_timer(tid);
-        if self.opening || used == 0 {
-            return;
-        }
-        self.met_late += used;
-        // So little is not worth a signal: the thread's other samples will stand for it.
-        if announced && used < u64::from(self.sampling.period) / 100 {
-            return;
-        }
-        // What it used before it had a timer is told by one sample, now.
-        if slot.is_some() && tasks::is_running(tid) {
-            sigprof::discover(tid, used);
-        }
-    }
-
-    fn start_timer(&mut self, tid: u32) {
-        let Sampling { clock, signal, period } = self.sampling;
-        let Some(thread) = self.by_id.get_mut(&tid) else { return };
-        let Some(slot) = thread.slot else { return };
-        let first = self.random.first(period, self.tick);
-        let timing = self.sampling.timing(tid, slot, first);
-        match ThreadTimer::start(slot, clock, signal, period, first) {
-            Ok(timer) => {
-                thread.timer = Some(timer);
-                thread.book.arm(Some(timing.armed(tid)), self.tick);
-            }
-            // No such thread: it ended since the directory was read.
-            Err(libc_errno::EINVAL | libc_errno::ESRCH) => {}
-            Err(errno) => self.timer_error = Some(errno),
-        }
-    }
-
-    /// Tries again where a timer was refused: the limit of pending signals is shared by all processes of a user, and a
-    /// table of slots may have been full. One refusal is enough to know.
-    fn time_the_untimed(&mut self) {
-        let untimed = self.by_id.iter().filter(|(_, thread)| thread.timer.is_none());
-        let untimed: Vec<u32> = untimed.map(|(tid, _)| *tid).collect();
-        for tid in untimed {
-            self.timer_error = None;
-            if let Some(thread) = self.by_id.get_mut(&tid).filter(|thread| thread.slot.is_none()) {
-                thread.slot = thread::claim(tid);
-            }
-            self.start_timer(tid);
-            if self.timer_error.is_some() {
-                return;
-            }
-        }
-    }
-
     /// Settles what threads used that are gone since the last look.
     fn let_go(&mut self, gone: Vec<Ended>, all_gone: u64, now: u64) {
         let bounds: Vec<Bounds> =
@@ -472,23 +369,6 @@ impl Threads {
                 fold(&mut self.folded, before, 0.0, patience);
             }
         }
-    }
-}
-
-impl Sampling {
-    /// How the timer of a thread is about to be armed, whose first expiry is to come after `first`.
-    fn timing(&self, tid: u32, slot: &Slot, first: u32) -> Timing {
-        let from = Clock::Thread(tid).now().unwrap_or_default();
-        // A perf event begins with a whole period.
-        let first = if self.clock == ClockKind::Timer { first } else { self.period };
-        Timing { from, until: from, first, period: self.period, credited: slot.credited() }
-    }
-}
-
-impl Timing {
-    /// It was armed just now.
-    fn armed(self, tid: u32) -> Self {
-        Self { until: Clock::Thread(tid).now().unwrap_or_default().max(self.from), ..self }
     }
 }
 
@@ -537,12 +417,6 @@ fn fold(
     sum.lost += balance.lost;
 }
 
-/// The two errors that mean "no such thread"; libc is not a dependency of this crate.
-mod libc_errno {
-    pub(super) const ESRCH: i32 = 3;
-    pub(super) const EINVAL: i32 = 22;
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -550,7 +424,8 @@ mod tests {
     use super::*;
 
     /// Of which nothing comes in a test: it is ignored, and its period is longer than any.
-    const QUIET: Sampling = Sampling { clock: ClockKind::Timer, signal: 28, period: 1_000_000_000 };
+    const QUIET: Sampling =
+        Sampling { clock: ClockKind::Timer, signal: 28, period: 1_000_000_000, may_interrupt: false };
 
     #[test]
     fn a_thread_that_the_directory_skips_lives_on() {

@@ -8,20 +8,32 @@
 //!
 //! A thread whose clock stands still has not moved since the last look, so it is where it was, for the price of reading
 //! one clock; and the longer it stands still, the less often it is read.
+//!
+//! Where the kernel does not tell enough, a thread is asked by a signal ([`ask`]), unless that is forbidden. It runs to
+//! answer, and its clock moves. So what it waits between its answer and the next look is told only by the look after
+//! that: if the clock stands still by then, it has not moved from the place that it told.
+
+mod ask;
+mod place;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use everprof_probe::os::{self, Clock, WaitFor, gettid, monotonic};
+use everprof_probe::os::{self, Clock, gettid, monotonic};
 use everprof_probe::ring::MAX_STACK_WORDS;
-use everprof_probe::sample::missing;
-use everprof_probe::unwind::{self, End};
-use everprof_probe::waiting::{Look, Looker};
+use everprof_probe::sample::Header;
+use everprof_probe::waiting::Looker;
 
 use super::random::Random;
 use super::sampler::Sampler;
-use crate::aggregate::{Key, Sums, Waited};
-use crate::options::Options;
+use crate::aggregate::{Key, Sums};
+use crate::options::{Options, WallSignal};
 use crate::profile::Kind;
+
+use ask::{Asked, Questions};
+use place::{Place, Seen};
+
+pub(super) use place::name_of;
 
 /// A thread that has waited for a time is looked at again after this part of it,
 const LESS_OFTEN: u64 = 8;
@@ -30,6 +42,11 @@ const LEAST_OFTEN: u64 = 2_000_000_000;
 
 /// Looks take this part of the processor time that everprof may use, and come less often rather than take more.
 const PART_OF_BUDGET: f64 = 0.5;
+
+/// A thread that was asked and has not answered for so long holds the signal back, or waits where none reaches it.
+const PATIENCE: u64 = 1_000_000_000;
+/// To answer, and to go back to its wait, takes a thread less than so many nanoseconds.
+const ANSWERING: u64 = 1_000_000;
 
 /// What the looks are taken with.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +57,8 @@ pub(super) struct WallOptions {
     period: u64,
     /// Part of one processor.
     budget: f64,
+    /// Whether threads that wait may get a signal.
+    may_ask: bool,
 }
 
 impl WallOptions {
@@ -49,6 +68,7 @@ impl WallOptions {
             always: options.kinds.iter().any(Kind::needs_looks),
             period: options.wall_rate_hz.period().as_nanos() as u64,
             budget: options.cpu_budget_percent.fraction(),
+            may_ask: options.wall_signal == WallSignal::Auto,
         }
     }
 }
@@ -64,8 +84,14 @@ pub(super) struct Wall {
     next: u64,
     /// So many nanoseconds pass for each that a look takes.
     rest_for_work: f64,
+    /// When we began, and when the last round was.
+    began: u64,
+    last: u64,
     round: u32,
+    /// This is the first round: what threads have done by now is not ours to tell.
+    is_first: bool,
     random: Random,
+    questions: Questions,
 }
 
 /// A thread between two looks. Times are in nanoseconds.
@@ -84,25 +110,12 @@ struct Watched {
     pending: i64,
     /// Where it waits; none while it runs.
     place: Option<Place>,
+    asked: Asked,
+    /// It has run since it told its place, perhaps only to tell it.
+    is_doubtful: bool,
+    /// As it was last counted.
+    name: Option<Arc<str>>,
     round: u32,
-}
-
-/// Where a thread waits.
-#[derive(Clone, Debug, Default)]
-struct Place {
-    words: Box<[u64]>,
-    labels: u32,
-    trace: (u128, u64),
-    waited: Waited,
-    /// Where the stack is not whole: the tables that it was walked with. With others it may be.
-    walked_with: Option<u32>,
-}
-
-impl Place {
-    /// Whether another look would show the same.
-    fn is_final(&self) -> bool {
-        self.walked_with.is_none_or(|tables| tables == unwind::generation())
-    }
 }
 
 /// What a look has found out about the time since the one before.
@@ -115,16 +128,21 @@ struct Found {
 impl Wall {
     /// Looks as often as the period says and the budget allows; `None` where there is no memory.
     pub(super) fn new(options: WallOptions) -> Option<Self> {
-        let WallOptions { period, budget, .. } = options;
+        let WallOptions { period, budget, may_ask, .. } = options;
+        let now = monotonic();
         Some(Self {
             looker: Looker::new()?,
             words: vec![0; MAX_STACK_WORDS],
             by_id: HashMap::new(),
             period,
-            next: monotonic(),
+            next: now,
             rest_for_work: 1.0 / (budget * PART_OF_BUDGET),
+            began: now,
+            last: now,
             round: 0,
+            is_first: true,
             random: Random::new(),
+            questions: Questions::new(may_ask),
         })
     }
 
@@ -149,8 +167,7 @@ impl Wall {
     fn end(&mut self, took: u64) {
         let rest = (took as f64 * self.rest_for_work) as u64;
         self.next = self.next.max(monotonic() + rest.min(LEAST_OFTEN));
-        let round = self.round;
-        self.by_id.retain(|_, thread| thread.round == round);
+        self.is_first = false;
     }
 
     /// Looks at one thread, if it is due or `anyway`.
@@ -165,10 +182,15 @@ impl Wall {
             // Another thread has its id now.
             *thread = Watched { round: thread.round, ..Watched::default() };
         }
-        let is_new = thread.at == 0;
+        // What threads did before the first look is not ours to tell; of others, all since their birth.
+        let is_old = thread.at == 0 && self.is_first;
+        if thread.at == 0 {
+            let age = if is_old { 0 } else { os::standing(tid).map_or(0, |standing| standing.age) };
+            thread.at = now.saturating_sub(age).max(self.began);
+        }
         let (elapsed, ran) = (now.saturating_sub(thread.at), used.saturating_sub(thread.used));
         (thread.at, thread.used) = (now, used);
-        if ran == 0 && !is_new && thread.place.as_ref().is_some_and(Place::is_final) {
+        if ran == 0 && thread.rests(now) {
             let gap = (now.saturating_sub(thread.since) / LESS_OFTEN).min(LEAST_OFTEN);
             thread.due = if gap > self.period { now + gap } else { 0 };
             thread.pending += elapsed as i64;
@@ -178,41 +200,104 @@ impl Wall {
         let ready = os::ready_time(tid).unwrap_or_default();
         let became_ready = ready.saturating_sub(thread.ready);
         thread.ready = ready;
-        if !is_new {
-            thread.pending += elapsed as i64 - ran as i64 - became_ready as i64;
+        if is_old {
+            thread.find(tid, &mut self.looker, &mut self.words, &mut self.questions);
+            return Found::default();
         }
-        thread.place = place(&mut self.looker, tid, &mut self.words);
-        let waited = if thread.place.is_some() { thread.settle() } else { 0 };
-        Found { ready: if is_new { 0 } else { became_ready }, waited }
+        thread.pending += elapsed as i64 - ran as i64 - became_ready as i64;
+        if !thread.is_held(ran) {
+            thread.find(tid, &mut self.looker, &mut self.words, &mut self.questions);
+        }
+        Found { ready: became_ready, waited: if thread.is_sure(now) { thread.settle() } else { 0 } }
+    }
+
+    /// A thread that was asked tells where it waits, or that it ran. What it waited until it was asked was there.
+    fn answer(&mut self, header: &Header, words: &[u64]) -> Option<(Found, Place)> {
+        let thread = self.by_id.get_mut(&header.tid)?;
+        let Asked::Sent { number, hash, .. } = thread.asked else { return None };
+        if u64::from(number) != header.weight {
+            return None;
+        }
+        let outside = thread.place.take().filter(|place| !place.is_unknown());
+        let told = Place::told(header, words);
+        if let Some(told) = told.as_ref().filter(|_| outside.is_some()) {
+            self.questions.answered(hash, told);
+        }
+        let place = match (told, outside) {
+            (Some(told), Some(outside)) => Some(told.with_call_of(&outside)),
+            (told, outside) => told.or(outside),
+        };
+        thread.asked = if place.is_some() { Asked::Answered } else { Asked::No };
+        thread.place = place.clone();
+        Some((Found { ready: 0, waited: thread.settle() }, place?))
+    }
+
+    /// Takes out the threads that have ended since the last round. One that waited when it was last seen waited on until
+    /// some moment between the last round and this one.
+    fn take_ended(&mut self, now: u64) -> Vec<(u32, Watched)> {
+        let (round, last) = (self.round, std::mem::replace(&mut self.last, now));
+        let mut ended: Vec<_> = self.by_id.extract_if(|_, thread| thread.round != round).collect();
+        for (_, thread) in &mut ended {
+            if thread.place.is_some() {
+                let until = now.midpoint(last.max(thread.at));
+                thread.pending += until.saturating_sub(thread.at) as i64;
+            }
+        }
+        ended
     }
 }
 
 impl Watched {
+    /// Whether it is where it was, if its clock stands still.
+    fn rests(&mut self, now: u64) -> bool {
+        self.is_doubtful = false;
+        let rests = self.place.as_ref().is_some_and(Place::is_final) && self.is_sure(now);
+        if rests && self.asked == Asked::Answered {
+            self.asked = Asked::No;
+        }
+        rests
+    }
+
+    /// Whether what it waited is known to have been at its place.
+    fn is_sure(&self, now: u64) -> bool {
+        let is_open = matches!(self.asked, Asked::Sent { at, .. } if now.saturating_sub(at) < PATIENCE);
+        self.place.is_some() && !is_open && !self.is_doubtful
+    }
+
+    /// Whether it is not to be looked at now, which has run for so many nanoseconds since the last look: it is asked and
+    /// has not answered, or has answered, and ran for that.
+    fn is_held(&mut self, ran: u64) -> bool {
+        self.is_doubtful = false;
+        match self.asked {
+            Asked::No => false,
+            Asked::Sent { at, .. } => self.at.saturating_sub(at) < PATIENCE,
+            Asked::Answered => {
+                self.asked = Asked::No;
+                // If it does not run any more by the next look, it was there all the time.
+                self.is_doubtful = ran < ANSWERING;
+                self.is_doubtful
+            }
+        }
+    }
+
+    /// Finds out where it waits, or asks it.
+    fn find(&mut self, tid: u32, looker: &mut Looker, words: &mut [u64], questions: &mut Questions) {
+        self.place = match Place::seen(looker, tid, words) {
+            Seen::Running => None,
+            Seen::Waiting(place) => Some(place),
+            Seen::Partly(place, why) => {
+                self.asked = questions.ask(tid, &place, why, self.asked, self.at);
+                Some(place)
+            }
+        };
+    }
+
     /// What is to be told of the place that was found.
     fn settle(&mut self) -> u64 {
         let waited = self.pending.max(0);
         self.pending -= waited;
         waited as u64
     }
-}
-
-fn place(looker: &mut Looker, tid: u32, words: &mut [u64]) -> Option<Place> {
-    let tables = unwind::generation();
-    let waiting = match looker.look(tid, words) {
-        Look::Waiting(waiting) => waiting,
-        Look::Running => return None,
-        // Where the kernel does not tell, that is all there is to be told of it.
-        Look::Unknown => return Some(Place { words: [missing(0)].into(), ..Place::default() }),
-    };
-    let call = waiting.wait.call;
-    let wait = os::waits_for(call, &waiting.wait.arguments);
-    Some(Place {
-        words: words.get(..waiting.words).unwrap_or_default().into(),
-        labels: waiting.labels,
-        trace: waiting.trace,
-        waited: Waited { call, wait: wait as u8 },
-        walked_with: (waiting.end != End::Root).then_some(tables),
-    })
 }
 
 impl Sampler {
@@ -236,23 +321,50 @@ impl Sampler {
         let used = || Clock::Thread(own).now().unwrap_or_default();
         let before = used();
         wall.begin(now);
+        if wall.questions.are_open() {
+            self.wall = Some(wall);
+            self.drain();
+            let Some(back) = self.wall.take() else { return };
+            wall = back;
+        }
         for tid in self.threads.ids() {
             if tid == own {
                 continue;
             }
             let found = wall.look(tid, now, at_all);
-            let thread = wall.by_id.get(&tid).and_then(|thread| thread.place.as_ref());
-            self.count_wait(tid, &found, thread);
+            if let Some(thread) = wall.by_id.get_mut(&tid).filter(|_| found.ready > 0 || found.waited > 0) {
+                thread.name = Some(self.threads.name(tid));
+                self.count_wait(tid, thread.name.clone(), &found, thread.place.as_ref());
+            }
         }
+        for (tid, mut thread) in wall.take_ended(now) {
+            let found = Found { ready: 0, waited: thread.settle() };
+            let place = thread.place.unwrap_or_else(Place::unknown);
+            self.count_wait(tid, thread.name, &found, Some(&place));
+        }
+        if let Some(news) = wall.questions.news() {
+            self.trouble(news);
+        }
+        (self.stats.wall_signals, self.stats.wall_untold) = (wall.questions.sent, wall.questions.untold);
         wall.end(used().saturating_sub(before));
         self.wall = Some(wall);
     }
 
-    fn count_wait(&mut self, tid: u32, found: &Found, place: Option<&Place>) {
+    /// A thread that was asked has answered.
+    pub(super) fn count_answer(&mut self, header: &Header, words: &[u64]) {
+        let Some(mut wall) = self.wall.take() else { return };
+        if let Some((found, place)) = wall.answer(header, words) {
+            self.count_wait(header.tid, None, &found, Some(&place));
+        }
+        self.wall = Some(wall);
+    }
+
+    /// Counts what thread `tid` did, under `name` or the one that it has now.
+    fn count_wait(&mut self, tid: u32, name: Option<Arc<str>>, found: &Found, place: Option<&Place>) {
         if found.ready == 0 && found.waited == 0 {
             return;
         }
-        let name = self.threads.name(tid);
+        let name = name.unwrap_or_else(|| self.threads.name(tid));
         let thread = self.thread_number(name, self.thread_ids.then_some(tid));
         if found.ready > 0 {
             *self.ready.entry(thread).or_default() += found.ready;
@@ -269,20 +381,4 @@ impl Sampler {
         };
         self.sums.add_wait(key, place.waited, Sums { count: 1, nanos: found.waited });
     }
-}
-
-/// What a number of [`Waited`] stands for.
-pub(super) fn name_of(wait: u8) -> &'static str {
-    const NAMES: [(WaitFor, &str); 9] = [
-        (WaitFor::Other, "other"),
-        (WaitFor::Network, "network"),
-        (WaitFor::Disk, "disk"),
-        (WaitFor::Thread, "thread"),
-        (WaitFor::Lock, "lock"),
-        (WaitFor::Timer, "timer"),
-        (WaitFor::Pipe, "pipe"),
-        (WaitFor::Events, "events"),
-        (WaitFor::Process, "process"),
-    ];
-    NAMES.iter().find(|(known, _)| *known as u8 == wait).map_or("other", |(_, name)| name)
 }

@@ -28,7 +28,7 @@ pub use list::{Kinds, UserTags};
 pub use number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
 pub use table::{OptionSpec, Options};
 pub use value::TagValue;
-pub use word::{CpuClock, LogLevel, SignalChoice, Symbolize};
+pub use word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
 
 use std::fmt;
 

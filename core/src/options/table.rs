@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
 use super::value::{Setting, TagValue};
-use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize};
+use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +123,11 @@ options! {
     /// Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the
     /// less often it is looked at, every two seconds at least.
     wall_rate_hz: WallRate = WallRate::DEFAULT, "Hz", "wall", "0.1.0";
+
+    /// Whether a thread that waits may get a signal, which ends some calls with EINTR: once for each wait where the kernel
+    /// does not tell where it waits or its stack is not whole, and once when it is met while it runs (`auto`); or never,
+    /// at the price of such stacks.
+    wall_signal: WallSignal = WallSignal::Auto, "", "cpu, wall", "0.1.0";
 
     /// Length of one profile.
     period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";

@@ -45,6 +45,13 @@ words! {
         /// The kernel's `perf_event` task clock.
         PerfEvent = "perf_event",
     }
+    /// Whether a thread that waits may get a signal of ours.
+    WallSignal {
+        /// Once for each of its waits, where the kernel does not tell enough; and when it is met.
+        Auto = "auto",
+        /// Not at all.
+        Never = "never",
+    }
     /// The least important of our own messages that are logged.
     LogLevel {
         /// No messages.

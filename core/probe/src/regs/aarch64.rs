@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::ops::Range;
 
-use super::CallBefore;
+use super::{CallBefore, CallRegisters, EINTR, Interrupted};
 
 /// DWARF's numbers of the registers that a walk carries from frame to frame.
 pub(crate) const DWARF_SP: u8 = 31;
@@ -137,6 +137,36 @@ impl Regs {
         let [.., base, _, _, _, _, _, _, _, _, _, fp, lr] = all;
         Self { pc, sp, fp, base, lr, all }
     }
+}
+
+/// The instruction of a system call: `svc #0`.
+const SVC: [u8; 4] = [0x01, 0, 0, 0xd4];
+
+/// What a system call leaves in the registers that a signal interrupted: x8, x0 and x1. Async-signal-safe.
+///
+/// # Safety
+///
+/// `context` must be the third argument of a handler installed with `SA_SIGINFO`.
+pub(crate) unsafe fn call_registers(context: *const libc::c_void) -> CallRegisters {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: by the caller's promise this is a live `ucontext_t`.
+    let registers = unsafe { &(*context).uc_mcontext.regs };
+    let [first, second, _, _, _, _, _, _, number, ..] = *registers;
+    [number, first, second]
+}
+
+/// The system call that was interrupted where the code is `before` and `after` the program counter; `None` where there
+/// is none. Its number stays in x8; where it failed, the result has taken the place of the first argument.
+pub(crate) fn call_at(registers: CallRegisters, before: [u8; 8], after: [u8; 8]) -> Option<Interrupted> {
+    let [number, first, second] = registers;
+    let first = if after.starts_with(&SVC) {
+        first
+    } else if before.ends_with(&SVC) && first == EINTR {
+        u64::MAX
+    } else {
+        return None;
+    };
+    Some(Interrupted { call: Some(number as u32), first, second })
 }
 
 /// The alternate signal stack in force when the signal came; empty where there is none. Async-signal-safe.

@@ -23,6 +23,24 @@ pub(crate) use cpu::{ENTRY, ENTRY_STEPS, after_landing, called_slot, frame_dista
 pub(crate) use cpu::{PLT, plt_entry};
 pub use cpu::{Regs, altstack, thread_pointer, ticks};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};
+pub(crate) use cpu::{call_at, call_registers};
+
+/// A system call that a signal has interrupted, as far as registers and code tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interrupted {
+    /// Its number, where the code names it or the register has it still.
+    pub(crate) call: Option<u32>,
+    /// Its first argument; a number that no descriptor has where it is lost.
+    pub(crate) first: u64,
+    /// Its second argument.
+    pub(crate) second: u64,
+}
+
+/// The registers that tell of a system call: number or result, and what stands for the first two arguments.
+pub(crate) type CallRegisters = [u64; 3];
+
+/// A call's result where a signal has ended it: `-EINTR`.
+const EINTR: u64 = -4_i64 as u64;
 
 /// What the code before a return address does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::ops::Range;
 
-use super::CallBefore;
+use super::{CallBefore, CallRegisters, EINTR, Interrupted};
 
 /// DWARF's numbers of the registers that a walk carries from frame to frame.
 pub(crate) const DWARF_SP: u8 = 7;
@@ -133,6 +133,40 @@ impl Regs {
         let [_, _, _, base, _, _, fp, sp, ..] = all;
         Self { pc, sp, fp, base, all }
     }
+}
+
+/// The instruction of a system call.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// The first byte of `mov $number, %eax`, which mostly stands before it.
+const MOV_EAX: u8 = 0xb8;
+
+/// What a system call leaves in the registers that a signal interrupted: rax, rdi and rsi. Async-signal-safe.
+///
+/// # Safety
+///
+/// `context` must be the third argument of a handler installed with `SA_SIGINFO`.
+pub(crate) unsafe fn call_registers(context: *const libc::c_void) -> CallRegisters {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: by the caller's promise this is a live `ucontext_t`.
+    let registers = unsafe { &(*context).uc_mcontext.gregs };
+    let [.., di, si, _, _, _, ax, _, _, _, _, _, _, _, _, _] = *registers;
+    [ax, di, si].map(|word| word as u64)
+}
+
+/// The system call that was interrupted where the code is `before` and `after` the program counter; `None` where there
+/// is none. One that the kernel begins again stands before the counter's instruction, with its number back in rax; of
+/// one that failed, the result is in its place, and the code before it mostly names the number.
+pub(crate) fn call_at(registers: CallRegisters, before: [u8; 8], after: [u8; 8]) -> Option<Interrupted> {
+    let [ax, first, second] = registers;
+    let [_, mov, one, two, three, four, last @ ..] = before;
+    let call = if after.starts_with(&SYSCALL) {
+        Some(ax as u32)
+    } else if last == SYSCALL && ax == EINTR {
+        (mov == MOV_EAX).then_some(u32::from_le_bytes([one, two, three, four]))
+    } else {
+        return None;
+    };
+    Some(Interrupted { call, first, second })
 }
 
 /// The alternate signal stack in force when the signal came; empty where there is none. Async-signal-safe.

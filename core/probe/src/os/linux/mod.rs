@@ -23,7 +23,7 @@ pub use futex::{wait, wake};
 pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
-pub use ready::ready_time;
+pub use ready::{Standing, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };

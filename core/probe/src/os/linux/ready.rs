@@ -1,4 +1,5 @@
-//! How long a thread was ready to run and had no processor: `/proc/self/task/TID/schedstat`. Off the handler: 4 us.
+//! The kernel's account of a thread: how long it was ready to run and had no processor (`/proc/self/task/TID/schedstat`,
+//! 4 us), and whether it runs and when it was born (`/proc/self/task/TID/stat`, 9 us). Off the handler.
 
 use super::Text;
 
@@ -14,6 +15,36 @@ pub fn ready_time(tid: u32) -> Option<u64> {
     core::str::from_utf8(word).ok()?.parse().ok()
 }
 
+/// What the kernel says of a thread as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It runs or is ready to.
+    pub is_running: bool,
+    /// It waits for something that is sure to come, such as a disk, and that no signal ends.
+    pub is_fixed: bool,
+    /// For how many nanoseconds it has lived, within half a hundredth of a second.
+    pub age: u64,
+}
+
+/// What the kernel says of thread `tid` of this process; `None` where it is gone or the kernel does not tell.
+pub fn standing(tid: u32) -> Option<Standing> {
+    let mut path = Text::<48>::new();
+    path.text(b"/proc/self/task/").number(tid).text(b"/stat\0");
+    let mut line = [0; 512];
+    let line = super::read_file(path.bytes(), &mut line)?;
+    // The name may hold anything, and ends with the last bracket. Then the state, and 18 numbers before the birth.
+    let name_ends = line.iter().rposition(|byte| *byte == b')')?;
+    let mut words = line.get(name_ends + 2..)?.split(|byte| *byte == b' ');
+    let state = words.next()?;
+    let born: u64 = core::str::from_utf8(words.nth(18)?).ok()?.parse().ok()?;
+    let born = born * BIRTH_UNIT + BIRTH_UNIT / 2;
+    let age = super::timer::since_boot().saturating_sub(born);
+    Some(Standing { is_running: state == b"R", is_fixed: state == b"D", age })
+}
+
+/// The kernel tells births in hundredths of a second, on every processor that there is a port to (`USER_HZ`).
+const BIRTH_UNIT: u64 = 10_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -23,6 +54,17 @@ mod tests {
         assert_eq!(ready_time(u32::MAX), None);
         if !std::path::Path::new("/proc/self/task").exists() {
             return;
+        }
+        let birth = std::time::Instant::now();
+        let standing = std::thread::spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            standing(super::super::gettid())
+        });
+        let standing = standing.join().ok().flatten();
+        // An emulator shows its own threads.
+        if let Some(Standing { is_running, is_fixed, age }) = standing.filter(|standing| standing.age > 0) {
+            let most = birth.elapsed().as_nanos() as u64 + BIRTH_UNIT;
+            assert!(is_running && !is_fixed && (20_000_000..most).contains(&age), "{age}");
         }
         let before = ready_time(super::super::gettid());
         std::thread::sleep(std::time::Duration::from_millis(5));

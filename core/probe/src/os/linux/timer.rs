@@ -41,6 +41,11 @@ pub fn monotonic() -> u64 {
     read_clock(libc::CLOCK_MONOTONIC).unwrap_or_default()
 }
 
+/// Nanoseconds since the system was started, also those for which it was suspended.
+pub(super) fn since_boot() -> u64 {
+    read_clock(libc::CLOCK_BOOTTIME).unwrap_or_default()
+}
+
 /// Nanoseconds between two ticks of the kernel, which is when it looks at CPU timers; 10 ms where it does not say.
 pub fn tick() -> u64 {
     const LONGEST: u64 = 10_000_000;

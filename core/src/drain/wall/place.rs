@@ -1,0 +1,142 @@
+//! Where a thread waits: seen from outside, or told by the thread itself.
+
+use everprof_probe::os::{self, WaitFor};
+use everprof_probe::sample::{CALL_WORDS, Frame, Header, frames, missing};
+use everprof_probe::unwind::{self, End};
+use everprof_probe::waiting::{self, Look, Looker};
+
+use crate::aggregate::Waited;
+
+/// Where a thread waits.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub(super) words: Box<[u64]>,
+    pub(super) labels: u32,
+    pub(super) trace: (u128, u64),
+    pub(super) waited: Waited,
+    /// Where the stack is not whole: the tables that it was walked with. With others it may be.
+    walked_with: Option<u32>,
+}
+
+/// What a look from outside has found.
+pub(super) enum Seen {
+    /// It runs, or is gone.
+    Running,
+    /// It waits here.
+    Waiting(Place),
+    /// It waits, and not all is known of where.
+    Partly(Place, Why),
+}
+
+/// Why not all is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The kernel does not say what the thread does.
+    Untold,
+    /// Nor lets us read its stack.
+    Unreadable,
+    /// The stack was read and a caller could not be found.
+    NotWhole,
+}
+
+impl Place {
+    /// Looks at thread `tid`.
+    pub(super) fn seen(looker: &mut Looker, tid: u32, words: &mut [u64]) -> Seen {
+        let tables = unwind::generation();
+        let waiting = match looker.look(tid, words) {
+            Look::Waiting(waiting) => waiting,
+            Look::Running | Look::Gone => return Seen::Running,
+            Look::Untold => return Self::untold(tid),
+        };
+        let call = waiting.wait.call;
+        let wait = os::waits_for(call, &waiting.wait.arguments);
+        let place = Place {
+            words: words.get(..waiting.words).unwrap_or_default().into(),
+            labels: waiting.labels,
+            trace: waiting.trace,
+            waited: Waited { call, wait: wait as u8 },
+            walked_with: (waiting.end != End::Root).then_some(tables),
+        };
+        match waiting.end {
+            _ if !waiting.readable => Seen::Partly(place, Why::Unreadable),
+            End::Lost => Seen::Partly(place, Why::NotWhole),
+            _ => Seen::Waiting(place),
+        }
+    }
+
+    /// Where the kernel does not tell the call, it may still tell whether the thread runs.
+    fn untold(tid: u32) -> Seen {
+        let wait = match os::standing(tid) {
+            Some(standing) if standing.is_running => return Seen::Running,
+            Some(standing) if standing.is_fixed => WaitFor::Disk,
+            _ => WaitFor::Other,
+        };
+        let (labels, trace) = waiting::in_force(tid);
+        let place =
+            Place { labels, trace, waited: Waited { call: None, wait: wait as u8 }, ..Self::unknown() };
+        Seen::Partly(place, Why::Untold)
+    }
+
+    /// That it waits, and nothing else.
+    pub(super) fn unknown() -> Place {
+        Place { words: [missing(0)].into(), ..Place::default() }
+    }
+
+    /// What a thread has told itself; `None` where it was in no system call.
+    pub(super) fn told(header: &Header, words: &[u64]) -> Option<Place> {
+        let (call, stack) = words.split_first_chunk::<CALL_WORDS>()?;
+        let Some(Frame::Native(pc)) = frames(stack).next() else { return None };
+        let wait = waiting::interrupted(*call, pc)?;
+        // Of a call without a number nothing is known; of none, that would be the wait for a page.
+        let kind = wait.call.map_or(WaitFor::Other, |call| os::waits_for(Some(call), &wait.arguments));
+        Some(Place {
+            words: stack.into(),
+            labels: header.labels,
+            trace: (header.trace_id, header.span_id),
+            waited: Waited { call: wait.call, wait: kind as u8 },
+            walked_with: None,
+        })
+    }
+
+    /// The same place with what `outside` knows better: the call, by the kernel's own account.
+    pub(super) fn with_call_of(self, outside: &Place) -> Place {
+        // The call is begun again at its own instruction, of two or four bytes; the kernel tells the one behind it.
+        let is_same = self.leaf().abs_diff(outside.leaf()) <= 4;
+        Place { waited: if is_same { outside.waited } else { self.waited }, ..self }
+    }
+
+    fn leaf(&self) -> u64 {
+        self.words.first().copied().unwrap_or_default()
+    }
+
+    /// Whether nothing is known of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(frames(&self.words).next(), None | Some(Frame::Missing(_)))
+    }
+
+    /// Whether another look would show the same.
+    pub(super) fn is_final(&self) -> bool {
+        self.walked_with.is_none_or(|tables| tables == unwind::generation())
+    }
+
+    /// Whether callers are missing.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(frames(&self.words).last(), None | Some(Frame::Missing(_)))
+    }
+}
+
+/// What a number of [`Waited`] stands for.
+pub(crate) fn name_of(wait: u8) -> &'static str {
+    const NAMES: [(WaitFor, &str); 9] = [
+        (WaitFor::Other, "other"),
+        (WaitFor::Network, "network"),
+        (WaitFor::Disk, "disk"),
+        (WaitFor::Thread, "thread"),
+        (WaitFor::Lock, "lock"),
+        (WaitFor::Timer, "timer"),
+        (WaitFor::Pipe, "pipe"),
+        (WaitFor::Events, "events"),
+        (WaitFor::Process, "process"),
+    ];
+    NAMES.iter().find(|(known, _)| *known as u8 == wait).map_or("other", |(_, name)| name)
+}
