@@ -117,6 +117,17 @@ pub(crate) fn directory(name: &str) -> PathBuf {
     dir
 }
 
+/// Removes a directory. A profiler that was dropped may be writing its last profile there, so more than one try.
+pub(crate) fn remove(dir: &Path) {
+    let gone = (0..300).any(|_| {
+        std::fs::remove_dir_all(dir).is_ok() || {
+            std::thread::sleep(Duration::from_millis(100));
+            !dir.exists()
+        }
+    });
+    assert!(gone, "{} stays", dir.display());
+}
+
 /// Every CPU profile below a directory.
 pub(crate) fn profiles(dir: &Path) -> Vec<Profile> {
     kind_of(dir, "cpu")
