@@ -164,7 +164,9 @@ fn state(profile: &Profile, labels: everprof::profile::LabelsId) -> String {
 
 /// Threads that run, that sleep, and that do both: of each, the parts add up to its life.
 fn parts_of_time() {
-    let (profiler, dir) = start("parts", 20);
+    let dir = directory("parts");
+    let builder = Profiler::builder().dir(&dir).set("kinds", "cpu,wall,offcpu").set("symbolize", "names");
+    let profiler = builder.set("wall_rate_hz", "20").start().unwrap();
     let begin = Instant::now();
     let work: [(&str, fn()); 3] = [
         ("runs", || burn(Duration::from_millis(700))),
@@ -192,8 +194,14 @@ fn parts_of_time() {
     flush(&profiler);
     stop(profiler);
     println!("{:?} in all", begin.elapsed());
+    let off = kind_of(&dir, "offcpu").into_iter().max_by_key(|profile| profile.totals()[1]).unwrap();
     let profile = wall(&dir);
     let told = by_labels(&profile, ["thread_name", "state"]);
+    // A kind of its own for what is not on a processor: the same figures, and nothing else.
+    assert_eq!((off.default_sample_type.as_str(), off.totals().len()), ("off_cpu", 2));
+    let mut rest = told.clone();
+    rest.retain(|[_, state], _| state != "on_cpu");
+    assert_eq!(by_labels(&off, ["thread_name", "state"]), rest);
     println!("{told:#?}");
     for (name, life) in truth {
         let of = |state: &str| {
@@ -206,13 +214,14 @@ fn parts_of_time() {
             of("runnable"),
             of("off_cpu")
         );
-        // A thread is found up to half a second after its birth, and its end is noticed at a look.
+        // A thread is told from its birth, which the kernel says within 5 ms, to its end, which is seen at the next look:
+        // the middle between two of them, 50 ms and half as much by chance apart, and more on a crowded machine.
         // Before its first line of code it may have waited for a processor.
-        assert!(all < 1.02 * life + 0.06 + of("runnable") && all > life - 0.65, "{name}");
+        assert!(all < life + 0.15 + of("runnable") && all > life - 0.06 - of("runnable"), "{name}");
         match name {
             "runs" => assert!(of("on_cpu") > 0.65 && of("off_cpu") < 0.1),
-            "sleeps" => assert!(of("on_cpu") < 0.01 && of("off_cpu") > 0.8),
-            _ => assert!((0.2..0.45).contains(&of("on_cpu")) && of("off_cpu") > 0.5),
+            "sleeps" => assert!(of("on_cpu") < 0.01 && of("off_cpu") > 1.4),
+            _ => assert!((0.28..0.35).contains(&of("on_cpu")) && of("off_cpu") > 1.15),
         }
     }
 }

@@ -1,22 +1,23 @@
 //! From the sums of a period to its profiles: addresses get names, samples their weight and their labels.
 
+mod time;
+
 use std::collections::HashMap;
 
-use everprof_probe::os;
 use everprof_probe::sample::{Frame, frames};
 
-use super::book::part_of;
 use super::names::Names;
 use super::period::Period;
-use super::wall;
 use super::weights::Weights;
-use crate::aggregate::{Key, Sums, Waited};
+use crate::aggregate::{Key, Sums};
 use crate::labels::LabelSet;
 use crate::profile::{
     Function, Kind, Label, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile, StackId,
 };
 use crate::recorder::NamedFrame;
 use crate::symbolize::{self, Module, SymbolFrame, runtime};
+
+pub(super) use time::{off_cpu, wall};
 
 /// The keys of labels that everprof sets itself; a user's label of that name gives way.
 const RESERVED: [&str; 4] = ["thread_name", "thread_id", "trace_id", "span_id"];
@@ -41,40 +42,6 @@ pub(super) fn cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> 
     builder.profile
 }
 
-/// The profile of a period's time on the wall clock: what its threads used of the processors, as in the profile of CPU
-/// time; what they were ready for and did not get, spread over the same stacks; and what they waited.
-pub(super) fn wall(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
-    let mut builder = Builder::new(Kind::Wall, period, names, mode);
-    builder.profile.period = period.wall_period as i64;
-    let mut counts = Counts { period: period.wall_period.max(1), nanos: 0 };
-    let weights = Weights::of(period);
-    let state = |state: &str| Label::text("state", state);
-    for (key, sums) in rows(period) {
-        let nanos = weights.weigh(&key, sums).nanos;
-        builder.add(key, &[state("on_cpu")], counts.of(nanos));
-        let ready = period.ready.get(&key.thread).copied().unwrap_or_default();
-        let ready = part_of(ready, sums.nanos, weights.of_thread(key.thread));
-        if ready > 0 {
-            builder.add(key, &[state("runnable")], counts.of(ready));
-        }
-    }
-    let without = period.ready.iter().filter(|(thread, _)| weights.of_thread(**thread) == 0);
-    let mut without: Vec<_> = without.collect();
-    without.sort_unstable();
-    for (thread, nanos) in without {
-        builder.add_frame("waiting for a processor", Some(*thread), &[state("runnable")], counts.of(*nanos));
-    }
-    for part in &period.stackless {
-        builder.add_frame(part.reason, part.thread, &[state("on_cpu")], counts.of(part.sums.nanos));
-    }
-    let mut waits: Vec<(Key, Waited, Sums)> = period.sums.waits().collect();
-    waits.sort_unstable_by_key(|(key, waited, _)| (order(key), *waited));
-    for (key, waited, sums) in waits {
-        builder.add(key, &wait_labels(waited), counts.of(sums.nanos));
-    }
-    builder.profile
-}
-
 /// The rows of CPU time, in an order that is the same every time: a hash map's is not.
 fn rows(period: &Period) -> Vec<(Key, Sums)> {
     let mut rows: Vec<(Key, Sums)> = period.sums.rows().collect();
@@ -84,29 +51,6 @@ fn rows(period: &Period) -> Vec<(Key, Sums)> {
 
 fn order(key: &Key) -> (u32, u32, u32, u64, u128) {
     (key.stack, key.thread, key.labels, key.span_id, key.trace_id)
-}
-
-fn wait_labels(waited: Waited) -> Vec<Label> {
-    let mut labels = vec![Label::text("state", "off_cpu"), Label::text("wait", wall::name_of(waited.wait))];
-    if let Some(call) = waited.call {
-        let name = os::call_name(call).map_or_else(|| format!("syscall_{call}"), str::to_owned);
-        labels.push(Label::text("syscall", name));
-    }
-    labels
-}
-
-/// Counts of periods whose sum is right, though each row has a part of one.
-struct Counts {
-    period: u64,
-    nanos: u64,
-}
-
-impl Counts {
-    fn of(&mut self, nanos: u64) -> Sums {
-        let before = self.nanos / self.period;
-        self.nanos += nanos;
-        Sums { count: self.nanos / self.period - before, nanos }
-    }
 }
 
 struct Builder<'p> {

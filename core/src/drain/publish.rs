@@ -126,6 +126,10 @@ impl Publisher {
                 let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
                 Sum { profile: build::wall(period, names, self.mode), signals: signals + looks }
             }
+            Kind::OffCpu => {
+                let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
+                Sum { profile: build::off_cpu(period, names, self.mode), signals: looks }
+            }
         }
     }
 

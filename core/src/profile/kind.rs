@@ -1,7 +1,8 @@
 //! The kinds of profile and what each of them counts: one table, read by the aggregator, the encoders and the docs.
 //!
-//! Names and order are those of Go's `runtime/pprof`, the lingua franca of the field; they never change for a kind,
-//! because merging and comparing profiles needs identical sample types.
+//! Names and order are those of Go's `runtime/pprof`, the lingua franca of the field, and `off_cpu`, which that does not
+//! have, is what Pyroscope calls it; they never change for a kind, because merging and comparing profiles needs identical
+//! sample types.
 
 /// What a value counts: profile.proto's `ValueType`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,17 +28,20 @@ pub enum Kind {
     Cpu,
     /// Time by stack, on the processor or not.
     Wall,
+    /// Time by stack in which a thread waited, or was ready to run and had no processor: the other part of [`Kind::Wall`].
+    OffCpu,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 2] = [Kind::Cpu, Kind::Wall];
+    pub const ALL: [Kind; 3] = [Kind::Cpu, Kind::Wall, Kind::OffCpu];
 
     /// The name in options and file names.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Cpu => "cpu",
             Kind::Wall => "wall",
+            Kind::OffCpu => "offcpu",
         }
     }
 
@@ -48,7 +52,7 @@ impl Kind {
 
     /// Whether it is made of looks at threads that wait.
     pub(crate) fn needs_looks(self) -> bool {
-        matches!(self, Kind::Wall)
+        matches!(self, Kind::Wall | Kind::OffCpu)
     }
 
     /// What the values of a sample are, in order.
@@ -56,6 +60,9 @@ impl Kind {
         match self {
             Kind::Cpu => vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
             Kind::Wall => vec![ValueType::new("samples", "count"), ValueType::new("wall", "nanoseconds")],
+            Kind::OffCpu => {
+                vec![ValueType::new("samples", "count"), ValueType::new("off_cpu", "nanoseconds")]
+            }
         }
     }
 
@@ -64,6 +71,7 @@ impl Kind {
         match self {
             Kind::Cpu => "cpu",
             Kind::Wall => "wall",
+            Kind::OffCpu => "off_cpu",
         }
     }
 
@@ -72,6 +80,7 @@ impl Kind {
         match self {
             Kind::Cpu => ValueType::new("cpu", "nanoseconds"),
             Kind::Wall => ValueType::new("wall", "nanoseconds"),
+            Kind::OffCpu => ValueType::new("off_cpu", "nanoseconds"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use everprof::encode::pprof;
+use everprof::profile::{Function, Kind, Line, Location, Profile};
 
 use crate::profiles::{content, small};
 
@@ -104,6 +105,29 @@ fn go_tool_pprof_reads_our_files() {
         samples
     };
     assert_eq!(sorted(content(&read)), sorted(content(&profile)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Go's tool shows each kind by the sample type that is meant to be seen first.
+#[test]
+fn go_tool_pprof_shows_the_time_of_each_kind() {
+    if !go_is_here("go_tool_pprof_shows_the_time_of_each_kind") {
+        return;
+    }
+    let folder = folder("go-kinds");
+    for (kind, shown) in [(Kind::Cpu, "cpu"), (Kind::Wall, "wall"), (Kind::OffCpu, "off_cpu")] {
+        let mut profile = Profile::new(kind);
+        let name = profile.string("wait_for_reply");
+        let function = profile.function(Function { name, ..Function::default() });
+        let lines = vec![Line { function, line: 1, column: 0 }];
+        let location = profile.location(Location { lines, ..Location::default() });
+        let (stack, labels) = (profile.stack(&[location]), profile.labels(&[]));
+        profile.add(stack, labels, &[3, 250_000_000]);
+        let file = folder.join(format!("one.{}.pb.gz", kind.name()));
+        std::fs::write(&file, pprof::encode(&profile)).unwrap();
+        let top = go_pprof(&["-top", file.to_str().unwrap()]);
+        assert!(top.contains(&format!("Type: {shown}\n")) && top.contains("250ms"), "{top}");
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 
