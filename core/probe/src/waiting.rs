@@ -54,12 +54,13 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Looker {
     copy: Pages,
+    found: unwind::Found,
 }
 
 impl Looker {
     /// `None` where there is no memory. It costs address space only until a deep stack is met.
     pub fn new() -> Option<Self> {
-        Some(Self { copy: Pages::new(AT_MOST)? })
+        Some(Self { copy: Pages::new(AT_MOST)?, found: unwind::Found::default() })
     }
 
     /// Looks at thread `tid` of this process, which is not the calling one, and writes its stack to `words` if it waits.
@@ -93,14 +94,14 @@ impl Looker {
         memory::copy(sp, room)
     }
 
-    fn walk(&self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End) {
+    fn walk(&mut self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End) {
         let mut stack = StackMemory::new();
         let range = wait.sp..wait.sp.saturating_add(copied as u64);
-        // SAFETY: so many bytes of the mapping were written, and `&self` keeps it as it is.
+        // SAFETY: so many bytes of the mapping were written, and `&mut self` keeps it as it is.
         unsafe { stack.add_copy(range, self.copy.as_ptr() as u64) };
         let mut frames = Frames::new(words);
         let mut regs = Regs::waiting(wait.pc, wait.sp);
-        unwind::find_frame_pointer(&mut regs, &stack);
+        unwind::find_frame_pointer(&mut regs, &stack, &mut self.found);
         let end = unwind::walk(&regs, &stack, &mut frames);
         (frames.finish().len(), end)
     }

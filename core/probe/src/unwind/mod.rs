@@ -51,7 +51,7 @@ mod walk;
 
 pub use cfi::Section;
 pub use frames::Frames;
-pub(crate) use prologue::find_frame_pointer;
+pub(crate) use prologue::{Found, find_frame_pointer};
 pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};

@@ -6,7 +6,8 @@
 //! address beside the frame must follow a call, and where the call says whom it calls, that must be the function. Where
 //! the entry cannot be read, the stack is searched for the one place that passes the strict form of the check.
 //!
-//! Off the handler: code is read through the kernel, since its module may go meanwhile.
+//! Off the handler: code is read through the kernel, since its module may go meanwhile. That is most of what a look at a
+//! thread would cost, so what was found out is kept ([`Found`]): threads wait in few places.
 
 use super::inflight;
 use super::rule::{Kind, Rule, SAME};
@@ -24,10 +25,12 @@ const FRAME_BYTES: u64 = 64 * 1024;
 /// Bytes of a function's entry that are read: up to the room for its variables.
 const ENTRY_BYTES: usize = 64;
 
-/// Finds the frame pointer of a thread that waits with the registers `regs`, if its walk will need it.
-pub(crate) fn find_frame_pointer(regs: &mut Regs, stack: &StackMemory) {
+/// Finds the frame pointer of a thread that waits with the registers `regs`, if its walk will need it. What is `found` out
+/// on the way is kept there.
+pub(crate) fn find_frame_pointer(regs: &mut Regs, stack: &StackMemory, found: &mut Found) {
     let entered = inflight::enter(thread_pointer());
     let Some(snapshot) = snapshot::current(&entered) else { return };
+    found.keep_to(snapshot::generation());
     let (mut pc, mut sp) = (regs.pc, regs.sp);
     for _ in 0..FRAMES {
         let Some(rule) = snapshot.rule(pc) else { return };
@@ -36,7 +39,7 @@ pub(crate) fn find_frame_pointer(regs: &mut Regs, stack: &StackMemory) {
             Kind::Sp if rule.fp != SAME => return,
             Kind::Sp if rule.ra != SAME => sp.wrapping_add_signed(rule.cfa.into()),
             Kind::Fp => {
-                let frame = Function::around(snapshot, pc).and_then(|function| function.frame(sp, stack));
+                let frame = found.function(snapshot, pc).and_then(|function| function.frame(sp, stack, found));
                 return regs.fp = frame.unwrap_or_default();
             }
             _ => return,
@@ -46,7 +49,49 @@ pub(crate) fn find_frame_pointer(regs: &mut Regs, stack: &StackMemory) {
     }
 }
 
+/// What was found out about functions and calls, as long as the tables are the same.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    generation: u32,
+    /// Where it was asked, and the function there.
+    functions: [(u64, Option<Function>); PLACES],
+    /// The function's start, the return address, and what was found of them.
+    callers: [(u64, u64, Caller); PLACES],
+}
+
+/// How much of each kind is kept: what comes later takes the place of what was there.
+const PLACES: usize = 32;
+
+impl Found {
+    fn keep_to(&mut self, generation: u32) {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+    }
+
+    fn function(&mut self, snapshot: &Snapshot, pc: u64) -> Option<Function> {
+        let Some(place) = self.functions.get_mut(place_of(pc)) else { return Function::around(snapshot, pc) };
+        if place.0 != pc {
+            *place = (pc, Function::around(snapshot, pc));
+        }
+        place.1
+    }
+
+    fn caller(&mut self, function: &Function, ra: u64) -> Caller {
+        let Some(place) = self.callers.get_mut(place_of(ra)) else { return function.called_before(ra) };
+        if (place.0, place.1) != (function.start, ra) {
+            *place = (function.start, ra, function.called_before(ra));
+        }
+        place.2
+    }
+}
+
+fn place_of(address: u64) -> usize {
+    (address ^ address >> 7) as usize % PLACES
+}
+
 /// A function with a frame pointer.
+#[derive(Clone, Copy, Debug)]
 struct Function {
     start: u64,
     /// From its stack pointer up to its frame pointer, while it calls another; `None` where the entry does not tell.
@@ -80,16 +125,18 @@ impl Function {
     }
 
     /// The frame pointer while its stack pointer is `sp`.
-    fn frame(&self, sp: u64, stack: &StackMemory) -> Option<u64> {
-        let is_likely = |fp: &u64| !matches!(self.caller(*fp, stack), Caller::Other);
+    fn frame(&self, sp: u64, stack: &StackMemory, found: &mut Found) -> Option<u64> {
+        let ra = |fp: u64| stack.read(fp.wrapping_add(8)).filter(|ra| *ra > 4096);
+        let is_likely =
+            |fp: &u64| ra(*fp).is_some_and(|ra| !matches!(found.caller(self, ra), Caller::Other));
         let told = self.distance.map(|distance| sp.wrapping_add(distance)).filter(is_likely);
-        let is_certain = |fp: &u64| matches!(self.caller(*fp, stack), Caller::Certain);
+        // Anything may lie on the stack: none of it is worth keeping.
+        let is_certain = |fp: &u64| ra(*fp).is_some_and(|ra| matches!(self.called_before(ra), Caller::Certain));
         told.or_else(|| (sp..sp.saturating_add(FRAME_BYTES)).step_by(8).find(is_certain))
     }
 
-    /// Whether the return address beside the frame at `fp` is that of a call of this function.
-    fn caller(&self, fp: u64, stack: &StackMemory) -> Caller {
-        let Some(ra) = stack.read(fp.wrapping_add(8)).filter(|ra| *ra > 4096) else { return Caller::Other };
+    /// Whether the return address `ra` is that of a call of this function.
+    fn called_before(&self, ra: u64) -> Caller {
         let Some(before) = word(ra - 8) else { return Caller::Other };
         let target = match CallBefore::of(ra, before) {
             CallBefore::None => return Caller::Other,
@@ -111,10 +158,11 @@ impl Function {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Caller {
     Certain,
     Likely,
+    #[default]
     Other,
 }
 
