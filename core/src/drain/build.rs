@@ -1,5 +1,6 @@
 //! From the sums of a period to its profiles: addresses get names, samples their weight and their labels.
 
+mod threads;
 mod time;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use crate::profile::{
 use crate::recorder::NamedFrame;
 use crate::symbolize::{self, Module, SymbolFrame, runtime};
 
+pub(super) use threads::threads;
 pub(super) use time::{off_cpu, wall};
 
 /// The keys of labels that everprof sets itself; a user's label of that name gives way.

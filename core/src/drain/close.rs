@@ -81,6 +81,7 @@ impl Sampler {
         self.told += period.nanos();
         self.stats.sampled_cpu = Duration::from_nanos(self.told);
         self.hand_over(period);
+        self.snapshot_of_period(cut);
         if cut != Cut::Within {
             self.period_began = now;
             self.threads.rename();

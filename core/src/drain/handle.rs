@@ -36,6 +36,7 @@ pub(super) enum Command {
     Record(Kind, Sender<Result<u64>>),
     Finish(u64, Sender<Result<Profile>>),
     GiveUp(u64),
+    Threads(Sender<Result<Profile>>),
     Stop(Sender<()>),
 }
 
@@ -101,6 +102,11 @@ impl Handle {
     /// Forgets a recording. Waits for nobody.
     pub(crate) fn give_up(&self, id: u64) {
         let _ = self.send(Command::GiveUp(id));
+    }
+
+    /// A snapshot of all threads.
+    pub(crate) fn threads(&self) -> Result<Profile> {
+        self.ask(Command::Threads)
     }
 
     /// Sends a command that is answered by a result.

@@ -20,6 +20,7 @@ pub(crate) mod report;
 mod sampler;
 mod settle;
 mod setup;
+mod snapshot;
 mod tasks;
 mod threads;
 mod upkeep;
@@ -124,6 +125,7 @@ fn run(
         match command {
             Err(TryRecvError::Empty) => {
                 sampler.serve();
+                sampler.serve_snapshots();
                 // Threads that announce themselves wake us no more often than this; what they rang is heard after it.
                 match commands.recv_timeout(sampler.pause()) {
                     Ok(command) => {
@@ -141,6 +143,7 @@ fn run(
             Ok(Command::Record(kind, begun)) => sampler.record(kind, begun),
             Ok(Command::Finish(id, named)) => sampler.finish(id, named),
             Ok(Command::GiveUp(id)) => sampler.give_up(id),
+            Ok(Command::Threads(named)) => sampler.ask_for_snapshot(named),
             Ok(Command::Stop(done)) => return sampler.stop(done),
             Err(TryRecvError::Disconnected) => return,
         }

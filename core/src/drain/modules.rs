@@ -58,6 +58,11 @@ impl Modules {
         self.epoch() - u32::from(is_old && !self.closed.is_empty())
     }
 
+    /// The number of the epoch at hand, and that epoch.
+    pub(super) fn now(&self) -> (u32, Vec<Epoch>) {
+        (self.epoch(), vec![Arc::from(self.current.as_slice())])
+    }
+
     /// Hands out the epochs since the last call, with the number of the first; the one at hand goes on.
     pub(super) fn take(&mut self) -> (u32, Vec<Epoch>) {
         let first = self.first;

@@ -12,7 +12,7 @@ use crate::symbolize::Module;
 pub(super) type Epoch = Arc<[Module]>;
 
 /// The sums of one period with what is needed to name them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Period {
     /// Nanoseconds since the Unix epoch.
     pub(super) time_nanos: i64,

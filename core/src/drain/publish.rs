@@ -15,6 +15,7 @@ use everprof_probe::os::{Clock, gettid};
 use super::build;
 use super::names::Names;
 use super::period::Period;
+use super::snapshot::Snapshot;
 use crate::encode::{Encoded, Set};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::Exporter;
@@ -39,6 +40,8 @@ pub(super) struct Publisher {
 #[derive(Default)]
 pub(super) struct Open {
     period: BTreeMap<Kind, Sum>,
+    /// Begin and length of the period as far as it came, in nanoseconds.
+    time: Option<(i64, i64)>,
     /// Something of the period is to be told.
     is_worth_it: bool,
     /// By the recording's number.
@@ -49,6 +52,8 @@ pub(super) struct Open {
 pub(super) enum Job {
     /// Name this segment, and add it to the period at hand and to these recordings.
     Segment { period: Box<Period>, recordings: Vec<(u64, Kind)> },
+    /// Name this snapshot, and give it to these, or where there are none to the period.
+    Snapshot(Box<Snapshot>, Vec<Sender<Result<Profile>>>),
     /// Publish the period.
     EndPeriod,
     /// Give the profile of this recording to whoever waits for it.
@@ -75,6 +80,7 @@ impl Publisher {
                     self.add(&period, &recordings);
                     self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
+                Job::Snapshot(snapshot, asked) => self.snapshot(&snapshot, asked),
                 Job::EndPeriod => self.publish(),
                 Job::Finish(id, named) => {
                     let sum = self.sums.recordings.remove(&id).map(|sum| self.finish(sum));
@@ -95,9 +101,11 @@ impl Publisher {
     /// Names a segment and adds it to what it is part of.
     fn add(&mut self, period: &Period, recordings: &[(u64, Kind)]) {
         self.sums.is_worth_it |= !period.is_empty();
+        self.sums.time.get_or_insert((period.time_nanos, 0)).1 += period.duration_nanos;
         let names = Names::of(period, &mut self.symbolizer);
         let recorded = recordings.iter().map(|(_, kind)| *kind);
-        let kinds: BTreeSet<Kind> = self.kinds.iter().chain(recorded).collect();
+        let mut kinds: BTreeSet<Kind> = self.kinds.iter().chain(recorded).collect();
+        kinds.remove(&Kind::Threads);
         for kind in kinds {
             let part = self.build(kind, period, &names);
             for (id, _) in recordings.iter().filter(|(_, of)| *of == kind) {
@@ -130,25 +138,38 @@ impl Publisher {
                 let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
                 Sum { profile: build::off_cpu(period, names, self.mode), signals: looks }
             }
+            // Not of a period, but of a moment.
+            Kind::Threads => Sum { profile: Profile::new(kind), signals: 0 },
+        }
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, asked: Vec<Sender<Result<Profile>>>) {
+        let names = Names::of(&snapshot.names, &mut self.symbolizer);
+        let sum = Sum { profile: build::threads(snapshot, &names, self.mode), signals: 0 };
+        if asked.is_empty() {
+            self.sums.is_worth_it = true;
+            self.sums.period.insert(Kind::Threads, sum);
+            return;
+        }
+        let profile = self.finish(sum);
+        for named in asked {
+            let _ = named.send(Ok(profile.clone()));
         }
     }
 
     /// Publishes the period, unless there is nothing to tell of it.
     fn publish(&mut self) {
         let sums = std::mem::take(&mut self.sums.period);
+        let (time_nanos, duration_nanos) = self.sums.time.take().unwrap_or_default();
         if !std::mem::take(&mut self.sums.is_worth_it) {
             return;
         }
-        let profiles: Vec<(Kind, Profile)> =
-            sums.into_iter().map(|(kind, sum)| (kind, self.finish(sum))).collect();
-        let (time_nanos, duration_nanos) =
-            profiles.first().map_or((0, 0), |(_, first)| (first.time_nanos, first.duration_nanos));
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,
             time_nanos,
             duration_nanos,
-            profiles: profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
+            profiles: sums.into_iter().map(|(kind, sum)| Encoded::pprof(kind, &self.finish(sum))).collect(),
         };
         self.sequence += 1;
         for exporter in &mut self.exporters {

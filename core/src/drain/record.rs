@@ -99,6 +99,10 @@ impl Recordings {
 impl Sampler {
     /// Somebody wants to begin a recording.
     pub(super) fn record(&mut self, kind: Kind, begun: Sender<Result<u64>>) {
+        if kind == Kind::Threads {
+            let _ = begun.send(Err(a_moment()));
+            return;
+        }
         if self.recordings.expected() >= MOST {
             let message = format!("{MOST} recordings run already: finish one of them first, or drop it");
             let _ = begun.send(Err(Error::new(ErrorKind::Unavailable, message)));
@@ -186,6 +190,12 @@ fn too_long() -> Error {
     let message =
         format!("the recording lasted for more than {longest} minutes and was given up: finish it sooner");
     Error::new(ErrorKind::Unavailable, message)
+}
+
+fn a_moment() -> Error {
+    let message =
+        "threads are seen at a moment, not over a stretch of time: take a snapshot (everprof::threads)";
+    Error::new(ErrorKind::Unsupported, message)
 }
 
 fn damaged() -> Error {

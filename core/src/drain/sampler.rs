@@ -18,13 +18,14 @@ use super::modules::Modules;
 use super::publish::Job;
 use super::record::Recordings;
 use super::setup::{choose_signal, rings, start_publisher, wall_clock};
+use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
 use super::{Plan, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
-use crate::options::{CpuClock, WallSignal};
+use crate::options::{CpuClock, Kinds, WallSignal};
 use crate::recorder;
 use crate::stats::{Counters, Stats};
 
@@ -68,6 +69,9 @@ pub(super) struct Sampler {
     pub(super) cut_at: Instant,
     pub(super) period_time: i64,
     pub(super) recordings: Recordings,
+    pub(super) snapshots: Snapshots,
+    /// The kinds of profile that are taken of each period.
+    pub(super) kinds: Kinds,
     pub(super) began: Instant,
     pub(super) judged: Instant,
     pub(super) woke: Instant,
@@ -155,6 +159,8 @@ impl Sampler {
             cut_at: now,
             period_time: wall_clock(),
             recordings: Recordings::default(),
+            snapshots: Snapshots::default(),
+            kinds: plan.options.kinds.clone(),
             began: now,
             judged: now,
             woke: now,
@@ -200,7 +206,7 @@ impl Sampler {
             _ => WAKE,
         };
         let rest = self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest())));
-        rest.min(self.recordings.rest())
+        rest.min(self.recordings.rest()).min(self.snapshots.rest())
     }
 
     /// How long not even to listen to who announces itself.
@@ -274,7 +280,10 @@ impl Sampler {
 
     fn count(&mut self, header: &Header, words: &[u64]) {
         if header.source == Source::Wall as u8 {
-            return self.count_answer(header, words);
+            if !self.snapshots.answered(header, words) {
+                self.count_answer(header, words);
+            }
+            return;
         }
         let unclaimed = header.source == Source::Unclaimed as u8;
         self.stats.samples += 1;

@@ -34,9 +34,17 @@ pub(super) fn lives(tid: u32) -> bool {
 
 /// Whether a thread runs or is ready to, by the letter after its name.
 pub(super) fn is_running(tid: u32) -> bool {
+    state(tid) == Some(b'R')
+}
+
+/// Whether a thread has ended, and is there only because others of the process go on.
+pub(super) fn is_zombie(tid: u32) -> bool {
+    matches!(state(tid), Some(b'Z' | b'X'))
+}
+
+fn state(tid: u32) -> Option<u8> {
     let stat = fs::read(format!("{TASKS}/{tid}/stat")).unwrap_or_default();
-    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
-    after_name == Some(&b'R')
+    stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2)).copied()
 }
 
 /// A thread's name, which programs may change; empty where there is no such thread.

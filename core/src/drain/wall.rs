@@ -31,9 +31,10 @@ use crate::options::{Options, WallSignal};
 use crate::profile::Kind;
 
 use ask::{Asked, Questions};
-use place::{Place, Seen};
 
-pub(super) use place::name_of;
+pub(super) use ask::FIRST_NUMBER;
+
+pub(super) use place::{Place, Seen, Why, name_of};
 
 /// A thread that has waited for a time is looked at again after this part of it,
 const LESS_OFTEN: u64 = 8;
@@ -57,8 +58,8 @@ pub(super) struct WallOptions {
     period: u64,
     /// Part of one processor.
     budget: f64,
-    /// Whether threads that wait may get a signal.
-    may_ask: bool,
+    /// Whether threads may get a signal to tell where they are.
+    pub(super) may_ask: bool,
 }
 
 impl WallOptions {
@@ -154,6 +155,12 @@ impl Wall {
     /// Nanoseconds between two looks.
     pub(super) fn period(&self) -> u64 {
         self.period
+    }
+
+    /// The place of a thread, if it has used so much of the processors now as it had when it was found there.
+    pub(super) fn place_of(&self, tid: u32, used: u64) -> Option<&Place> {
+        let thread = self.by_id.get(&tid).filter(|thread| thread.used == used)?;
+        thread.place.as_ref().filter(|place| place.is_final() && !place.is_unknown())
     }
 
     fn begin(&mut self, now: u64) {

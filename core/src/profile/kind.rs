@@ -30,11 +30,13 @@ pub enum Kind {
     Wall,
     /// Time by stack in which a thread waited, or was ready to run and had no processor: the other part of [`Kind::Wall`].
     OffCpu,
+    /// Live threads by stack, at one moment.
+    Threads,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 3] = [Kind::Cpu, Kind::Wall, Kind::OffCpu];
+    pub const ALL: [Kind; 4] = [Kind::Cpu, Kind::Wall, Kind::OffCpu, Kind::Threads];
 
     /// The name in options and file names.
     pub const fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Kind {
             Kind::Cpu => "cpu",
             Kind::Wall => "wall",
             Kind::OffCpu => "offcpu",
+            Kind::Threads => "threads",
         }
     }
 
@@ -63,6 +66,7 @@ impl Kind {
             Kind::OffCpu => {
                 vec![ValueType::new("samples", "count"), ValueType::new("off_cpu", "nanoseconds")]
             }
+            Kind::Threads => vec![ValueType::new("threads", "count")],
         }
     }
 
@@ -72,6 +76,7 @@ impl Kind {
             Kind::Cpu => "cpu",
             Kind::Wall => "wall",
             Kind::OffCpu => "off_cpu",
+            Kind::Threads => "threads",
         }
     }
 
@@ -81,6 +86,7 @@ impl Kind {
             Kind::Cpu => ValueType::new("cpu", "nanoseconds"),
             Kind::Wall => ValueType::new("wall", "nanoseconds"),
             Kind::OffCpu => ValueType::new("off_cpu", "nanoseconds"),
+            Kind::Threads => ValueType::new("threads", "count"),
         }
     }
 }

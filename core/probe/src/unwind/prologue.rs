@@ -39,7 +39,8 @@ pub(crate) fn find_frame_pointer(regs: &mut Regs, stack: &StackMemory, found: &m
             Kind::Sp if rule.fp != SAME => return,
             Kind::Sp if rule.ra != SAME => sp.wrapping_add_signed(rule.cfa.into()),
             Kind::Fp => {
-                let frame = found.function(snapshot, pc).and_then(|function| function.frame(sp, stack, found));
+                let frame =
+                    found.function(snapshot, pc).and_then(|function| function.frame(sp, stack, found));
                 return regs.fp = frame.unwrap_or_default();
             }
             _ => return,
@@ -127,11 +128,11 @@ impl Function {
     /// The frame pointer while its stack pointer is `sp`.
     fn frame(&self, sp: u64, stack: &StackMemory, found: &mut Found) -> Option<u64> {
         let ra = |fp: u64| stack.read(fp.wrapping_add(8)).filter(|ra| *ra > 4096);
-        let is_likely =
-            |fp: &u64| ra(*fp).is_some_and(|ra| !matches!(found.caller(self, ra), Caller::Other));
+        let is_likely = |fp: &u64| ra(*fp).is_some_and(|ra| !matches!(found.caller(self, ra), Caller::Other));
         let told = self.distance.map(|distance| sp.wrapping_add(distance)).filter(is_likely);
         // Anything may lie on the stack: none of it is worth keeping.
-        let is_certain = |fp: &u64| ra(*fp).is_some_and(|ra| matches!(self.called_before(ra), Caller::Certain));
+        let is_certain =
+            |fp: &u64| ra(*fp).is_some_and(|ra| matches!(self.called_before(ra), Caller::Certain));
         told.or_else(|| (sp..sp.saturating_add(FRAME_BYTES)).step_by(8).find(is_certain))
     }
 

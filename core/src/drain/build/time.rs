@@ -58,7 +58,8 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode) -
     builder.profile
 }
 
-fn wait_labels(waited: Waited) -> Vec<Label> {
+/// How a wait is told.
+pub(super) fn wait_labels(waited: Waited) -> Vec<Label> {
     let mut labels = vec![Label::text("state", "off_cpu"), Label::text("wait", wall::name_of(waited.wait))];
     if let Some(call) = waited.call {
         let name = os::call_name(call).map_or_else(|| format!("syscall_{call}"), str::to_owned);

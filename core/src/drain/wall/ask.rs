@@ -18,6 +18,8 @@ const MOST_HOPELESS: usize = 4096;
 
 /// A question may get lost where the same signal is pending; after so many nanoseconds it is asked again.
 const FORGETTING: u64 = 60_000_000_000;
+/// Questions have numbers below this one; those from it on are of snapshots.
+pub(crate) const FIRST_NUMBER: u32 = 1 << 30;
 /// Signals from this number on are queued: none gets lost, and more of them would pile up.
 const FIRST_QUEUED: i32 = 32;
 
@@ -78,7 +80,7 @@ impl Questions {
         {
             return asked;
         }
-        self.number = self.number.wrapping_add(1).max(1) & i32::MAX as u32;
+        self.number = self.number.wrapping_add(1) & (FIRST_NUMBER - 1);
         if !sigprof::ask(tid, self.number.max(1)) {
             return Asked::No;
         }

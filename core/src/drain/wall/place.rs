@@ -9,17 +9,17 @@ use crate::aggregate::Waited;
 
 /// Where a thread waits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
-    pub(super) words: Box<[u64]>,
-    pub(super) labels: u32,
-    pub(super) trace: (u128, u64),
-    pub(super) waited: Waited,
+pub(crate) struct Place {
+    pub(crate) words: Box<[u64]>,
+    pub(crate) labels: u32,
+    pub(crate) trace: (u128, u64),
+    pub(crate) waited: Waited,
     /// Where the stack is not whole: the tables that it was walked with. With others it may be.
     walked_with: Option<u32>,
 }
 
 /// What a look from outside has found.
-pub(super) enum Seen {
+pub(crate) enum Seen {
     /// It runs, or is gone.
     Running,
     /// It waits here.
@@ -30,7 +30,7 @@ pub(super) enum Seen {
 
 /// Why not all is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// The kernel does not say what the thread does.
     Untold,
     /// Nor lets us read its stack.
@@ -41,7 +41,7 @@ pub(super) enum Why {
 
 impl Place {
     /// Looks at thread `tid`.
-    pub(super) fn seen(looker: &mut Looker, tid: u32, words: &mut [u64]) -> Seen {
+    pub(crate) fn seen(looker: &mut Looker, tid: u32, words: &mut [u64]) -> Seen {
         let tables = unwind::generation();
         let waiting = match looker.look(tid, words) {
             Look::Waiting(waiting) => waiting,
@@ -78,12 +78,12 @@ impl Place {
     }
 
     /// That it waits, and nothing else.
-    pub(super) fn unknown() -> Place {
+    pub(crate) fn unknown() -> Place {
         Place { words: [missing(0)].into(), ..Place::default() }
     }
 
     /// What a thread has told itself; `None` where it was in no system call.
-    pub(super) fn told(header: &Header, words: &[u64]) -> Option<Place> {
+    pub(crate) fn told(header: &Header, words: &[u64]) -> Option<Place> {
         let (call, stack) = words.split_first_chunk::<CALL_WORDS>()?;
         let Some(Frame::Native(pc)) = frames(stack).next() else { return None };
         let wait = waiting::interrupted(*call, pc)?;
@@ -99,7 +99,7 @@ impl Place {
     }
 
     /// The same place with what `outside` knows better: the call, by the kernel's own account.
-    pub(super) fn with_call_of(self, outside: &Place) -> Place {
+    pub(crate) fn with_call_of(self, outside: &Place) -> Place {
         // The call is begun again at its own instruction, of two or four bytes; the kernel tells the one behind it.
         let is_same = self.leaf().abs_diff(outside.leaf()) <= 4;
         Place { waited: if is_same { outside.waited } else { self.waited }, ..self }
@@ -110,17 +110,17 @@ impl Place {
     }
 
     /// Whether nothing is known of it.
-    pub(super) fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         matches!(frames(&self.words).next(), None | Some(Frame::Missing(_)))
     }
 
     /// Whether another look would show the same.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         self.walked_with.is_none_or(|tables| tables == unwind::generation())
     }
 
     /// Whether callers are missing.
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         matches!(frames(&self.words).last(), None | Some(Frame::Missing(_)))
     }
 }

@@ -1,0 +1,298 @@
+//! Snapshots: every live thread once, with its name, its state and its stack.
+//!
+//! Our thread. Nobody is stopped: of a thread that waits the stack is taken from outside, as the wall clock does
+//! ([`super::wall`]), and what was found there or by a snapshot before counts again while the thread's CPU clock stands
+//! still. A thread that runs is asked by a signal, unless that is forbidden (`wall_signal`), and tells its own stack while
+//! we look at the others; one that does not answer in time is there with its name, its state and a mark.
+//!
+//! Those who ask at the same time get the same snapshot, and snapshots take no more than a part of a processor.
+
+mod looks;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use everprof_probe::os::{Clock, gettid, monotonic};
+use everprof_probe::sample::{CALL_WORDS, Header};
+use everprof_probe::sigprof;
+
+use super::close::Cut;
+use super::period::Period;
+use super::publish::Job;
+use super::sampler::Sampler;
+use super::setup::wall_clock;
+use super::tasks;
+use super::wall::FIRST_NUMBER;
+use crate::aggregate::{Aggregate, Key, Waited};
+use crate::error::{Error, ErrorKind, Result};
+use crate::labels;
+use crate::profile::{Kind, Profile};
+
+use looks::{Looks, Seen};
+
+/// The directory of threads is read in pieces, and threads that end meanwhile make the kernel skip others: so often it is
+/// read again.
+const ROUNDS: u32 = 3;
+/// How long to wait for threads that run to tell their stacks, in nanoseconds, and how long at a time.
+const PATIENCE: u64 = 3_000_000;
+const NAP: Duration = Duration::from_micros(100);
+/// Snapshots take this part of a processor at most.
+const SHARE: u64 = 10;
+/// What is kept of a snapshot for the next one is given back after so long, in nanoseconds.
+const KEPT_FOR: u64 = 150_000_000_000;
+
+/// What a thread was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It ran.
+    OnCpu,
+    /// It was ready to run and had no processor.
+    Runnable,
+    /// It waited, and there.
+    OffCpu(Waited),
+}
+
+/// One thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// Of the snapshot's sums; where there is no stack, its place means nothing.
+    pub(super) key: Key,
+    pub(super) has_stack: bool,
+    pub(super) state: State,
+}
+
+/// All threads at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    /// What is needed to name them; its sums hold the stacks and the labels alone.
+    pub(super) names: Period,
+    pub(super) rows: Vec<Row>,
+    /// The thread that took it.
+    pub(super) own: u32,
+}
+
+/// Who waits for a snapshot, and what is kept for the next.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    waiting: Vec<Sender<Result<Profile>>>,
+    /// When the next one may be, and when the last one was, on the monotonic clock.
+    next: u64,
+    last: u64,
+    looks: Option<Looks>,
+    /// The number of the questions of this snapshot.
+    number: u32,
+    /// Threads that were asked and have not answered, with the number.
+    asked: HashMap<u32, u32>,
+    /// What the threads have told that were asked by this snapshot.
+    told: HashMap<u32, (Header, Box<[u64]>)>,
+}
+
+impl Snapshots {
+    /// How long to sleep at most: somebody may wait for a snapshot.
+    pub(super) fn rest(&self) -> Duration {
+        if self.waiting.is_empty() {
+            return Duration::MAX;
+        }
+        Duration::from_nanos(self.next.saturating_sub(monotonic()))
+    }
+
+    /// Whether this is an answer to a question of a snapshot, perhaps of an old one.
+    pub(super) fn answered(&mut self, header: &Header, words: &[u64]) -> bool {
+        if header.weight < u64::from(FIRST_NUMBER) {
+            return false;
+        }
+        self.asked.remove(&header.tid);
+        if header.weight == u64::from(self.number) {
+            self.told.insert(header.tid, (*header, words.into()));
+        }
+        true
+    }
+
+    /// Asks a thread that runs for its stack. Not one that holds the signal back: it has one already.
+    fn ask(&mut self, tid: u32) {
+        if !self.asked.contains_key(&tid) && sigprof::ask(tid, self.number) {
+            self.asked.insert(tid, self.number);
+        }
+    }
+
+    /// Whether threads have not answered this snapshot.
+    fn are_open(&self) -> bool {
+        self.asked.values().any(|number| *number == self.number)
+    }
+}
+
+impl Sampler {
+    /// Somebody wants a snapshot.
+    pub(super) fn ask_for_snapshot(&mut self, named: Sender<Result<Profile>>) {
+        self.snapshots.waiting.push(named);
+    }
+
+    /// Takes the snapshot that somebody waits for, if it is time for one.
+    pub(super) fn serve_snapshots(&mut self) {
+        let now = monotonic();
+        if self.snapshots.waiting.is_empty() {
+            if self.snapshots.looks.is_some() && now.saturating_sub(self.snapshots.last) > KEPT_FOR {
+                self.snapshots.looks = None;
+            }
+            return;
+        }
+        if now < self.snapshots.next {
+            return;
+        }
+        if self.is_publisher_behind() {
+            self.snapshots.next = now + 5_000_000;
+            return;
+        }
+        let waiting = std::mem::take(&mut self.snapshots.waiting);
+        match self.snapshot() {
+            Some(snapshot) => _ = self.jobs.send(Job::Snapshot(Box::new(snapshot), waiting)),
+            None => waiting.iter().for_each(|named| _ = named.send(Err(no_memory()))),
+        }
+    }
+
+    /// Takes the snapshot of a period that ends, if one is wanted.
+    pub(super) fn snapshot_of_period(&mut self, cut: Cut) {
+        if cut == Cut::Within || !self.kinds.contains(Kind::Threads) {
+            return;
+        }
+        if let Some(snapshot) = self.snapshot() {
+            let _ = self.jobs.send(Job::Snapshot(Box::new(snapshot), Vec::new()));
+        }
+    }
+
+    /// Every thread that lives, once; `None` where there is no memory for it.
+    fn snapshot(&mut self) -> Option<Snapshot> {
+        let mut looks = match self.snapshots.looks.take() {
+            Some(looks) => looks,
+            None => Looks::new()?,
+        };
+        let own = gettid();
+        let used = || Clock::Thread(own).now().unwrap_or_default();
+        let (before, begin) = (used(), monotonic());
+        self.modules.update();
+        self.snapshots.number = FIRST_NUMBER | (self.snapshots.number + 1) & (FIRST_NUMBER - 1);
+        self.snapshots.told.clear();
+        let mut shot = Shot { snapshot: Snapshot { own, ..Snapshot::default() }, ..Shot::default() };
+        shot.snapshot.names.time_nanos = wall_clock();
+        for _ in 0..ROUNDS {
+            let links = tasks::links();
+            self.threads.scan();
+            let mut any_gone = false;
+            for tid in self.threads.ids() {
+                if shot.seen.insert(tid) {
+                    any_gone |= !self.see(&mut looks, &mut shot, tid);
+                }
+            }
+            if !any_gone && tasks::links() == links {
+                break;
+            }
+        }
+        self.hear(&mut looks, &mut shot);
+        looks.keep_only(&shot.seen);
+        let snapshots = &mut self.snapshots;
+        snapshots.asked.retain(|tid, _| shot.seen.contains(tid));
+        snapshots.looks = Some(looks);
+        snapshots.last = monotonic();
+        // To wait for answers costs nothing.
+        let took = (used() - before).min(snapshots.last - begin);
+        snapshots.next = snapshots.last + took * (SHARE - 1);
+        let mut snapshot = shot.snapshot;
+        (snapshot.names.first_epoch, snapshot.names.epochs) = self.modules.now();
+        Some(snapshot)
+    }
+
+    /// Looks at one thread; false where it has ended.
+    fn see(&mut self, looks: &mut Looks, shot: &mut Shot, tid: u32) -> bool {
+        if tid == shot.snapshot.own {
+            shot.add(self.threads.name(tid), tid, State::OnCpu, None);
+            return true;
+        }
+        let wall = self.wall.as_ref();
+        match looks.see(tid, |used| wall?.place_of(tid, used).cloned()) {
+            Seen::Gone => return false,
+            Seen::Waiting(place) => {
+                let stack = Stack { words: &place.words, labels: place.labels, trace: place.trace };
+                let stack = Some((self.modules.epoch(), stack));
+                shot.add(self.threads.name(tid), tid, State::OffCpu(place.waited), stack);
+            }
+            Seen::Running { on_cpu } => {
+                if self.wall_options.may_ask {
+                    self.snapshots.ask(tid);
+                }
+                shot.running.push((tid, if on_cpu { State::OnCpu } else { State::Runnable }));
+            }
+        }
+        true
+    }
+
+    /// Hears what the threads tell that run, as long as there is time.
+    fn hear(&mut self, looks: &mut Looks, shot: &mut Shot) {
+        let until = monotonic() + PATIENCE;
+        self.drain();
+        while self.snapshots.are_open() && monotonic() < until {
+            std::thread::sleep(NAP);
+            self.drain();
+        }
+        for (tid, state) in std::mem::take(&mut shot.running) {
+            let name = self.threads.name(tid);
+            if let Some((header, words)) = self.snapshots.told.remove(&tid) {
+                let words = words.get(CALL_WORDS..).unwrap_or_default();
+                let trace = (header.trace_id, header.span_id);
+                let stack = Stack { words, labels: header.labels, trace };
+                shot.add(name, tid, state, Some((self.modules.epoch_of(header.generation), stack)));
+                continue;
+            }
+            // It may have begun to wait.
+            match looks.see(tid, |_| None) {
+                Seen::Gone => {}
+                Seen::Waiting(place) => {
+                    let stack = Stack { words: &place.words, labels: place.labels, trace: place.trace };
+                    let stack = Some((self.modules.epoch(), stack));
+                    shot.add(name, tid, State::OffCpu(place.waited), stack);
+                }
+                Seen::Running { .. } => shot.add(name, tid, state, None),
+            }
+        }
+    }
+}
+
+/// A snapshot in the making.
+#[derive(Default)]
+struct Shot {
+    snapshot: Snapshot,
+    seen: HashSet<u32>,
+    /// Threads that run, which were asked for their stacks.
+    running: Vec<(u32, State)>,
+}
+
+/// What was found on a thread.
+struct Stack<'a> {
+    words: &'a [u64],
+    labels: u32,
+    trace: (u128, u64),
+}
+
+impl Shot {
+    /// Adds a thread, with its stack and the epoch that this is of.
+    fn add(&mut self, name: Arc<str>, tid: u32, state: State, stack: Option<(u32, Stack<'_>)>) {
+        let Snapshot { names, rows, .. } = &mut self.snapshot;
+        let sums: &mut Aggregate = &mut names.sums;
+        let mut key = Key { thread: names.threads.len() as u32, ..Key::default() };
+        names.threads.push((name, Some(tid)));
+        let mut has_stack = false;
+        if let Some((epoch, stack)) = stack {
+            let place = sums.intern_stack(epoch, stack.words);
+            (has_stack, key.stack) = (place.is_some(), place.unwrap_or_default());
+            let set = if stack.labels == 0 { None } else { labels::resolve(stack.labels) };
+            key.labels = set.map_or(0, |set| sums.intern_labels(set));
+            (key.trace_id, key.span_id) = stack.trace;
+        }
+        rows.push(Row { key, has_stack, state });
+    }
+}
+
+fn no_memory() -> Error {
+    Error::new(ErrorKind::Unsupported, "there is no memory to look at threads")
+}

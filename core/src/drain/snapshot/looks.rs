@@ -1,0 +1,63 @@
+//! Looks at threads for a snapshot, and what they have found before: a thread whose CPU clock stands still is where it was.
+
+use std::collections::{HashMap, HashSet};
+
+use everprof_probe::os::Clock;
+use everprof_probe::ring::MAX_STACK_WORDS;
+use everprof_probe::waiting::Looker;
+
+use super::super::tasks;
+use super::super::wall::{self, Place, Why};
+
+/// Places of threads by their id, each with what the thread had used of the processors there.
+#[derive(Debug)]
+pub(super) struct Looks {
+    looker: Looker,
+    words: Vec<u64>,
+    kept: HashMap<u32, (u64, Place)>,
+}
+
+/// What one look at one thread has found.
+pub(super) enum Seen {
+    /// It runs, or is ready to.
+    Running { on_cpu: bool },
+    /// It waits, as far as the kernel tells.
+    Waiting(Place),
+    /// It has ended.
+    Gone,
+}
+
+impl Looks {
+    /// `None` where there is no memory.
+    pub(super) fn new() -> Option<Self> {
+        Some(Self { looker: Looker::new()?, words: vec![0; MAX_STACK_WORDS], kept: HashMap::new() })
+    }
+
+    /// Looks at a thread, of which the looks of the wall clock may have `known` the place where it had used so much.
+    pub(super) fn see(&mut self, tid: u32, known: impl FnOnce(u64) -> Option<Place>) -> Seen {
+        let Some(used) = Clock::Thread(tid).now() else { return Seen::Gone };
+        let kept = self.kept.get(&tid).filter(|(at, place)| *at == used && place.is_final());
+        if let Some(place) = kept.map(|(_, place)| place.clone()).or_else(|| known(used)) {
+            return Seen::Waiting(place);
+        }
+        let found = Place::seen(&mut self.looker, tid, &mut self.words);
+        let Some(now) = Clock::Thread(tid).now() else { return Seen::Gone };
+        match found {
+            wall::Seen::Running => Seen::Running { on_cpu: now != used },
+            // What is left of a first thread that ended before the others.
+            wall::Seen::Partly(_, Why::Untold) if tasks::is_zombie(tid) => Seen::Gone,
+            wall::Seen::Partly(place, Why::Untold) => Seen::Waiting(place),
+            wall::Seen::Waiting(place) | wall::Seen::Partly(place, _) => {
+                if now == used {
+                    self.kept.insert(tid, (used, place.clone()));
+                }
+                Seen::Waiting(place)
+            }
+        }
+    }
+
+    /// Forgets all other threads.
+    pub(super) fn keep_only(&mut self, tids: &HashSet<u32>) {
+        self.kept.retain(|tid, _| tids.contains(tid));
+    }
+}
