@@ -52,8 +52,8 @@ pub fn record(kind: Kind) -> Result<Recording> {
 /// A profile of kind `threads`: one sample for each thread, with the labels `thread_name`, `thread_id`, `state` (`on_cpu`,
 /// `runnable`, `off_cpu`, as in profiles of kind `wall`), `wait` and `syscall` where it waits, and those of the
 /// application. Nobody is stopped, and a thread that waits notices nothing. A thread that runs is asked for its stack by the
-/// profiling signal, unless `wall_signal` is `never`; one that does not tell it within 3 ms has a frame in its place that
-/// says so. Blocks for some 10 us for each thread that has moved since it was looked at last, for those 3 ms at the most,
+/// profiling signal, unless `wall_signal` is `never`; one that does not tell it within 5 ms has a frame in its place that
+/// says so. Blocks for some 10 us for each thread that has moved since it was looked at last, for those 5 ms at the most,
 /// and for the names.
 ///
 /// ```no_run

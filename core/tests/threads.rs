@@ -72,7 +72,15 @@ fn waits_for_the_end(end: &mpsc::Receiver<()>) -> u32 {
     std::hint::black_box(1)
 }
 
+#[inline(never)]
+fn runs_for_ever() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 fn each_once() {
+    let mut told = 0;
     let (profiler, dir) = start("once", "cpu");
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.into()).spawn(work).unwrap();
@@ -81,16 +89,9 @@ fn each_once() {
     let labels = Labels::new([("tenant", "a")]);
     spawn("waiter", Box::new(move || _ = labels.run(|| waits_for_the_end(&ended))));
     spawn("sleeper", Box::new(|| thread::sleep(Duration::from_secs(3600))));
-    spawn(
-        "runner",
-        Box::new(|| {
-            loop {
-                std::hint::spin_loop();
-            }
-        }),
-    );
+    spawn("runner", Box::new(runs_for_ever));
     thread::sleep(Duration::from_millis(300));
-    for round in 0..3 {
+    for round in 0..10 {
         let profile = everprof::threads().unwrap();
         assert!(profile.tags.contains_key("service"));
         assert_eq!(profile.totals(), [ids(&profile).len() as i64]);
@@ -105,11 +106,15 @@ fn each_once() {
         assert_eq!(of("sleeper", "wait").as_deref(), Some("timer"), "round {round}");
         let runs = of("runner", "state").unwrap();
         assert!(runs == "on_cpu" || runs == "runnable", "{runs}");
+        let stack = names(&profile, profile.get_stack(of_name(&profile, "runner").stack));
+        told += u32::from(stack.iter().any(|name| name.contains("runs_for_ever")));
         assert_eq!(of("everprof", "state").as_deref(), Some("on_cpu"));
         let stack = names(&profile, profile.get_stack(of_name(&profile, "waiter").stack));
         assert!(stack.iter().any(|name| name.contains("waits_for_the_end")), "{stack:?}");
         assert!(ids(&profile).contains(&gettid()));
     }
+    println!("the one that runs told its stack {told} times of 10");
+    assert!(told > 0);
     stop(profiler);
     let _ = std::fs::remove_dir_all(dir);
 }

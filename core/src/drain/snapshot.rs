@@ -36,7 +36,7 @@ use looks::{Looks, Seen};
 /// read again.
 const ROUNDS: u32 = 3;
 /// How long to wait for threads that run to tell their stacks, in nanoseconds, and how long at a time.
-const PATIENCE: u64 = 3_000_000;
+const PATIENCE: u64 = 5_000_000;
 const NAP: Duration = Duration::from_micros(100);
 /// Snapshots take this part of a processor at most.
 const SHARE: u64 = 10;
