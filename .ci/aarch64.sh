@@ -20,6 +20,7 @@ elsewhere=(
     hostile         # as truth
     wall            # the kernel's account of threads, of which an emulator shows its own
     wall_signal     # the same
+    wall_truth      # the same
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

@@ -14,10 +14,11 @@ use std::ffi::{CStr, c_char, c_int, c_long};
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everprof::profile::{LabelValue, Profile};
 use everprof::{Profiler, Stats};
+use everprof_probe::os::{Clock, gettid, ready_time};
 
 use common::{burn, directory, flush, kind_of, names, stop};
 
@@ -124,8 +125,12 @@ fn wait_in_four_ways(name: &str, wall_signal: &str) -> Option<Outcome> {
     Some(Outcome { profile, stats, worst })
 }
 
-/// Seconds off the processor by thread, wait and call, and of that with a whole stack.
 fn off_cpu(profile: &Profile) -> BTreeMap<[String; 3], (f64, f64)> {
+    by_state(profile, &["off_cpu"])
+}
+
+/// Seconds in some states by thread, wait and call, and of that with a whole stack.
+fn by_state(profile: &Profile, states: &[&str]) -> BTreeMap<[String; 3], (f64, f64)> {
     let mut sums = BTreeMap::new();
     for sample in profile.samples() {
         let labels = profile.get_labels(sample.labels);
@@ -136,7 +141,7 @@ fn off_cpu(profile: &Profile) -> BTreeMap<[String; 3], (f64, f64)> {
                 LabelValue::Number(number, _) => number.to_string(),
             })
         };
-        if value("state") == "off_cpu" {
+        if states.contains(&value("state").as_str()) {
             let sum: &mut (f64, f64) = sums.entry(["thread_name", "wait", "syscall"].map(value)).or_default();
             let names = names(profile, profile.get_stack(sample.stack));
             let whole = names.iter().any(|name| name.contains("clone3") || *name == "_start");
@@ -155,11 +160,15 @@ impl Outcome {
         own.fold((0.0, 0.0), |sum, (_, time)| (sum.0 + time.0, sum.1 + time.1))
     }
 
-    /// 1.5 s of waits each, of which some belong to the start; what a look finds stands for all that was before.
+    /// 1.5 s of waits each, from a thread's birth to the look after its end. On a crowded machine some of it is time in which
+    /// it was ready to go on.
     fn is_complete(&self) {
+        let life = by_state(&self.profile, &["off_cpu", "runnable", "on_cpu"]);
         for name in NAMES {
-            let (all, _) = self.of(name, "");
-            assert!((1.3..1.7).contains(&all), "{name}: {all} of 1.5 s");
+            let all: f64 = life.iter().filter(|(key, _)| key[0] == name).map(|(_, (all, _))| all).sum();
+            let (waited, _) = self.of(name, "");
+            println!("{name}: {waited:.3} of a life of {all:.3} s");
+            assert!((1.45..1.8).contains(&all) && waited > 0.75 * all, "{name}: {waited} of {all}");
         }
     }
 }
@@ -240,12 +249,15 @@ fn bursts() {
     let dir = directory("bursts");
     let profiler = start(&dir, "auto");
     let work = || {
+        let begin = Instant::now();
         for _ in 0..100 {
             burn(Duration::from_millis(2));
             thread::sleep(Duration::from_millis(18));
         }
+        let busy = Clock::Thread(gettid()).now().unwrap() + ready_time(gettid()).unwrap();
+        begin.elapsed().as_secs_f64() - busy as f64 / 1e9
     };
-    thread::Builder::new().name("both".into()).spawn(work).unwrap().join().unwrap();
+    let waited = thread::Builder::new().name("both".into()).spawn(work).unwrap().join().unwrap();
     stop(profiler);
     let profile =
         kind_of(&dir.join("profiles"), "wall").into_iter().max_by_key(|one| one.totals()[1]).unwrap();
@@ -255,9 +267,10 @@ fn bursts() {
     let of = |wait: &str| -> f64 {
         told.iter().filter(|(key, _)| key[0] == "both" && key[1] == wait).map(|(_, (all, _))| all).sum()
     };
-    // Sleeps are begun again for what is left, so signals make them no longer.
-    assert!((1.6..2.4).contains(&of("timer")), "{told:?}");
-    assert!(of("timer") > 0.9 * (of("timer") + of("other") + of("disk")), "{told:?}");
+    let all = of("timer") + of("other") + of("disk");
+    println!("{all:.3} of {waited:.3} s");
+    assert!((all - waited).abs() < 0.1 + 0.03 * waited, "{all} of {waited}");
+    assert!(of("timer") > 0.9 * all, "{told:?}");
 }
 
 /// A thread that holds every signal back is asked once and never answers; its time is told without a stack.

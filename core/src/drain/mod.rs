@@ -135,7 +135,9 @@ fn run(
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {}
                 }
-                bell::sleep(sampler.rest().as_nanos() as u64);
+                let (rest, began) = (sampler.rest().as_nanos() as u64, os::monotonic());
+                bell::sleep(rest);
+                sampler.slept(os::monotonic().saturating_sub(began), rest);
                 sampler.wake();
             }
             Ok(Command::Flush(done)) => sampler.flush(done),

@@ -15,8 +15,10 @@
 
 mod ask;
 mod place;
+mod watched;
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use everprof_probe::os::{self, Clock, gettid, monotonic};
@@ -31,23 +33,17 @@ use crate::options::{Options, WallSignal};
 use crate::profile::Kind;
 
 use ask::{Asked, Questions};
+use watched::{Found, LEAST_OFTEN, Watched, With};
 
 pub(super) use ask::FIRST_NUMBER;
 
 pub(super) use place::{Place, Seen, Why, name_of};
 
-/// A thread that has waited for a time is looked at again after this part of it,
-const LESS_OFTEN: u64 = 8;
-/// and after this long at the latest, in nanoseconds.
-const LEAST_OFTEN: u64 = 2_000_000_000;
-
 /// Looks take this part of the processor time that everprof may use, and come less often rather than take more.
 const PART_OF_BUDGET: f64 = 0.5;
 
-/// A thread that was asked and has not answered for so long holds the signal back, or waits where none reaches it.
-const PATIENCE: u64 = 1_000_000_000;
-/// To answer, and to go back to its wait, takes a thread less than so many nanoseconds.
-const ANSWERING: u64 = 1_000_000;
+/// We sleep no longer than we mean to by so many nanoseconds, unless there is no processor for us, or nobody runs.
+const OVERSLEPT: u64 = 250_000_000;
 
 /// What the looks are taken with.
 #[derive(Clone, Copy, Debug)]
@@ -88,42 +84,18 @@ pub(super) struct Wall {
     /// When we began, and when the last round was.
     began: u64,
     last: u64,
+    /// How long our own thread had been ready and had no processor at the last round.
+    own_ready: u64,
+    /// Threads to be looked at in each round; and those that have not moved for a while, by when they are due.
+    awake: Vec<u32>,
+    asleep: BinaryHeap<Reverse<(u64, u32)>>,
+    /// How many threads had come and gone when all were looked at.
+    turnover: u64,
     round: u32,
     /// This is the first round: what threads have done by now is not ours to tell.
     is_first: bool,
     random: Random,
     questions: Questions,
-}
-
-/// A thread between two looks. Times are in nanoseconds.
-#[derive(Debug, Default)]
-struct Watched {
-    /// When the last look was, and when the next one is due.
-    at: u64,
-    due: u64,
-    /// Since when its clock stands still.
-    since: u64,
-    /// What it had used of the processors at the last look, and how long it had been ready without one.
-    used: u64,
-    ready: u64,
-    /// Time that it waited, at a place that no look has found yet. While a thread is in the queue for a processor, the
-    /// kernel has not counted that yet, and this is too much by it; it is right again once the thread waits.
-    pending: i64,
-    /// Where it waits; none while it runs.
-    place: Option<Place>,
-    asked: Asked,
-    /// It has run since it told its place, perhaps only to tell it.
-    is_doubtful: bool,
-    /// As it was last counted.
-    name: Option<Arc<str>>,
-    round: u32,
-}
-
-/// What a look has found out about the time since the one before.
-#[derive(Debug, Default)]
-struct Found {
-    ready: u64,
-    waited: u64,
 }
 
 impl Wall {
@@ -140,6 +112,10 @@ impl Wall {
             rest_for_work: 1.0 / (budget * PART_OF_BUDGET),
             began: now,
             last: now,
+            own_ready: os::ready_time(gettid()).unwrap_or_default(),
+            awake: Vec::new(),
+            asleep: BinaryHeap::new(),
+            turnover: 0,
             round: 0,
             is_first: true,
             random: Random::new(),
@@ -175,47 +151,51 @@ impl Wall {
         let rest = (took as f64 * self.rest_for_work) as u64;
         self.next = self.next.max(monotonic() + rest.min(LEAST_OFTEN));
         self.is_first = false;
+        self.own_ready = os::ready_time(gettid()).unwrap_or_default();
     }
 
-    /// Looks at one thread, if it is due or `anyway`.
-    fn look(&mut self, tid: u32, now: u64, anyway: bool) -> Found {
-        let thread = self.by_id.entry(tid).or_default();
-        thread.round = self.round;
-        if now < thread.due && !anyway {
-            return Found::default();
+    /// For how long nobody has run, if our thread slept `slept` nanoseconds instead of `meant`: a process that is stopped
+    /// is not ready to run either, which tells this from a machine that had no processor for us.
+    fn stopped_for(&self, slept: u64, meant: u64) -> u64 {
+        let late = slept.saturating_sub(meant);
+        if late < OVERSLEPT {
+            return 0;
         }
-        let Some(used) = Clock::Thread(tid).now() else { return Found::default() };
-        if used < thread.used {
-            // Another thread has its id now.
-            *thread = Watched { round: thread.round, ..Watched::default() };
+        let ready = os::ready_time(gettid()).unwrap_or(u64::MAX).saturating_sub(self.own_ready);
+        if ready > late / 4 { 0 } else { late }
+    }
+
+    /// Whom to look at now: of `all`, if they are given, or of those that are due.
+    fn whom(&mut self, all: Option<Vec<u32>>, now: u64) -> Vec<u32> {
+        let awake = std::mem::take(&mut self.awake);
+        if let Some(all) = all {
+            self.asleep.clear();
+            return all;
         }
-        // What threads did before the first look is not ours to tell; of others, all since their birth.
-        let is_old = thread.at == 0 && self.is_first;
-        if thread.at == 0 {
-            let age = if is_old { 0 } else { os::standing(tid).map_or(0, |standing| standing.age) };
-            thread.at = now.saturating_sub(age).max(self.began);
+        let mut due = awake;
+        while let Some(Reverse((at, tid))) = self.asleep.peek().copied().filter(|Reverse((at, _))| *at <= now)
+        {
+            self.asleep.pop();
+            // Of one that was looked at in between, an older entry may be left.
+            let is_due = self.by_id.get(&tid).is_some_and(|thread| thread.due == at);
+            due.extend(is_due.then_some(tid));
         }
-        let (elapsed, ran) = (now.saturating_sub(thread.at), used.saturating_sub(thread.used));
-        (thread.at, thread.used) = (now, used);
-        if ran == 0 && thread.rests(now) {
-            let gap = (now.saturating_sub(thread.since) / LESS_OFTEN).min(LEAST_OFTEN);
-            thread.due = if gap > self.period { now + gap } else { 0 };
-            thread.pending += elapsed as i64;
-            return Found { ready: 0, waited: thread.settle() };
+        due
+    }
+
+    /// Looks at one thread; `to_tell` what is known of it by then, and not only what is new.
+    fn look(&mut self, tid: u32, now: u64, to_tell: bool) -> Found {
+        let Self { by_id, looker, words, questions, round, began, is_first, period, .. } = self;
+        let thread = by_id.entry(tid).or_default();
+        thread.round = *round;
+        let with = With { looker, words, questions, now, to_tell, period: *period };
+        let found = thread.look(tid, with, (*began, *is_first));
+        match thread.due {
+            0 if !found.is_end => self.awake.push(tid),
+            at if !found.is_end => self.asleep.push(Reverse((at, tid))),
+            _ => {}
         }
-        (thread.since, thread.due) = (now, 0);
-        let ready = os::ready_time(tid).unwrap_or_default();
-        let became_ready = ready.saturating_sub(thread.ready);
-        thread.ready = ready;
-        if is_old {
-            thread.find(tid, &mut self.looker, &mut self.words, &mut self.questions);
-            return Found::default();
-        }
-        thread.pending += elapsed as i64 - ran as i64 - became_ready as i64;
-        if !thread.is_held(ran) {
-            thread.find(tid, &mut self.looker, &mut self.words, &mut self.questions);
-        }
-        Found { ready: became_ready, waited: if thread.is_sure(now) { thread.settle() } else { 0 } }
+        found
     }
 
     /// A thread that was asked tells where it waits, or that it ran. What it waited until it was asked was there.
@@ -225,6 +205,7 @@ impl Wall {
         if u64::from(number) != header.weight {
             return None;
         }
+        thread.unsettle();
         let outside = thread.place.take().filter(|place| !place.is_unknown());
         let told = Place::told(header, words);
         if let Some(told) = told.as_ref().filter(|_| outside.is_some()) {
@@ -236,74 +217,20 @@ impl Wall {
         };
         thread.asked = if place.is_some() { Asked::Answered } else { Asked::No };
         thread.place = place.clone();
-        Some((Found { ready: 0, waited: thread.settle() }, place?))
+        Some((Found { waited: thread.settle(), ..Found::default() }, place?))
     }
 
-    /// Takes out the threads that have ended since the last round. One that waited when it was last seen waited on until
-    /// some moment between the last round and this one.
-    fn take_ended(&mut self, now: u64) -> Vec<(u32, Watched)> {
-        let (round, last) = (self.round, std::mem::replace(&mut self.last, now));
-        let mut ended: Vec<_> = self.by_id.extract_if(|_, thread| thread.round != round).collect();
-        for (_, thread) in &mut ended {
-            if thread.place.is_some() {
-                let until = now.midpoint(last.max(thread.at));
-                thread.pending += until.saturating_sub(thread.at) as i64;
-            }
-        }
-        ended
-    }
-}
-
-impl Watched {
-    /// Whether it is where it was, if its clock stands still.
-    fn rests(&mut self, now: u64) -> bool {
-        self.is_doubtful = false;
-        let rests = self.place.as_ref().is_some_and(Place::is_final) && self.is_sure(now);
-        if rests && self.asked == Asked::Answered {
-            self.asked = Asked::No;
-        }
-        rests
+    /// Takes out thread `tid`, which has ended since the last round.
+    fn take_ended(&mut self, tid: u32, now: u64) -> Option<Watched> {
+        let mut thread = self.by_id.remove(&tid)?;
+        thread.end(self.last, now);
+        Some(thread)
     }
 
-    /// Whether what it waited is known to have been at its place.
-    fn is_sure(&self, now: u64) -> bool {
-        let is_open = matches!(self.asked, Asked::Sent { at, .. } if now.saturating_sub(at) < PATIENCE);
-        self.place.is_some() && !is_open && !self.is_doubtful
-    }
-
-    /// Whether it is not to be looked at now, which has run for so many nanoseconds since the last look: it is asked and
-    /// has not answered, or has answered, and ran for that.
-    fn is_held(&mut self, ran: u64) -> bool {
-        self.is_doubtful = false;
-        match self.asked {
-            Asked::No => false,
-            Asked::Sent { at, .. } => self.at.saturating_sub(at) < PATIENCE,
-            Asked::Answered => {
-                self.asked = Asked::No;
-                // If it does not run any more by the next look, it was there all the time.
-                self.is_doubtful = ran < ANSWERING;
-                self.is_doubtful
-            }
-        }
-    }
-
-    /// Finds out where it waits, or asks it.
-    fn find(&mut self, tid: u32, looker: &mut Looker, words: &mut [u64], questions: &mut Questions) {
-        self.place = match Place::seen(looker, tid, words) {
-            Seen::Running => None,
-            Seen::Waiting(place) => Some(place),
-            Seen::Partly(place, why) => {
-                self.asked = questions.ask(tid, &place, why, self.asked, self.at);
-                Some(place)
-            }
-        };
-    }
-
-    /// What is to be told of the place that was found.
-    fn settle(&mut self) -> u64 {
-        let waited = self.pending.max(0);
-        self.pending -= waited;
-        waited as u64
+    /// Those that were not looked at in a round in which all were.
+    fn left_out(&self) -> Vec<u32> {
+        let left = self.by_id.iter().filter(|(_, thread)| thread.round != self.round);
+        left.map(|(tid, _)| *tid).collect()
     }
 }
 
@@ -334,26 +261,52 @@ impl Sampler {
             let Some(back) = self.wall.take() else { return };
             wall = back;
         }
-        for tid in self.threads.ids() {
+        let turnover = self.threads.turnover();
+        let is_full = at_all || wall.is_first || std::mem::replace(&mut wall.turnover, turnover) != turnover;
+        let mut ended = Vec::new();
+        for tid in wall.whom(is_full.then(|| self.threads.ids()), now) {
             if tid == own {
                 continue;
             }
             let found = wall.look(tid, now, at_all);
-            if let Some(thread) = wall.by_id.get_mut(&tid).filter(|_| found.ready > 0 || found.waited > 0) {
+            if found.is_end {
+                ended.push(tid);
+            } else if let Some(thread) = wall.by_id.get_mut(&tid).filter(|_| found.is_any()) {
                 thread.name = Some(self.threads.name(tid));
                 self.count_wait(tid, thread.name.clone(), &found, thread.place.as_ref());
             }
         }
-        for (tid, mut thread) in wall.take_ended(now) {
-            let found = Found { ready: 0, waited: thread.settle() };
+        if is_full {
+            ended.extend(wall.left_out());
+        }
+        for tid in ended {
+            let Some(mut thread) = wall.take_ended(tid, now) else { continue };
+            let found = Found { waited: thread.settle(), ..Found::default() };
             let place = thread.place.unwrap_or_else(Place::unknown);
             self.count_wait(tid, thread.name, &found, Some(&place));
         }
+        wall.last = now;
         if let Some(news) = wall.questions.news() {
             self.trouble(news);
         }
         (self.stats.wall_signals, self.stats.wall_untold) = (wall.questions.sent, wall.questions.untold);
         wall.end(used().saturating_sub(before));
+        self.wall = Some(wall);
+    }
+
+    /// We slept so many nanoseconds and meant to sleep `meant`. Where the whole process was stopped meanwhile, that is what
+    /// its threads waited for, wherever they were.
+    pub(super) fn slept(&mut self, slept: u64, meant: u64) {
+        let Some(mut wall) = self.wall.take() else { return };
+        let stopped = wall.stopped_for(slept, meant);
+        if stopped > 0 {
+            for (tid, thread) in &mut wall.by_id {
+                thread.at += stopped;
+                let place = thread.place.clone().unwrap_or_else(Place::unknown).stopped();
+                let found = Found { waited: stopped, ..Found::default() };
+                self.count_wait(*tid, thread.name.clone(), &found, Some(&place));
+            }
+        }
         self.wall = Some(wall);
     }
 
@@ -368,7 +321,7 @@ impl Sampler {
 
     /// Counts what thread `tid` did, under `name` or the one that it has now.
     fn count_wait(&mut self, tid: u32, name: Option<Arc<str>>, found: &Found, place: Option<&Place>) {
-        if found.ready == 0 && found.waited == 0 {
+        if !found.is_any() {
             return;
         }
         let name = name.unwrap_or_else(|| self.threads.name(tid));
@@ -376,7 +329,15 @@ impl Sampler {
         if found.ready > 0 {
             *self.ready.entry(thread).or_default() += found.ready;
         }
-        let Some(place) = place.filter(|_| found.waited > 0) else { return };
+        if let Some((nanos, place)) = &found.rested {
+            self.count_wait_at(place, thread, *nanos);
+        }
+        if let Some(place) = place.filter(|_| found.waited > 0) {
+            self.count_wait_at(place, thread, found.waited);
+        }
+    }
+
+    fn count_wait_at(&mut self, place: &Place, thread: u32, nanos: u64) {
         // A thread that waits keeps the modules of its stack where they are.
         let key = Key {
             stack: self.stack(self.modules.epoch(), &place.words),
@@ -386,6 +347,6 @@ impl Sampler {
             trace_id: place.trace.0,
             span_id: place.trace.1,
         };
-        self.sums.add_wait(key, place.waited, Sums { count: 1, nanos: found.waited });
+        self.sums.add_wait(key, place.waited, Sums { count: 1, nanos });
     }
 }

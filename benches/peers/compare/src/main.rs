@@ -37,6 +37,13 @@ const TOPICS: &[Topic] = &[
     Topic { name: "encode", shared: Some("../full/tools"), rounds: 5, peers: &["prost"], cases: &["encode"] },
     Topic {
         shared: None,
+        name: "wall",
+        rounds: 3,
+        peers: &["everyone"],
+        cases: &["wall 1000 10", "wall 4000 19"],
+    },
+    Topic {
+        shared: None,
         name: "stacks",
         rounds: 1,
         peers: &["pprof-default", "pprof-frame-pointer", "pprof-framehop"],

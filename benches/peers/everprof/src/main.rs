@@ -36,6 +36,13 @@ impl Peer for Everprof {
         Self(builder.exporters(|| vec![Box::new(Keep)]).start().expect("it starts"))
     }
 
+    fn start_wall(rate_hz: u32) -> Option<Self> {
+        // Without looks, and what is the default beside them: to see what they add.
+        let kinds = std::env::var("KINDS").unwrap_or("cpu,wall".into());
+        let builder = Profiler::builder().set("kinds", kinds).set("wall_rate_hz", rate_hz.to_string());
+        Some(Self(builder.exporters(|| vec![Box::new(Keep)]).start().expect("it starts")))
+    }
+
     fn ready(&self) -> Option<libc::siginfo_t> {
         // SAFETY: a system call without arguments.
         let tid = unsafe { libc::gettid() } as u32;

@@ -11,6 +11,7 @@ mod memory;
 mod overhead;
 mod stacks;
 mod totals;
+mod wall;
 
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub use clock::{process_cpu, thread_cpu};
 pub trait Peer: Sized {
     /// Starts it at that rate.
     fn start(rate_hz: u32) -> Self;
+
+    /// Starts it with samples of the wall clock of every thread at that rate; `None` where there is no such thing.
+    fn start_wall(_rate_hz: u32) -> Option<Self> {
+        None
+    }
 
     /// Waits until the calling thread is sampled, and says what signal the profiler takes for that of its timer; `None`
     /// where any will do.
@@ -75,6 +81,7 @@ pub fn run<P: Peer>() {
         "overhead" => overhead::measure::<P>(number(1) as u32),
         "totals" => totals::measure::<P>(word(1), number(2), number(3) as u32),
         "stacks" => stacks::measure::<P>(word(1)),
+        "wall" => wall::measure::<P>(number(1), number(2) as u32),
         "memory" => memory::measure::<P>(number(1)),
         "labels" => labels::measure::<P>(),
         other => panic!("no measure named {other:?}"),

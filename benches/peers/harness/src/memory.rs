@@ -31,7 +31,7 @@ pub(crate) fn measure<P: Peer>(stacks: usize) {
     say("rss_peak", "KiB", resident("VmHWM:") - before);
 }
 
-fn resident(field: &str) -> f64 {
+pub(crate) fn resident(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
     let line = status.lines().find(|line| line.starts_with(field)).expect("the kernel says so");
     line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")

@@ -105,6 +105,11 @@ impl Place {
         Place { waited: if is_same { outside.waited } else { self.waited }, ..self }
     }
 
+    /// The same place, where the thread did not wait for what it had asked for, but to be let go on.
+    pub(super) fn stopped(self) -> Place {
+        Place { waited: Waited { call: None, wait: WaitFor::Process as u8 }, ..self }
+    }
+
     fn leaf(&self) -> u64 {
         self.words.first().copied().unwrap_or_default()
     }

@@ -1,0 +1,186 @@
+//! One thread between two looks: what it did with its time, as far as it is known.
+
+use std::sync::Arc;
+
+use everprof_probe::os::{self, Clock};
+use everprof_probe::waiting::Looker;
+
+use super::ask::{Asked, Questions};
+use super::place::{Place, Seen};
+
+/// A thread that has waited for a time is looked at again after this part of it,
+const LESS_OFTEN: u64 = 8;
+/// and after this long at the latest, in nanoseconds.
+pub(super) const LEAST_OFTEN: u64 = 2_000_000_000;
+
+/// A thread that was asked and has not answered for so long holds the signal back, or waits where none reaches it.
+const PATIENCE: u64 = 1_000_000_000;
+/// To answer, and to go back to its wait, takes a thread less than so many nanoseconds.
+const ANSWERING: u64 = 1_000_000;
+
+/// A thread between two looks. Times are in nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// When the last look was, and when the next one is due.
+    pub(super) at: u64,
+    pub(super) due: u64,
+    /// Since when its clock stands still.
+    since: u64,
+    /// What it had used of the processors at the last look, and how long it had been ready without one.
+    pub(super) used: u64,
+    ready: u64,
+    /// Time that it waited, at a place that no look has found yet. While a thread is in the queue for a processor, the
+    /// kernel has not counted that yet, and this is too much by it; it is right again once the thread waits.
+    pending: i64,
+    /// Time that it waited at its place, and that is not told yet: as long as it does not move, it is told at once.
+    rested: u64,
+    /// Where it waits; none while it runs.
+    pub(super) place: Option<Place>,
+    pub(super) asked: Asked,
+    /// It has run since it told its place, perhaps only to tell it.
+    is_doubtful: bool,
+    /// As it was last counted.
+    pub(super) name: Option<Arc<str>>,
+    pub(super) round: u32,
+}
+
+/// What a look has found out about the time since the one before.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// It was ready to run, and had no processor.
+    pub(super) ready: u64,
+    /// It waited where it waits now,
+    pub(super) waited: u64,
+    /// and before that elsewhere.
+    pub(super) rested: Option<(u64, Place)>,
+    /// It is gone.
+    pub(super) is_end: bool,
+}
+
+/// What a look is taken with, and when.
+pub(super) struct With<'w> {
+    pub(super) looker: &'w mut Looker,
+    pub(super) words: &'w mut [u64],
+    pub(super) questions: &'w mut Questions,
+    pub(super) now: u64,
+    /// All that is known is to be told.
+    pub(super) to_tell: bool,
+    /// Nanoseconds between two looks.
+    pub(super) period: u64,
+}
+
+impl Found {
+    /// Whether there is anything to tell.
+    pub(super) fn is_any(&self) -> bool {
+        self.ready > 0 || self.waited > 0 || self.rested.is_some()
+    }
+}
+
+impl Watched {
+    /// Looks at the thread, whose id is `tid`. Of one that is new, all since its birth is told, but nothing before
+    /// `began`; of one that is met at the first look of all, nothing.
+    pub(super) fn look(&mut self, tid: u32, mut with: With<'_>, (began, is_first): (u64, bool)) -> Found {
+        let now = with.now;
+        let Some(used) = Clock::Thread(tid).now() else { return Found { is_end: true, ..Found::default() } };
+        if used < self.used {
+            // Another thread has its id now.
+            *self = Watched { round: self.round, ..Watched::default() };
+        }
+        let is_old = self.at == 0 && is_first;
+        if self.at == 0 {
+            let age = if is_old { 0 } else { os::standing(tid).map_or(0, |standing| standing.age) };
+            self.at = now.saturating_sub(age).max(began);
+        }
+        let (elapsed, ran) = (now.saturating_sub(self.at), used.saturating_sub(self.used));
+        (self.at, self.used) = (now, used);
+        if ran == 0 && self.rests(now) {
+            let gap = (now.saturating_sub(self.since) / LESS_OFTEN).min(LEAST_OFTEN);
+            self.due = if gap > with.period { now + gap } else { 0 };
+            self.pending += elapsed as i64;
+            self.rested += self.settle();
+            let waited = if with.to_tell { std::mem::take(&mut self.rested) } else { 0 };
+            return Found { waited, ..Found::default() };
+        }
+        (self.since, self.due) = (now, 0);
+        let ready = os::ready_time(tid).unwrap_or_default();
+        let became_ready = ready.saturating_sub(self.ready);
+        self.ready = ready;
+        if is_old {
+            self.find(tid, &mut with);
+            return Found::default();
+        }
+        self.pending += elapsed as i64 - ran as i64 - became_ready as i64;
+        let rested = Some(std::mem::take(&mut self.rested)).filter(|rested| *rested > 0);
+        let rested = rested.zip(self.place.clone());
+        if !self.is_held(ran) {
+            self.find(tid, &mut with);
+        }
+        let waited = if self.is_sure(now) { self.settle() } else { 0 };
+        Found { ready: became_ready, waited, rested, is_end: false }
+    }
+
+    /// It has ended between `last` and `now`. If it waited when it was last seen, it waited on until some moment between.
+    pub(super) fn end(&mut self, last: u64, now: u64) {
+        if self.place.is_some() {
+            let until = now.midpoint(last.max(self.at));
+            self.pending += until.saturating_sub(self.at) as i64;
+        }
+        self.unsettle();
+    }
+
+    /// What it waited where it still is goes to the place that is found next.
+    pub(super) fn unsettle(&mut self) {
+        self.pending += std::mem::take(&mut self.rested) as i64;
+    }
+
+    /// Whether it is where it was, if its clock stands still.
+    fn rests(&mut self, now: u64) -> bool {
+        self.is_doubtful = false;
+        let rests = self.place.as_ref().is_some_and(Place::is_final) && self.is_sure(now);
+        if rests && self.asked == Asked::Answered {
+            self.asked = Asked::No;
+        }
+        rests
+    }
+
+    /// Whether what it waited is known to have been at its place.
+    fn is_sure(&self, now: u64) -> bool {
+        let is_open = matches!(self.asked, Asked::Sent { at, .. } if now.saturating_sub(at) < PATIENCE);
+        self.place.is_some() && !is_open && !self.is_doubtful
+    }
+
+    /// Whether it is not to be looked at now, which has run for so many nanoseconds since the last look: it is asked and
+    /// has not answered, or has answered, and ran for that.
+    fn is_held(&mut self, ran: u64) -> bool {
+        self.is_doubtful = false;
+        match self.asked {
+            Asked::No => false,
+            Asked::Sent { at, .. } => self.at.saturating_sub(at) < PATIENCE,
+            Asked::Answered => {
+                self.asked = Asked::No;
+                // If it does not run any more by the next look, it was there all the time.
+                self.is_doubtful = ran < ANSWERING;
+                self.is_doubtful
+            }
+        }
+    }
+
+    /// Finds out where it waits, or asks it.
+    fn find(&mut self, tid: u32, with: &mut With<'_>) {
+        self.place = match Place::seen(with.looker, tid, with.words) {
+            Seen::Running => None,
+            Seen::Waiting(place) => Some(place),
+            Seen::Partly(place, why) => {
+                self.asked = with.questions.ask(tid, &place, why, self.asked, self.at);
+                Some(place)
+            }
+        };
+    }
+
+    /// What is to be told of the place that was found.
+    pub(super) fn settle(&mut self) -> u64 {
+        let waited = self.pending.max(0);
+        self.pending -= waited;
+        waited as u64
+    }
+}
