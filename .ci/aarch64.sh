@@ -21,6 +21,7 @@ elsewhere=(
     wall            # the kernel's account of threads, of which an emulator shows its own
     wall_signal     # the same
     wall_truth      # the same
+    tasks           # as truth, and the verdict needs the kernel's account of threads
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

@@ -10,6 +10,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use everprof_probe::awaiting::{Registered, STACKS};
+
 use crate::labels::LabelSet;
 
 /// Words of stacks that one period keeps.
@@ -52,13 +54,24 @@ impl Sums {
     }
 }
 
-/// In what a thread waited.
+/// In what a thread waited, or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Waited {
     /// The number of the system call; none for a page that had to be read.
     pub(crate) call: Option<u32>,
     /// `everprof_probe::os::WaitFor` as a number.
     pub(crate) wait: u8,
+    /// Of a task, how it said so; none for a thread.
+    pub(crate) task: Option<Registered>,
+    /// And the places in [`Aggregate::stack`] of the other stacks at which it did, plus one; 0 where there are no more.
+    pub(crate) others: [u32; STACKS - 1],
+}
+
+impl Waited {
+    /// The wait of a task.
+    pub(crate) fn task(registered: Registered, others: [u32; STACKS - 1]) -> Self {
+        Self { task: Some(registered), others, ..Self::default() }
+    }
 }
 
 /// The sums of one period.
@@ -129,7 +142,10 @@ impl Aggregate {
     }
 
     /// Adds to what was waited at the stack of `key`; its counts are of looks.
-    pub(crate) fn add_wait(&mut self, key: Key, waited: Waited, sums: Sums) {
+    pub(crate) fn add_wait(&mut self, mut key: Key, waited: Waited, sums: Sums) {
+        if self.waits.len() >= MOST_ROWS && !self.waits.contains_key(&(key, waited)) {
+            (key.trace_id, key.span_id) = (0, 0);
+        }
         self.waits.entry((key, waited)).or_default().add(sums);
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use everprof_probe::{os, scratch, stacks, thread, unwind};
+use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
@@ -354,6 +354,7 @@ extern "C" fn after_fork_in_child() {
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
     // finishes here, and a later start in the child would wait for it.
     scratch::after_fork();
+    awaiting::after_fork();
     stacks::after_fork();
     unwind::after_fork();
     thread::after_fork(tid);

@@ -66,7 +66,12 @@ fn verdict(directory: &str, out: &Path, query: Query) -> Result<()> {
     }
     let wall = store::merge(&profiles)?.profile;
     let page = write(out, "wall.html", &flamegraph::html(&wall, &PageOptions::default()))?;
-    println!("{}\n", wall.verdict()?);
+    let verdict = wall.verdict()?;
+    println!("{verdict}\n");
+    for request in verdict.requests.iter().take(8) {
+        println!("  {request}");
+    }
+    println!();
     println!("flame graph of the wall clock: {}\n", page.display());
     Ok(())
 }

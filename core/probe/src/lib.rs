@@ -13,6 +13,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod awaiting;
 pub mod bell;
 pub mod chain;
 pub mod loss;

@@ -1,5 +1,6 @@
 //! From the sums of a period to its profiles: addresses get names, samples their weight and their labels.
 
+mod tasks;
 mod threads;
 mod time;
 

@@ -51,6 +51,7 @@ impl Sampler {
         self.threads.scan();
         self.drain();
         self.look_around(true);
+        self.read_awaits(true);
         let sums = std::mem::take(&mut self.sums);
         self.label_places.clear();
         let mut stackless = Vec::new();

@@ -5,6 +5,7 @@
 //! [`Handle`], and woken by these and by threads that set their first label.
 
 mod account;
+mod awaits;
 mod book;
 mod build;
 mod close;
@@ -38,6 +39,7 @@ use everprof_probe::{bell, os};
 
 use crate::error::Result;
 use crate::export::Exporter;
+use crate::labels;
 use crate::options::Options;
 use crate::stats::Counters;
 
@@ -60,6 +62,7 @@ pub(crate) struct Plan {
 
 /// Forgets what the parent's handlers left behind. In a fork's child, on its only thread.
 pub(crate) fn after_fork() {
+    labels::tick(false);
     setup::forget_samples();
 }
 

@@ -12,6 +12,7 @@ use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof, stacks, thread, unwind};
 
+use super::awaits::Awaits;
 use super::close::Cut;
 use super::governor::Governor;
 use super::modules::Modules;
@@ -54,6 +55,8 @@ pub(super) struct Sampler {
     /// The looks at threads that wait, where those are wanted.
     pub(super) wall: Option<Wall>,
     pub(super) wall_options: WallOptions,
+    /// The waits of tasks that go on, where those are wanted.
+    pub(super) awaits: Option<Awaits>,
     /// By the thread's number: nanoseconds that it was ready to run and had no processor.
     pub(super) ready: HashMap<u32, u64>,
     pub(super) thread_ids: bool,
@@ -147,6 +150,7 @@ impl Sampler {
             label_places: HashMap::new(),
             wall: None,
             wall_options,
+            awaits: None,
             ready: HashMap::new(),
             thread_ids: plan.options.thread_ids,
             told: 0,
@@ -275,6 +279,7 @@ impl Sampler {
         }
         self.buffer = buffer;
         self.threads.drained();
+        self.read_awaits(false);
         labels::reclaim();
     }
 

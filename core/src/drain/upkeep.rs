@@ -6,6 +6,7 @@ use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{regs, sigprof, stacks};
 
+use super::awaits::Awaits;
 use super::governor::Usage;
 use super::report;
 use super::sampler::Sampler;
@@ -88,7 +89,8 @@ impl Sampler {
 
     pub(super) fn memory(&self) -> u64 {
         let rings = rings().unwrap_or_default().len() * RING_WORDS * size_of::<u64>();
-        (rings + self.sums.memory() + self.buffer.capacity() * size_of::<u64>()) as u64
+        let awaits = self.awaits.as_ref().map_or(0, Awaits::memory);
+        (rings + awaits + self.sums.memory() + self.buffer.capacity() * size_of::<u64>()) as u64
     }
 
     pub(super) fn apply(&mut self, period: u32) {

@@ -26,6 +26,7 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::Header;
 use everprof_probe::waiting::Looker;
 
+use super::awaits::Awaits;
 use super::random::Random;
 use super::sampler::Sampler;
 use crate::aggregate::{Key, Sums};
@@ -239,9 +240,10 @@ impl Sampler {
     pub(super) fn switch_looks(&mut self) -> bool {
         let wanted = self.wall_options.always || self.recordings.need_looks();
         if !wanted {
-            self.wall = None;
+            (self.wall, self.awaits) = (None, None);
         } else if self.wall.is_none() {
             self.wall = Wall::new(self.wall_options);
+            self.awaits = Awaits::begin();
             // What threads did before is nobody's business.
             self.look_around(true);
         }

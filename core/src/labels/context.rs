@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
+use super::polls::Ticket;
 use super::{LabelGuard, Labels, TraceContext, TraceGuard};
 
 /// The labels and the trace in force at one place, to be put in force at another.
@@ -60,7 +61,7 @@ impl Context {
 
     /// A future that has it in force whenever it is polled, on whichever thread.
     pub fn wrap<F: Future>(self, future: F) -> InContext<F> {
-        InContext { context: self, future }
+        InContext { context: self, future, wait: Ticket::default() }
     }
 }
 
@@ -73,6 +74,7 @@ pin_project_lite::pin_project! {
         context: Context,
         #[pin]
         future: F,
+        wait: Ticket,
     }
 }
 
@@ -81,7 +83,8 @@ impl<F: Future> Future for InContext<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        this.wait.end();
         let _guards = this.context.enter();
-        this.future.poll(cx)
+        this.wait.poll(cx, |cx| this.future.poll(cx))
     }
 }

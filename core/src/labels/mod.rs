@@ -19,6 +19,7 @@
 //! while another thread held one finds it locked for ever; it notices, and labels that would go there overflow.
 
 mod context;
+mod polls;
 mod scope;
 mod set;
 mod slot;
@@ -26,6 +27,7 @@ mod table;
 mod trace;
 
 pub use context::{Context, InContext, inherit};
+pub(crate) use polls::tick;
 pub use scope::{LabelGuard, TraceGuard};
 pub use set::LabelSet;
 pub use table::{LabelStats, reclaim, resolve, set_sampling, stats};
@@ -101,6 +103,11 @@ impl Labels {
     }
 
     /// A future that has the labels in force whenever it is polled, on whichever thread.
+    ///
+    /// With `kinds=cpu,wall` it also tells what it waits for: the time from a poll that returned `Pending` to the next one,
+    /// or to its end, is in the wall profile under the labels `state=awaiting` and `wait`, with the stack of the place where
+    /// it left its waker. Of wraps within wraps the innermost tells it. Some polls stand for all; those get a waker of
+    /// everprof's, whose clones are the executor's own. A poll costs some nanoseconds more for the wrap.
     ///
     /// ```
     /// # async fn answer() -> u32 { 42 }

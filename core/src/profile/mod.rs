@@ -19,8 +19,8 @@ pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, M
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
-pub(crate) use verdict::{AT_WORK, MOST, is_of_application};
-pub use verdict::{Activity, Bound, Group, Verdict};
+pub(crate) use verdict::{AT_WORK, CROWDED, MOST, TASKS, is_of_application};
+pub use verdict::{Activity, Bound, Group, Request, Verdict};
 
 use std::collections::BTreeMap;
 

@@ -8,8 +8,15 @@ use everprof::profile::{Kind, Label, Profile};
 use crate::Builder;
 
 /// The pages by name.
-pub(crate) fn pages() -> [(&'static str, Profile); 4] {
-    [("wall", waiting()), ("wall-cpu", computing()), ("wall-idle", idle()), ("wall-hostile", hostile())]
+pub(crate) fn pages() -> [(&'static str, Profile); 6] {
+    [
+        ("wall", waiting()),
+        ("wall-cpu", computing()),
+        ("wall-idle", idle()),
+        ("wall-hostile", hostile()),
+        ("wall-tasks", asynchronous(400)),
+        ("wall-crowded", asynchronous(9_000)),
+    ]
 }
 
 /// Writes beside a page what `Profile::verdict` says, which the page has to say too.
@@ -183,6 +190,24 @@ fn computing() -> Profile {
         add(&mut b, &thread, "/cart", "runnable", &format!("{POOL};shop::pricing::total"), 500);
         add(&mut b, &thread, "/cart", "network", &format!("{POOL};shop::upstream::fetch;recv"), 400);
     }
+    b.profile
+}
+
+/// Two workers that run tasks for so many milliseconds each, and tasks that await an upstream.
+fn asynchronous(millis: i64) -> Profile {
+    let mut b = Builder::of(Kind::Wall, "1.0");
+    for worker in 0..2 {
+        let thread = format!("tokio-rt-worker-{worker}");
+        add(&mut b, &thread, "/cart", "on_cpu", &format!("{POOL};shop::pricing::total"), millis);
+        add(&mut b, &thread, "", "thread", PARK, 10_000 - millis);
+    }
+    let path =
+        "[awaiting];shop::cart::{{closure}};shop::upstream::fetch::{{closure}};tokio::net::TcpStream::poll";
+    let locations = b.stack(path);
+    let stack = b.profile.stack(&locations);
+    let labels = [("endpoint", "/cart"), ("state", "awaiting"), ("wait", "network")];
+    let labels = b.profile.labels(&labels.map(|(key, value)| Label::text(key, value)));
+    b.profile.add(stack, labels, &[60, 60_000_000_000]);
     b.profile
 }
 

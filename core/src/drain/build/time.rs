@@ -53,7 +53,10 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode) -
     let mut waits: Vec<(Key, Waited, Sums)> = period.sums.waits().collect();
     waits.sort_unstable_by_key(|(key, waited, _)| (order(key), *waited));
     for (key, waited, sums) in waits {
-        builder.add(key, &wait_labels(waited), counts.of(sums.nanos));
+        match waited.task {
+            None => builder.add(key, &wait_labels(waited), counts.of(sums.nanos)),
+            Some(_) => builder.add_task(key, waited, counts.of(sums.nanos)),
+        }
     }
     builder.profile
 }

@@ -54,7 +54,7 @@ impl Place {
             words: words.get(..waiting.words).unwrap_or_default().into(),
             labels: waiting.labels,
             trace: waiting.trace,
-            waited: Waited { call, wait: wait as u8 },
+            waited: Waited { call, wait: wait as u8, ..Waited::default() },
             walked_with: (waiting.end != End::Root).then_some(tables),
         };
         match waiting.end {
@@ -72,8 +72,12 @@ impl Place {
             _ => WaitFor::Other,
         };
         let (labels, trace) = waiting::in_force(tid);
-        let place =
-            Place { labels, trace, waited: Waited { call: None, wait: wait as u8 }, ..Self::unknown() };
+        let place = Place {
+            labels,
+            trace,
+            waited: Waited { wait: wait as u8, ..Waited::default() },
+            ..Self::unknown()
+        };
         Seen::Partly(place, Why::Untold)
     }
 
@@ -93,7 +97,7 @@ impl Place {
             words: stack.into(),
             labels: header.labels,
             trace: (header.trace_id, header.span_id),
-            waited: Waited { call: wait.call, wait: kind as u8 },
+            waited: Waited { call: wait.call, wait: kind as u8, ..Waited::default() },
             walked_with: None,
         })
     }
@@ -107,7 +111,7 @@ impl Place {
 
     /// The same place, where the thread did not wait for what it had asked for, but to be let go on.
     pub(super) fn stopped(self) -> Place {
-        Place { waited: Waited { call: None, wait: WaitFor::Process as u8 }, ..self }
+        Place { waited: Waited { wait: WaitFor::Process as u8, ..Waited::default() }, ..self }
     }
 
     fn leaf(&self) -> u64 {

@@ -15,7 +15,7 @@ use super::columns;
 use super::frames::{Doing, Tables};
 use super::text::json_string;
 use super::tree::{Rows, Tree};
-use crate::profile::{AT_WORK, Activity, MOST, Profile, ValueType};
+use crate::profile::{AT_WORK, Activity, CROWDED, MOST, Profile, TASKS, ValueType};
 
 /// JavaScript numbers are exact up to 2^53; half of it, since zigzag doubles a value.
 const EXACT_LIMIT: i128 = 1 << 52;
@@ -69,7 +69,9 @@ fn doings(out: &mut String, tables: &Tables<'_>) {
     if tables.doings().iter().all(Option::is_none) {
         return;
     }
-    out.push_str(&format!(",\"at_work\":{AT_WORK},\"most\":{MOST},\"activities\":"));
+    out.push_str(&format!(
+        ",\"at_work\":{AT_WORK},\"most\":{MOST},\"crowded\":{CROWDED},\"tasks\":\"{TASKS}\",\"activities\":"
+    ));
     list(out, Activity::ALL, |out, activity| json_string(out, activity.name()));
     out.push_str(",\"doings\":");
     list(out, tables.doings(), |out, doing| {

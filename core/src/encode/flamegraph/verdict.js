@@ -7,18 +7,24 @@ const PLACE = 3;
 function verdictOf(app) {
   const { data, groupSums } = app;
   const { doing } = data;
-  const sums = doing.names.map((_, activity) => [...groupSums.values()].reduce((sum, values) => sum + values[activity], 0));
   const work = (values) => values.reduce((sum, value, activity) => (activity === doing.idle ? sum : sum + value), 0);
   const total = (values) => values.reduce((sum, value) => sum + value, 0);
-  const busy = sums[doing.busy] + sums[doing.ready];
+  const busyOf = (values) => values[doing.busy] + values[doing.ready];
+  const groups = [...groupSums].map(([group, values]) => ({ name: data.strings[group], values, work: work(values), total: total(values) }));
+  groups.sort((a, b) => b.work - a.work || b.total - a.total);
+  // Threads that are at work nearly all the time leave tasks waiting for them, whatever those awaited.
+  const threads = groups.filter(({ name }) => name !== data.tasks);
+  const ran = threads.reduce((sum, { values }) => sum + busyOf(values), 0);
+  const crowded = ran > 0 && threads.some((group) => 2 * busyOf(group.values) >= ran && busyOf(group.values) >= data.crowded * group.total);
+  const judged = crowded ? threads : groups;
+  const sums = doing.names.map((_, activity) => judged.reduce((sum, { values }) => sum + values[activity], 0));
+  const busy = busyOf(sums);
   const longest = sums.reduce((most, sum, activity) => (doing.wait[activity] && (most < 0 || sum >= sums[most]) ? activity : most), -1);
   const all = work(sums);
   let bound = 'mixed';
   if (all < data.at_work * total(sums) || total(sums) === 0) bound = 'idle';
   else if (busy >= data.most * all) bound = 'cpu';
   else if (all - busy >= data.most * all) bound = 'wait';
-  const groups = [...groupSums].map(([group, values]) => ({ name: data.strings[group], values, work: work(values), total: total(values) }));
-  groups.sort((a, b) => b.work - a.work || b.total - a.total);
   const waitsIn = bound === 'wait' || bound === 'mixed' ? longestPlace(app, longest) : [];
   return { bound, longest, sums, work: all, total: total(sums), groups, waitsIn };
 }

@@ -5,12 +5,21 @@
 //! without events and a thread that sleeps between two rounds are idle. They are told by what they wait in and, for a lock
 //! or a message, by the functions on their stack; but a wait under a label of the application belongs to a request, and is
 //! never idle.
+//!
+//! In a service of asynchronous code the threads do not wait for an upstream: its tasks do, and the samples of wrapped
+//! futures (`state=awaiting`) say for what. They are a group of their own and count as waits like those of threads, unless
+//! the threads are at work nearly all the time: a task that is not polled for that waits for them, whatever it awaited.
+
+mod names;
+mod requests;
+mod words;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 
 use super::{Label, LabelValue, LocationId, Profile, Sample};
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use names::is_of_application;
+use names::{place, task_wait, wait, without_number};
 
 /// What a thread did with its time on the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,11 +93,11 @@ pub enum Bound {
     Idle,
 }
 
-/// How a group of threads spent its time.
+/// How a group of threads spent its time, or the tasks that await, or the requests of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Group {
-    /// The threads' name, without a number at its end.
+    /// The threads' name, without a number at its end; `async tasks`; or the labels of the requests.
     pub name: String,
     /// Nanoseconds by activity.
     pub nanos: BTreeMap<Activity, u64>,
@@ -124,12 +133,31 @@ impl Group {
 pub struct Verdict {
     /// What bounds it.
     pub bound: Bound,
-    /// All of its threads together.
+    /// All of its threads and tasks together; of threads that are at work nearly all the time, without the tasks, which
+    /// then wait for them.
     pub all: Group,
-    /// Groups of threads, those that were most at work first.
+    /// Groups of threads, and the tasks, those that were most at work first.
     pub groups: Vec<Group>,
-    /// The functions of the application in which the threads waited most for what bounds them, innermost first, three at
-    /// most; none where they are not bound by waiting.
+    /// The functions of the application in which it waited most for what bounds it, innermost first, three at most; none
+    /// where it is not bound by waiting.
+    pub waits_in: Vec<String>,
+    /// The kinds of requests, by the labels that the application has set: those that took the most time first, twenty at
+    /// most.
+    pub requests: Vec<Request>,
+}
+
+/// How the requests of one kind spent their time: all samples with the same labels of the application.
+///
+/// What threads did under these labels is here, and what tasks awaited under them. So of a request's latency it says which
+/// part is work and which part is waiting, and for what.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Request {
+    /// The labels, `key=value` and a comma between two, and the time.
+    pub group: Group,
+    /// What bounds them.
+    pub bound: Bound,
+    /// The functions of the application in which they waited most for that, as in [`Verdict::waits_in`].
     pub waits_in: Vec<String>,
 }
 
@@ -139,6 +167,10 @@ pub(crate) const AT_WORK: f64 = 0.01;
 pub(crate) const MOST: f64 = 0.6;
 /// A group that is busy for less of its time is asleep when it sleeps.
 const AWAKE: f64 = 0.01;
+/// Threads that are busy for so much of their time leave tasks waiting for them.
+pub(crate) const CROWDED: f64 = 0.7;
+/// The name of the group of tasks that await.
+pub(crate) const TASKS: &str = "async tasks";
 
 impl Profile {
     /// Whether the service is bound by its processors or by waiting, and for what. Threads of everprof do not count.
@@ -185,8 +217,11 @@ impl Profile {
         Some(self.samples().map(activity).collect())
     }
 
-    /// The group of threads that samples with these labels belong to; `None` for everprof's own threads.
+    /// The group of threads that samples with these labels belong to, or that of tasks; `None` for everprof's own threads.
     pub(crate) fn thread_group<'l>(&self, labels: &'l [Label]) -> Option<&'l str> {
+        if text(labels, "state") == Some("awaiting") {
+            return Some(TASKS);
+        }
         let thread = text(labels, "thread_name").unwrap_or_default();
         (!is_own_thread(thread)).then(|| without_number(thread))
     }
@@ -211,6 +246,7 @@ fn activity(profile: &Profile, stack: &[LocationId], labels: &[Label]) -> Activi
     let of_request = labels.iter().any(|label| !OWN_LABELS.contains(&label.key.as_str()));
     match text(labels, "state") {
         Some("off_cpu") => wait(profile, stack, text(labels, "wait"), text(labels, "syscall"), of_request),
+        Some("awaiting") => task_wait(profile, stack, text(labels, "wait")),
         Some("runnable") => Activity::Runnable,
         _ => Activity::OnCpu,
     }
@@ -222,6 +258,8 @@ struct Reading {
     groups: BTreeMap<String, Group>,
     /// Where threads wait: nanoseconds by group, activity and function.
     places: BTreeMap<Place, u64>,
+    /// By the labels of the application: nanoseconds by activity, and by where they wait.
+    requests: requests::Read,
 }
 
 impl Reading {
@@ -239,8 +277,14 @@ impl Reading {
         let activity = activity(profile, stack, labels);
         let group = self.groups.entry(name.to_owned()).or_default();
         *group.nanos.entry(activity).or_default() += nanos;
-        if activity.is_wait() || activity == Activity::Idle {
-            let function = place(profile, stack);
+        let waits = activity.is_wait() || activity == Activity::Idle;
+        let function = if waits { place(profile, stack) } else { Vec::new() };
+        if let Some(request) = requests::kind(labels) {
+            let (group, places) = self.requests.entry(request).or_default();
+            *group.nanos.entry(activity).or_default() += nanos;
+            *places.entry((activity, function.clone())).or_default() += nanos;
+        }
+        if waits {
             *self.places.entry((name.to_owned(), activity, function)).or_default() += nanos;
         }
     }
@@ -249,31 +293,25 @@ impl Reading {
         let idle = self.find_idle();
         self.move_idle(idle);
         let mut all = Group::default();
+        let crowded = self.is_crowded();
         for (name, group) in &mut self.groups {
             name.clone_into(&mut group.name);
+            if crowded && name == TASKS {
+                continue;
+            }
             for (activity, nanos) in &group.nanos {
                 *all.nanos.entry(*activity).or_default() += nanos;
             }
         }
-        let (busy, waited) = (all.busy() as f64, all.waited() as f64);
-        let longest = Activity::ALL.into_iter().filter(|activity| activity.is_wait());
-        let longest = longest.max_by_key(|activity| all.of(*activity)).unwrap_or(Activity::Other);
-        let bound = if busy + waited < AT_WORK * all.total() as f64 || all.total() == 0 {
-            Bound::Idle
-        } else if busy >= MOST * (busy + waited) {
-            Bound::Cpu
-        } else if waited >= MOST * (busy + waited) {
-            Bound::Wait(longest)
-        } else {
-            Bound::Mixed(longest)
-        };
+        let bound = bound(&all);
         let waits_in = match bound {
             Bound::Wait(for_what) | Bound::Mixed(for_what) => self.longest_place(for_what),
             _ => Vec::new(),
         };
+        let requests = requests::told(std::mem::take(&mut self.requests));
         let mut groups: Vec<Group> = self.groups.into_values().collect();
         groups.sort_by_key(|group| std::cmp::Reverse((group.busy() + group.waited(), group.total())));
-        Verdict { bound, all, groups, waits_in }
+        Verdict { bound, all, groups, waits_in, requests }
     }
 
     /// Finds what is idle only by what its group does besides: sleeping, and taking turns to wait for work.
@@ -282,6 +320,8 @@ impl Reading {
         self.places
             .keys()
             .filter(|(name, activity, function)| match activity {
+                // What is said of a task by its stack is all there is to be said.
+                _ if name == TASKS => false,
                 Activity::Timer => self.groups.get(name).is_some_and(asleep),
                 Activity::Lock => {
                     !function.is_empty()
@@ -304,235 +344,53 @@ impl Reading {
         }
     }
 
+    /// Whether the threads that do most of the work do nothing else.
+    fn is_crowded(&self) -> bool {
+        let threads = || self.groups.iter().filter(|(name, _)| *name != TASKS).map(|(_, group)| group);
+        let busy: u64 = threads().map(Group::busy).sum();
+        threads().any(|group| {
+            2 * group.busy() >= busy && busy > 0 && group.busy() as f64 >= CROWDED * group.total() as f64
+        })
+    }
+
     fn longest_place(&self, for_what: Activity) -> Vec<String> {
-        let mut by_place: BTreeMap<&Vec<String>, u64> = BTreeMap::new();
-        for ((_, activity, place), nanos) in &self.places {
-            if *activity == for_what && !place.is_empty() {
-                *by_place.entry(place).or_default() += nanos;
-            }
-        }
-        by_place
-            .into_iter()
-            .max_by_key(|(_, nanos)| *nanos)
-            .map(|(place, _)| place.clone())
-            .unwrap_or_default()
+        longest(self.places.iter().map(|((_, activity, place), nanos)| (*activity, place, *nanos)), for_what)
+    }
+}
+
+/// Of the places where something was waited for, the one with the most time.
+fn longest<'p>(
+    places: impl Iterator<Item = (Activity, &'p Vec<String>, u64)>,
+    for_what: Activity,
+) -> Vec<String> {
+    let mut by_place: BTreeMap<&Vec<String>, u64> = BTreeMap::new();
+    for (_, place, nanos) in places.filter(|(activity, place, _)| *activity == for_what && !place.is_empty())
+    {
+        *by_place.entry(place).or_default() += nanos;
+    }
+    let most = by_place.into_iter().max_by_key(|(_, nanos)| *nanos);
+    most.map(|(place, _)| place.clone()).unwrap_or_default()
+}
+
+/// What bounds threads and tasks that spent their time so.
+fn bound(all: &Group) -> Bound {
+    let (busy, waited) = (all.busy() as f64, all.waited() as f64);
+    let longest = Activity::ALL.into_iter().filter(|activity| activity.is_wait());
+    let longest = longest.max_by_key(|activity| all.of(*activity)).unwrap_or(Activity::Other);
+    if busy + waited < AT_WORK * all.total() as f64 || all.total() == 0 {
+        Bound::Idle
+    } else if busy >= MOST * (busy + waited) {
+        Bound::Cpu
+    } else if waited >= MOST * (busy + waited) {
+        Bound::Wait(longest)
+    } else {
+        Bound::Mixed(longest)
     }
 }
 
 /// The keys of labels that everprof sets by itself: any other means that a request is at hand.
 const OWN_LABELS: [&str; 5] = ["state", "syscall", "thread_id", "thread_name", "wait"];
 
-/// Functions whose wait is for a lock. Names of the standard library, parking_lot, and the C library.
-const LOCKS: [&str; 8] = [
-    "lock_contended",
-    "lock_slow",
-    "lock_shared_slow",
-    "lock_exclusive_slow",
-    "pthread_mutex_lock",
-    "pthread_mutex_timedlock",
-    "pthread_rwlock_",
-    "lll_lock_wait",
-];
-/// So many functions from the leaf on say what a thread waits for.
-const NEAR_LEAF: usize = 12;
-
-fn wait(
-    profile: &Profile,
-    stack: &[LocationId],
-    wait: Option<&str>,
-    syscall: Option<&str>,
-    of_request: bool,
-) -> Activity {
-    let idle = |activity| if of_request { activity } else { Activity::Idle };
-    match wait.unwrap_or_default() {
-        "network" if syscall.is_some_and(|call| call.starts_with("accept")) => idle(Activity::Network),
-        "network" => Activity::Network,
-        "disk" => Activity::Disk,
-        "lock" => Activity::Lock,
-        "timer" => Activity::Timer,
-        "thread" if functions(profile, stack).take(NEAR_LEAF).any(is_lock) => Activity::Lock,
-        "thread" => idle(Activity::Thread),
-        "events" => idle(Activity::Network),
-        "process" => idle(Activity::Other),
-        _ => Activity::Other,
-    }
-}
-
-fn is_lock(function: &str) -> bool {
-    LOCKS.iter().any(|lock| function.contains(lock))
-}
-
-fn functions<'p>(profile: &'p Profile, stack: &'p [LocationId]) -> impl Iterator<Item = &'p str> {
-    let lines = stack.iter().flat_map(|location| &profile.get_location(*location).lines);
-    lines.map(|line| profile.text(profile.get_function(line.function).name))
-}
-
-/// How names begin that say nothing of the application: of languages, their runtimes and the C library.
-const LIBRARIES: [&str; 12] = [
-    "std::",
-    "core::",
-    "alloc::",
-    "<",
-    "_",
-    "tokio::",
-    "mio::",
-    "parking_lot",
-    "hyper",
-    "socket2::",
-    "rustix::",
-    "[",
-];
-
-/// Whether a function is the application's, not that of a library which the application waits in.
-pub(crate) fn is_of_application(name: &str) -> bool {
-    name.contains("::") && !LIBRARIES.iter().any(|library| name.starts_with(library))
-}
-
-/// So many functions of the application tell where it waits.
-const PLACE: usize = 3;
-
-/// Where the application waits: the innermost of its functions that are not a library's.
-fn place(profile: &Profile, stack: &[LocationId]) -> Vec<String> {
-    // A closure is part of the function that has it.
-    let whole = |name: &str| {
-        let end = [name.find("::{{closure}}"), name.find("::{closure#")].into_iter().flatten().min();
-        name.get(..end.unwrap_or(name.len())).unwrap_or(name).to_owned()
-    };
-    let mut place: Vec<String> = Vec::new();
-    for function in functions(profile, stack).filter(|name| is_of_application(name)).map(whole) {
-        if place.last() != Some(&function) {
-            place.push(function);
-        }
-        if place.len() == PLACE {
-            break;
-        }
-    }
-    place
-}
-
-/// A thread's name without what numbers it: `worker-12` and `worker-3` are `worker`.
-fn without_number(name: &str) -> &str {
-    let trimmed = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    let trimmed = trimmed.trim_end_matches(['-', '_', '#', ':', '/', ' ', '.']);
-    if trimmed.is_empty() { name } else { trimmed }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at_work = self.all.busy() + self.all.waited();
-        let percent = |nanos: u64| 100.0 * nanos as f64 / at_work.max(1) as f64;
-        let word = match self.bound {
-            Bound::Cpu if self.all.of(Activity::Runnable) > self.all.of(Activity::OnCpu) => {
-                "CPU-bound, and short of processors"
-            }
-            Bound::Cpu => "CPU-bound",
-            Bound::Wait(_) => "wait-bound",
-            Bound::Mixed(_) => "both on CPU and waiting",
-            Bound::Idle => {
-                let part = 100.0 * at_work as f64 / self.all.total().max(1) as f64;
-                return write!(f, "idle: threads were at work for {part:.1} % of their time");
-            }
-        };
-        write!(f, "{word}: of {:.1} s that threads were at work,", at_work as f64 / 1e9)?;
-        let mut parts: Vec<(Activity, u64)> =
-            self.all.nanos.iter().map(|(activity, nanos)| (*activity, *nanos)).collect();
-        parts.retain(|(activity, nanos)| *activity != Activity::Idle && percent(*nanos) >= 0.5);
-        parts.sort_by_key(|(_, nanos)| std::cmp::Reverse(*nanos));
-        for (index, (activity, nanos)) in parts.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma} {:.0} % {}", percent(*nanos), activity.name())?;
-        }
-        match (self.waits_in.as_slice(), self.bound) {
-            ([], Bound::Cpu) => write!(f, ": open the CPU profile"),
-            ([], _) => write!(f, ": open the wall profile"),
-            (place, _) => {
-                write!(f, "; most of the wait is in {}: open the wall profile", place.join(", called by "))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::{Function, Kind, Line, Location};
-    use super::*;
-
-    fn stack(profile: &mut Profile, functions: &[&str]) -> super::super::StackId {
-        let locations: Vec<LocationId> = functions
-            .iter()
-            .map(|name| {
-                let name = profile.string(name);
-                let function = profile.function(Function { name, ..Function::default() });
-                let lines = vec![Line { function, line: 0, column: 0 }];
-                profile.location(Location { lines, ..Location::default() })
-            })
-            .collect();
-        profile.stack(&locations)
-    }
-
-    fn add(profile: &mut Profile, functions: &[&str], labels: &[(&str, &str)], nanos: i64) {
-        let stack = stack(profile, functions);
-        let labels: Vec<Label> = labels.iter().map(|(key, value)| Label::text(*key, *value)).collect();
-        let labels = profile.labels(&labels);
-        profile.add(stack, labels, &[1, nanos]);
-    }
-
-    const OFF: (&str, &str) = ("state", "off_cpu");
-
-    #[test]
-    fn a_service_that_waits_for_its_upstream_is_wait_bound_and_the_place_is_named() {
-        let mut profile = Profile::new(Kind::Wall);
-        let worker = |n: &'static str| ("thread_name", n);
-        add(
-            &mut profile,
-            &["recv", "std::net::read", "shop::fetch"],
-            &[OFF, ("wait", "network"), worker("w-1")],
-            900,
-        );
-        add(&mut profile, &["shop::render"], &[("state", "on_cpu"), worker("w-2")], 90);
-        add(&mut profile, &["syscall", "park"], &[OFF, ("wait", "thread"), worker("pool")], 100_000);
-        add(&mut profile, &["epoll_wait"], &[OFF, ("wait", "events"), worker("everprof")], 1_000_000);
-        let verdict = profile.verdict().unwrap();
-        assert_eq!(verdict.bound, Bound::Idle, "one per cent of the time is work");
-        add(&mut profile, &["recv", "shop::fetch"], &[OFF, ("wait", "network"), worker("w-1")], 900);
-        let verdict = profile.verdict().unwrap();
-        assert_eq!(verdict.bound, Bound::Wait(Activity::Network));
-        assert_eq!(verdict.waits_in, ["shop::fetch"]);
-        assert_eq!(verdict.groups.first().unwrap().name, "w");
-        assert!(verdict.to_string().contains("95 % waiting for the network, 5 % on CPU"), "{verdict}");
-    }
-
-    #[test]
-    fn locks_are_told_by_their_functions_and_requests_by_their_labels() {
-        let mut profile = Profile::new(Kind::Wall);
-        let thread = ("wait", "thread");
-        add(
-            &mut profile,
-            &["syscall", "std::sys::sync::mutex::futex::Mutex::lock_contended"],
-            &[OFF, thread],
-            60,
-        );
-        add(&mut profile, &["syscall", "std::sync::Condvar::wait"], &[OFF, thread, ("endpoint", "/a")], 30);
-        add(&mut profile, &["syscall", "std::sync::Condvar::wait"], &[OFF, thread], 500);
-        add(&mut profile, &["clock_nanosleep"], &[OFF, ("wait", "timer")], 200);
-        add(&mut profile, &["a::b"], &[("state", "runnable")], 10);
-        let verdict = profile.verdict().unwrap();
-        let of = |activity| verdict.all.of(activity);
-        assert_eq!([of(Activity::Lock), of(Activity::Thread), of(Activity::Idle)], [60, 30, 500]);
-        assert_eq!(
-            [of(Activity::Timer), of(Activity::Runnable)],
-            [200, 10],
-            "a thread that works is not asleep"
-        );
-        assert_eq!(verdict.bound, Bound::Wait(Activity::Timer));
-    }
-
-    #[test]
-    fn names_lose_their_numbers_but_not_themselves() {
-        let names = ["worker-12", "tokio-rt-worker", "pool 3", "7", ""].map(without_number);
-        assert_eq!(names, ["worker", "tokio-rt-worker", "pool", "7", ""]);
-        assert!(Profile::new(Kind::Cpu).verdict().is_err());
-        assert_eq!(Profile::new(Kind::Wall).verdict().unwrap().bound, Bound::Idle);
-    }
-}
+mod tests;

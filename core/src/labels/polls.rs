@@ -1,0 +1,310 @@
+//! Polls of wrapped futures: which of them are watched, so that what their tasks wait for is told.
+//!
+//! Called by [`super::InContext`] on whichever thread polls. A poll is chosen before it is known how it ends, each with the
+//! same chance, and a wait that follows a chosen one stands for as many as the chance says: so sums are right whatever
+//! the number of polls, and a poll that is not chosen costs a look at two words of its thread and reads no clock. Each
+//! thread sets its own chance, anew with each tick of our thread, so as to choose some [`WANTED`] polls a second; with
+//! fewer polls than that, each is.
+//!
+//! **Wraps in wraps.** A wait is told for the innermost wrapped future that has to wait, which has the labels of the outer
+//! ones as well. An outer one tells its own only where none inside of it waits.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use everprof_probe::awaiting::{self, Wait, Watched};
+use everprof_probe::os::monotonic;
+
+use super::slot;
+
+/// How many polls a second are watched on one thread, about.
+const WANTED: f64 = 200.0;
+/// Within a tick, the chance is halved whenever so many polls were chosen: a flood must not wait for the next tick.
+const MANY: u32 = 128;
+/// The smallest chance is one in so many.
+const RAREST: f64 = (1 << 24) as f64;
+/// Nanoseconds to a unit of the tick: an eighth of a second, as a shift.
+const TICK_BITS: u32 = 27;
+
+/// Our thread's tick: a coarse clock that stands still while our thread sleeps; 0 while no waits are told.
+static TICK: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    // Without a destructor, so that futures may be polled while other thread-locals are destroyed.
+    static POLLS: Polls = const { Polls::new() };
+}
+
+/// Says that waits are told from now on, and that time passes; or that none are. Our thread.
+pub(crate) fn tick(on: bool) {
+    let now = (monotonic() >> TICK_BITS) as u32;
+    TICK.store(if on { now.max(1) } else { 0 }, Ordering::Relaxed);
+}
+
+/// The wait of one future, while it waits. It ends with the future at the latest.
+#[derive(Debug, Default)]
+pub(super) struct Ticket {
+    /// None where the poll was not watched.
+    wait: Option<Wait>,
+    /// The watched poll that it said so in, of an outer wrapped future; 0 where there is none.
+    said_in: u32,
+}
+
+impl Ticket {
+    /// The future is polled again, or is no more: it waits no more.
+    #[inline]
+    pub(super) fn end(&mut self) {
+        if self.wait.is_some() || self.said_in != 0 {
+            self.take_back();
+        }
+    }
+
+    #[cold]
+    fn take_back(&mut self) {
+        if let Some(wait) = self.wait.take() {
+            wait.end();
+        }
+        let said_in = std::mem::take(&mut self.said_in);
+        POLLS.with(|polls| {
+            if said_in != 0 && said_in == polls.watching.get() {
+                polls.waits_inside.set(polls.waits_inside.get().saturating_sub(1));
+            }
+        });
+    }
+
+    /// Polls by `poll`, and takes note of a wait that follows.
+    #[inline]
+    pub(super) fn poll<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let tick = TICK.load(Ordering::Relaxed);
+        if tick == 0 {
+            return poll(context);
+        }
+        POLLS.with(|polls| {
+            let chosen = polls.is_chosen(tick);
+            let outcome = if chosen { self.watch(polls, context, poll) } else { poll(context) };
+            let watching = polls.watching.get();
+            if watching != 0 && outcome.is_pending() {
+                self.said_in = watching;
+                polls.waits_inside.set(polls.waits_inside.get() + 1);
+            }
+            outcome
+        })
+    }
+
+    #[inline(never)]
+    fn watch<T>(
+        &mut self,
+        polls: &Polls,
+        context: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        // What it stands for was settled when it was chosen.
+        let weight = polls.weight.get();
+        let inside = Inside::begin(polls);
+        let (outcome, watched) = awaiting::watch(context.waker(), poll);
+        // One that waits because a wrapped future inside of it does is told with that one's labels.
+        if let Some(watched) = watched.filter(|_| polls.waits_inside.get() == 0) {
+            self.begin(watched, weight);
+        }
+        drop(inside);
+        outcome
+    }
+
+    fn begin(&mut self, watched: Watched, weight: u32) {
+        let trace = slot::trace();
+        self.wait = Some(watched.begin(weight, slot::labels(), (trace.trace_id, trace.span_id)));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A watched poll, during which it is counted who waits inside of it. Also where it panics, the outer one's count goes on.
+struct Inside<'p> {
+    polls: &'p Polls,
+    watching: u32,
+    waits_inside: u32,
+}
+
+impl<'p> Inside<'p> {
+    fn begin(polls: &'p Polls) -> Self {
+        let number = polls.watched.get().wrapping_add(1).max(1);
+        polls.watched.set(number);
+        Self { polls, watching: polls.watching.replace(number), waits_inside: polls.waits_inside.replace(0) }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.polls.watching.set(self.watching);
+        self.polls.waits_inside.set(self.waits_inside);
+    }
+}
+
+/// What a thread knows of its polls.
+struct Polls {
+    /// Polls until one is chosen, that one included; 0 before the first.
+    left: Cell<u32>,
+    /// What `left` was when the chance was set last or a poll was chosen last.
+    drawn: Cell<u32>,
+    /// The tick in which it was.
+    tick: Cell<u32>,
+    /// Polls since the tick began, and those of them that were chosen since the chance was set.
+    polled: Cell<u32>,
+    chosen: Cell<u32>,
+    /// One poll in so many is chosen; and in how many that one was which was chosen last.
+    one_in: Cell<u32>,
+    weight: Cell<u32>,
+    /// The number of the innermost watched poll that is under way, 0 while there is none; and that of the last one.
+    watching: Cell<u32>,
+    watched: Cell<u32>,
+    /// How many wrapped futures have said in that poll that they wait, and do so still.
+    waits_inside: Cell<u32>,
+    random: Cell<u64>,
+}
+
+impl Polls {
+    const fn new() -> Self {
+        Self {
+            left: Cell::new(0),
+            drawn: Cell::new(0),
+            tick: Cell::new(0),
+            polled: Cell::new(0),
+            chosen: Cell::new(0),
+            one_in: Cell::new(1),
+            weight: Cell::new(1),
+            watching: Cell::new(0),
+            watched: Cell::new(0),
+            waits_inside: Cell::new(0),
+            random: Cell::new(0),
+        }
+    }
+
+    #[inline(always)]
+    fn is_chosen(&self, tick: u32) -> bool {
+        let left = self.left.get();
+        if left > 1 && self.tick.get() == tick {
+            self.left.set(left - 1);
+            return false;
+        }
+        self.choose(tick)
+    }
+
+    /// A new tick has begun, or it is the turn of the one that was drawn.
+    #[cold]
+    fn choose(&self, tick: u32) -> bool {
+        let before = self.tick.replace(tick);
+        if before != tick {
+            self.set_chance(tick.wrapping_sub(before));
+            // A draw does not know how long it has been waited for, so a new one may take its place at any time.
+            self.draw();
+        }
+        let left = self.left.get().saturating_sub(1);
+        self.left.set(left);
+        if left > 0 {
+            return false;
+        }
+        self.weight.set(self.one_in.get());
+        self.polled.set(self.polled.get().saturating_add(self.drawn.get()));
+        self.chosen.set(self.chosen.get() + 1);
+        if self.chosen.get() >= MANY {
+            self.chosen.set(0);
+            self.one_in.set(self.one_in.get().saturating_mul(2).min(RAREST as u32));
+        }
+        self.draw();
+        true
+    }
+
+    /// Sets the chance by the polls of the time since the tick before, some ticks ago.
+    fn set_chance(&self, ticks: u32) {
+        let begun = self.drawn.get().saturating_sub(self.left.get());
+        let polled = self.polled.replace(0).saturating_add(begun);
+        let seconds = f64::from(ticks.max(1)) * (1_u64 << TICK_BITS) as f64 / 1e9;
+        let one_in = f64::from(polled) / seconds / WANTED;
+        self.one_in.set(one_in.clamp(1.0, RAREST) as u32);
+        self.chosen.set(0);
+    }
+
+    /// Draws how many polls it takes until one is chosen: each is with the same chance.
+    fn draw(&self) {
+        let one_in = f64::from(self.one_in.get());
+        let drawn = if one_in <= 1.0 {
+            1.0
+        } else {
+            // Of a chance each time anew, the number of tries has this distribution.
+            1.0 + (self.random().ln() / (1.0 - 1.0 / one_in).ln()).floor()
+        };
+        let drawn = drawn.clamp(1.0, f64::from(u32::MAX)) as u32;
+        self.drawn.set(drawn);
+        self.left.set(drawn);
+    }
+
+    /// A number above 0, up to 1.
+    fn random(&self) -> f64 {
+        let mut state = self.random.get();
+        if state == 0 {
+            state = monotonic() ^ std::ptr::from_ref(self).addr() as u64;
+        }
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut word = state;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((word ^ word >> 31) >> 11) as f64 / (1_u64 << 53) as f64 + f64::EPSILON / 2.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Polls by so many a tick of an eighth of a second: what the chosen ones stand for, and how many they are.
+    fn poll(polls: &Polls, ticks: std::ops::Range<u32>, each: u32) -> (u64, u32) {
+        let (mut stood_for, mut chosen) = (0, 0);
+        for tick in ticks {
+            for _ in 0..each {
+                if polls.is_chosen(tick) {
+                    stood_for += u64::from(polls.weight.get());
+                    chosen += 1;
+                }
+            }
+        }
+        (stood_for, chosen)
+    }
+
+    #[test]
+    fn few_polls_are_all_chosen_and_of_many_some_that_stand_for_all() {
+        for each in [1, 20, 200, 5_000, 100_000] {
+            let polls = Polls::new();
+            // The chance is that of the ticks before.
+            poll(&polls, 1..3, each);
+            let (stood_for, chosen) = poll(&polls, 3..103, each);
+            let all = f64::from(each) * 100.0;
+            assert!(f64::from(chosen) <= (WANTED * 100.0 / 8.0 * 2.0).max(all), "{each}: {chosen}");
+            if each <= 20 {
+                assert_eq!((stood_for, f64::from(chosen)), (all as u64, all));
+            }
+            let deviations = (stood_for as f64 / all - 1.0) * f64::from(chosen).sqrt();
+            assert!(deviations.abs() < 4.0, "{each}: {stood_for} of {all} by {chosen}");
+        }
+    }
+
+    #[test]
+    fn a_flood_is_noticed_within_its_tick_and_forgotten_after_it() {
+        let polls = Polls::new();
+        let (stood_for, chosen) = poll(&polls, 1..2, 1_000_000);
+        assert!(chosen < MANY * 16, "{chosen}");
+        assert!((stood_for as f64 / 1e6 - 1.0).abs() < 4.0 / f64::from(MANY).sqrt(), "{stood_for}");
+        // Nobody polled for a minute: one poll in thousands would not be chosen for hours.
+        poll(&polls, 500..501, 1);
+        let (_, chosen) = poll(&polls, 502..503, 5);
+        assert_eq!(chosen, 5);
+    }
+}

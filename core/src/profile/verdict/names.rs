@@ -1,0 +1,127 @@
+//! What a wait is for, and where: told by what the kernel says and by the names of functions.
+
+use super::Activity;
+use crate::profile::{LocationId, Profile};
+
+/// Functions whose wait is for a lock. Names of the standard library, parking_lot, and the C library.
+const LOCKS: [&str; 8] = [
+    "lock_contended",
+    "lock_slow",
+    "lock_shared_slow",
+    "lock_exclusive_slow",
+    "pthread_mutex_lock",
+    "pthread_mutex_timedlock",
+    "pthread_rwlock_",
+    "lll_lock_wait",
+];
+/// So many functions from the leaf on say what a thread waits for.
+const NEAR_LEAF: usize = 12;
+
+pub(super) fn wait(
+    profile: &Profile,
+    stack: &[LocationId],
+    wait: Option<&str>,
+    syscall: Option<&str>,
+    of_request: bool,
+) -> Activity {
+    let idle = |activity| if of_request { activity } else { Activity::Idle };
+    match wait.unwrap_or_default() {
+        "network" if syscall.is_some_and(|call| call.starts_with("accept")) => idle(Activity::Network),
+        "network" => Activity::Network,
+        "disk" => Activity::Disk,
+        "lock" => Activity::Lock,
+        "timer" => Activity::Timer,
+        "thread" if functions(profile, stack).take(NEAR_LEAF).any(is_lock) => Activity::Lock,
+        "thread" => idle(Activity::Thread),
+        "events" => idle(Activity::Network),
+        "process" => idle(Activity::Other),
+        _ => Activity::Other,
+    }
+}
+
+/// Functions in which a task waits for work, not for the end of it.
+const IDLE_TASKS: [&str; 7] = [
+    "time::interval",
+    "TcpListener",
+    "UnixListener",
+    "::mpsc",
+    "tokio::signal",
+    "broadcast",
+    "watch::Receiver",
+];
+
+/// What a task waits for.
+pub(super) fn task_wait(profile: &Profile, stack: &[LocationId], wait: Option<&str>) -> Activity {
+    let is_idle = |function: &str| IDLE_TASKS.iter().any(|part| function.contains(part));
+    let is_loop = || functions(profile, stack).take(NEAR_LEAF).any(is_idle);
+    match wait.unwrap_or_default() {
+        "timer" | "network" | "task" | "process" | "other" if is_loop() => Activity::Idle,
+        "network" => Activity::Network,
+        "disk" => Activity::Disk,
+        "lock" => Activity::Lock,
+        "timer" => Activity::Timer,
+        "task" => Activity::Thread,
+        // It is ready, and waits for a thread.
+        "turn" => Activity::Runnable,
+        _ => Activity::Other,
+    }
+}
+
+fn is_lock(function: &str) -> bool {
+    LOCKS.iter().any(|lock| function.contains(lock))
+}
+
+fn functions<'p>(profile: &'p Profile, stack: &'p [LocationId]) -> impl Iterator<Item = &'p str> {
+    let lines = stack.iter().flat_map(|location| &profile.get_location(*location).lines);
+    lines.map(|line| profile.text(profile.get_function(line.function).name))
+}
+
+/// How names begin that say nothing of the application: of languages, their runtimes and the C library.
+const LIBRARIES: [&str; 12] = [
+    "std::",
+    "core::",
+    "alloc::",
+    "<",
+    "_",
+    "tokio::",
+    "mio::",
+    "parking_lot",
+    "hyper",
+    "socket2::",
+    "rustix::",
+    "[",
+];
+
+/// Whether a function is the application's, not that of a library which the application waits in.
+pub(crate) fn is_of_application(name: &str) -> bool {
+    name.contains("::") && !LIBRARIES.iter().any(|library| name.starts_with(library))
+}
+
+/// So many functions of the application tell where it waits.
+const PLACE: usize = 3;
+
+/// Where the application waits: the innermost of its functions that are not a library's.
+pub(super) fn place(profile: &Profile, stack: &[LocationId]) -> Vec<String> {
+    // A closure is part of the function that has it.
+    let whole = |name: &str| {
+        let end = [name.find("::{{closure}}"), name.find("::{closure#")].into_iter().flatten().min();
+        name.get(..end.unwrap_or(name.len())).unwrap_or(name).to_owned()
+    };
+    let mut place: Vec<String> = Vec::new();
+    for function in functions(profile, stack).filter(|name| is_of_application(name)).map(whole) {
+        if place.last() != Some(&function) {
+            place.push(function);
+        }
+        if place.len() == PLACE {
+            break;
+        }
+    }
+    place
+}
+
+/// A thread's name without what numbers it: `worker-12` and `worker-3` are `worker`.
+pub(super) fn without_number(name: &str) -> &str {
+    let trimmed = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let trimmed = trimmed.trim_end_matches(['-', '_', '#', ':', '/', ' ', '.']);
+    if trimmed.is_empty() { name } else { trimmed }
+}

@@ -1,0 +1,150 @@
+use super::*;
+use crate::profile::{Function, Kind, Line, Location, StackId};
+
+fn stack(profile: &mut Profile, functions: &[&str]) -> StackId {
+    let locations: Vec<LocationId> = functions
+        .iter()
+        .map(|name| {
+            let name = profile.string(name);
+            let function = profile.function(Function { name, ..Function::default() });
+            let lines = vec![Line { function, line: 0, column: 0 }];
+            profile.location(Location { lines, ..Location::default() })
+        })
+        .collect();
+    profile.stack(&locations)
+}
+
+fn add(profile: &mut Profile, functions: &[&str], labels: &[(&str, &str)], nanos: i64) {
+    let stack = stack(profile, functions);
+    let labels: Vec<Label> = labels.iter().map(|(key, value)| Label::text(*key, *value)).collect();
+    let labels = profile.labels(&labels);
+    profile.add(stack, labels, &[1, nanos]);
+}
+
+const OFF: (&str, &str) = ("state", "off_cpu");
+
+#[test]
+fn a_service_that_waits_for_its_upstream_is_wait_bound_and_the_place_is_named() {
+    let mut profile = Profile::new(Kind::Wall);
+    let worker = |n: &'static str| ("thread_name", n);
+    add(
+        &mut profile,
+        &["recv", "std::net::read", "shop::fetch"],
+        &[OFF, ("wait", "network"), worker("w-1")],
+        900,
+    );
+    add(&mut profile, &["shop::render"], &[("state", "on_cpu"), worker("w-2")], 90);
+    add(&mut profile, &["syscall", "park"], &[OFF, ("wait", "thread"), worker("pool")], 100_000);
+    add(&mut profile, &["epoll_wait"], &[OFF, ("wait", "events"), worker("everprof")], 1_000_000);
+    let verdict = profile.verdict().unwrap();
+    assert_eq!(verdict.bound, Bound::Idle, "one per cent of the time is work");
+    add(&mut profile, &["recv", "shop::fetch"], &[OFF, ("wait", "network"), worker("w-1")], 900);
+    let verdict = profile.verdict().unwrap();
+    assert_eq!(verdict.bound, Bound::Wait(Activity::Network));
+    assert_eq!(verdict.waits_in, ["shop::fetch"]);
+    assert_eq!(verdict.groups.first().unwrap().name, "w");
+    assert!(verdict.to_string().contains("95 % waiting for the network, 5 % on CPU"), "{verdict}");
+}
+
+#[test]
+fn locks_are_told_by_their_functions_and_requests_by_their_labels() {
+    let mut profile = Profile::new(Kind::Wall);
+    let thread = ("wait", "thread");
+    add(
+        &mut profile,
+        &["syscall", "std::sys::sync::mutex::futex::Mutex::lock_contended"],
+        &[OFF, thread],
+        60,
+    );
+    add(&mut profile, &["syscall", "std::sync::Condvar::wait"], &[OFF, thread, ("endpoint", "/a")], 30);
+    add(&mut profile, &["syscall", "std::sync::Condvar::wait"], &[OFF, thread], 500);
+    add(&mut profile, &["clock_nanosleep"], &[OFF, ("wait", "timer")], 200);
+    add(&mut profile, &["a::b"], &[("state", "runnable")], 10);
+    let verdict = profile.verdict().unwrap();
+    let of = |activity| verdict.all.of(activity);
+    assert_eq!([of(Activity::Lock), of(Activity::Thread), of(Activity::Idle)], [60, 30, 500]);
+    assert_eq!([of(Activity::Timer), of(Activity::Runnable)], [200, 10], "a thread that works is not asleep");
+    assert_eq!(verdict.bound, Bound::Wait(Activity::Timer));
+}
+
+#[test]
+fn names_lose_their_numbers_but_not_themselves() {
+    let names = ["worker-12", "tokio-rt-worker", "pool 3", "7", ""].map(without_number);
+    assert_eq!(names, ["worker", "tokio-rt-worker", "pool", "7", ""]);
+    assert!(Profile::new(Kind::Cpu).verdict().is_err());
+    assert_eq!(Profile::new(Kind::Wall).verdict().unwrap().bound, Bound::Idle);
+}
+
+fn upstream(profile: &mut Profile, endpoint: &str, nanos: i64) {
+    let functions = ["tokio::net::TcpStream::poll", "shop::fetch::{{closure}}", "shop::cart::{{closure}}"];
+    let labels = [("endpoint", endpoint), ("state", "awaiting"), ("wait", "network")];
+    add(profile, &functions, &labels, nanos);
+}
+
+#[test]
+fn what_tasks_await_bounds_a_service_whose_threads_do_not_wait() {
+    let mut profile = Profile::new(Kind::Wall);
+    let (worker, cart) = (("thread_name", "rt-1"), ("endpoint", "/cart"));
+    add(&mut profile, &["shop::price"], &[("state", "on_cpu"), worker, cart], 50);
+    add(&mut profile, &["epoll_wait"], &[OFF, ("wait", "events"), worker], 950);
+    upstream(&mut profile, "/cart", 900);
+    let verdict = profile.verdict().unwrap();
+    assert_eq!(verdict.bound, Bound::Wait(Activity::Network));
+    assert_eq!(verdict.waits_in, ["shop::fetch", "shop::cart"]);
+    let groups: Vec<(&str, u64)> =
+        verdict.groups.iter().map(|group| (group.name.as_str(), group.total())).collect();
+    assert_eq!(groups, [("async tasks", 900), ("rt", 1000)], "awaiting is no thread's time");
+    assert!(
+        verdict.to_string().contains("that threads and tasks were at work, 95 % waiting for the network")
+    );
+}
+
+#[test]
+fn tasks_of_threads_that_never_rest_wait_for_these() {
+    let mut profile = Profile::new(Kind::Wall);
+    let worker = ("thread_name", "rt-1");
+    add(&mut profile, &["shop::price"], &[("state", "on_cpu"), worker], 800);
+    add(&mut profile, &["epoll_wait"], &[OFF, ("wait", "events"), worker], 200);
+    upstream(&mut profile, "/cart", 20_000);
+    let verdict = profile.verdict().unwrap();
+    assert_eq!((verdict.bound, verdict.all.total()), (Bound::Cpu, 1000));
+    assert!(!verdict.to_string().contains("network"), "{verdict}");
+}
+
+#[test]
+fn each_kind_of_request_has_a_verdict_of_its_own() {
+    let mut profile = Profile::new(Kind::Wall);
+    let (worker, trace) = (("thread_name", "rt-1"), ("trace_id", "1234"));
+    let search = ("endpoint", "/search");
+    add(&mut profile, &["shop::score"], &[("state", "on_cpu"), worker, search, trace], 300);
+    add(&mut profile, &["shop::score"], &[("state", "on_cpu"), worker, ("endpoint", "/cart")], 10);
+    add(&mut profile, &["epoll_wait"], &[OFF, ("wait", "events"), worker], 5_000);
+    upstream(&mut profile, "/cart", 500);
+    let told: Vec<String> = profile.verdict().unwrap().requests.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "endpoint=/cart: wait-bound: of 0.0 s, 98 % waiting for the network, 2 % on CPU; most of the wait is in \
+             shop::fetch, called by shop::cart",
+            "endpoint=/search: CPU-bound: of 0.0 s, 100 % on CPU",
+        ]
+    );
+}
+
+#[test]
+fn tasks_that_wait_for_work_are_idle_and_those_that_wait_for_their_turn_are_ready() {
+    let mut profile = Profile::new(Kind::Wall);
+    let mut task = |function: &str, wait: &str, nanos| {
+        add(&mut profile, &[function, "shop::serve"], &[("state", "awaiting"), ("wait", wait)], nanos);
+    };
+    task("tokio::time::interval::Interval::poll_tick", "timer", 1_000);
+    task("<tokio::sync::mpsc::Rx<T,S>>::recv", "task", 2_000);
+    task("<tokio::sync::oneshot::Receiver<T>>::poll", "task", 30);
+    task("tokio::time::sleep::Sleep::poll_elapsed", "timer", 20);
+    task("tokio::task::yield_now", "turn", 10);
+    task("tokio::sync::batch_semaphore::Semaphore::poll_acquire", "lock", 5);
+    let all = profile.verdict().unwrap().all;
+    let of = |activity| all.of(activity);
+    assert_eq!([of(Activity::Idle), of(Activity::Thread), of(Activity::Runnable)], [3_000, 30, 10]);
+    assert_eq!([of(Activity::Lock), of(Activity::Timer)], [5, 20]);
+}
