@@ -2,8 +2,9 @@
 //! the newer one made slower, and a differential flame graph. Where there are profiles of the wall clock, also whether the
 //! service is bound by its processors or by waiting.
 //!
-//! `cargo run --release --example report -- DIRECTORY OUT [BEFORE AFTER]`, where BEFORE and AFTER are versions.
-#![allow(clippy::print_stdout)]
+//! `cargo run --release --example report -- DIRECTORY OUT [BEFORE AFTER]`, where BEFORE and AFTER are versions;
+//! `report timeline DIRECTORY > page.html` makes a page of all periods.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,13 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
+        ["timeline", directory] => timeline(directory),
         [directory, out] => one(directory, Path::new(out)),
         [directory, out, before, after] => compare(directory, Path::new(out), before, after),
-        _ => Err(Error::new(ErrorKind::InvalidOption, "usage: report DIRECTORY OUT [BEFORE AFTER]")),
+        _ => Err(Error::new(
+            ErrorKind::InvalidOption,
+            "usage: report DIRECTORY OUT [BEFORE AFTER], or report timeline DIRECTORY",
+        )),
     }
 }
 
@@ -55,6 +60,17 @@ fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()>
     println!("flame graph of {after}:        {}", graph.display());
     println!("differential flame graph:  {}", change.display());
     println!("profiles:                  {directory}");
+    Ok(())
+}
+
+/// Prints a page of all periods: what was counted over time, and the flame graph of any stretch of it.
+fn timeline(directory: &str) -> Result<()> {
+    let made = store::timeline(directory, &Query::default(), PageOptions::default())?;
+    for file in &made.skipped {
+        eprintln!("left out: {}: {}", file.path.display(), file.reason);
+    }
+    eprintln!("{} profiles; {}", made.count, made.notes.join("; "));
+    println!("{}", made.html);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod merge;
 mod names;
 mod prune;
 mod table;
+mod timeline;
 mod top;
 
 pub use catalogue::{Entry, Query, list};
@@ -24,4 +25,5 @@ pub use diff::{Change, Diff, Normalise, Pair, diff};
 pub use directory::{Directory, Retention};
 pub use merge::{Merged, Skipped, merge, read};
 pub use prune::{Pruned, prune};
+pub use timeline::{TimelinePage, timeline};
 pub use top::{Top, TopRow, top};

@@ -19,8 +19,8 @@ export function launch() {
 }
 
 // Opens `name`.html; `problems` gathers console errors, exceptions and requests other than that for the page itself.
-export async function open(browser, name, { hash = '', width = 1440, height = 900, scheme = 'light' } = {}) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce' });
+export async function open(browser, name, { hash = '', width = 1440, height = 900, scheme = 'light', timezone = 'UTC', touch = false } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce', timezoneId: timezone, hasTouch: touch });
   const page = await context.newPage();
   const address = pathToFileURL(join(pages, `${name}.html`)).href;
   const problems = [];

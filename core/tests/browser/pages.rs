@@ -1,9 +1,11 @@
 //! Writes the pages that the browser tests open, and beside each the samples as plain JSON, from which the tests
-//! compute what a page has to show. `cargo run -p everprof --example browser_pages -- <directory>`.
+//! compute what a page has to show. `cargo run -p everprof --example browser_pages -- <directory>`; with a word more, without
+//! the large ones.
 //!
 //! Everything is deterministic: the random numbers come from a generator with a fixed seed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod timeline;
 mod wall;
 
 use std::collections::HashSet;
@@ -43,6 +45,11 @@ fn main() {
     pair("countless", &countless([100, 50, -20]), &countless([100, 90, -40]));
     pair("nothing", &Profile::new(Kind::Cpu), &Profile::new(Kind::Cpu));
     pair("diff", &service(0), &service(1));
+
+    timeline::write(&directory, env::args().nth(2).is_none());
+    if env::args().nth(2).is_some() {
+        return;
+    }
 
     let profile = large(100_000);
     let start = Instant::now();

@@ -19,3 +19,4 @@ mod processes;
 mod profiles;
 mod reading;
 mod support;
+mod timeline;

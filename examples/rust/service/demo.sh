@@ -40,4 +40,6 @@ run 1.0
 run 1.1
 step "report"
 cargo run --quiet --example report -- "$demo/profiles" "$demo" 1.0 1.1
+cargo run --quiet --example report -- timeline "$demo/profiles" >"$demo/timeline.html" 2>"$demo/timeline.log"
+echo "timeline of all periods:   $demo/timeline.html"
 echo "open the pages in a browser: they are files of their own and need no network"

@@ -4,9 +4,14 @@ use super::sha256::sha256;
 use super::text::{Base64, html_text};
 
 const MARKUP: &str = include_str!("page.html");
-const STYLE: [&str; 3] = [include_str!("page.css"), include_str!("panels.css"), include_str!("wall.css")];
+const STYLE: [&str; 4] = [
+    include_str!("page.css"),
+    include_str!("panels.css"),
+    include_str!("wall.css"),
+    include_str!("timeline.css"),
+];
 /// One script: the files share its scope. What a file uses at load stands before it.
-const SCRIPT: [&str; 19] = [
+const SCRIPT: [&str; 22] = [
     include_str!("values.js"),
     include_str!("data.js"),
     include_str!("tree.js"),
@@ -20,6 +25,9 @@ const SCRIPT: [&str; 19] = [
     include_str!("tooltip.js"),
     include_str!("header.js"),
     include_str!("verdict.js"),
+    include_str!("rates.js"),
+    include_str!("overtime.js"),
+    include_str!("timeline.js"),
     include_str!("filters.js"),
     include_str!("table.js"),
     include_str!("findings.js"),

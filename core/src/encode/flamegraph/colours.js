@@ -7,7 +7,7 @@ const palettes = {
     other: '#d8dce3', root: '#e6e9ee', group: '#c3cad6', gap: '#ffffff', text: '#171b21', sliver: '#cfd4dc',
     match: '#7a1fa2', matchText: '#ffffff', mark: '#5b6472', hatch: '#8d97a6', same: '#dfe3e8',
     grew: [[250, 224, 216], [214, 69, 48]], shrank: [[218, 232, 246], [58, 120, 190]], strongText: '#ffffff',
-    hover: '#171b21', focus: '#0b57d0',
+    hover: '#171b21', focus: '#0b57d0', void: '#eef0f3', voidLine: '#dde1e7', paper: '#f8f9fb', grid: 'rgb(90 100 115 / 18%)', soft: '#525b69',
     doing: ['#f4a261', '#ffd27a', '#8fbdf2', '#7fcfc0', '#c79be8', '#b4b8f5', '#a5dbf0', '#c3cbd6', '#e4e8ed'],
   },
   dark: {
@@ -15,7 +15,7 @@ const palettes = {
     other: '#434b57', root: '#363d48', group: '#525c6b', gap: '#14171c', text: '#f1f3f6', sliver: '#3a414c',
     match: '#d58cf5', matchText: '#17091d', mark: '#aab3c0', hatch: '#8c96a5', same: '#3c434e',
     grew: [[82, 50, 46], [196, 60, 44]], shrank: [[44, 60, 82], [48, 112, 190]], strongText: '#ffffff',
-    hover: '#ffffff', focus: '#8ab4f8',
+    hover: '#ffffff', focus: '#8ab4f8', void: '#20252d', voidLine: '#2e353f', paper: '#181c22', grid: 'rgb(160 170 185 / 18%)', soft: '#a9b2c0',
     doing: ['#a3561a', '#8a6a12', '#2a64a8', '#1c756a', '#7c3fa6', '#4d52a8', '#236f8c', '#56616f', '#333a44'],
   },
 };
@@ -56,13 +56,11 @@ function keyColouring(title, data, keyOf) {
 function frameAreas(data) {
   const { frames, samples, tree } = data;
   const areas = new Float64Array(frames.name.length);
-  let total = tree.type === data.type && tree.total[0] instanceof Float64Array ? tree.total.at(-1) : null;
-  if (!total) {
-    total = new Float64Array(tree.count);
-    const values = samples.values[data.type];
-    for (let row = 0; row < values.length; row++) total[samples.leaf[row]] += Number(values[row]);
-    upwards(tree, total);
-  }
+  const { type } = data.kinds[0];
+  const total = new Float64Array(tree.count);
+  const values = columnOf(data, type);
+  for (let row = 0; row < values.length; row++) if (data.profiles[samples.profile[row]].kind === 0) total[samples.leaf[row]] += Number(values[row]);
+  upwards(tree, total);
   for (let node = 1; node < tree.count; node++) areas[tree.frame[node]] += total[node];
   return areas;
 }
@@ -93,7 +91,14 @@ function diffColouring(app) {
   };
 }
 
-// The colourings on offer by name; one that must look at all frames does so when it is first chosen.
+// Which of them suit what is shown; the first one unless the user chose another.
+function offered(app) {
+  if (app.pair) return ['diff', 'family', 'module', 'plain'];
+  const { doing, types } = app.data;
+  return doing && types[app.state.type].kind === doing.kind ? ['doing', 'family', 'module', 'plain'] : ['family', 'module', 'plain'];
+}
+
+// The colourings by name; one that must look at all frames does so when it is first chosen.
 function colourings(data, app) {
   const { frames, strings } = data;
   const made = {};
@@ -104,6 +109,5 @@ function colourings(data, app) {
     module: keyed('module', 'module', (frame) => moduleOf(frame) || 'unknown'),
     plain: { title: 'none', use: plainColouring },
   };
-  if (data.view === 'diff') return { diff: { title: 'change', use: diffColouring(app) }, ...all };
-  return data.doing ? { doing: { title: 'on CPU or waiting', use: doingColouring(app) }, ...all } : all;
+  return { diff: { title: 'change', use: diffColouring(app) }, doing: { title: 'on CPU or waiting', use: doingColouring(app) }, ...all };
 }

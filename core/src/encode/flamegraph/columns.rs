@@ -5,8 +5,9 @@
 //! - frames: name, file, module (places in `strings`), ±line and flags, frame by frame;
 //! - nodes, depth first: how far up each goes before it goes down; then its frame, as ±difference from the frame that
 //!   last followed the same frame; then its flags;
-//! - samples, by their leaf: how many nodes further the leaf is than that of the one before; then the profile's number;
-//!   the label set's; the ±difference of the leaf's own frame from its node's; and for each sample type the ±value.
+//! - samples, by their leaf: how many nodes further the leaf is than that of the one before; then the label set's number
+//!   and the profile's, each as how much larger it is than that of the sample before, where that has the same leaf (and
+//!   the same label set); the ±difference of the leaf's own frame from its node's; and for each column the ±value.
 
 use std::io::{self, Write};
 
@@ -14,8 +15,9 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::frames::Tables;
+use super::rows::{Row, Rows};
 use super::text::Base64;
-use super::tree::{Row, Rows, Tree};
+use super::tree::Tree;
 
 /// Appends the tables to `out`. Nothing is held of them but what the compressor has under way.
 pub(super) fn write(out: &mut String, tables: &Tables<'_>, tree: &Tree, rows: &Rows) {
@@ -42,26 +44,28 @@ pub(super) fn write(out: &mut String, tables: &Tables<'_>, tree: &Tree, rows: &R
 
 fn samples(columns: &mut Columns<'_>, tree: &Tree, rows: &Rows) {
     let leaf = |row: &Row| tree.leaf[row.stack as usize];
-    let mut order: Vec<u32> = (0..rows.rows.len() as u32).collect();
-    order.sort_unstable_by_key(|&number| {
-        let row = &rows.rows[number as usize];
-        (leaf(row), row.profile, row.labels, row.stack, number)
-    });
+    let order = rows.order(leaf);
     let in_order = || order.iter().map(|&number| &rows.rows[number as usize]);
     let mut before = 0;
     for row in in_order() {
         columns.number((leaf(row) - before).into());
         before = leaf(row);
     }
-    in_order().for_each(|row| columns.number(row.profile.into()));
-    in_order().for_each(|row| columns.number(row.labels.into()));
+    let pairs = || std::iter::once(None).chain(in_order().map(Some)).zip(in_order());
+    for (before, row) in pairs() {
+        let from = before.filter(|before| leaf(before) == leaf(row)).map_or(0, |before| before.labels);
+        columns.number((row.labels - from).into());
+    }
+    for (before, row) in pairs() {
+        let same = before.filter(|before| leaf(before) == leaf(row) && before.labels == row.labels);
+        columns.number((row.profile - same.map_or(0, |before| before.profile)).into());
+    }
     for row in in_order() {
         let of_node = leaf(row).checked_sub(1).map_or(0, |node| tree.frame[node as usize]);
         columns.signed(i64::from(rows.leaf_frame(row).unwrap_or(0)) - i64::from(of_node));
     }
-    let width = rows.values.len().checked_div(rows.rows.len()).unwrap_or(0);
-    for place in 0..width {
-        order.iter().for_each(|&number| columns.signed(rows.values[number as usize * width + place]));
+    for column in 0..rows.width() {
+        order.iter().for_each(|&number| columns.signed(rows.value(number, column)));
     }
 }
 

@@ -23,18 +23,23 @@ async function decode(text) {
   data.frames = readFrames(data, read);
   data.tree = readTree(data, read);
   data.samples = readSamples(data, read);
-  for (const profile of data.profiles) {
-    profile.tags = profile.tags.map((pair) => pair.map(visible));
+  data.lanes = (data.lanes ?? data.profiles.map(({ tags }) => tags)).map((tags) => tags.map((pair) => pair.map(visible)));
+  for (const [number, profile] of data.profiles.entries()) {
+    profile.tags = data.lanes[profile.lane ?? number];
     profile.start = BigInt(profile.start);
     profile.duration = BigInt(profile.duration);
-    profile.totals = profile.totals.map((total, type) => (data.types[type].wide ? BigInt(total) : Number(total)));
+    profile.totals = profile.totals.map((total, column) => (data.types[data.kinds[profile.kind].first + column].wide ? BigInt(total) : Number(total)));
   }
-  data.countType = data.types.findIndex((type) => type.name === 'samples' && type.unit === 'count');
-  if (data.countType < 0) data.countType = data.types.findIndex((type) => type.unit === 'count');
+  data.kinds.forEach((kind, number) => {
+    kind.name = visible(kind.name);
+    const counts = (wanted) => data.types.findIndex((type) => type.kind === number && type.unit === 'count' && wanted(type));
+    kind.countType = counts(({ name }) => name === 'samples');
+    if (kind.countType < 0) kind.countType = counts(() => true);
+  });
   data.labelKeys = labelKeys(data);
   readDoings(data);
-  if (data.doing) data.doing.type = data.types.findIndex(({ name }) => name === 'wall');
   data.negative = data.samples.values.map((values) => values.some((value) => value < 0));
+  data.wides = data.samples.values.map((values) => values instanceof BigInt64Array);
   return data;
 }
 
@@ -106,20 +111,32 @@ function closeTree({ count, parent, end }) {
 
 function readSamples(data, { number, signed, big }) {
   const rows = data.sample_count;
-  const samples = { leaf: new Int32Array(rows), profile: new Uint8Array(rows), labels: new Int32Array(rows), frame: new Int32Array(rows) };
+  const samples = { leaf: new Int32Array(rows), profile: new Uint16Array(rows), labels: new Int32Array(rows), frame: new Int32Array(rows) };
   for (let row = 0, leaf = 0; row < rows; row++) samples.leaf[row] = leaf += number();
-  for (let row = 0; row < rows; row++) samples.profile[row] = number();
-  for (let row = 0; row < rows; row++) samples.labels[row] = number();
+  const { leaf, labels, profile } = samples;
+  for (let row = 0; row < rows; row++) labels[row] = number() + (row > 0 && leaf[row] === leaf[row - 1] ? labels[row - 1] : 0);
+  for (let row = 0; row < rows; row++) profile[row] = number() + (row > 0 && leaf[row] === leaf[row - 1] && labels[row] === labels[row - 1] ? profile[row - 1] : 0);
   for (let row = 0; row < rows; row++) {
-    const leaf = samples.leaf[row];
-    samples.frame[row] = leaf === 0 ? signed() - 1 : data.tree.frame[leaf] + signed();
+    samples.frame[row] = leaf[row] === 0 ? signed() - 1 : data.tree.frame[leaf[row]] + signed();
   }
-  samples.values = data.types.map((type) => {
-    const values = sums(rows, type.wide);
-    for (let row = 0; row < rows; row++) values[row] = type.wide ? big() : signed();
+  const columns = data.types.reduce((most, { column }) => Math.max(most, column + 1), 0);
+  samples.values = Array.from({ length: columns }, (_, place) => {
+    const { wide } = data.types.find(({ column }) => column === place);
+    const values = sums(rows, wide);
+    for (let row = 0; row < rows; row++) values[row] = wide ? big() : signed();
     return values;
   });
   return samples;
+}
+
+// The values of a sample type, one a sample: those of another kind of profile have something else there.
+function columnOf(data, type) {
+  return data.samples.values[data.types[type].column];
+}
+
+// The sample type that counts the samples of the kind that a type is of; -1 where there is none.
+function countTypeOf(data, type) {
+  return data.kinds[data.types[type].kind].countType;
 }
 
 // Reads varints.

@@ -1,6 +1,7 @@
 //! What a page knows, as JSON: any number of profiles over shared tables, apart from how they are shown.
 //!
-//! A page of one profile has one, a differential page two (before, after); a timeline will have more. Small tables are
+//! A page of one profile has one, a differential page two (before, after), a timeline one for each kind, instance and stretch
+//! of time (see `timeline.rs`). Small tables are
 //! JSON, so that a text search of the file finds a function; `packed` is base64 of zlib of varints, column by column,
 //! read once by `data.js` (see `columns.rs`).
 //!
@@ -12,55 +13,192 @@
 //! processors reach in 20 hours) are marked `wide` for their sample type, and the page adds them up as 64-bit integers.
 
 use super::columns;
-use super::frames::{Doing, Tables};
+use super::frames::{Doing, Reader, Tables};
+use super::rows::{self, Detail, Rows};
 use super::text::json_string;
-use super::tree::{Rows, Tree};
+use super::timeline::Times;
+use super::tree::Tree;
 use crate::profile::{AT_WORK, Activity, CROWDED, MOST, Profile, TASKS, ValueType};
 
 /// JavaScript numbers are exact up to 2^53; half of it, since zigzag doubles a value.
 const EXACT_LIMIT: i128 = 1 << 52;
 
-/// Appends the JSON of a page that shows `profiles`; `view` names the page's script what to make of them.
-pub(super) fn write(out: &mut String, view: &str, title: &str, orientation: &str, profiles: &[&Profile]) {
-    let types = common_types(profiles);
-    let totals: Vec<Vec<Total>> = profiles.iter().map(|profile| totals(profile, &types)).collect();
-    let mut tables = Tables::of_builds(profiles.len() > 1);
-    let rows = Rows::read(profiles, &types, &mut tables);
-    tables.sort();
-    let tree = Tree::of(&rows, &tables);
+/// What is gathered for a page.
+pub(super) struct Data<'p> {
+    tables: Tables<'p>,
+    rows: Rows,
+    kinds: Vec<KindOf>,
+    profiles: Vec<Described>,
+}
 
-    out.push_str("{\"format\":2,\"view\":");
-    json_string(out, view);
-    out.push_str(",\"title\":");
-    json_string(out, title);
-    out.push_str(",\"orientation\":");
-    json_string(out, orientation);
-    out.push_str(",\"types\":");
-    list(out, types.iter().enumerate(), |out, (place, value_type)| {
-        let sum: i128 = totals.iter().map(|totals| totals[place].magnitude).sum();
-        out.push_str("{\"name\":");
-        json_string(out, &value_type.name);
-        out.push_str(",\"unit\":");
-        json_string(out, &value_type.unit);
-        out.push_str(if sum >= EXACT_LIMIT { ",\"wide\":true}" } else { ",\"wide\":false}" });
-    });
-    let shown = profiles.last().map_or("", |profile| &profile.default_sample_type);
-    let shown = types.iter().position(|value_type| value_type.name == shown).unwrap_or(0);
-    out.push_str(&format!(",\"type\":{shown},\"profiles\":"));
-    list(out, profiles.iter().zip(&totals), |out, (profile, totals)| describe(out, profile, totals));
-    out.push_str(",\"strings\":");
-    list(out, tables.strings(), json_string);
-    out.push_str(",\"labels\":");
-    list(out, tables.label_sets(), |out, set| list(out, set, |out, id| out.push_str(&id.to_string())));
-    doings(out, &tables);
-    out.push_str(&format!(
-        ",\"frame_count\":{},\"node_count\":{},\"sample_count\":{},\"packed\":\"",
-        tables.frames().len(),
-        tree.frame.len(),
-        rows.rows.len()
-    ));
-    columns::write(out, &tables, &tree, &rows);
-    out.push_str("\"}");
+/// A kind of profile on a page: its samples have these values.
+pub(super) struct KindOf {
+    pub(super) name: String,
+    pub(super) types: Vec<ValueType>,
+    /// The one that is shown first.
+    pub(super) shown: usize,
+}
+
+impl KindOf {
+    pub(super) fn of(name: &str, types: Vec<ValueType>, shown: &str) -> Self {
+        let shown = types.iter().position(|value_type| value_type.name == shown).unwrap_or(0);
+        Self { name: name.to_owned(), types, shown }
+    }
+}
+
+/// A profile, but for its samples.
+struct Described {
+    kind: usize,
+    tags: Vec<(String, String)>,
+    start: i64,
+    duration: i64,
+    periods_per_signal: f64,
+    totals: Vec<Total>,
+}
+
+struct Total {
+    sum: i128,
+    /// Sum of the absolute values: what no partial sum can exceed.
+    magnitude: i128,
+}
+
+impl<'p> Data<'p> {
+    pub(super) fn of(profiles: &[&'p Profile]) -> Self {
+        let types = common_types(profiles);
+        let shown = profiles.last().map_or("", |profile| &profile.default_sample_type);
+        let mut data = Self {
+            tables: Tables::of_builds(profiles.len() > 1),
+            rows: Rows::new(Detail::Whole, types.len()),
+            kinds: vec![KindOf::of(shown, types, shown)],
+            profiles: Vec::new(),
+        };
+        for profile in profiles {
+            data.add(Reader::borrowing(profile), 0);
+        }
+        data
+    }
+
+    /// Appends the JSON; `view` names the page's script what to make of it.
+    pub(super) fn write(
+        mut self,
+        out: &mut String,
+        view: &str,
+        title: &str,
+        orientation: &str,
+        times: Option<&Times>,
+    ) {
+        self.tables.sort();
+        let tree = Tree::of(&self.rows, &self.tables);
+        out.push_str("{\"format\":3,\"view\":");
+        json_string(out, view);
+        out.push_str(",\"title\":");
+        json_string(out, title);
+        out.push_str(",\"orientation\":");
+        json_string(out, orientation);
+        self.kinds(out);
+        out.push_str(",\"profiles\":");
+        list(out, self.profiles.iter().enumerate(), |out, (number, profile)| {
+            describe(out, profile, times.map(|times| times.place(number)));
+        });
+        if let Some(times) = times {
+            times.write(out);
+        }
+        out.push_str(",\"strings\":");
+        list(out, self.tables.strings(), json_string);
+        out.push_str(",\"labels\":");
+        list(out, self.tables.label_sets(), |out, set| {
+            list(out, set, |out, id| out.push_str(&id.to_string()))
+        });
+        doings(out, &self.tables);
+        out.push_str(&format!(
+            ",\"frame_count\":{},\"node_count\":{},\"sample_count\":{},\"packed\":\"",
+            self.tables.frames().len(),
+            tree.frame.len(),
+            self.rows.rows.len()
+        ));
+        columns::write(out, &self.tables, &tree, &self.rows);
+        out.push_str("\"}");
+    }
+
+    /// The kinds, and the sample types of all of them one after the other: those of a kind are columns of its samples.
+    fn kinds(&self, out: &mut String) {
+        let wide = |column: usize| {
+            let totals = self.profiles.iter().filter_map(|profile| profile.totals.get(column));
+            totals.map(|total| total.magnitude).sum::<i128>() >= EXACT_LIMIT
+        };
+        let mut first = 0;
+        out.push_str(",\"kinds\":");
+        list(out, &self.kinds, |out, kind| {
+            out.push_str("{\"name\":");
+            json_string(out, &kind.name);
+            out.push_str(&format!(",\"first\":{first},\"type\":{}}}", first + kind.shown));
+            first += kind.types.len();
+        });
+        let types = self.kinds.iter().zip(0..);
+        let types = types
+            .flat_map(|(kind, number)| kind.types.iter().enumerate().map(move |(at, of)| (number, at, of)));
+        out.push_str(",\"types\":");
+        list(out, types, |out, (kind, column, value_type)| {
+            out.push_str("{\"name\":");
+            json_string(out, &value_type.name);
+            out.push_str(",\"unit\":");
+            json_string(out, &value_type.unit);
+            out.push_str(&format!(",\"kind\":{kind},\"column\":{column},\"wide\":{}}}", wide(column)));
+        });
+    }
+
+    fn add(&mut self, reader: Reader<'_, 'p>, kind: usize) {
+        let profile = reader.profile();
+        let columns = rows::places(&profile.sample_types, &self.kinds[kind].types);
+        self.profiles.push(Described {
+            kind,
+            tags: profile.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            start: profile.time_nanos,
+            duration: profile.duration_nanos,
+            periods_per_signal: profile.periods_per_signal(),
+            totals: totals(profile, &columns),
+        });
+        self.rows.read(reader, self.profiles.len() as u32 - 1, &columns, &mut self.tables);
+    }
+}
+
+impl Data<'static> {
+    /// For many profiles, which need not stay: of each so many rows at most.
+    pub(super) fn of_many(rows_each: usize) -> Self {
+        Self {
+            tables: Tables::of_builds(true),
+            rows: Rows::new(Detail::Periods(rows_each), 0),
+            kinds: Vec::new(),
+            profiles: Vec::new(),
+        }
+    }
+
+    pub(super) fn set_rows(&mut self, rows_each: usize) {
+        self.rows.detail = Detail::Periods(rows_each);
+    }
+
+    /// The number of a kind, whose first profile says which values it has.
+    pub(super) fn kind(&mut self, name: &str, first: &Profile) -> usize {
+        self.kinds.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            self.rows.widen(first.sample_types.len());
+            self.kinds.push(KindOf::of(name, first.sample_types.clone(), &first.default_sample_type));
+            self.kinds.len() - 1
+        })
+    }
+
+    /// Adds one of them; its number is how many were added before.
+    pub(super) fn copy(&mut self, profile: &Profile, kind: usize) {
+        self.add(Reader::copying(profile), kind);
+        if let Some(described) = self.profiles.last_mut() {
+            // Those of its instance are written once.
+            described.tags = Vec::new();
+        }
+    }
+
+    /// Samples whose stacks were cut because there were too many.
+    pub(super) fn cut(&self) -> usize {
+        self.rows.cut
+    }
 }
 
 /// What threads did on the wall clock, and by which rule that becomes a verdict (see `profile::verdict`): for each label
@@ -90,21 +228,10 @@ fn common_types(profiles: &[&Profile]) -> Vec<ValueType> {
     if common.is_empty() { last.sample_types.clone() } else { common }
 }
 
-/// Where the page's sample types stand in `profile`.
-pub(super) fn places(profile: &Profile, types: &[ValueType]) -> Vec<Option<usize>> {
-    types.iter().map(|wanted| profile.sample_types.iter().position(|own| own == wanted)).collect()
-}
-
-struct Total {
-    sum: i128,
-    /// Sum of the absolute values: what no partial sum can exceed.
-    magnitude: i128,
-}
-
-fn totals(profile: &Profile, types: &[ValueType]) -> Vec<Total> {
-    let total = |column: Option<usize>| {
+fn totals(profile: &Profile, columns: &[Option<usize>]) -> Vec<Total> {
+    let total = |column: &Option<usize>| {
         let mut total = Total { sum: 0, magnitude: 0 };
-        let Some(column) = column else { return total };
+        let Some(column) = *column else { return total };
         for sample in profile.samples() {
             let value = i128::from(sample.values[column]);
             total.sum += value;
@@ -112,35 +239,42 @@ fn totals(profile: &Profile, types: &[ValueType]) -> Vec<Total> {
         }
         total
     };
-    places(profile, types).into_iter().map(total).collect()
+    columns.iter().map(total).collect()
 }
 
-/// Numbers that may exceed 2^53 are strings here.
-fn describe(out: &mut String, profile: &Profile, totals: &[Total]) {
-    out.push_str("{\"tags\":");
-    list(out, &profile.tags, |out, (key, value)| {
+/// Numbers that may exceed 2^53 are strings here. `place` is where the profile stands in a timeline: its lane and slot.
+fn describe(out: &mut String, profile: &Described, place: Option<(u32, u32)>) {
+    out.push_str(&format!("{{\"kind\":{}", profile.kind));
+    match place {
+        Some((lane, slot)) => out.push_str(&format!(",\"lane\":{lane},\"slot\":{slot}")),
+        None => {
+            out.push_str(",\"tags\":");
+            tags(out, &profile.tags);
+        }
+    }
+    out.push_str(&format!(
+        ",\"start\":\"{}\",\"duration\":\"{}\",\"periods_per_signal\":{},\"totals\":",
+        profile.start, profile.duration, profile.periods_per_signal,
+    ));
+    list(out, &profile.totals, |out, total| out.push_str(&format!("\"{}\"", total.sum)));
+    out.push('}');
+}
+
+pub(super) fn tags(out: &mut String, tags: &[(String, String)]) {
+    list(out, tags, |out, (key, value)| {
         out.push('[');
         json_string(out, key);
         out.push(',');
         json_string(out, value);
         out.push(']');
     });
-    out.push_str(&format!(
-        ",\"start\":\"{}\",\"duration\":\"{}\",\"periods_per_signal\":{},\"period\":\"{}\",\"period_name\":",
-        profile.time_nanos,
-        profile.duration_nanos,
-        profile.periods_per_signal(),
-        profile.period
-    ));
-    json_string(out, &profile.period_type.name);
-    out.push_str(",\"period_unit\":");
-    json_string(out, &profile.period_type.unit);
-    out.push_str(",\"totals\":");
-    list(out, totals, |out, total| out.push_str(&format!("\"{}\"", total.sum)));
-    out.push('}');
 }
 
-fn list<T>(out: &mut String, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut String, T)) {
+pub(super) fn list<T>(
+    out: &mut String,
+    items: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(&mut String, T),
+) {
     out.push('[');
     for (place, item) in items.into_iter().enumerate() {
         if place > 0 {

@@ -22,7 +22,8 @@ function readDoings(data) {
   data.strings.push(...short);
   const wait = activities.map((name) => name.startsWith('waiting'));
   const idle = activities.indexOf('idle');
-  data.doing = { names: activities, short, of, group, wait, idle, busy: activities.indexOf('on CPU'), ready: activities.findIndex((name) => name.startsWith('ready')) };
+  const type = data.types.findIndex(({ name }) => name === 'wall');
+  data.doing = { type, kind: data.types[type]?.kind ?? -1, names: activities, short, of, group, wait, idle, busy: activities.indexOf('on CPU'), ready: activities.findIndex((name) => name.startsWith('ready')) };
   data.labelKeys.unshift({ name: ACTIVITY, of: Int32Array.from(of, (place) => (place < 0 ? -1 : first + place)) });
 }
 
@@ -43,12 +44,12 @@ function activityColumns(data, tree, below) {
   const kept = below ? 'activityTotals' : 'activitySelfs';
   if (tree[kept]?.of === tree.total) return tree[kept].columns;
   const { doing, samples, types } = data;
-  const values = samples.values[tree.type];
+  const values = columnOf(data, tree.type);
   const columns = doing.names.map(() => null);
   for (let row = 0; row < tree.leaf.length; row++) {
     const set = samples.labels[row];
     const activity = doing.of[set];
-    if (activity < 0 || tree.allowed[set] !== 1) continue;
+    if (activity < 0 || tree.allowed[set] !== 1 || tree.sides.of[samples.profile[row]] < 0) continue;
     columns[activity] ??= new Float64Array(tree.count);
     columns[activity][tree.leaf[row]] += types[tree.type].wide ? Number(values[row]) : values[row];
   }
@@ -82,6 +83,7 @@ function mostOf(parts) {
 function doingColouring(app) {
   const { data } = app;
   const { doing } = data;
+  if (!doing) return null;
   return {
     title: 'on CPU or waiting',
     fill(colours, tree, node) {
@@ -141,9 +143,10 @@ function sumActivities(app) {
   const filters = new Map(app.state.filters);
   filters.delete(ACTIVITY);
   const allowed = allowedSets(data, { ...app.state, filters, idle: 'shown' });
-  const values = samples.values[doing.type];
+  const values = columnOf(data, doing.type);
+  const sides = app.verdictSides = sidesOf(data, app.state, doing.kind);
   const ofSet = new Float64Array(data.labels.length);
-  for (let row = 0; row < values.length; row++) ofSet[samples.labels[row]] += Math.max(0, Number(values[row]));
+  for (let row = 0; row < values.length; row++) if (sides.of[samples.profile[row]] === sides.count - 1) ofSet[samples.labels[row]] += Math.max(0, Number(values[row]));
   app.activitySums = doing.names.map(() => 0);
   app.groupSums = new Map();
   ofSet.forEach((sum, set) => {

@@ -10,10 +10,11 @@ function fillToolbar(app) {
     return option;
   }));
   // A unit is told where it says more than the name.
-  const told = (unit) => !['nanoseconds', 'count', 'bytes'].includes(unit) || data.types.some(({ name }, place) => data.types.findIndex((other) => other.name === name) < place);
-  options('type', data.types.map(({ name, unit }, place) => [place, told(unit) ? `${name} (${unit})` : name]));
+  const told = (unit) => !['nanoseconds', 'count', 'bytes'].includes(unit) || data.types.some(({ name }, place) => data.types.findIndex((other) => other.name === name && other.kind === data.types[place].kind) < place);
+  app.fillTypes = () => options('type', data.types.flatMap(({ name, unit, kind }, place) => (kind === data.types[app.state.type].kind ? [[place, told(unit) ? `${name} (${unit})` : name]] : [])));
+  app.fillColours = () => options('colour', offered(app).map((key) => [key, app.colourings[key].title]));
+  app.fillTypes();
   options('group', [['', 'nothing'], ...data.labelKeys.map(({ name }) => [`=${name}`, keyTitle(name)])]);
-  options('colour', Object.entries(app.colourings).map(([key, { title }]) => [key, title]));
   const chosen = (id, patch) => byId(id).addEventListener('change', (event) => app.update(patch(event.target)));
   chosen('type', ({ value }) => ({ type: Number(value) }));
   chosen('group', ({ value }) => ({ group: value === '' ? null : value.slice(1) }));
@@ -40,7 +41,7 @@ function showToolbar(app) {
   const { state } = app;
   byId('type').value = state.type;
   byId('group').value = state.group === null ? '' : `=${state.group}`;
-  byId('colour').value = state.colour;
+  byId('colour').value = app.colour;
   byId('norm').value = app.norm;
   byId('side').value = state.side;
   byId('recursion').checked = state.recursion;
@@ -105,9 +106,9 @@ function toggleFilters(app) {
 // For each label key its values, the largest first, each with its share of all samples.
 function fillFilters(app) {
   const { samples, labels, labelKeys } = app.data;
-  const values = samples.values[app.state.type];
+  const values = columnOf(app.data, app.state.type);
   const ofSet = new Float64Array(labels.length);
-  for (let row = 0; row < values.length; row++) ofSet[samples.labels[row]] += Number(values[row]);
+  for (let row = 0; row < values.length; row++) if (app.sides.of[samples.profile[row]] >= 0) ofSet[samples.labels[row]] += Number(values[row]);
   // Of hundreds of keys each shows its first values only.
   const listed = labelKeys.length > 12 ? 8 : LISTED;
   byId('filters').replaceChildren(...labelKeys.map((key) => keyFilter(app, key, ofSet, listed)));

@@ -13,7 +13,7 @@ const SHADOW = 0.05;
 function showFindings(app) {
   const { data } = app;
   const top = app.shown === app.tree ? app.top : 0;
-  const rows = data.view === 'diff' ? changed(app) : hot(app, top);
+  const rows = app.pair ? changed(app) : hot(app, top);
   byId('findings').replaceChildren(...rows.filter(({ found }) => found.length > 0).map(({ text, title, kind, found }) => {
     const row = element('li', kind, element('span', 'about', text));
     row.title = title;
@@ -45,10 +45,10 @@ function hotSums(data, tree, top) {
   const { samples, strings } = data;
   const owner = owners(data, tree);
   const sums = new Float64Array(strings.length);
-  const values = samples.values[tree.type];
+  const values = columnOf(data, tree.type);
   for (let row = 0; row < tree.leaf.length; row++) {
     const leaf = tree.leaf[row];
-    if (!inTree(tree, leaf, top) || tree.frame[leaf] < 0 || tree.allowed[samples.labels[row]] !== 1) continue;
+    if (!inTree(tree, leaf, top) || tree.frame[leaf] < 0 || tree.allowed[samples.labels[row]] !== 1 || tree.sides.of[samples.profile[row]] < 0) continue;
     sums[tree.name[owner[leaf] > 0 ? owner[leaf] : leaf]] += Number(values[row]);
   }
   return sums;

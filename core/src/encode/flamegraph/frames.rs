@@ -38,6 +38,8 @@ pub(super) struct Tables<'p> {
     strings: Vec<Cow<'p, str>>,
     frame_index: HashMap<FrameRow, u32>,
     frames: Vec<FrameRow>,
+    /// Frames without their line, by the frame with it.
+    lineless: HashMap<u32, u32>,
     label_index: HashMap<(Vec<u32>, Option<Doing>), u32>,
     label_sets: Vec<Vec<u32>>,
     doings: Vec<Option<Doing>>,
@@ -77,7 +79,7 @@ impl<'p> Tables<'p> {
     /// Brings the strings into their order, by which the tree orders siblings, and lets go of what was needed to find
     /// them. Nothing can be added after it.
     pub(super) fn sort(&mut self) {
-        (self.string_index, self.frame_index, self.label_index) = Default::default();
+        (self.string_index, self.frame_index, self.label_index, self.lineless) = Default::default();
         let mut order: Vec<u32> = (0..self.strings.len() as u32).collect();
         order.sort_unstable_by(|&a, &b| self.strings[a as usize].cmp(&self.strings[b as usize]));
         let mut place = vec![0u32; order.len()];
@@ -98,10 +100,21 @@ impl<'p> Tables<'p> {
         }
     }
 
-    fn string(&mut self, text: Cow<'p, str>) -> u32 {
-        if let Some(&id) = self.string_index.get(&text) {
-            return id;
+    fn string<'a>(&mut self, text: &'a str, keep: Keep<'a, 'p>) -> u32 {
+        match self.string_index.get(text) {
+            Some(&id) => id,
+            None => self.new_string(keep(text)),
         }
+    }
+
+    fn owned_string(&mut self, text: String) -> u32 {
+        match self.string_index.get(text.as_str()) {
+            Some(&id) => id,
+            None => self.new_string(text.into()),
+        }
+    }
+
+    fn new_string(&mut self, text: Cow<'p, str>) -> u32 {
         let id = self.strings.len() as u32;
         self.strings.push(text.clone());
         self.string_index.insert(text, id);
@@ -115,21 +128,24 @@ impl<'p> Tables<'p> {
         })
     }
 
-    fn labels(&mut self, profile: &'p Profile, id: LabelsId, activity: Option<Activity>) -> u32 {
-        let labels = profile.get_labels(id);
-        let doing = activity.map(|activity| {
-            let group = profile.thread_group(labels).map(|group| self.string(Cow::Borrowed(group)));
-            Doing { activity, group }
-        });
-        let mut set = Vec::new();
-        for label in labels {
-            set.push(self.string(Cow::Borrowed(&label.key)));
-            set.push(match &label.value {
-                LabelValue::Text(text) => self.string(Cow::Borrowed(text)),
-                LabelValue::Number(number, unit) if unit.is_empty() => self.string(number.to_string().into()),
-                LabelValue::Number(number, unit) => self.string(format!("{number} {unit}").into()),
-            });
+    /// The same frame, of no line.
+    pub(super) fn without_line(&mut self, frame: u32) -> u32 {
+        if let Some(&known) = self.lineless.get(&frame) {
+            return known;
         }
+        let row = FrameRow { line: 0, ..self.frames[frame as usize] };
+        let known = self.frame(row);
+        self.lineless.insert(frame, known);
+        known
+    }
+
+    /// A frame that is no code, by its name in brackets.
+    pub(super) fn marker(&mut self, name: &str, flags: u8) -> u32 {
+        let (name, none) = (self.owned_string(name.to_owned()), self.owned_string(String::new()));
+        self.frame(FrameRow { name, file: none, module: none, line: 0, flags })
+    }
+
+    fn label_set(&mut self, set: Vec<u32>, doing: Option<Doing>) -> u32 {
         let key = (set, doing);
         if let Some(&known) = self.label_index.get(&key) {
             return known;
@@ -142,24 +158,71 @@ impl<'p> Tables<'p> {
     }
 }
 
-/// Reads one profile into the [`Tables`], each location and label set once.
-pub(super) struct Reader<'p> {
-    profile: &'p Profile,
-    locations: Vec<Option<Box<[u32]>>>,
-    labels: HashMap<(LabelsId, Option<Activity>), u32>,
+/// How the tables come by a text of a profile: borrowed from one that stays, copied from one that goes.
+type Keep<'a, 'p> = fn(&'a str) -> Cow<'p, str>;
+
+/// Which labels a page keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kept {
+    All,
+    /// Not those that are another for each thread or request.
+    Common,
+    /// Only those that say what a thread did.
+    Few,
 }
 
-impl<'p> Reader<'p> {
-    pub(super) fn new(profile: &'p Profile) -> Self {
-        Self { profile, locations: vec![None; profile.locations().len()], labels: HashMap::new() }
+impl Kept {
+    fn has(self, key: &str) -> bool {
+        match self {
+            Kept::All => true,
+            Kept::Common => !SINGULAR.contains(&key),
+            Kept::Few => FEW.contains(&key),
+        }
+    }
+}
+
+/// Keys of labels whose values are another for each thread or request.
+const SINGULAR: [&str; 5] = ["thread_id", "trace_id", "span_id", "local root span id", "span id"];
+const FEW: [&str; 4] = ["thread_name", "state", "wait", "syscall"];
+
+/// Reads one profile into the [`Tables`], each location and label set once.
+pub(super) struct Reader<'a, 'p> {
+    profile: &'a Profile,
+    keep: Keep<'a, 'p>,
+    locations: Vec<Option<Box<[u32]>>>,
+    labels: HashMap<(LabelsId, Option<Activity>, Kept), u32>,
+}
+
+impl<'p> Reader<'p, 'p> {
+    /// Of a profile that stays until the page is written.
+    pub(super) fn borrowing(profile: &'p Profile) -> Self {
+        Self::new(profile, Cow::Borrowed)
+    }
+}
+
+impl<'a> Reader<'a, 'static> {
+    /// Of a profile that goes before.
+    pub(super) fn copying(profile: &'a Profile) -> Self {
+        Self::new(profile, |text| Cow::Owned(text.to_owned()))
+    }
+}
+
+impl<'a, 'p> Reader<'a, 'p> {
+    fn new(profile: &'a Profile, keep: Keep<'a, 'p>) -> Self {
+        Self { profile, keep, locations: vec![None; profile.locations().len()], labels: HashMap::new() }
+    }
+
+    pub(super) fn profile(&self) -> &'a Profile {
+        self.profile
     }
 
     /// Appends the frames of `stack` to `out`, root first.
     pub(super) fn stack(&mut self, tables: &mut Tables<'p>, stack: &[LocationId], out: &mut Vec<u32>) {
         for &id in stack.iter().rev() {
-            let known = &mut self.locations[id.index()];
-            let frames = known.get_or_insert_with(|| location(tables, self.profile, id));
-            out.extend_from_slice(frames);
+            if self.locations[id.index()].is_none() {
+                self.locations[id.index()] = Some(self.location(tables, id));
+            }
+            out.extend_from_slice(self.locations[id.index()].as_deref().unwrap_or_default());
         }
     }
 
@@ -168,47 +231,73 @@ impl<'p> Reader<'p> {
         tables: &mut Tables<'p>,
         id: LabelsId,
         activity: Option<Activity>,
+        kept: Kept,
     ) -> u32 {
-        *self.labels.entry((id, activity)).or_insert_with(|| tables.labels(self.profile, id, activity))
+        if let Some(&known) = self.labels.get(&(id, activity, kept)) {
+            return known;
+        }
+        let labels = self.profile.get_labels(id);
+        let doing = activity.map(|activity| {
+            let group = self.profile.thread_group(labels).map(|group| tables.string(group, self.keep));
+            Doing { activity, group }
+        });
+        let mut set = Vec::new();
+        for label in labels.iter().filter(|label| kept.has(&label.key)) {
+            set.push(tables.string(&label.key, self.keep));
+            set.push(match &label.value {
+                LabelValue::Text(text) => tables.string(text, self.keep),
+                LabelValue::Number(number, unit) if unit.is_empty() => {
+                    tables.owned_string(number.to_string())
+                }
+                LabelValue::Number(number, unit) => tables.owned_string(format!("{number} {unit}")),
+            });
+        }
+        let known = tables.label_set(set, doing);
+        self.labels.insert((id, activity, kept), known);
+        known
     }
-}
 
-/// The frames of a location, root first: the function that was called, then what was inlined into it.
-fn location<'p>(tables: &mut Tables<'p>, profile: &'p Profile, id: LocationId) -> Box<[u32]> {
-    let location = profile.get_location(id);
-    let mapping = location.mapping.map(|id| profile.get_mapping(id));
-    let path = mapping.map_or("", |mapping| profile.text(mapping.filename));
-    let file_name = path.rsplit('/').next().unwrap_or(path);
-    let module = tables.string(Cow::Borrowed(file_name));
-    if location.lines.is_empty() {
-        return [nameless(tables, file_name, module, place(mapping, file_name, location.address))].into();
+    /// The frames of a location, root first: the function that was called, then what was inlined into it.
+    fn location(&self, tables: &mut Tables<'p>, id: LocationId) -> Box<[u32]> {
+        let profile = self.profile;
+        let location = profile.get_location(id);
+        let mapping = location.mapping.map(|id| profile.get_mapping(id));
+        let path = mapping.map_or("", |mapping| profile.text(mapping.filename));
+        let file_name = path.rsplit('/').next().unwrap_or(path);
+        let module = tables.string(file_name, self.keep);
+        if location.lines.is_empty() {
+            return [nameless(tables, file_name, module, place(mapping, file_name, location.address))].into();
+        }
+        let called = location.lines.len() - 1;
+        let rows = location.lines.iter().enumerate().rev().map(|(depth, line)| {
+            let function = profile.get_function(line.function);
+            let [name, system_name] = [function.name, function.system_name].map(|text| profile.text(text));
+            if name.is_empty() && system_name.is_empty() {
+                return nameless(tables, file_name, module, place(mapping, file_name, location.address));
+            }
+            let shown = profile::title(name, system_name, tables.across_builds);
+            if is_place(name) && *shown != *name {
+                return nameless(tables, file_name, module, name.to_owned());
+            }
+            let inlined = if depth < called { INLINED } else { 0 };
+            let own = if is_of_application(&shown) { OWN } else { 0 };
+            let flags = inlined | own | marker(location, &shown);
+            let line = if line.line > 0 { line.line } else { function.start_line };
+            let name = match shown {
+                Cow::Borrowed(text) => tables.string(text, self.keep),
+                Cow::Owned(text) => tables.owned_string(text),
+            };
+            let file = tables.string(profile.text(function.filename), self.keep);
+            tables.frame(FrameRow { name, file, module, line, flags })
+        });
+        rows.collect()
     }
-    let called = location.lines.len() - 1;
-    let rows = location.lines.iter().enumerate().rev().map(|(depth, line)| {
-        let function = profile.get_function(line.function);
-        let [name, system_name] = [function.name, function.system_name].map(|text| profile.text(text));
-        if name.is_empty() && system_name.is_empty() {
-            return nameless(tables, file_name, module, place(mapping, file_name, location.address));
-        }
-        let shown = profile::title(name, system_name, tables.across_builds);
-        if is_place(name) && *shown != *name {
-            return nameless(tables, file_name, module, name.to_owned());
-        }
-        let inlined = if depth < called { INLINED } else { 0 };
-        let own = if is_of_application(&shown) { OWN } else { 0 };
-        let flags = inlined | own | marker(location, &shown);
-        let line = if line.line > 0 { line.line } else { function.start_line };
-        let name = tables.string(shown);
-        let file = tables.string(Cow::Borrowed(profile.text(function.filename)));
-        tables.frame(FrameRow { name, file, module, line, flags })
-    });
-    rows.collect()
 }
 
 /// Code without a symbol goes by its module's name in brackets, so that it merges, within a page and between two builds.
 /// Where it lies stands in place of the source file.
-fn nameless<'p>(tables: &mut Tables<'p>, file_name: &str, module: u32, place: String) -> u32 {
-    let (name, file) = (tables.string(profile::nameless(file_name).into()), tables.string(place.into()));
+fn nameless(tables: &mut Tables<'_>, file_name: &str, module: u32, place: String) -> u32 {
+    let (name, file) = (tables.owned_string(profile::nameless(file_name)), tables.owned_string(place));
     tables.frame(FrameRow { name, file, module, line: 0, flags: 0 })
 }
 

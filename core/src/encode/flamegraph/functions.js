@@ -7,12 +7,14 @@ function functionTable(data, tree, top) {
   const { name, frame } = tree;
   const end = tree.end[top];
   const selfs = (type) => {
-    const found = data.profiles.map(() => sums(size, data.types[type].wide));
-    const { profile, values, labels } = data.samples;
-    const column = values[type];
+    const { of, count } = tree.sides;
+    const found = Array.from({ length: count }, () => sums(size, data.types[type].wide));
+    const { profile, labels } = data.samples;
+    const column = columnOf(data, type);
     for (let row = 0; row < tree.leaf.length; row++) {
       const leaf = tree.leaf[row];
-      if (leaf >= top && leaf < end && frame[leaf] >= 0 && tree.allowed[labels[row]] === 1) found[profile[row]][name[leaf]] += column[row];
+      const side = of[profile[row]];
+      if (side >= 0 && leaf >= top && leaf < end && frame[leaf] >= 0 && tree.allowed[labels[row]] === 1) found[side][name[leaf]] += column[row];
     }
     return found;
   };
@@ -28,7 +30,7 @@ function functionTable(data, tree, top) {
     return found;
   });
   const table = { self: selfs(tree.type), total: totals(tree.total), names: [] };
-  if (tree.counts) Object.assign(table, { selfCounts: selfs(data.countType), counts: totals(tree.counts) });
+  if (tree.counts) Object.assign(table, { selfCounts: selfs(countTypeOf(data, tree.type)), counts: totals(tree.counts) });
   const filled = [...table.self, ...table.total];
   for (let id = 0; id < size; id++) if (filled.some((column) => column[id])) table.names.push(id);
   return table;
@@ -49,14 +51,13 @@ function addDifferences(table, app) {
 }
 
 // Where in its source a function itself was busy: its self by line, the most first, for the last of the profiles.
-function hotLines(data, allowed, name, type) {
+function hotLines(data, { allowed, sides }, name, type) {
   const { samples, frames, strings } = data;
-  const side = data.profiles.length - 1;
-  const values = samples.values[type];
+  const values = columnOf(data, type);
   const lines = new Map();
   for (let row = 0; row < values.length; row++) {
     const frame = samples.frame[row];
-    if (frame < 0 || frames.name[frame] !== name || samples.profile[row] !== side || !allowed[samples.labels[row]]) continue;
+    if (frame < 0 || frames.name[frame] !== name || sides.of[samples.profile[row]] !== sides.count - 1 || !allowed[samples.labels[row]]) continue;
     const file = strings[frames.file[frame]].split('/').pop();
     const line = frames.line[frame];
     const place = line <= 0 ? file : file ? `${file}:${line}` : `line ${line}`;

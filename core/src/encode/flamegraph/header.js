@@ -2,12 +2,13 @@
 
 function showHeader(app) {
   const { data } = app;
-  document.body.classList.toggle('diff', data.view === 'diff');
   byId('title').textContent = clipped(data.title, 300);
-  byId('when').textContent = data.profiles.map(period).join('  →  ');
+  if (data.view !== 'timeline') byId('when').textContent = [...new Set(data.profiles.map(period))].join('  →  ');
   const tags = new Map();
-  data.profiles.forEach((profile, side) => {
-    for (const [key, value] of profile.tags) {
+  // Of several instances those that all of them have; the timeline tells the others.
+  const sets = data.view === 'diff' ? data.lanes : [commonTags(data.lanes)];
+  sets.forEach((set, side) => {
+    for (const [key, value] of set) {
       if (!tags.has(key)) tags.set(key, []);
       tags.get(key)[side] = value;
     }
@@ -17,12 +18,16 @@ function showHeader(app) {
   const sorted = [...tags].sort(([a], [b]) => place(a) - place(b) || (a < b ? -1 : 1));
   byId('tags').replaceChildren(...sorted.map(([key, values]) => {
     const item = element('li', '', element('span', 'key', clipped(visible(key), 100)));
-    const last = values[data.profiles.length - 1] ?? '';
-    if (data.profiles.length > 1 && values[0] !== last) item.append(element('span', 'was', clipped(values[0] ?? 'none', 300)));
+    const last = values[sets.length - 1] ?? '';
+    if (sets.length > 1 && values[0] !== last) item.append(element('span', 'was', clipped(values[0] ?? 'none', 300)));
     item.append(element('span', '', clipped(visible(last), 300) || 'none'));
     item.title = clipped(`${key}: ${values.join(' → ')}`, 1000);
     return item;
   }));
+}
+
+function commonTags(lanes) {
+  return (lanes[0] ?? []).filter(([key, value]) => lanes.every((tags) => tags.some(([other, of]) => other === key && of === value)));
 }
 
 function period(profile) {
@@ -38,7 +43,7 @@ function showTotals(app) {
   const { name, unit } = data.types[tree.type];
   const total = (big, small) => element('div', 'total', element('b', '', big), element('span', '', small));
   const cells = [];
-  if (data.view === 'diff') {
+  if (app.pair) {
     const [before, after] = tree.total.map((side, number) => Number(side[0]) * app.scale[number]);
     if (app.norm === 'time') {
       cells.push(total(`${app.normalised(before, unit)} → ${app.normalised(after, unit)}`, `${name}: ${app.change(tree, 0).words}`));
@@ -46,16 +51,23 @@ function showTotals(app) {
       cells.push(total(tree.total.map((side) => quantity(side[0], unit)).join(' → '), `${name}, before and after`));
     }
   } else {
-    const all = data.profiles[0].totals[tree.type];
+    const all = totalOfSide(app, 0);
     const part = tree.total[0][0];
-    const cores = unit === 'nanoseconds' && name === 'cpu' && data.profiles[0].duration > 0n;
-    const text = cores ? `${name}: ${significant(Number(part) / Number(data.profiles[0].duration))} cores busy` : name;
+    const cores = unit === 'nanoseconds' && name === 'cpu' && app.seconds[0] > 0;
+    const text = cores ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} cores busy` : name;
     cells.push(total(quantity(part, unit), part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`));
   }
-  if (data.countType >= 0 && data.countType !== tree.type) {
-    cells.push(total(data.profiles.map((_, side) => exact(countAt(data, tree, 0, side), '').trim()).join(' → '), data.types[data.countType].name));
+  const countType = countTypeOf(data, tree.type);
+  if (countType >= 0 && countType !== tree.type) {
+    cells.push(total(tree.total.map((_, side) => exact(countAt(data, tree, 0, side), '').trim()).join(' → '), data.types[countType].name));
   }
   byId('totals').replaceChildren(...cells);
+}
+
+// The sum over all samples of one side's profiles, whatever the filters leave.
+function totalOfSide({ data, sides, tree }, side) {
+  const { column, wide } = data.types[tree.type];
+  return data.profiles.reduce((sum, { totals }, number) => (sides.of[number] === side ? sum + totals[column] : sum), wide ? 0n : 0);
 }
 
 function showCrumbs(app) {

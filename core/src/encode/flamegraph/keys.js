@@ -70,7 +70,7 @@ const actions = {
   t: (app) => app.update({ table: !app.state.table }),
   i: (app) => app.update({ orientation: app.state.orientation === 'icicle' ? 'flame' : 'icicle' }),
   v: (app) => app.invert(!app.state.inverted),
-  w: (app) => app.colourings.doing && app.update({ colour: app.state.colour === 'doing' ? 'family' : 'doing' }),
+  w: (app) => offered(app).includes('doing') && app.update({ colour: app.colour === 'doing' ? 'family' : 'doing' }),
   d: (app) => app.nextTheme(),
   c: (app) => app.chosenName && copyText(app.chosenName),
   s: (app, graph) => {
@@ -110,6 +110,8 @@ function stepBack(app, event) {
   else if (state.query) app.update({ query: '' });
   else if (state.centre) app.update({ centre: '' }, true);
   else if (state.zoom.length > 0) app.zoomBack();
+  else if (state.base) app.update({ base: null }, true);
+  else if (state.range) app.update({ range: null }, true);
   else event.target.blur?.();
   event.preventDefault();
 }
@@ -153,7 +155,7 @@ function showHelp(app) {
   const close = element('button', '', 'Close');
   close.type = 'button';
   close.addEventListener('click', () => box.close());
-  const texts = app.data.view === 'diff' ? [...about.slice(0, 2), aboutDiff] : about;
+  const texts = app.pair ? [...about.slice(0, 2), aboutDiff] : about;
   box.replaceChildren(title, list, ...texts.map((text) => element('p', '', text)), close);
   box.showModal();
 }

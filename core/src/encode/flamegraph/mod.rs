@@ -13,11 +13,15 @@ mod assets;
 mod columns;
 mod data;
 mod frames;
+mod rows;
 mod sha256;
 mod text;
+mod timeline;
 mod tree;
 
 use crate::profile::Profile;
+use data::Data;
+pub use timeline::Timeline;
 
 /// How a page is to look when it opens. The defaults suit: `PageOptions::default()`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +62,9 @@ pub enum Orientation {
 /// ```
 pub fn html(profile: &Profile, options: &PageOptions) -> String {
     let title = title(options, || name(profile));
-    assets::page(&title, |out| data::write(out, "profile", &title, orientation(options), &[profile]))
+    assets::page(&title, |out| {
+        Data::of(&[profile]).write(out, "profile", &title, orientation(options), None);
+    })
 }
 
 /// A page with the difference of two profiles: what grew is red, what shrank is blue, and both carry a sign.
@@ -81,7 +87,9 @@ pub fn diff_html(before: &Profile, after: &Profile, options: &PageOptions) -> St
         (Some(old), Some(new)) if old != new => format!("{} {old} → {new}", service(after)),
         _ => format!("{}: before and after", name(after)),
     });
-    assets::page(&title, |out| data::write(out, "diff", &title, orientation(options), &[before, after]))
+    assets::page(&title, |out| {
+        Data::of(&[before, after]).write(out, "diff", &title, orientation(options), None);
+    })
 }
 
 fn title(options: &PageOptions, otherwise: impl FnOnce() -> String) -> String {

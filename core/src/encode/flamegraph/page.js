@@ -63,7 +63,7 @@ app.significance = ([before, after], at) => significance(before[at], after[at], 
 // What changed about a node of a pair: its strength from -1 to 1 (0 within chance), its z, and both in words.
 app.change = (tree, node) => {
   const [before, after] = tree.total.map((side, number) => Number(side[node]) * app.scale[number]);
-  const counted = app.data.countType >= 0;
+  const counted = tree.counts !== null;
   const z = counted ? app.significance(tree.counts, node) : 0;
   const larger = Math.max(before, after);
   const relative = larger > 0 ? (after - before) / larger : 0;
@@ -115,15 +115,17 @@ app.viewOf = (tree, top, upward, ancestors) => ({
 function refresh(before) {
   const { state, data } = app;
   const changed = (...names) => !before || names.some((name) => before[name] !== state[name]);
-  if (changed('filters', 'idle')) {
-    app.allowed = allowedSets(data, state);
-    if (changed('filters')) sumActivities(app);
-  }
+  const { kind } = data.types[state.type];
+  const turnedTo = !before || kind !== data.types[before.type].kind;
+  const chosen = turnedTo || changed('range', 'base', 'lanes');
+  if (chosen) choose(app, kind);
+  if (changed('filters', 'idle')) app.allowed = allowedSets(data, state);
+  if (changed('filters', 'range', 'base', 'lanes')) sumActivities(app);
   if (changed('group', 'recursion')) {
     app.tree = structure(data, data.labelKeys.find(({ name }) => name === state.group), state.recursion);
   }
-  const summed = changed('filters', 'idle', 'group', 'recursion', 'type');
-  if (summed) sumTree(data, app.tree, state.type, app.allowed);
+  const summed = chosen || changed('filters', 'idle', 'group', 'recursion', 'type');
+  if (summed) sumTree(data, app.tree, state.type, app.allowed, app.sides);
   const weighed = summed || changed('norm', 'side');
   if (weighed) {
     compareBy(state);
@@ -134,9 +136,16 @@ function refresh(before) {
   if (state.inverted && turned) weighTree(data, app.shown, app);
   app.top = nodeAt(app.shown, state.zoom);
   if (changed('query')) app.match = matches(data, state.query);
-  app.colouring = app.colourings[state.colour].use;
+  const colours = offered(app);
+  app.colour = colours.includes(state.colour) ? state.colour : colours[0];
+  app.colouring = app.colourings[app.colour].use;
+  if (chosen) {
+    app.fillTypes();
+    app.fillColours();
+  }
   showToolbar(app);
-  if (changed('filters')) showVerdict(app);
+  if (changed('filters', 'range', 'base', 'lanes')) showVerdict(app);
+  if (data.view === 'timeline') showTimeline(app, changed('filters', 'idle', 'lanes', 'type'));
   if (weighed) showTotals(app);
   showLegend(app);
   const moved = summed || turned || changed('zoom');
@@ -162,10 +171,36 @@ function tableSoon(summed) {
   else app.tableDue = setTimeout(show, 20);
 }
 
+// What is looked at: one kind of profile, of some stretch of time and of some instances; of two stretches as a pair.
+function choose(app, kind) {
+  const { data, state } = app;
+  app.sides = sidesOf(data, state, kind);
+  app.pair = app.sides.count > 1;
+  document.body.classList.toggle('diff', app.pair);
+  const of = (side) => data.profiles.filter((_, number) => app.sides.of[number] === side);
+  const sides = app.pair ? [of(0), of(1)] : [of(0)];
+  app.seconds = sides.map((profiles, side) => (data.slots ? secondsOf(data, state, kind, side, app.pair) : Number(profiles[0]?.duration ?? 0n) / 1e9));
+  app.periods = sides.map((profiles) => profiles[0]?.periods_per_signal ?? 1);
+  app.timed = app.seconds.every((seconds) => seconds > 0);
+}
+
+// For each profile its side: of a pair 0 is before and 1 after, -1 is neither.
+function sidesOf(data, { range, base, lanes }, kind) {
+  if (data.view === 'diff') return { of: Int8Array.from(data.profiles, (_, number) => number), count: 2 };
+  const within = (slots, slot) => slots === null || (slot >= slots[0] && slot <= slots[1]);
+  const of = Int8Array.from(data.profiles, (profile) => {
+    if (profile.kind !== kind || (lanes.length > 0 && !lanes.includes(profile.lane))) return -1;
+    if (!data.slots) return 0;
+    if (base !== null) return within(range, profile.slot) ? 1 : within(base, profile.slot) ? 0 : -1;
+    return within(range, profile.slot) ? 0 : -1;
+  });
+  return { of, count: base === null ? 1 : 2 };
+}
+
 // How the two sides of a pair are made comparable: what a value is multiplied by, and what counts are divided by.
 function compareBy(state) {
-  const { data, tree } = app;
-  const sides = data.profiles.length;
+  const { tree } = app;
+  const sides = app.sides.count;
   app.side = sides > 1 && state.side === 'before' ? 0 : sides - 1;
   app.norm = app.timed ? state.norm : 'share';
   if (sides === 1) {
@@ -173,7 +208,7 @@ function compareBy(state) {
     app.over = [1];
     return;
   }
-  const seconds = data.profiles.map(({ duration }) => Number(duration) / 1e9);
+  const { seconds } = app;
   const inverse = (value) => (value > 0 ? 1 / value : 0);
   app.scale = app.norm === 'time' ? seconds.map(inverse) : tree.total.map((side) => inverse(Number(side[0])));
   app.over = app.norm === 'time' ? seconds : (tree.counts ?? tree.total).map((side) => Number(side[0]) || 1);
@@ -206,8 +241,6 @@ app.nextTheme = () => {
 async function start() {
   const data = app.data = await decode(byId('data').textContent);
   byId('data').remove();
-  app.periods = data.profiles.map(({ periods_per_signal: periods }) => periods);
-  app.timed = data.profiles.every(({ duration }) => duration > 0n);
   app.zooms = [];
   app.colourings = colourings(data, app);
   app.initial = { ...initialState(data), table: window.innerWidth >= 1200 };
@@ -245,9 +278,11 @@ async function start() {
       refresh({ ...before, zoom: null, filters: null });
     });
   }
+  choose(app, data.types[app.state.type].kind);
   fillToolbar(app);
   listenToTable(app);
   showHeader(app);
+  makeTimeline(app);
   listenToKeys(app);
   listenToPrinter(app);
   refresh(null);

@@ -2,8 +2,8 @@
 
 function initialState(data) {
   return {
-    type: data.type, orientation: data.orientation, zoom: [], query: '', group: null, filters: new Map(), recursion: false, inverted: false,
-    centre: '', colour: data.view === 'diff' ? 'diff' : data.doing ? 'doing' : 'family', idle: allIdle(data) ? 'shown' : 'hidden', norm: 'time', side: 'after', table: null, sort: '',
+    type: data.kinds[0].type, orientation: data.orientation, zoom: [], query: '', group: null, filters: new Map(), recursion: false, inverted: false,
+    centre: '', colour: '', range: null, base: null, lanes: [], idle: allIdle(data) ? 'shown' : 'hidden', norm: 'time', side: 'after', table: null, sort: '',
   };
 }
 
@@ -12,7 +12,11 @@ const letters = /^[\w.-]*$/;
 function writeHash(state, initial, data) {
   const hash = new URLSearchParams();
   if (state.query) hash.set('q', state.query);
-  if (state.type !== initial.type) hash.set('type', data.types[state.type].name);
+  const { kind, name } = data.types[state.type];
+  if (kind !== 0) hash.set('kind', data.kinds[kind].name);
+  if (state.type !== data.kinds[kind].type) hash.set('type', name);
+  for (const range of ['range', 'base']) if (state[range]) hash.set(range, state[range].join('-'));
+  if (state.lanes.length > 0) hash.set('lanes', state.lanes.join('.'));
   if (state.zoom.length > 0) hash.set('zoom', state.zoom.map((step) => step.toString(36)).join('.'));
   if (state.centre.length > LONGEST) hash.set('number', data.strings.indexOf(state.centre));
   else if (state.centre) hash.set('function', state.centre);
@@ -39,11 +43,19 @@ function readHash(text, initial, data) {
   state.query = hash.get('q') ?? '';
   const named = data.strings.indexOf(hash.get('function'));
   state.centre = data.strings[named < 0 ? Number(hash.get('number') ?? -1) : named] ?? '';
-  const type = data.types.findIndex(({ name }) => name === hash.get('type'));
-  if (type >= 0) state.type = type;
+  const kind = Math.max(0, data.kinds.findIndex(({ name }) => name === hash.get('kind')));
+  const type = data.types.findIndex((one) => one.name === hash.get('type') && one.kind === kind);
+  state.type = type >= 0 ? type : data.kinds[kind]?.type ?? 0;
+  const slots = slotCount(data);
+  for (const range of ['range', 'base']) {
+    const [from, to] = (/^(\d+)-(\d+)$/.exec(hash.get(range)) ?? []).slice(1).map(Number);
+    if (from <= to && to < slots) state[range] = [from, to];
+  }
+  if (!state.range) state.base = null;
+  state.lanes = (hash.get('lanes') ?? '').split('.').filter((lane) => /^\d+$/.test(lane) && Number(lane) < data.lanes.length).map(Number);
   oneOf('orientation', ['icicle', 'flame']);
   oneOf('group', data.labelKeys.map(({ name }) => name));
-  oneOf('colour', [data.view === 'diff' ? 'diff' : data.doing ? 'doing' : '', 'family', 'module', 'plain'].filter(Boolean));
+  oneOf('colour', ['diff', 'doing', 'family', 'module', 'plain']);
   oneOf('idle', ['hidden', 'shown']);
   oneOf('norm', ['time', 'share']);
   oneOf('side', ['before', 'after']);
@@ -88,6 +100,7 @@ function allowedSets(data, state) {
     const values = state.filters.get(key.name);
     if (!values) continue;
     key.of.forEach((value, set) => {
+      if (value < 0 && key.name === ACTIVITY) return;
       if (!values.has(value < 0 ? '' : data.strings[value])) allowed[set] = 0;
     });
   }

@@ -22,8 +22,8 @@ const columnsOf = {
 // The functions in order: what the state says, such as `total` or `-name` (a leading minus: the other way round).
 // Strings are sorted, so that their numbers are the order of names.
 function sortNames(app, table) {
-  const columns = columnsOf[app.data.view];
-  const [, reversed, key] = /^(-?)(.*)$/.exec(app.state.sort || columns[0].key);
+  const columns = columnsOf[app.pair ? 'diff' : 'profile'];
+  const [, reversed, key] = sortOf(app);
   const column = columns.find((candidate) => candidate.key === key);
   const names = [...table.names];
   if (column) {
@@ -31,6 +31,13 @@ function sortNames(app, table) {
     names.sort((a, b) => (first[a] < first[b] ? 1 : first[a] > first[b] ? -1 : then[a] < then[b] ? 1 : then[a] > then[b] ? -1 : a - b));
   }
   return reversed ? names.reverse() : names;
+}
+
+// What the table is sorted by: whether reversed, and the column.
+function sortOf(app) {
+  const columns = columnsOf[app.pair ? 'diff' : 'profile'];
+  const chosen = /^(-?)(.*)$/.exec(app.state.sort);
+  return chosen[2] === 'name' || columns.some(({ key }) => key === chosen[2]) ? chosen : ['', '', columns[0].key];
 }
 
 // What a name cost in the part of the tree that is shown; added up again only when that changed.
@@ -41,7 +48,7 @@ function tableOf(app) {
   if (!app.table || now.some((part, place) => part !== app.table.of[place])) {
     app.table = functionTable(data, tree, top);
     app.table.of = now;
-    if (data.view === 'diff') addDifferences(app.table, app);
+    if (app.pair) addDifferences(app.table, app);
   }
   if (app.table.sort !== app.state.sort) {
     app.table.sort = app.state.sort;
@@ -61,7 +68,7 @@ function showTable(app) {
   const names = sought ? table.order.filter((name) => match.flags[name]) : table.order;
   const top = table.of[2];
   const where = top === 0 ? (app.shown === tree ? '' : ', with all their callers') : ` in ${shortName(app.nameOf(tree, top))}`;
-  const how = data.view === 'diff' ? (app.norm === 'time' ? ', per second; bold: |z| ≥ 3, hardly chance' : ', as share of all; bold: |z| ≥ 3') : '';
+  const how = app.pair ? (app.norm === 'time' ? ', per second; bold: |z| ≥ 3, hardly chance' : ', as share of all; bold: |z| ≥ 3') : '';
   byId('table-note').textContent = `${sought ? `${names.length} of ` : ''}${table.names.length} function${table.names.length === 1 ? '' : 's'}${where}${how}`;
   const body = byId('table-body');
   if (app.listed?.names.length === names.length && app.listed.of === table.self && names.every((name, place) => name === app.listed.names[place])) {
@@ -99,7 +106,7 @@ function listenToTable(app) {
 }
 
 function showHead(app) {
-  const columns = columnsOf[app.data.view];
+  const columns = columnsOf[app.pair ? 'diff' : 'profile'];
   const now = app.state.sort || columns[0].key;
   const head = (key, text, className, title) => {
     const button = element('button', '', now === key ? `${text} ▾` : now === `-${key}` ? `${text} ▴` : text);
@@ -125,9 +132,9 @@ function tableRow(app, id) {
   const line = element('tr', app.match?.flags[id] ? 'match' : '');
   line.dataset.name = id;
   const { unit } = data.types[tree.type];
-  if (data.view === 'diff') {
+  if (app.pair) {
     const delta = (value, z) => element('td', `${value > 0 ? 'grew' : value < 0 ? 'shrank' : 'none'}${Math.abs(z) >= 3 ? ' sure' : ''}`, signed(app.normalised(value, unit), value));
-    const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : z === 0 ? 'none' : '', data.countType < 0 ? '–' : z === 0 ? '0' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
+    const score = (z) => element('td', Math.abs(z) >= 3 ? 'sure' : z === 0 ? 'none' : '', countTypeOf(data, app.tree.type) < 0 ? '–' : z === 0 ? '0' : signed(minus(z.toFixed(1)), Number(z.toFixed(1))));
     line.append(delta(table.deltaSelf[id], table.zSelf[id]), score(table.zSelf[id]), delta(table.deltaTotal[id], table.zTotal[id]), score(table.zTotal[id]));
     table.self.forEach((column, side) => line.append(element('td', Number(column[id]) === 0 ? 'none' : '', app.normalised(Number(column[id]) * app.scale[side], unit))));
   } else {
@@ -160,7 +167,7 @@ function showSandwich(app) {
   if (!open) return;
   const name = data.strings.indexOf(state.centre);
   byId('centre-text').replaceChildren(element('b', '', clipped(state.centre, 1000)));
-  const lines = hotLines(data, app.allowed, name, state.type);
+  const lines = hotLines(data, app, name, state.type);
   const { unit } = data.types[state.type];
   const texts = lines.slice(0, LINES).map(([place, sum]) => `${place} ${quantity(sum, unit)}`);
   if (lines.length > LINES) texts.push(`${lines.length - LINES} more`);

@@ -47,7 +47,7 @@ function describe(app, tree, node) {
     facts.rows.push(['total', exactly2(total, unit), ...shares(total)]);
     // Towards the callers nothing is a node's own.
     if (!tree.upward) facts.rows.push(['self', exactly2(self, unit), ...shares(self)]);
-    if (data.countType >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
+    if (countTypeOf(data, tree.type) >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
     if (data.doing) facts.notes.push(doingOf(app, tree, node));
   } else {
     const { scale } = app;
@@ -59,7 +59,7 @@ function describe(app, tree, node) {
       const [before, after] = scale.map((factor, side) => Number(sumAt(side)) * factor);
       facts.rows.push([key, show(before), show(after), signed(show(after - before), after - before)]);
     }
-    if (data.countType >= 0) {
+    if (tree.counts) {
       facts.rows.push(['samples', ...tree.counts.map((side) => exact(side[node], '').trim()), `z ${minus(change.z.toFixed(1))}`]);
     }
     facts.notes.push(change.words);

@@ -196,14 +196,15 @@ function inOrder(from, made, size, target, strings) {
 
 // Fills in the sums of a sample type over the samples that pass the filters (one flag a label set). What did not change
 // since the last time is kept. One profile needs but the totals; the significance of a change needs all for each node.
-function sumTree(data, tree, type, allowed) {
-  const { countType } = data;
-  const pair = data.profiles.length > 1;
+function sumTree(data, tree, type, allowed, sides) {
+  const countType = countTypeOf(data, type);
+  const pair = sides.count > 1;
   const up = (selfs) => selfs.map((self) => upwards(tree, pair ? self.slice() : self));
-  const filtered = tree.allowed !== allowed;
-  if (filtered && pair && countType >= 0) {
-    tree.selfCounts = selfsOf(data, tree, countType, allowed);
-    tree.counts = up(tree.selfCounts);
+  const filtered = tree.allowed !== allowed || tree.sides !== sides;
+  tree.sides = sides;
+  if (filtered) {
+    tree.selfCounts = pair && countType >= 0 ? selfsOf(data, tree, countType, allowed) : null;
+    tree.counts = tree.selfCounts && up(tree.selfCounts);
   }
   if (filtered || tree.type !== type) {
     const self = selfsOf(data, tree, type, allowed);
@@ -217,11 +218,13 @@ function sumTree(data, tree, type, allowed) {
 // What of a value belongs to each node itself, for each side.
 function selfsOf(data, tree, type, allowed) {
   const { leaf } = tree;
-  const { profile, values, labels } = data.samples;
-  const column = values[type];
-  const selfs = data.profiles.map(() => sums(tree.count, data.types[type].wide));
+  const { of, count } = tree.sides;
+  const { profile, labels } = data.samples;
+  const column = columnOf(data, type);
+  const selfs = Array.from({ length: count }, () => sums(tree.count, data.types[type].wide));
   for (let row = 0; row < leaf.length; row++) {
-    if (allowed[labels[row]] === 1) selfs[profile[row]][leaf[row]] += column[row];
+    const side = of[profile[row]];
+    if (side >= 0 && allowed[labels[row]] === 1) selfs[side][leaf[row]] += column[row];
   }
   return selfs;
 }
@@ -241,11 +244,12 @@ function countAt(data, tree, node, side) {
   const all = node === 0 && !tree.source;
   const inside = new Uint8Array(all ? 0 : from.count);
   if (!all) for (const member of tree.members?.[node] ?? [node]) inside.fill(1, member, tree.source && !tree.whole ? member + 1 : from.end[member]);
-  const { profile, values, labels } = data.samples;
-  const column = values[data.countType];
-  let sum = sums(1, data.types[data.countType].wide)[0];
+  const { profile, labels } = data.samples;
+  const countType = countTypeOf(data, from.type);
+  const column = columnOf(data, countType);
+  let sum = sums(1, data.types[countType].wide)[0];
   for (let row = 0; row < from.leaf.length; row++) {
-    if ((all || inside[from.leaf[row]]) && profile[row] === side && from.allowed[labels[row]] === 1) sum += column[row];
+    if ((all || inside[from.leaf[row]]) && from.sides.of[profile[row]] === side && from.allowed[labels[row]] === 1) sum += column[row];
   }
   return sum;
 }
@@ -260,7 +264,7 @@ function upwards({ parent, count }, total) {
 // other side, so that nothing disappears from a difference.
 function weighTree(data, tree, { side, scale }) {
   const { count, parent, total } = tree;
-  if (total.length === 1 && total[0] instanceof Float64Array && !data.negative[tree.type]) {
+  if (total.length === 1 && total[0] instanceof Float64Array && !data.negative[data.types[tree.type].column]) {
     tree.width = total[0];
     return;
   }

@@ -1,69 +1,17 @@
-//! The samples of all profiles and the tree of their stacks, merged by name.
+//! The tree of all stacks, merged by name.
 //!
-//! Built once for a page, in two steps: [`Rows`] reads the samples, each stack once however many samples share it, and
-//! [`Tree`] sorts the stacks by the names of their frames and lays them into each other. It takes four bytes for a frame
-//! of a stack and nine for a node, and no table of nodes to search.
+//! Built once for a page: [`Tree`] sorts the stacks of the [`Rows`] by the names of their frames and lays them into each
+//! other. It takes four bytes for a frame of a stack and nine for a node, and no table of nodes to search.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::ops::Range;
 
-use super::data;
-use super::frames::{INLINED, Reader, Tables};
-use crate::profile::{Profile, StackId, ValueType};
+use super::frames::{INLINED, Tables};
+use super::rows::Rows;
 
 /// At least once the node was called, not inlined.
 const CALLED: u8 = 16;
 /// The node's frames differ in their line or file.
 const SEVERAL: u8 = 32;
-
-/// The samples of all profiles: their distinct stacks end to end in one buffer.
-pub(super) struct Rows {
-    frames: Vec<u32>,
-    stacks: Vec<Range<usize>>,
-    /// A value for each sample type, for each row.
-    pub(super) values: Vec<i64>,
-    pub(super) rows: Vec<Row>,
-}
-
-pub(super) struct Row {
-    pub(super) stack: u32,
-    pub(super) profile: u32,
-    pub(super) labels: u32,
-}
-
-impl Rows {
-    pub(super) fn read<'p>(profiles: &[&'p Profile], types: &[ValueType], tables: &mut Tables<'p>) -> Self {
-        let mut read = Self { frames: Vec::new(), stacks: Vec::new(), values: Vec::new(), rows: Vec::new() };
-        for (number, &profile) in (0..).zip(profiles) {
-            let columns = data::places(profile, types);
-            let mut reader = Reader::new(profile);
-            let mut known: HashMap<StackId, u32> = HashMap::new();
-            let activities = profile.activities();
-            for (place, sample) in profile.samples().enumerate() {
-                let stack = *known.entry(sample.stack).or_insert_with(|| {
-                    let start = read.frames.len();
-                    reader.stack(tables, profile.get_stack(sample.stack), &mut read.frames);
-                    read.stacks.push(start..read.frames.len());
-                    (read.stacks.len() - 1) as u32
-                });
-                let labels = reader.labels(tables, sample.labels, activities.as_ref().map(|all| all[place]));
-                read.values.extend(columns.iter().map(|column| column.map_or(0, |at| sample.values[at])));
-                read.rows.push(Row { stack, profile: number, labels });
-            }
-        }
-        read
-    }
-
-    fn stack(&self, stack: u32) -> &[u32] {
-        &self.frames[self.stacks[stack as usize].clone()]
-    }
-
-    /// The last frame of a row's stack.
-    pub(super) fn leaf_frame(&self, row: &Row) -> Option<u32> {
-        self.stack(row.stack).last().copied()
-    }
-}
 
 /// The nodes below the root, depth first, siblings in the order of their names.
 pub(super) struct Tree {
@@ -80,11 +28,15 @@ impl Tree {
     pub(super) fn of(rows: &Rows, tables: &Tables<'_>) -> Self {
         let frames = tables.frames();
         let name = |frame: u32| frames[frame as usize].name;
-        let mut order: Vec<u32> = (0..rows.stacks.len() as u32).collect();
+        let mut order: Vec<u32> = (0..rows.stack_count()).collect();
         order.sort_unstable_by(|&a, &b| by_names(rows.stack(a), rows.stack(b), name));
 
-        let mut tree =
-            Self { up: Vec::new(), frame: Vec::new(), flags: Vec::new(), leaf: vec![0; rows.stacks.len()] };
+        let mut tree = Self {
+            up: Vec::new(),
+            frame: Vec::new(),
+            flags: Vec::new(),
+            leaf: vec![0; rows.stack_count() as usize],
+        };
         // The nodes from the root to the last one.
         let mut path: Vec<u32> = Vec::new();
         for number in order {

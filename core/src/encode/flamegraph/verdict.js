@@ -33,12 +33,13 @@ function verdictOf(app) {
 function longestPlace(app, activity) {
   const { data } = app;
   const { doing, samples, tree, strings, frames } = data;
-  const values = samples.values[doing.type];
+  const values = columnOf(data, doing.type);
+  const { of, count } = app.verdictSides;
   const places = new Map();
   const ofLeaf = new Map();
   for (let row = 0; row < values.length; row++) {
     const set = samples.labels[row];
-    if (doing.of[set] !== activity || doing.group[set] < 0 || app.activityAllowed[set] !== 1) continue;
+    if (doing.of[set] !== activity || doing.group[set] < 0 || app.activityAllowed[set] !== 1 || of[samples.profile[row]] !== count - 1) continue;
     const leaf = samples.leaf[row];
     let key = ofLeaf.get(leaf);
     if (key === undefined) {

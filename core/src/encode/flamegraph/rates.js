@@ -1,0 +1,97 @@
+// What was counted over time: for each kind of profile and each stretch of time (a slot) the rate of each of its series.
+//
+// A slot that was measured in part has the rate of what was measured; one that was not is a gap, not a zero.
+
+// How kinds are called, and the unit of a rate of nanoseconds per nanosecond; a kind that is not here goes by its name.
+const kindWords = {
+  cpu: ['CPU', 'cores'], wall: ['Wall clock', 'threads'], offcpu: ['Off CPU', 'threads'], lock: ['Lock waits', 'threads'],
+  alloc: ['Allocations', 'threads'], heap: ['Heap', 'threads'], threads: ['Threads', 'threads'],
+};
+
+function kindTitle(kind) {
+  return kindWords[kind.name]?.[0] ?? clipped(kind.name, 40);
+}
+
+function slotCount(data) {
+  return data.slots ? data.slots.length / 2 : 0;
+}
+
+// Beginning and end of a slot in milliseconds since the epoch.
+function slotTimes({ slots }, slot) {
+  return [slots[2 * slot] / 1000, slots[2 * slot + 1] / 1000];
+}
+
+// For each slot how many seconds of a kind were measured of the instances that are looked at. Those that ran side by side
+// count once; of one of them alone counts its own time.
+function coverOf(data, kind, lanes) {
+  const own = new Float64Array(slotCount(data));
+  for (const profile of data.profiles) {
+    if (profile.kind === kind && (lanes.length === 0 || lanes.includes(profile.lane))) own[profile.slot] += Number(profile.duration) / 1e9;
+  }
+  return own.map((seconds, slot) => Math.min(seconds, (data.covers[kind]?.[slot] ?? 0) / 1e6));
+}
+
+// How many seconds one side of what is looked at was measured.
+function secondsOf(data, { range, base, lanes }, kind, side, pair) {
+  const slots = pair && side === 0 ? base : range;
+  return coverOf(data, kind, lanes).reduce((sum, seconds, slot) => (slots === null || (slot >= slots[0] && slot <= slots[1]) ? sum + seconds : sum), 0);
+}
+
+// The rates of a kind: `series` by activity where that is known, else one; `rate[series][slot]`, NaN where nothing is.
+function ratesOf(app, kind) {
+  const { data, state } = app;
+  const { doing, samples, profiles } = data;
+  const type = data.types[state.type].kind === kind ? state.type : data.kinds[kind].type;
+  const { unit } = data.types[type];
+  const byActivity = doing !== null && doing.kind === kind;
+  const count = byActivity ? doing.names.length : 1;
+  const slots = slotCount(data);
+  const cover = coverOf(data, kind, state.lanes);
+  const rate = Array.from({ length: count }, () => new Float64Array(slots));
+  const slotOf = Int32Array.from(profiles, (profile) => (profile.kind === kind && (state.lanes.length === 0 || state.lanes.includes(profile.lane)) ? profile.slot : -1));
+  const values = columnOf(data, type);
+  const { wide } = data.types[type];
+  const present = new Uint8Array(slots);
+  for (const slot of slotOf) if (slot >= 0) present[slot] = 1;
+  for (let row = 0; row < values.length; row++) {
+    const slot = slotOf[samples.profile[row]];
+    const set = samples.labels[row];
+    if (slot < 0 || app.allowed[set] !== 1) continue;
+    rate[byActivity && doing.of[set] >= 0 ? doing.of[set] : 0][slot] += wide ? Number(values[row]) : values[row];
+  }
+  const scale = unit in nanoseconds ? nanoseconds[unit] / 1e9 : 1;
+  for (const series of rate) {
+    for (let slot = 0; slot < slots; slot++) {
+      // What has no duration is a level, not a rate.
+      series[slot] = present[slot] === 0 ? NaN : (series[slot] * scale) / (cover[slot] > 0 ? cover[slot] : 1);
+    }
+  }
+  const shown = rate.map((series, at) => at).filter((at) => rate[at].some((value) => value > 0));
+  const total = new Float64Array(slots).map((_, slot) => (present[slot] === 0 ? NaN : rate.reduce((sum, series) => sum + series[slot], 0)));
+  return { kind, type, byActivity, rate, shown, total, most: total.reduce((most, value) => (value > most ? value : most), 0) };
+}
+
+function rateText(app, { kind, type }, value) {
+  const { unit } = app.data.types[type];
+  if (!(unit in nanoseconds)) return rate(value, unit);
+  const word = kindWords[app.data.kinds[kind].name]?.[1] ?? 'threads';
+  return `${value === 0 ? '0' : value < 0.01 ? '<0.01' : significant(value)} ${word}`;
+}
+
+// Times are told as the reader's clock has them; UTC is told beside.
+function localTime(milliseconds, options) {
+  return new Date(milliseconds).toLocaleString('en-GB', { hourCycle: 'h23', ...options });
+}
+
+const fullTime = { year: 'numeric', month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', second: '2-digit' };
+const dayTime = { hour: '2-digit', minute: '2-digit', second: '2-digit' };
+
+function stretch(from, to) {
+  const sameDay = localTime(from, { dateStyle: 'short' }) === localTime(to, { dateStyle: 'short' });
+  return `${localTime(from, fullTime)} – ${localTime(to, sameDay ? dayTime : fullTime)}`;
+}
+
+function stretchUtc(from, to) {
+  const text = (time) => new Date(time).toISOString().slice(0, 19).replace('T', ' ');
+  return `${text(from)} – ${text(to)} UTC`;
+}

@@ -1,0 +1,242 @@
+//! A directory of profiles as one page over time.
+//!
+//! Called by any program, in any process; reads only. Profiles are read stretch by stretch, and each sum is given to the
+//! page before the next one is made: a month of files takes the memory of one stretch and of the page. Where there are
+//! more periods than a page has room for, neighbours are summed up; where there are too many instances, those of one
+//! version are. The page says what was done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+
+use super::{Entry, Query, Skipped, list, merge};
+use crate::encode::flamegraph::{PageOptions, Timeline};
+use crate::error::Result;
+use crate::profile::Profile;
+
+/// A page that was made of a directory: from [`timeline`].
+#[derive(Clone, Debug)]
+pub struct TimelinePage {
+    /// The page.
+    pub html: String,
+    /// How many profiles it was made of.
+    pub count: usize,
+    /// What was summed up or left out, in words; the page says it as well.
+    pub notes: Vec<String>,
+    /// Files that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Stretches of time on a page at most.
+const SLOTS: usize = 240;
+/// Instances on a page at most.
+const LANES: usize = 12;
+/// Rows on a page at most, all profiles together: about a hundred bytes each while the page is made, five on the page.
+const ROWS: usize = 2_400_000;
+/// What is older is of a clock that was not set yet: 1 January 2000.
+const CLOCK_SET: i64 = 946_684_800_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+/// Lengths of stretches that read well, in seconds.
+const LENGTHS: [i64; 19] = [
+    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800,
+];
+
+/// The profiles of `dir` that `query` asks for, of all kinds and instances, as a page over time.
+///
+/// Up to 240 periods of one instance are shown as they are. More of them, and those of several instances, are summed up
+/// by stretches of time. A file that cannot be read is left out and named in the result. Where `query` finds nothing, the
+/// page says so.
+///
+/// # Errors
+/// [`ErrorKind::Storage`](crate::ErrorKind::Storage) where `dir` itself cannot be read.
+///
+/// ```no_run
+/// use everprof::encode::flamegraph::PageOptions;
+/// use everprof::store::{self, Query};
+/// let hour_ago = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64 - 3_600_000_000_000;
+/// let query = Query::default().tag("service", "shop").from_nanos(hour_ago);
+/// let made = store::timeline("everprof", &query, PageOptions::default())?;
+/// std::fs::write("timeline.html", made.html).unwrap();
+/// # Ok::<(), everprof::Error>(())
+/// ```
+pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> Result<TimelinePage> {
+    let mut notes = Vec::new();
+    let mut entries = list(dir, query)?;
+    let listed = entries.len();
+    entries.retain(|entry| entry.time_nanos >= CLOCK_SET);
+    if entries.len() < listed {
+        let left = listed - entries.len();
+        notes.push(format!("{left} profiles of a clock that was not set are left out"));
+    }
+    let lanes = Lanes::of(&entries, &mut notes);
+    let slots = Slots::of(&entries, &mut notes);
+    let mut parts: BTreeMap<(i64, &str, usize), Vec<&Entry>> = BTreeMap::new();
+    for entry in &entries {
+        parts
+            .entry((slots.of_entry(entry).start, &entry.kind, lanes.of_entry(entry)))
+            .or_default()
+            .push(entry);
+    }
+    let mut page = Timeline::new(options).rows((ROWS / parts.len().max(1)).max(100));
+    let (mut count, mut skipped) = (0, Vec::new());
+    // By kind first, so that they stand on the page in an order that does not hang on which file is the oldest.
+    for kind in entries.iter().map(|entry| entry.kind.as_str()).collect::<BTreeSet<_>>() {
+        for ((_, _, lane), entries) in parts.iter().filter(|((_, of, _), _)| *of == kind) {
+            match merge(entries.iter().copied()) {
+                Ok(merged) => {
+                    count += merged.count;
+                    skipped.extend(merged.skipped);
+                    let profile = lanes.tagged(merged.profile, *lane);
+                    page.add_sum(
+                        kind,
+                        &profile,
+                        slots.shown(entries),
+                        entries.iter().map(|entry| (span(entry).start, span(entry).end)).collect(),
+                    );
+                }
+                // Each of the files is named by its own error.
+                Err(_) => skipped.extend(merge_errors(entries)),
+            }
+        }
+    }
+    if !skipped.is_empty() {
+        notes.push(format!("{} files could not be read", skipped.len()));
+    }
+    notes.iter().for_each(|note| page.note(note));
+    Ok(TimelinePage { html: page.html(), count, notes, skipped })
+}
+
+fn merge_errors(entries: &[&Entry]) -> Vec<Skipped> {
+    let error = |entry: &&Entry| {
+        let reason = super::read(&entry.path).err()?;
+        Some(Skipped { path: entry.path.clone(), reason })
+    };
+    entries.iter().filter_map(error).collect()
+}
+
+fn span(entry: &Entry) -> Range<i64> {
+    entry.time_nanos..entry.time_nanos.saturating_add(entry.duration_nanos.max(0))
+}
+
+/// Which instances are told apart, by which tags.
+struct Lanes {
+    keys: &'static [&'static str],
+    sets: Vec<Vec<String>>,
+}
+
+impl Lanes {
+    /// By instance, or where there are too many, by what still tells the most apart.
+    fn of(entries: &[Entry], notes: &mut Vec<String>) -> Self {
+        const WAYS: [&[&str]; 4] = [
+            &["service", "version", "host", "pod", "instance"],
+            &["service", "version", "host"],
+            &["service", "version"],
+            &["service"],
+        ];
+        let sets = |keys: &[&str]| entries.iter().map(|entry| values(entry, keys)).collect::<BTreeSet<_>>();
+        let instances = sets(WAYS[0]).len();
+        for keys in WAYS {
+            let sets = sets(keys);
+            if sets.len() <= LANES {
+                if keys.len() < WAYS[0].len() && sets.len() < instances {
+                    notes.push(format!("{instances} instances are summed up by {}", keys.join(" and ")));
+                }
+                return Self { keys, sets: sets.into_iter().collect() };
+            }
+        }
+        notes.push(format!("{instances} instances of many services are summed up: ask for one service"));
+        Self { keys: &[], sets: vec![Vec::new()] }
+    }
+
+    fn of_entry(&self, entry: &Entry) -> usize {
+        self.sets.binary_search(&values(entry, self.keys)).unwrap_or(0)
+    }
+
+    /// A profile with no tags but what tells its lane: others come and go from period to period.
+    fn tagged(&self, mut profile: Profile, lane: usize) -> Profile {
+        let of_lane = self.keys.iter().zip(self.sets.get(lane).into_iter().flatten());
+        let of_lane = of_lane.filter(|(_, value)| !value.is_empty());
+        let rate = profile.tags.remove("effective_rate_hz");
+        profile.tags = of_lane.map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        profile.tags.extend(rate.map(|rate| ("effective_rate_hz".to_owned(), rate)));
+        profile
+    }
+}
+
+fn values(entry: &Entry, keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| entry.tags.get(*key).cloned().unwrap_or_default()).collect()
+}
+
+/// The stretches of time of a page.
+enum Slots {
+    /// Each period as it is.
+    Periods,
+    /// All of this many nanoseconds.
+    Even(i64),
+}
+
+impl Slots {
+    fn of(entries: &[Entry], notes: &mut Vec<String>) -> Self {
+        let starts: BTreeSet<i64> = entries.iter().map(|entry| entry.time_nanos).collect();
+        let instances: BTreeSet<Vec<String>> =
+            entries.iter().map(|entry| values(entry, &["service", "host", "pod", "instance"])).collect();
+        let spans = || entries.iter().map(span);
+        let overlap = |starts: &BTreeSet<i64>| {
+            spans().any(|span| {
+                starts.range(span.start + 1..).next().is_some_and(|next| *next + SECOND < span.end)
+            })
+        };
+        if starts.len() <= SLOTS && (instances.len() <= 1 || !overlap(&starts)) {
+            return Slots::Periods;
+        }
+        let (first, last) = (spans().map(|span| span.start).min(), spans().map(|span| span.end).max());
+        let (first, last) = (first.unwrap_or(0), last.unwrap_or(0));
+        let mut lengths: Vec<i64> = entries.iter().map(|entry| entry.duration_nanos.max(SECOND)).collect();
+        lengths.sort_unstable();
+        let usual = lengths.get(lengths.len() / 2).copied().unwrap_or(SECOND);
+        let fits = |length: i64| {
+            last.div_euclid(length) - first.div_euclid(length) < SLOTS as i64 && length >= usual
+        };
+        let known = LENGTHS.iter().map(|seconds| seconds * SECOND).find(|length| fits(*length));
+        let longer = || (3..).map(|days| days * 86_400 * SECOND).find(|length| fits(*length));
+        let length = known.or_else(longer).unwrap_or(i64::MAX);
+        if length > usual + SECOND {
+            notes.push(format!("periods are summed up by {}", in_words(length)));
+        }
+        Slots::Even(length)
+    }
+
+    /// Where an entry belongs: to the stretch that has its middle.
+    fn of_entry(&self, entry: &Entry) -> Range<i64> {
+        match self {
+            Slots::Periods => span(entry),
+            Slots::Even(length) => {
+                let middle = entry.time_nanos.saturating_add(entry.duration_nanos.max(0) / 2);
+                let start = middle.div_euclid(*length).saturating_mul(*length);
+                start..start.saturating_add(*length)
+            }
+        }
+    }
+
+    /// The stretch of entries that belong to the same.
+    fn shown(&self, entries: &[&Entry]) -> Range<i64> {
+        match (self, entries.first()) {
+            (_, None) => 0..0,
+            (Slots::Even(_), Some(entry)) => self.of_entry(entry),
+            (Slots::Periods, Some(entry)) => {
+                entry.time_nanos
+                    ..entries.iter().map(|entry| span(entry).end).max().unwrap_or(entry.time_nanos)
+            }
+        }
+    }
+}
+
+fn in_words(nanos: i64) -> String {
+    let seconds = nanos / SECOND;
+    match seconds {
+        0..60 => format!("{seconds} seconds"),
+        60..3_600 => format!("{} minutes", seconds / 60),
+        3_600..86_400 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

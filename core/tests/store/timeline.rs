@@ -1,0 +1,185 @@
+//! A directory as one page over time: nothing is lost or counted twice, however much is summed up.
+
+use everprof::encode::flamegraph::PageOptions;
+use everprof::encode::{Encoded, Set};
+use everprof::profile::{Function, Kind, Label, Line, Location, Profile};
+use everprof::store::{Directory, Query, Retention, TimelinePage, timeline};
+
+use crate::support::Folder;
+
+const START: i64 = 1_790_000_040_000_000_000;
+const MINUTE: i64 = 60_000_000_000;
+
+#[test]
+fn periods_of_one_instance_are_shown_as_they_are() {
+    let dir = Folder::new("timeline-few");
+    // With a gap, and the last one shorter.
+    let minutes = (0..50).filter(|minute| !(20..30).contains(minute));
+    let times: Vec<(i64, i64)> = minutes.map(|minute| (START + minute * MINUTE, MINUTE)).collect();
+    let all = write(&dir, "a", "1.0", &times);
+    let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
+    assert_eq!((made.count, made.notes.len(), made.skipped.len()), (80, 0, 0));
+    let data = data(&made);
+    assert_eq!(data["slots"].as_array().unwrap().len(), 2 * 40);
+    assert_eq!(data["slots"][40], (START + 30 * MINUTE) / 1000, "after the gap");
+    assert_eq!(totals(&data, "cpu"), all);
+    assert_eq!(data["title"], "shop over time");
+}
+
+#[test]
+fn more_periods_than_there_is_room_for_are_summed_up_and_it_is_said() {
+    let dir = Folder::new("timeline-many");
+    let times: Vec<(i64, i64)> = (0..500).map(|minute| (START + minute * MINUTE, MINUTE)).collect();
+    let all = write(&dir, "a", "1.0", &times);
+    let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
+    assert_eq!(made.notes, ["periods are summed up by 5 minutes"]);
+    assert!(made.html.contains("periods are summed up by 5 minutes"));
+    let data = data(&made);
+    assert_eq!(totals(&data, "cpu"), all);
+    let slots = data["slots"].as_array().unwrap();
+    assert!((200..=2 * 101 + 2).contains(&slots.len()), "{}", slots.len());
+    let covered: i64 =
+        data["covers"][0].as_array().unwrap().iter().map(|cover| cover.as_i64().unwrap()).sum();
+    assert_eq!(covered, 500 * MINUTE / 1000, "each minute was measured once");
+}
+
+#[test]
+fn instances_side_by_side_stand_in_lanes() {
+    let dir = Folder::new("timeline-lanes");
+    let times =
+        |from: i64| -> Vec<(i64, i64)> { (0..10).map(|minute| (from + minute * MINUTE, MINUTE)).collect() };
+    let mut all = write(&dir, "a", "1.0", &times(START));
+    // Not in step with the first.
+    all += write(&dir, "b", "1.1", &times(START + MINUTE / 3));
+    let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
+    let data = data(&made);
+    assert_eq!(data["lanes"].as_array().unwrap().len(), 2);
+    assert_eq!(totals(&data, "cpu"), all);
+    let covers: Vec<i64> =
+        data["covers"][0].as_array().unwrap().iter().map(|cover| cover.as_i64().unwrap()).collect();
+    assert!(
+        covers[2..8].iter().all(|cover| *cover <= MINUTE * 4 / 3 / 1000 && *cover >= MINUTE / 1000),
+        "{covers:?}"
+    );
+    let of_one = timeline(&*dir, &Query::default().tag("version", "1.1"), PageOptions::default()).unwrap();
+    assert_eq!(of_one.count, 20);
+}
+
+#[test]
+fn many_instances_are_summed_up_by_what_still_tells_them_apart() {
+    let dir = Folder::new("timeline-instances");
+    let mut all = 0;
+    for instance in 0..20 {
+        let version = if instance < 10 { "1.0" } else { "1.1" };
+        all += write(&dir, &format!("i{instance}"), version, &[(START + instance * MINUTE, MINUTE)]);
+    }
+    let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
+    assert_eq!(made.notes.first().unwrap(), "20 instances are summed up by service and version and host");
+    let data = data(&made);
+    assert_eq!(data["lanes"].as_array().unwrap().len(), 2);
+    assert_eq!(totals(&data, "cpu"), all);
+}
+
+#[test]
+fn damaged_files_clocks_that_were_not_set_and_empty_directories() {
+    let dir = Folder::new("timeline-odd");
+    let empty = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
+    assert_eq!((empty.count, empty.notes.len()), (0, 0));
+    assert_eq!(data(&empty)["profiles"].as_array().unwrap().len(), 0);
+    let all = write(&dir, "a", "1.0", &[(START, MINUTE), (START + MINUTE, MINUTE)]);
+    write(&dir, "b", "1.0", &[(MINUTE, MINUTE)]);
+    let file =
+        crate::support::files(&dir).into_iter().find(|file| file.to_string_lossy().ends_with("wall.pb.gz"));
+    std::fs::write(dir.join(file.unwrap()), b"not a profile").unwrap();
+    std::fs::write(dir.join("other.cpu.pb.gz"), b"").unwrap();
+    let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
+    assert!(
+        made.notes.iter().any(|note| note.ends_with("of a clock that was not set are left out")),
+        "{:?}",
+        made.notes
+    );
+    assert_eq!(totals(&data(&made), "cpu"), all);
+    let error = timeline(dir.join("nowhere"), &Query::default(), PageOptions::default()).unwrap_err();
+    assert!(error.to_string().starts_with("cannot read "), "{error}");
+}
+
+#[test]
+fn rare_stacks_are_cut_and_totals_stay() {
+    use everprof::encode::flamegraph::Timeline;
+    let profile = profile(Kind::Cpu, START, MINUTE, 500);
+    let mut page = Timeline::new(PageOptions::default()).rows(50);
+    page.add("cpu", &profile);
+    let html = page.html();
+    let data = parse(&html);
+    assert_eq!(totals(&data, "cpu"), profile.totals()[1]);
+    let rows = data["sample_count"].as_u64().unwrap();
+    assert!((50..60).contains(&rows), "{rows}");
+    assert!(html.contains("450 rare stacks are cut to their first callers"));
+    assert!(data["strings"].as_array().unwrap().iter().any(|text| text == "[truncated: rare stacks]"));
+    let labels = data["strings"].as_array().unwrap();
+    assert!(!labels.iter().any(|text| text == "thread_id"), "what is another for each thread is left out");
+}
+
+/// Writes sets with a profile of the processor and one of the wall clock; the sum of the first.
+fn write(dir: &Folder, instance: &str, version: &str, times: &[(i64, i64)]) -> i64 {
+    let retention = Retention { age: std::time::Duration::MAX, bytes: u64::MAX };
+    let mut directory = Directory::new(&**dir, retention);
+    let mut all = 0;
+    for (sequence, &(time_nanos, duration_nanos)) in times.iter().enumerate() {
+        let mut cpu = profile(Kind::Cpu, time_nanos, duration_nanos, 3 + sequence as i64 % 4);
+        let mut wall = profile(Kind::Wall, time_nanos, duration_nanos, 2);
+        all += cpu.totals()[1];
+        let tags = [("service", "shop"), ("version", version), ("instance", instance), ("host", "web-1")];
+        let tags: std::collections::BTreeMap<String, String> =
+            tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        (cpu.tags, wall.tags) = (tags.clone(), tags.clone());
+        let profiles = vec![Encoded::pprof(Kind::Cpu, &cpu), Encoded::pprof(Kind::Wall, &wall)];
+        let set = Set { tags, sequence: sequence as u64, time_nanos, duration_nanos, profiles };
+        directory.write(&set).unwrap();
+    }
+    all
+}
+
+fn profile(kind: Kind, time_nanos: i64, duration_nanos: i64, stacks: i64) -> Profile {
+    let mut profile = Profile::new(kind);
+    (profile.time_nanos, profile.duration_nanos) = (time_nanos, duration_nanos);
+    for stack in 0..stacks {
+        let locations: Vec<_> = (0..10)
+            .map(|depth| {
+                let name = profile.string(&if depth == 0 {
+                    format!("shop::leaf_{stack}")
+                } else {
+                    format!("shop::f{depth}")
+                });
+                let function = profile.function(Function { name, ..Function::default() });
+                let lines = vec![Line { function, line: depth, column: 0 }];
+                let address = 0x1000 + function.index() as u64;
+                profile.location(Location { address, lines, ..Location::default() })
+            })
+            .collect();
+        let (id, labels) = (
+            profile.stack(&locations),
+            [Label::number("thread_id", stack, ""), Label::text("thread_name", "w")],
+        );
+        let labels = profile.labels(&labels);
+        profile.add(id, labels, &[1, 10_101_010 + stack]);
+    }
+    profile
+}
+
+fn data(page: &TimelinePage) -> serde_json::Value {
+    parse(&page.html)
+}
+
+fn parse(html: &str) -> serde_json::Value {
+    let data = html.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next());
+    serde_json::from_str(data.unwrap()).unwrap()
+}
+
+/// The sum of all profiles of a kind, of its second value.
+fn totals(data: &serde_json::Value, kind: &str) -> i64 {
+    let kinds = data["kinds"].as_array().unwrap();
+    let number = kinds.iter().position(|known| known["name"] == kind).unwrap();
+    let of_kind = data["profiles"].as_array().unwrap().iter().filter(|profile| profile["kind"] == number);
+    of_kind.map(|profile| profile["totals"][1].as_str().unwrap().parse::<i64>().unwrap()).sum()
+}
