@@ -176,11 +176,6 @@ impl Aggregate {
         self.rows.iter().map(|(key, sums)| (*key, *sums))
     }
 
-    /// Whether nothing was added.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.waits.is_empty()
-    }
-
     /// About how many bytes it holds.
     pub(crate) fn memory(&self) -> usize {
         self.words.capacity() * size_of::<u64>()

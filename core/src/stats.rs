@@ -5,6 +5,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::profile::Verdict;
+
 /// A picture of the running profiler, from [`crate::Profiler::stats`].
 ///
 /// Counters begin with the profiler; after a fork the child's begin anew.
@@ -78,6 +80,9 @@ pub struct Stats {
     pub exported: u64,
     /// Profile sets that could not be exported, also those that were given up because too many waited for it.
     pub export_failures: u64,
+    /// Whether the service was bound by its processors or by waiting in the last period that was closed; none before the
+    /// first one, and where `wall` is not among `kinds`. Found on everprof's thread when the period is named.
+    pub verdict: Option<Verdict>,
     /// What went wrong last: a fallback that was taken, or an export that failed.
     pub last_problem: Option<String>,
 }
@@ -108,6 +113,7 @@ pub(crate) struct Counters {
     pub(crate) waiting: AtomicU64,
     latest: Mutex<Stats>,
     problem: Mutex<Option<String>>,
+    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Counters {
@@ -121,6 +127,11 @@ impl Counters {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.into());
     }
 
+    /// Replaces the verdict.
+    pub(crate) fn judge(&self, verdict: Option<Verdict>) {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
+    }
+
     /// The whole picture.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -128,6 +139,7 @@ impl Counters {
         stats.export_failures = self.export_failures.load(Ordering::Relaxed);
         stats.threads_cpu += Duration::from_nanos(self.publisher_cpu.load(Ordering::Relaxed));
         stats.memory_bytes += self.publisher_memory.load(Ordering::Relaxed);
+        stats.verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats.last_problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats
     }

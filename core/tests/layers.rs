@@ -67,9 +67,9 @@ const PROBE: Layers = Layers {
 const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
-        &["error", "pairs", "labels", "stats"],
+        &["error", "pairs", "labels"],
         &["profile"],
-        &["options", "tags"],
+        &["options", "tags", "stats"],
         &["symbolize", "aggregate", "recorder", "encode"],
         &["store"],
         &["export"],

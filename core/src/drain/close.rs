@@ -114,6 +114,11 @@ impl Sampler {
         self.counters.waiting.load(Ordering::Relaxed) >= MOST_WAITING / 2
     }
 
+    /// Whether it is so far behind that it is given nothing more.
+    pub(super) fn is_publisher_stuck(&self) -> bool {
+        self.counters.waiting.load(Ordering::Relaxed) >= MOST_WAITING
+    }
+
     /// Brings what samples stand for to what their threads have used: returns what is to be added, by the thread's
     /// number, and adds to `stackless` what no sample stands for.
     fn settle(&mut self, sums: &Aggregate, stackless: &mut Vec<Stackless>, cut: Cut) -> HashMap<u32, i64> {

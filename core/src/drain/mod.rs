@@ -10,6 +10,7 @@ mod book;
 mod build;
 mod close;
 mod governor;
+mod growing;
 mod handle;
 mod modules;
 mod names;

@@ -55,7 +55,12 @@ pub(super) struct Stackless {
 impl Period {
     /// Whether there is nothing to be told of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.sums.is_empty() && self.stackless.is_empty() && self.recorded.is_empty()
+        self.has_no_cpu_time() && self.sums.waits().next().is_none()
+    }
+
+    /// The same for who tells nothing of waits.
+    pub(super) fn has_no_cpu_time(&self) -> bool {
+        self.sums.rows().next().is_none() && self.stackless.is_empty() && self.recorded.is_empty()
     }
 
     /// All the nanoseconds that the profile of the period will tell.

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use everprof_probe::os::{Clock, gettid};
 
 use super::build;
+use super::growing::Growing;
 use super::names::Names;
 use super::period::Period;
 use super::snapshot::Snapshot;
@@ -39,13 +40,15 @@ pub(super) struct Publisher {
 /// What was summed up and is not at its end yet.
 #[derive(Default)]
 pub(super) struct Open {
-    period: BTreeMap<Kind, Sum>,
+    period: BTreeMap<Kind, Growing>,
+    /// What the counts of a kind have left over.
+    rests: BTreeMap<Kind, u64>,
     /// Begin and length of the period as far as it came, in nanoseconds.
     time: Option<(i64, i64)>,
     /// Something of the period is to be told.
     is_worth_it: bool,
-    /// By the recording's number.
-    recordings: HashMap<u64, Sum>,
+    /// By the recording's number; none where it grew too large.
+    recordings: HashMap<u64, Option<Growing>>,
 }
 
 /// What the publisher is asked to do.
@@ -64,13 +67,6 @@ pub(super) enum Job {
     Reply(Sender<()>),
 }
 
-/// A profile that grows by segments, and the number of signals behind it.
-#[derive(Clone)]
-struct Sum {
-    profile: Profile,
-    signals: u64,
-}
-
 impl Publisher {
     /// Works until the other end hangs up.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
@@ -83,8 +79,12 @@ impl Publisher {
                 Job::Snapshot(snapshot, asked) => self.snapshot(&snapshot, asked),
                 Job::EndPeriod => self.publish(),
                 Job::Finish(id, named) => {
-                    let sum = self.sums.recordings.remove(&id).map(|sum| self.finish(sum));
-                    let _ = named.send(sum.ok_or_else(lost));
+                    let profile = match self.sums.recordings.remove(&id) {
+                        Some(Some(sum)) => Ok(sum.finish(&self.tags)),
+                        Some(None) => Err(too_large()),
+                        None => Err(lost()),
+                    };
+                    let _ = named.send(profile);
                 }
                 Job::GiveUp(id) => _ = self.sums.recordings.remove(&id),
                 Job::Reply(done) => {
@@ -100,7 +100,9 @@ impl Publisher {
 
     /// Names a segment and adds it to what it is part of.
     fn add(&mut self, period: &Period, recordings: &[(u64, Kind)]) {
-        self.sums.is_worth_it |= !period.is_empty();
+        // Waits may be there for the recordings alone.
+        let tells_waits = self.kinds.iter().any(Kind::needs_looks);
+        self.sums.is_worth_it |= if tells_waits { !period.is_empty() } else { !period.has_no_cpu_time() };
         self.sums.time.get_or_insert((period.time_nanos, 0)).1 += period.duration_nanos;
         let names = Names::of(period, &mut self.symbolizer);
         let recorded = recordings.iter().map(|(_, kind)| *kind);
@@ -110,8 +112,11 @@ impl Publisher {
             let part = self.build(kind, period, &names);
             for (id, _) in recordings.iter().filter(|(_, of)| *of == kind) {
                 match self.sums.recordings.get_mut(id) {
-                    Some(sum) => sum.add(&part),
-                    None => _ = self.sums.recordings.insert(*id, part.clone()),
+                    Some(recording) => {
+                        recording.iter_mut().for_each(|sum| sum.add(&part));
+                        recording.take_if(|sum| sum.is_too_large());
+                    }
+                    None => _ = self.sums.recordings.insert(*id, Some(part.clone())),
                 }
             }
             if !self.kinds.contains(kind) {
@@ -124,34 +129,35 @@ impl Publisher {
         }
     }
 
-    fn build(&self, kind: Kind, period: &Period, names: &Names<'_>) -> Sum {
+    fn build(&mut self, kind: Kind, period: &Period, names: &Names<'_>) -> Growing {
         // What runtimes recorded counts as they counted it.
         let recorded: u64 = period.recorded.rows().map(|(_, _, _, sums)| sums.count).sum();
         let signals = period.signals + recorded;
+        let rest = self.sums.rests.entry(kind).or_default();
         match kind {
-            Kind::Cpu => Sum { profile: build::cpu(period, names, self.mode), signals },
+            Kind::Cpu => Growing::new(build::cpu(period, names, self.mode), signals),
             Kind::Wall => {
                 let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
-                Sum { profile: build::wall(period, names, self.mode), signals: signals + looks }
+                Growing::new(build::wall(period, names, self.mode, rest), signals + looks)
             }
             Kind::OffCpu => {
                 let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
-                Sum { profile: build::off_cpu(period, names, self.mode), signals: looks }
+                Growing::new(build::off_cpu(period, names, self.mode, rest), looks)
             }
             // Not of a period, but of a moment.
-            Kind::Threads => Sum { profile: Profile::new(kind), signals: 0 },
+            Kind::Threads => Growing::new(Profile::new(kind), 0),
         }
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot, asked: Vec<Sender<Result<Profile>>>) {
         let names = Names::of(&snapshot.names, &mut self.symbolizer);
-        let sum = Sum { profile: build::threads(snapshot, &names, self.mode), signals: 0 };
+        let sum = Growing::new(build::threads(snapshot, &names, self.mode), 0);
         if asked.is_empty() {
             self.sums.is_worth_it = true;
             self.sums.period.insert(Kind::Threads, sum);
             return;
         }
-        let profile = self.finish(sum);
+        let profile = sum.finish(&self.tags);
         for named in asked {
             let _ = named.send(Ok(profile.clone()));
         }
@@ -164,12 +170,16 @@ impl Publisher {
         if !std::mem::take(&mut self.sums.is_worth_it) {
             return;
         }
+        let profiles: Vec<(Kind, Profile)> =
+            sums.into_iter().map(|(kind, sum)| (kind, sum.finish(&self.tags))).collect();
+        let wall = profiles.iter().find(|(kind, _)| *kind == Kind::Wall);
+        self.counters.judge(wall.and_then(|(_, profile)| profile.verdict().ok()));
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,
             time_nanos,
             duration_nanos,
-            profiles: sums.into_iter().map(|(kind, sum)| Encoded::pprof(kind, &self.finish(sum))).collect(),
+            profiles: profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
         };
         self.sequence += 1;
         for exporter in &mut self.exporters {
@@ -186,26 +196,12 @@ impl Publisher {
             }
         }
     }
-
-    fn finish(&self, sum: Sum) -> Profile {
-        let mut profile = sum.profile;
-        profile.tags = self.tags.clone();
-        profile.tell_signals(sum.signals);
-        profile
-    }
-}
-
-impl Sum {
-    /// Adds the segment behind it.
-    fn add(&mut self, part: &Sum) {
-        // Of one kind, so that there is nothing which could differ.
-        let _ = self.profile.merge(&part.profile);
-        // That of the end, as in one segment.
-        self.profile.period = part.profile.period;
-        self.signals += part.signals;
-    }
 }
 
 fn lost() -> Error {
     Error::new(ErrorKind::Internal, "the recording was lost; see the log")
+}
+
+fn too_large() -> Error {
+    Error::new(ErrorKind::Unavailable, "the recording grew beyond 256 MiB and was given up: finish it sooner")
 }

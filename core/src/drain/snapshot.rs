@@ -154,7 +154,7 @@ impl Sampler {
 
     /// Takes the snapshot of a period that ends, if one is wanted.
     pub(super) fn snapshot_of_period(&mut self, cut: Cut) {
-        if cut == Cut::Within || !self.kinds.contains(Kind::Threads) {
+        if cut == Cut::Within || !self.kinds.contains(Kind::Threads) || self.is_publisher_stuck() {
             return;
         }
         if let Some(snapshot) = self.snapshot() {

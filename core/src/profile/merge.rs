@@ -23,6 +23,11 @@ impl Profile {
     /// sum.merge(&Profile::new(Kind::Cpu)).unwrap();
     /// ```
     pub fn merge(&mut self, other: &Profile) -> Result<()> {
+        self.merge_without(other, &[])
+    }
+
+    /// The same without labels of these keys: what they tell apart is summed up.
+    pub(crate) fn merge_without(&mut self, other: &Profile, keys: &[&str]) -> Result<()> {
         if self.sample_types != other.sample_types || self.period_type != other.period_type {
             let message = format!(
                 "profiles of different things cannot be merged: {} and {}",
@@ -48,6 +53,7 @@ impl Profile {
             }
         }
         let mut import = Import::new(other, self);
+        import.left_out = keys;
         for sample in other.samples() {
             import.sample(&sample);
         }
@@ -102,6 +108,8 @@ struct Import<'a> {
     locations: Vec<Option<LocationId>>,
     stacks: Vec<Option<StackId>>,
     labels: BTreeMap<LabelsId, LabelsId>,
+    /// Keys of labels that do not come along.
+    left_out: &'a [&'a str],
     stack: Vec<LocationId>,
 }
 
@@ -116,6 +124,7 @@ impl<'a> Import<'a> {
             locations: vec![None; from.locations().len()],
             stacks: vec![None; from.stacks.len()],
             labels: BTreeMap::new(),
+            left_out: &[],
             stack: Vec::new(),
         }
     }
@@ -134,7 +143,13 @@ impl<'a> Import<'a> {
             }
         };
         let labels = self.labels.entry(sample.labels);
-        let labels = *labels.or_insert_with(|| self.to.labels(self.from.get_labels(sample.labels)));
+        let labels = *labels.or_insert_with(|| match (self.from.get_labels(sample.labels), self.left_out) {
+            (labels, []) => self.to.labels(labels),
+            (labels, keys) => {
+                let kept = labels.iter().filter(|label| !keys.contains(&label.key.as_str()));
+                self.to.labels(&kept.cloned().collect::<Vec<_>>())
+            }
+        });
         self.to.add(stack, labels, sample.values);
     }
 

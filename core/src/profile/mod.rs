@@ -230,6 +230,17 @@ impl Profile {
         })
     }
 
+    /// About how many bytes it holds.
+    pub(crate) fn memory(&self) -> usize {
+        // A location has one line, most often, and a set of labels two, each with an allocation or two of its own.
+        const LOCATION: usize = 128;
+        const LABELS: usize = 256;
+        let samples = self.samples().len() * (8 * self.sample_types.len() + 32);
+        let stacks = self.stacks.items() * size_of::<LocationId>() + self.stacks.len() * 24;
+        let tables = self.locations().len() * LOCATION + self.labels.as_slice().len() * LABELS;
+        samples + stacks + tables + self.functions().len() * 48 + self.strings.bytes()
+    }
+
     /// The sum of each sample type over all samples.
     pub fn totals(&self) -> Vec<i64> {
         let mut totals = vec![0i64; self.sample_types.len()];

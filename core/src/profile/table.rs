@@ -49,6 +49,11 @@ impl Strings {
         self.index.find(self.index.hash(text), |id| self.get(StringId(id)) == text).map(StringId)
     }
 
+    /// Bytes of all texts.
+    pub(super) fn bytes(&self) -> usize {
+        self.texts.len()
+    }
+
     pub(super) fn get(&self, id: StringId) -> &str {
         &self.texts[range(&self.ends, id.index())]
     }
@@ -82,6 +87,11 @@ impl<T: Copy + Eq + Hash> Lists<T> {
         self.items.extend_from_slice(list);
         self.ends.push(self.items.len());
         self.index.insert(hash)
+    }
+
+    /// How many items there are in all lists.
+    pub(super) fn items(&self) -> usize {
+        self.items.len()
     }
 
     pub(super) fn get(&self, id: u32) -> &[T] {

@@ -13,20 +13,31 @@ use crate::profile::{Kind, Label, Profile};
 use crate::symbolize;
 
 /// The profile of a period's time on the wall clock: what its threads used of the processors, as in the profile of CPU
-/// time; what they were ready for and did not get, spread over the same stacks; and what they waited.
-pub(in super::super) fn wall(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
-    time(Kind::Wall, period, names, mode)
+/// time; what they were ready for and did not get, spread over the same stacks; and what they waited. `rest` is what the
+/// counts have left over of the last profile and leave to the next, so that theirs are right together.
+pub(in super::super) fn wall(
+    period: &Period,
+    names: &Names<'_>,
+    mode: symbolize::Mode,
+    rest: &mut u64,
+) -> Profile {
+    time(Kind::Wall, period, names, mode, rest)
 }
 
 /// The same without what was used of the processors.
-pub(in super::super) fn off_cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
-    time(Kind::OffCpu, period, names, mode)
+pub(in super::super) fn off_cpu(
+    period: &Period,
+    names: &Names<'_>,
+    mode: symbolize::Mode,
+    rest: &mut u64,
+) -> Profile {
+    time(Kind::OffCpu, period, names, mode, rest)
 }
 
-fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
+fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode, rest: &mut u64) -> Profile {
     let mut builder = Builder::new(kind, period, names, mode);
     builder.profile.period = period.wall_period as i64;
-    let mut counts = Counts { period: period.wall_period.max(1), nanos: 0 };
+    let mut counts = Counts { period: period.wall_period.max(1), nanos: *rest };
     let weights = Weights::of(period);
     let state = |state: &str| Label::text("state", state);
     let with_cpu = kind == Kind::Wall;
@@ -58,6 +69,7 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode) -
             Some(_) => builder.add_task(key, waited, counts.of(sums.nanos)),
         }
     }
+    *rest = counts.nanos % counts.period;
     builder.profile
 }
 
