@@ -91,7 +91,11 @@ fn each_once() {
     spawn("sleeper", Box::new(|| thread::sleep(Duration::from_secs(3600))));
     spawn("runner", Box::new(runs_for_ever));
     thread::sleep(Duration::from_millis(300));
-    for round in 0..10 {
+    for round in 0..500 {
+        // On a crowded machine it may take a while until the one that runs gets a processor just then.
+        if round >= 10 && told > 0 {
+            break;
+        }
         let profile = everprof::threads().unwrap();
         assert!(profile.tags.contains_key("service"));
         assert_eq!(profile.totals(), [ids(&profile).len() as i64]);
@@ -113,7 +117,7 @@ fn each_once() {
         assert!(stack.iter().any(|name| name.contains("waits_for_the_end")), "{stack:?}");
         assert!(ids(&profile).contains(&gettid()));
     }
-    println!("the one that runs told its stack {told} times of 10");
+    println!("the one that runs told its stack {told} times");
     assert!(told > 0);
     stop(profiler);
     let _ = std::fs::remove_dir_all(dir);

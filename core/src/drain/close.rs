@@ -85,7 +85,7 @@ impl Sampler {
         self.snapshot_of_period(cut);
         if cut != Cut::Within {
             self.period_began = now;
-            self.threads.rename();
+            self.threads.rename(0);
             let _ = self.jobs.send(Job::EndPeriod);
         }
         // With the losses that only the end of the period has told.

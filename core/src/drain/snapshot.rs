@@ -35,6 +35,8 @@ use looks::{Looks, Seen};
 /// The directory of threads is read in pieces, and threads that end meanwhile make the kernel skip others: so often it is
 /// read again.
 const ROUNDS: u32 = 3;
+/// Threads that were met no longer ago than this may have got their names since.
+const YOUNG: u64 = 2_000_000_000;
 /// How long to wait for threads that run to tell their stacks, in nanoseconds, and how long at a time.
 const PATIENCE: u64 = 5_000_000;
 const NAP: Duration = Duration::from_micros(100);
@@ -179,6 +181,7 @@ impl Sampler {
         for _ in 0..ROUNDS {
             let links = tasks::links();
             self.threads.scan();
+            self.threads.rename(begin.saturating_sub(YOUNG));
             let mut any_gone = false;
             for tid in self.threads.ids() {
                 if shot.seen.insert(tid) {

@@ -78,6 +78,8 @@ struct Thread {
     name: Arc<str>,
     /// Programs name a thread shortly after starting it, so a young thread's name is read again.
     young: bool,
+    /// When we met it, on the monotonic clock.
+    met_at: u64,
 }
 
 /// A thread that is gone, with all that it used.
@@ -254,9 +256,9 @@ impl Threads {
         }
     }
 
-    /// Reads the names again, which programs may change. Once a period.
-    pub(super) fn rename(&mut self) {
-        for (tid, thread) in &mut self.by_id {
+    /// Reads the names again, which programs may change, of threads that were met at that time or later.
+    pub(super) fn rename(&mut self, since: u64) {
+        for (tid, thread) in self.by_id.iter_mut().filter(|(_, thread)| thread.met_at >= since) {
             let name = tasks::name(*tid);
             if !name.is_empty() {
                 thread.name = name;

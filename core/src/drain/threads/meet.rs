@@ -70,7 +70,7 @@ impl Threads {
         let told = if self.opening { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
         let name = tasks::name(tid);
-        let thread = Thread { slot, timer: None, book, name, young: true };
+        let thread = Thread { slot, timer: None, book, name, young: true, met_at: now };
         self.by_id.insert(tid, thread);
         self.turnover += 1;
         let before = used.saturating_sub(told);
