@@ -17,6 +17,7 @@ elsewhere=(
     life            # qemu-user 7.2 aborts in a child that starts threads after a fork (assertion in plugins/core.c)
     surroundings    # the kernel's limits and namespaces, of which an emulator knows its own
     storm           # the storms are the kernel's signals, which an emulator delivers in its own way
+    serve           # the server of a process whose threads and signals an emulator knows in its own way
     hostile         # as truth
     wall            # the kernel's account of threads, of which an emulator shows its own
     wall_signal     # the same

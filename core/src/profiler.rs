@@ -3,6 +3,8 @@
 //! One profiler runs in a process. Its state is behind one lock, which is held for short moments only, never while
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
+mod pulled;
+
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,7 +18,9 @@ use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{Exporter, FileExporter};
 use crate::options::{Options, Rate};
+use crate::pull;
 use crate::recorder::{self, Recorded};
+use crate::serve;
 use crate::stats::Stats;
 use crate::store::Retention;
 use crate::tags::{Sources, Tags};
@@ -125,7 +129,10 @@ impl Profiler {
 
     /// What the profiler says about itself; renewed every 2 seconds and at each flush.
     pub fn stats(&self) -> Stats {
-        self.handle().map(|handle| handle.stats()).unwrap_or_default()
+        let Some(handle) = self.handle() else { return Stats::default() };
+        let mut stats = handle.stats();
+        serve::tell(&mut stats);
+        stats
     }
 
     fn handle(&self) -> Option<Arc<Handle>> {
@@ -240,7 +247,9 @@ impl Builder {
         let tags = Tags::resolve(&options, &Sources::host());
         let started = run(options, tags, exporters, false)?;
         tell(&started.options, aim);
+        let (options, handle) = (started.options.clone(), started.handle.clone());
         *lock() = Some(started);
+        listen(&options, &handle);
         Ok(Profiler { enabled: true })
     }
 }
@@ -282,6 +291,26 @@ fn tell(options: &Options, aim: &str) {
     ));
 }
 
+/// Lets profiles be fetched: always by the router of the program, and from a port of ours where the options say so. A port
+/// that cannot be had is told, and keeps neither the program nor its profiles from going on.
+fn listen(options: &Options, handle: &Handle) {
+    pull::install(&pulled::Present);
+    if options.serve.is_off() {
+        return;
+    }
+    match serve::start(&options.serve, &options.serve_token) {
+        Ok(address) if options.serve.port().is_some() => {
+            report::info(&format!("profiles can be fetched at http://{address}/debug/pprof/"));
+        }
+        Ok(address) => report::info(&format!("profiles can be fetched at {address}, path /debug/pprof/")),
+        Err(error) => {
+            let problem = format!("the pull side does not listen: {error}");
+            report::warn(&problem);
+            handle.problem(problem);
+        }
+    }
+}
+
 fn local_directory(options: &Options) -> MakeExporters {
     let dir = options.dir.clone();
     let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
@@ -298,7 +327,10 @@ fn run(options: Options, tags: Tags, exporters: MakeExporters, forked: bool) -> 
 fn stop_running() -> Result<()> {
     // The lock is not held while waiting: a fork must not wait for a disk.
     let running = lock().take();
-    running.map_or(Ok(()), |running| running.handle.stop(EXIT_BUDGET))
+    running.map_or(Ok(()), |running| {
+        serve::stop(EXIT_BUDGET / 2);
+        running.handle.stop(EXIT_BUDGET)
+    })
 }
 
 /// The control of the profiler that runs in this process.
@@ -330,13 +362,22 @@ thread_local! {
 /// Every lock of ours that another thread could hold at the moment of a fork and a child could need, and the forking
 /// thread's id before.
 struct Held {
+    served: MutexGuard<'static, Option<serve::Server>>,
+    asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
     tid: u32,
 }
 
 extern "C" fn before_fork() {
-    let held = Held { running: lock(), recorded: recorder::lock(), tid: os::gettid() };
+    // In the order in which our own threads take them.
+    let held = Held {
+        served: serve::lock(),
+        asked: pull::lock(),
+        running: lock(),
+        recorded: recorder::lock(),
+        tid: os::gettid(),
+    };
     let _ = FORKING.try_with(|forking| forking.replace(Some(held)));
     unwind::before_fork();
 }
@@ -348,7 +389,8 @@ extern "C" fn after_fork_in_parent() {
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Ok(Some(Held { mut running, mut recorded, tid })) = FORKING.try_with(RefCell::take) else {
+    let Ok(Some(Held { served, asked, mut running, mut recorded, tid })) = FORKING.try_with(RefCell::take)
+    else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -361,6 +403,9 @@ extern "C" fn after_fork_in_child() {
     *recorded = None;
     drop(recorded);
     crate::drain::after_fork();
+    // The queue first: what the server drops looks there.
+    pull::after_fork(asked);
+    serve::after_fork(served);
     STARTING.store(false, Ordering::SeqCst);
     let Some(parent) = running.take() else { return };
     match run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true) {

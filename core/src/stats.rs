@@ -83,6 +83,12 @@ pub struct Stats {
     /// Whether the service was bound by its processors or by waiting in the last period that was closed; none before the
     /// first one, and where `wall` is not among `kinds`. Found on everprof's thread when the period is named.
     pub verdict: Option<Verdict>,
+    /// Where the pull side listens, such as `127.0.0.1:6060`; none where it does not.
+    pub serve_address: Option<String>,
+    /// Requests that it answered, refused ones included.
+    pub serve_requests: u64,
+    /// Requests and connections that it refused, for their form or for lack of room.
+    pub serve_refused: u64,
     /// What went wrong last: a fallback that was taken, or an export that failed.
     pub last_problem: Option<String>,
 }

@@ -73,14 +73,16 @@ const CORE: Layers = Layers {
         &["symbolize", "aggregate", "recorder", "encode"],
         &["store"],
         &["export"],
-        &["drain", "serve"],
+        &["drain"],
+        &["pull"],
+        &["serve"],
         &["profiler", "recording"],
     ],
     strangers: &[],
     // An exporter moves bytes: it sees what was encoded, not the profile.
     refused: &[("export", "profile")],
     // `aggregate` decodes the words of a sample; `symbolize` maps files through probe's safe wrapper.
-    probe_users: &["labels", "aggregate", "symbolize", "drain", "profiler"],
+    probe_users: &["labels", "aggregate", "symbolize", "drain", "pull", "serve", "profiler"],
     unsafe_in: &[],
     platforms_in: &[],
 };

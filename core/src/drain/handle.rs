@@ -89,6 +89,11 @@ impl Handle {
         self.counters.stats()
     }
 
+    /// Remembers what went wrong beside the drain.
+    pub(crate) fn problem(&self, problem: String) {
+        self.counters.problem(problem);
+    }
+
     /// Begins a recording and returns its number.
     pub(crate) fn record(&self, kind: Kind) -> Result<u64> {
         self.ask(|begun| Command::Record(kind, begun))

@@ -18,6 +18,7 @@ mod environment;
 mod file;
 mod list;
 mod number;
+mod serve;
 mod spell;
 mod table;
 mod text;
@@ -26,6 +27,7 @@ mod word;
 
 pub use list::{Kinds, UserTags};
 pub use number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
+pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
 pub use value::TagValue;
 pub use word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
@@ -60,7 +62,8 @@ impl Options {
         self.set_from(name, value, "")
     }
 
-    /// The value of an option as canonical text, which [`Options::set`] takes back; none for an unknown name.
+    /// The value of an option as canonical text, which [`Options::set`] takes back; none for an unknown name. Also that of a
+    /// secret.
     ///
     /// ```
     /// let options = everprof::Options::default();
@@ -71,9 +74,12 @@ impl Options {
         table::find(name).map(|spec| (spec.get)(self))
     }
 
-    /// Every option with its value as canonical text, in the order of the table.
+    /// Every option with its value as canonical text, in the order of the table; in the place of a secret, `[hidden]`.
     pub fn iter(&self) -> impl Iterator<Item = (&'static OptionSpec, String)> + '_ {
-        Self::table().iter().map(|spec| (spec, (spec.get)(self)))
+        Self::table().iter().map(|spec| match (spec.get)(self) {
+            text if spec.secret && !text.is_empty() => (spec, spell::HIDDEN.to_string()),
+            text => (spec, text),
+        })
     }
 
     /// Whether to profile at all: the option `enabled`, unless the environment that these options were read from said
@@ -133,6 +139,17 @@ mod tests {
         options.set("rate_hz", "250").unwrap();
         assert!(options.set("rate_hz", "0").is_err());
         assert_eq!(options.rate_hz.hz(), 250);
+    }
+
+    #[test]
+    fn a_secret_is_in_no_output_and_no_error() {
+        let mut options = Options::default();
+        options.set("serve_token", "open-sesame").unwrap();
+        let listed: Vec<_> = options.iter().map(|(spec, text)| format!("{} {text}", spec.name)).collect();
+        assert!(!format!("{options:?} {listed:?}").contains("sesame"), "{options:?}");
+        assert_eq!(options.get("serve_token").as_deref(), Some("open-sesame"));
+        let error = options.set("serve_token", "open sesame").unwrap_err();
+        assert_eq!(error.to_string(), "serve_token is [hidden]: give 8 to 1024 visible ASCII characters");
     }
 
     #[test]

@@ -5,8 +5,11 @@ use super::table::TABLE;
 /// A value longer than this is cut in an error.
 const SHOWN_CHARS: usize = 80;
 
+/// What stands in the place of a secret.
+pub(super) const HIDDEN: &str = "[hidden]";
+
 /// Names that other profilers use, and ours.
-const ALIASES: [(&str, &str); 14] = [
+const ALIASES: [(&str, &str); 16] = [
     ("app_name", "service"),
     ("application_name", "service"),
     ("environment", "env"),
@@ -14,7 +17,9 @@ const ALIASES: [(&str, &str); 14] = [
     ("hz", "rate_hz"),
     ("interval", "period_s"),
     ("labels", "tags"),
+    ("listen", "serve"),
     ("log_level", "log"),
+    ("listen_address", "serve"),
     ("max_depth", "max_frames"),
     ("output", "dir"),
     ("path", "dir"),
@@ -57,7 +62,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
 /// A value as errors and `Debug` show it: in quotes, cut, with control characters escaped, and without credentials.
 pub(super) fn shown(value: &str, secret: bool) -> String {
     if secret && !value.is_empty() {
-        return "[hidden]".to_string();
+        return HIDDEN.to_string();
     }
     format!("{:?}", cut(&without_userinfo(value)))
 }

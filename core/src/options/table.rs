@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
+use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
 use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
 
@@ -87,7 +88,7 @@ macro_rules! options {
             unit: $unit,
             kinds: $kinds,
             since: $since,
-            secret: false,
+            secret: <$type as Setting>::SECRET,
             lines: concat!($($doc),+),
             accepts: <$type as Setting>::accepts,
             set: |options, text| {
@@ -165,6 +166,13 @@ options! {
     /// CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where
     /// that is more; above it the rate is lowered.
     cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0";
+
+    /// Where profiles can be fetched while the program runs, as from Go's `net/http/pprof`: `/debug/pprof/`. A port alone is
+    /// one of loopback, port 0 one that the system chooses. Where it cannot be had, the program goes on without.
+    serve: Serve = Serve::default(), "", "", "0.1.0";
+
+    /// Secret that the pull side asks for, as `Authorization: Bearer` or as the password of a URL. Empty: none.
+    serve_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// The least important of everprof's own messages that go to the host's logger (crate `log`, target `everprof`).
     log: LogLevel = LogLevel::Info, "", "", "0.1.0";

@@ -9,6 +9,8 @@ use crate::pairs;
 
 /// A value of an option: made of text, and shown as the text that makes it again.
 pub(super) trait Setting: Sized {
+    /// Whether the value is hidden in output and errors.
+    const SECRET: bool = false;
     /// What is accepted, for the documentation.
     fn accepts() -> String;
     /// The value, or a clause that says what would be right.

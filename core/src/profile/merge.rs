@@ -60,6 +60,11 @@ impl Profile {
         Ok(())
     }
 
+    /// Turns the sign of every value: merged into a later snapshot, this one is then taken off it.
+    pub(crate) fn negate(&mut self) {
+        self.samples.negate();
+    }
+
     /// The part of this profile whose samples `keep` accepts, with all else as it is.
     ///
     /// ```

@@ -87,6 +87,11 @@ impl Samples {
         }
     }
 
+    /// Turns the sign of every value.
+    pub(super) fn negate(&mut self) {
+        self.values.iter_mut().for_each(|value| *value = value.saturating_neg());
+    }
+
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
         self.keys.as_slice().iter().enumerate().map(|(row, &(stack, labels))| {
             let start = row * self.width;

@@ -23,6 +23,7 @@ run() {
         kill -0 "$shop" || exit 1
         sleep 0.1
     done
+    echo "its profiles of the moment: http://$address/debug/pprof/"
     "$demo/bin/load" "$address" "$seconds" "$rate"
     kill -TERM "$shop"
     wait "$shop"

@@ -4,7 +4,10 @@ use super::sha256::sha256;
 use super::text::{Base64, html_text};
 
 const MARKUP: &str = include_str!("page.html");
-const STYLE: [&str; 4] = [
+/// Colours and type, which all of our pages share.
+const THEME: &str = include_str!("theme.css");
+const STYLE: [&str; 5] = [
+    THEME,
     include_str!("page.css"),
     include_str!("panels.css"),
     include_str!("wall.css"),
@@ -62,6 +65,26 @@ pub(super) fn page(title: &str, write_data: impl FnOnce(&mut String)) -> String 
     out.push_str(&script);
     out.push_str("</script>\n");
     out.push_str(end);
+    out
+}
+
+/// A document without script or data, which looks like the others: `body` is markup that was escaped where it had to be.
+pub(super) fn plain(title: &str, style: &str, body: &str) -> String {
+    let style = [THEME, style].concat();
+    let mut out = String::with_capacity(style.len() + body.len() + 1024);
+    let (head, _) = MARKUP.split_once("<!-- head -->").unwrap_or((MARKUP, ""));
+    out.push_str(head);
+    out.push_str(
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-",
+    );
+    hash(&mut out, &style);
+    out.push_str("'; base-uri 'none'; form-action 'self'\">\n<title>");
+    html_text(&mut out, title);
+    out.push_str("</title>\n<style>");
+    out.push_str(&style);
+    out.push_str("</style>\n</head>\n<body>\n");
+    out.push_str(body);
+    out.push_str("</body>\n</html>\n");
     out
 }
 

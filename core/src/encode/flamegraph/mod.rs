@@ -92,6 +92,18 @@ pub fn diff_html(before: &Profile, after: &Profile, options: &PageOptions) -> St
     })
 }
 
+/// A page of ours that is no flame graph, in the same look: `body` is markup whose texts are [`escaped`].
+pub(crate) fn plain_page(title: &str, style: &str, body: &str) -> String {
+    assets::plain(title, style, body)
+}
+
+/// `text` so that HTML shows it as it is.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    text::html_text(&mut out, text);
+    out
+}
+
 fn title(options: &PageOptions, otherwise: impl FnOnce() -> String) -> String {
     if options.title.is_empty() { otherwise() } else { options.title.clone() }
 }

@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod catalogue;
 pub mod client;
+pub mod pprof;
 pub mod routes;
 pub mod text;
 pub mod upstream;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shop::catalogue::Catalogue;
+use shop::pprof;
 use shop::routes::{Shop, router};
 use shop::upstream::{self, StockClient};
 use tokio::net::TcpListener;
@@ -29,6 +30,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    axum::serve(listener, router(shop)).with_graceful_shutdown(stop).await?;
+    axum::serve(listener, router(shop).merge(pprof::router())).with_graceful_shutdown(stop).await?;
     Ok(())
 }

@@ -9,6 +9,7 @@ pub(crate) mod memory;
 pub(crate) mod objects;
 mod pages;
 mod perf;
+mod poll;
 mod ready;
 mod signal;
 mod task;
@@ -23,6 +24,7 @@ pub use futex::{wait, wake};
 pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
+pub use poll::{Awaited, Watched, poll};
 pub use ready::{Standing, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,

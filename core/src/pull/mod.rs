@@ -1,0 +1,64 @@
+//! The pull side: profiles of the running program on request, in the way of Go's `net/http/pprof`.
+//!
+//! By itself everprof listens nowhere. The option `serve` opens a small server of its own, and with the feature `http`
+//! `handle` answers below the path of a program's own router. Both lead here:
+//!
+//! | below `/debug/pprof/` | is |
+//! |---|---|
+//! | nothing | a page with links, the verdict, and what everprof knows of itself |
+//! | `profile?seconds=30` | CPU time of the next seconds |
+//! | `wall?seconds=30` | the time of all threads on the wall clock; also as `/debug/fgprof` |
+//! | `threads`, `goroutine` | the stacks of all threads now; with `seconds=` how they change |
+//! | `cmdline`, `symbol` | the arguments of the program; the names of addresses |
+//! | `heap`, `allocs`, `mutex`, `block`, `threadcreate`, `trace` | 404, with the reason |
+//!
+//! `format=html` is a flame graph, `collapsed`, `folded` and `speedscope` are for other viewers; `debug=1` and `debug=2`
+//! are text. `go tool pprof http://127.0.0.1:6060/debug/pprof/profile?seconds=5` works, and so does what polls services
+//! for their profiles, such as Grafana Alloy and Parca.
+//!
+//! Answers are worked out on a thread of everprof's own, one after the other; only so many are at work at once, and a
+//! profile lasts for ten minutes at the most. Who goes away gives his recording up.
+
+mod allowance;
+mod answer;
+mod form;
+mod index;
+#[cfg(feature = "http")]
+mod mount;
+mod request;
+mod route;
+mod source;
+mod symbol;
+mod text;
+mod work;
+mod worker;
+
+pub(crate) use allowance::Allowance;
+pub(crate) use answer::{Answer, reason};
+#[cfg(feature = "http")]
+pub use mount::handle;
+pub(crate) use request::{Method, Request};
+pub(crate) use route::{LONGEST, not_found};
+pub(crate) use source::{About, Recorded, Source, install};
+pub(crate) use worker::{Queue, Ticket, after_fork, cpu, hurry, lock};
+
+use route::Decision;
+
+/// The longest body that is read: addresses whose names are asked for.
+pub(crate) const MOST_BODY: usize = 64 << 10;
+
+/// An answer, or the right to one that takes time.
+pub(crate) enum Reply {
+    Now(Answer),
+    Later(Ticket),
+}
+
+/// Decides upon a request. Takes no time.
+pub(crate) fn ask(request: &Request) -> Reply {
+    match route::decide(request) {
+        Decision::Now(answer) => Reply::Now(answer),
+        // Without one there never was a profiler here, and nobody needs a thread.
+        Decision::Later(_) if source::source().is_none() => Reply::Now(work::no_profiler()),
+        Decision::Later(work) => worker::submit(work).map_or_else(Reply::Now, Reply::Later),
+    }
+}

@@ -1,0 +1,89 @@
+//! What takes time, done on the worker's thread: recordings and snapshots become answers.
+
+use super::answer::{Answer, HTML, TEXT};
+use super::route::Work;
+use super::source::{Recorded, Source, source};
+use super::{index, symbol};
+use crate::error::{Error, ErrorKind};
+use crate::profile::{Kind, Profile, ValueType};
+use crate::symbolize::Symbolizer;
+
+/// Begins a recording. `name` is what was asked for.
+pub(super) fn record(name: &str, kind: Kind) -> Result<Box<dyn Recorded>, Answer> {
+    running()?.record(kind).map_err(|error| failed(name, &error))
+}
+
+/// A snapshot of the threads, under the name of what was asked for.
+pub(super) fn threads(name: &str) -> Result<Profile, Answer> {
+    let mut profile = running()?.threads().map_err(|error| failed(name, &error))?;
+    if name == "goroutine" {
+        // What is counted, in the words of who asks.
+        profile.sample_types = vec![ValueType::new("goroutine", "count")];
+        profile.period_type = ValueType::new("goroutine", "count");
+        profile.default_sample_type = "goroutine".to_string();
+    }
+    Ok(profile)
+}
+
+/// What needs no waiting.
+pub(super) fn at_once(work: &Work, symbolizer: &mut Option<Symbolizer>) -> Result<Answer, Answer> {
+    match work {
+        Work::Symbols(list) => Ok(Answer::of(TEXT, symbol::names(symbolizer, list))),
+        Work::Index => Ok(page()),
+        Work::Snapshot { name, .. } | Work::Change { name, .. } | Work::Record { name, .. } => {
+            written(work, name, &threads(name)?)
+        }
+    }
+}
+
+/// The end of a recording.
+pub(super) fn recorded(work: &Work, recording: Box<dyn Recorded>) -> Result<Answer, Answer> {
+    let Work::Record { name, .. } = work else { return Err(gone()) };
+    let profile = recording.finish().map_err(|error| failed(name, &error))?;
+    written(work, name, &profile)
+}
+
+/// What became of the threads since `before`.
+pub(super) fn change(work: &Work, mut before: Profile) -> Result<Answer, Answer> {
+    let Work::Change { name, .. } = work else { return Err(gone()) };
+    let mut profile = threads(name)?;
+    let (time, duration) = (profile.time_nanos, profile.time_nanos.saturating_sub(before.time_nanos));
+    before.negate();
+    profile.merge(&before).map_err(|error| failed(name, &error))?;
+    let mut profile = profile.filter(|sample| sample.values.iter().any(|value| *value != 0));
+    (profile.time_nanos, profile.duration_nanos) = (time, duration);
+    written(work, name, &profile)
+}
+
+fn page() -> Answer {
+    let body = source().map(|source| index::page(&source.about())).unwrap_or_default();
+    Answer::of(HTML, body).with("Cache-Control", "no-store").with("X-Frame-Options", "DENY")
+}
+
+fn running() -> Result<&'static dyn Source, Answer> {
+    source().ok_or_else(no_profiler)
+}
+
+pub(super) fn no_profiler() -> Answer {
+    Answer::error(503, "no profiler runs in this process: start it with everprof::Profiler::start()")
+}
+
+fn written(work: &Work, name: &str, profile: &Profile) -> Result<Answer, Answer> {
+    work.answer(profile).map_err(|error| failed(name, &error))
+}
+
+fn failed(name: &str, error: &Error) -> Answer {
+    let status = match error.kind() {
+        ErrorKind::Unavailable => 503,
+        ErrorKind::Unsupported => 501,
+        _ => 500,
+    };
+    match name {
+        "profile" => Answer::error(status, &format!("Could not enable CPU profiling: {error}")),
+        _ => Answer::error(status, &format!("no profile of {name}: {error}")),
+    }
+}
+
+fn gone() -> Answer {
+    Answer::error(500, "the request was lost")
+}

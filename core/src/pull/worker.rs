@@ -1,0 +1,317 @@
+//! The thread that does what takes time, for whoever waits for an answer without blocking: our server's loop, or a task of
+//! the program's own executor.
+//!
+//! It is called `everprof-pull`, begins with the first request and ends when none has come for a while. It starts
+//! recordings and sleeps until they are due; everything else it does one after the other, so that never more than one
+//! processor is at work for those who ask, however many they are. Requests beyond a few are refused at once.
+//!
+//! Who loses interest drops the [`Ticket`]: his recording ends then.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use everprof_probe::os;
+
+use super::allowance::Allowance;
+use super::answer::Answer;
+use super::route::Work;
+use super::source::Recorded;
+use super::work;
+use crate::drain::report;
+use crate::profile::Profile;
+use crate::symbolize::Symbolizer;
+
+/// Requests that may be at work at once.
+const MOST: usize = 8;
+/// How many requests may come at once, and how many a second over time. A poller asks for half a dozen kinds every ten
+/// seconds, and a person at a browser for less.
+const ALLOWED: Allowance = Allowance::new(24, 4);
+/// How long the thread stays without work.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue::new());
+static CHANGED: Condvar = Condvar::new();
+/// CPU time of threads that have ended, and of the one that works.
+static CPU: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// What others left for the thread.
+pub(crate) struct Queue {
+    new: VecDeque<Job>,
+    /// Not answered yet, and not given up.
+    open: usize,
+    works: bool,
+    /// The profiler ended: the thread is not to stay for more.
+    hurries: bool,
+    allowed: Allowance,
+}
+
+struct Job {
+    work: Work,
+    slot: Arc<Slot>,
+}
+
+/// Where an answer is put.
+#[derive(Default)]
+struct Slot {
+    inner: Mutex<Inner>,
+    given_up: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inner {
+    answer: Option<Answer>,
+    waker: Option<Waker>,
+}
+
+/// The right to an answer.
+pub(crate) struct Ticket(Arc<Slot>);
+
+impl Ticket {
+    /// The answer, or none as yet: `waker` then is told when there is one.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Answer> {
+        let mut inner = self.0.lock();
+        match inner.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                inner.waker.replace(waker.clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.given_up.store(true, Ordering::Release);
+        // With the lock, so that the thread is either before its look or asleep.
+        let _queue = lock();
+        CHANGED.notify_all();
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, answer: Answer) {
+        let waker = {
+            let mut inner = self.lock();
+            inner.answer = Some(answer);
+            inner.waker.take()
+        };
+        // Without the lock: it may run the code of an executor.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+}
+
+impl Queue {
+    const fn new() -> Queue {
+        Queue { new: VecDeque::new(), open: 0, works: false, hurries: false, allowed: ALLOWED }
+    }
+
+    /// Counts a request, or refuses it.
+    fn admit(&mut self, now: Instant) -> Result<(), Answer> {
+        if self.open >= MOST {
+            let reason = format!("{MOST} requests for profiles are at work already: try again later");
+            return Err(Answer::error(503, &reason).with("Retry-After", "1"));
+        }
+        if !self.allowed.take(now) {
+            let reason = "too many requests for profiles: give it a second";
+            return Err(Answer::error(429, reason).with("Retry-After", "1"));
+        }
+        self.open += 1;
+        Ok(())
+    }
+}
+
+/// Leaves work for the thread, which is started where there is none; or the answer that nothing can be done.
+pub(super) fn submit(work: Work) -> Result<Ticket, Answer> {
+    let slot = Arc::new(Slot::default());
+    let mut queue = lock();
+    queue.admit(Instant::now())?;
+    queue.hurries = false;
+    queue.new.push_back(Job { work, slot: slot.clone() });
+    if !queue.works {
+        let thread = std::thread::Builder::new().name("everprof-pull".to_string()).spawn(run);
+        if let Err(error) = thread {
+            queue.new.pop_back();
+            queue.open -= 1;
+            return Err(Answer::error(503, &format!("no thread could be started for it: {error}")));
+        }
+        queue.works = true;
+    }
+    CHANGED.notify_all();
+    drop(queue);
+    Ok(Ticket(slot))
+}
+
+/// The profiler ended: the thread ends as soon as it has nothing to do.
+pub(crate) fn hurry() {
+    lock().hurries = true;
+    CHANGED.notify_all();
+}
+
+/// The lock that a fork must hold, so that the child finds it free.
+pub(crate) fn lock() -> MutexGuard<'static, Queue> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forgets what the parent's thread had to do. In a fork's child, on its only thread.
+pub(crate) fn after_fork(mut queue: MutexGuard<'static, Queue>) {
+    // Not dropped: what waits for an answer belongs to threads that do not exist here.
+    std::mem::forget(std::mem::replace(&mut *queue, Queue::new()));
+    CPU.iter().for_each(|cpu| cpu.store(0, Ordering::Relaxed));
+}
+
+/// CPU nanoseconds of the thread, those before it included.
+pub(crate) fn cpu() -> u64 {
+    CPU.iter().map(|cpu| cpu.load(Ordering::Relaxed)).sum()
+}
+
+/// What waits for its time.
+struct Active {
+    job: Job,
+    due: Instant,
+    state: State,
+}
+
+enum State {
+    Recording(Box<dyn Recorded>),
+    /// The snapshot at the beginning, and its time.
+    Before(Box<Profile>),
+}
+
+fn run() {
+    os::block_signals();
+    let mut active: Vec<Active> = Vec::new();
+    let mut symbolizer = None;
+    while let Some(jobs) = next(&mut active) {
+        for job in jobs {
+            begin(job, &mut active, &mut symbolizer);
+        }
+        let now = Instant::now();
+        while let Some(at) = active.iter().position(|active| active.due <= now) {
+            end(active.swap_remove(at));
+        }
+        CPU[1].store(own_cpu(), Ordering::Relaxed);
+    }
+}
+
+fn own_cpu() -> u64 {
+    os::Clock::Thread(os::gettid()).now().unwrap_or_default()
+}
+
+/// Waits for new jobs or for one that is due; none where it was quiet for so long that the thread ends.
+fn next(active: &mut Vec<Active>) -> Option<VecDeque<Job>> {
+    let quiet_since = Instant::now();
+    let mut queue = lock();
+    loop {
+        let given_up = active.extract_if(.., |active| active.job.slot.is_given_up()).collect::<Vec<_>>();
+        if !given_up.is_empty() {
+            queue.open = queue.open.saturating_sub(given_up.len());
+            drop(queue);
+            // Giving up a recording talks to the drain.
+            drop(given_up);
+            queue = lock();
+            continue;
+        }
+        let now = Instant::now();
+        let due = active.iter().map(|active| active.due).min();
+        if !queue.new.is_empty() || due.is_some_and(|due| due <= now) {
+            return Some(std::mem::take(&mut queue.new));
+        }
+        let wait = due.unwrap_or(quiet_since + PATIENCE).saturating_duration_since(now);
+        if wait.is_zero() || queue.hurries && due.is_none() {
+            queue.works = false;
+            CPU[0].fetch_add(own_cpu(), Ordering::Relaxed);
+            CPU[1].store(0, Ordering::Relaxed);
+            return None;
+        }
+        queue = CHANGED.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Does what takes no time, and begins what does.
+fn begin(job: Job, active: &mut Vec<Active>, symbolizer: &mut Option<Symbolizer>) {
+    if job.slot.is_given_up() {
+        return done();
+    }
+    let begun = guarded(|| {
+        Ok(match &job.work {
+            Work::Record { name, kind, seconds, .. } => {
+                let recording = work::record(name, *kind)?;
+                Ok((Duration::from_secs(*seconds), State::Recording(recording)))
+            }
+            Work::Change { seconds, name, .. } => {
+                let before = work::threads(name)?;
+                Ok((Duration::from_secs(*seconds), State::Before(Box::new(before))))
+            }
+            at_once => Err(work::at_once(at_once, symbolizer)?),
+        })
+    });
+    match begun {
+        Ok(Ok((time, state))) => active.push(Active { job, due: Instant::now() + time, state }),
+        Ok(Err(answer)) | Err(answer) => answered(&job, answer),
+    }
+}
+
+fn end(active: Active) {
+    let Active { job, state, .. } = active;
+    let answer = guarded(|| match state {
+        State::Recording(recording) => work::recorded(&job.work, recording),
+        State::Before(before) => work::change(&job.work, *before),
+    });
+    answered(&job, answer.unwrap_or_else(|answer| answer));
+}
+
+fn answered(job: &Job, answer: Answer) {
+    done();
+    job.slot.put(answer);
+}
+
+fn done() {
+    let mut queue = lock();
+    queue.open = queue.open.saturating_sub(1);
+}
+
+/// A fault of ours is an answer, not the end of the host.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Answer>) -> Result<T, Answer> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        report::warn("a request for a profile was given up: everprof's thread panicked over it");
+        Err(Answer::error(500, "everprof went wrong over this request; see the program's log"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_beyond_a_few_at_once_and_a_few_a_second_are_refused() {
+        let mut queue = Queue::new();
+        let start = Instant::now();
+        let mut statuses = Vec::new();
+        for _ in 0..25 {
+            statuses.push(queue.admit(start).map_or_else(|answer| answer.status, |()| 200));
+            if queue.open > 4 {
+                queue.open = 0;
+            }
+        }
+        assert_eq!(statuses.pop(), Some(429));
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+        assert!(queue.admit(start + Duration::from_secs(1)).is_ok());
+        queue.open = MOST;
+        assert_eq!(queue.admit(start + Duration::from_secs(100)).map_err(|answer| answer.status), Err(503));
+    }
+}

@@ -1,0 +1,143 @@
+//! Ports and Unix sockets, as one.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::options::Serve;
+
+/// Where connections come in; never blocks.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Port(TcpListener, SocketAddr),
+    /// The path, and the file that it named when it was bound.
+    Socket(UnixListener, PathBuf, (u64, u64)),
+}
+
+/// A connection; never blocks.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Port(TcpStream),
+    Socket(UnixStream),
+}
+
+impl Listener {
+    pub(super) fn open(place: &Serve) -> io::Result<Listener> {
+        if let Some(address) = place.port() {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            return Ok(Listener::Port(listener, address));
+        }
+        let Some(path) = place.socket() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            other => other?,
+        };
+        listener.set_nonblocking(true)?;
+        // For the user that runs the program, as his profiles are.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Listener::Socket(listener, path.to_path_buf(), identity(path)?))
+    }
+
+    /// As it is written in the option, with the port in use.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Listener::Port(_, address) => address.to_string(),
+            Listener::Socket(_, path, _) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Whether others than this machine can reach it.
+    pub(super) fn is_public(&self) -> bool {
+        matches!(self, Listener::Port(_, address) if !address.ip().is_loopback())
+    }
+
+    /// Whether it is a port of this machine for itself, which a browser on it can be led to.
+    pub(super) fn is_loopback(&self) -> bool {
+        matches!(self, Listener::Port(_, address) if address.ip().is_loopback())
+    }
+
+    pub(super) fn descriptor(&self) -> i32 {
+        match self {
+            Listener::Port(listener, _) => listener.as_raw_fd(),
+            Listener::Socket(listener, ..) => listener.as_raw_fd(),
+        }
+    }
+
+    pub(super) fn accept(&self) -> io::Result<Stream> {
+        let stream = match self {
+            Listener::Port(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                // Answers go out whole: there is nothing to wait for.
+                stream.set_nodelay(true)?;
+                Stream::Port(stream)
+            }
+            Listener::Socket(listener, ..) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Stream::Socket(stream)
+            }
+        };
+        Ok(stream)
+    }
+
+    /// Removes what it left in the file system, unless somebody else has put something there.
+    pub(super) fn close(self) {
+        if let Listener::Socket(_, path, own) = self
+            && identity(&path).is_ok_and(|found| found == own)
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn descriptor(&self) -> i32 {
+        match self {
+            Stream::Port(stream) => stream.as_raw_fd(),
+            Stream::Socket(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Port(stream) => (&*stream).read(bytes),
+            Stream::Socket(stream) => (&*stream).read(bytes),
+        }
+    }
+
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Port(stream) => (&*stream).write(bytes),
+            Stream::Socket(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    /// Ends the connection for the other side, whoever else has a copy of the socket: a fork's child, that is.
+    pub(super) fn shut(&self, how: Shutdown) {
+        let _ = match self {
+            Stream::Port(stream) => stream.shutdown(how),
+            Stream::Socket(stream) => stream.shutdown(how),
+        };
+    }
+}
+
+/// Whether the path is a socket on which nobody listens any more.
+fn is_left_over(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    is_socket
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}

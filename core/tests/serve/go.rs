@@ -1,0 +1,199 @@
+//! Go's tools and Go's own server beside ours.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::{Response, ask, serving};
+use crate::common::{burn, directory, skip};
+
+/// What a header of both must be alike in.
+const COMPARED: [&str; 7] = [
+    "content-type",
+    "content-disposition",
+    "content-encoding",
+    "x-content-type-options",
+    "x-go-pprof",
+    "location",
+    "allow",
+];
+
+/// Requests that are answered as Go answers them.
+const ALIKE: [(&str, &str); 28] = [
+    ("GET", "/debug/pprof/"),
+    ("HEAD", "/debug/pprof/"),
+    ("GET", "/debug/pprof/?seconds=x"),
+    ("GET", "/debug/pprof"),
+    ("GET", "/debug/pprof/cmdline"),
+    ("HEAD", "/debug/pprof/cmdline"),
+    ("GET", "/debug/pprof/profile?seconds=1"),
+    ("GET", "/debug/pprof/profile?seconds=1&debug=1"),
+    ("GET", "/debug/pprof/profile?seconds=%31"),
+    ("GET", "/debug/pprof/profile/"),
+    ("GET", "/debug/pprof/symbol"),
+    ("GET", "/debug/pprof/symbol?0x0"),
+    ("POST", "/debug/pprof/symbol"),
+    ("GET", "/debug/pprof/goroutine"),
+    ("HEAD", "/debug/pprof/goroutine"),
+    ("GET", "/debug/pprof/goroutine?debug=0"),
+    ("GET", "/debug/pprof/goroutine?debug=1"),
+    ("GET", "/debug/pprof/goroutine?debug=2"),
+    ("GET", "/debug/pprof/goroutine?debug=x"),
+    ("GET", "/debug/pprof/goroutine?seconds=1"),
+    ("GET", "/debug/pprof/goroutine?seconds=0"),
+    ("GET", "/debug/pprof/goroutine?seconds=-1"),
+    ("GET", "/debug/pprof/goroutine?seconds=1.5"),
+    ("GET", "/debug/pprof/goroutine?seconds=601&debug=1"),
+    ("GET", "/debug/pprof/goroutine?seconds=1&debug=1"),
+    ("GET", "/debug/pprof/goroutine/"),
+    ("GET", "/debug/pprof/nothing"),
+    ("GET", "/nothing"),
+];
+
+/// Where ours differs, and why: there are no such profiles yet; nothing but reading is allowed; and paths are as they are
+/// spelled.
+const DIFFERENT: [(&str, &str, u16, u16); 6] = [
+    ("GET", "/debug/pprof/heap", 200, 404),
+    ("GET", "/debug/pprof/heap?gc=1", 200, 404),
+    ("GET", "/debug/pprof/mutex", 200, 404),
+    ("POST", "/debug/pprof/goroutine", 200, 405),
+    ("GET", "/debug/pprof//cmdline", 301, 404),
+    ("GET", "/debug/pprof/%63mdline", 200, 404),
+];
+
+pub(crate) fn side_by_side() {
+    if !is_here() {
+        return;
+    }
+    let (_go, theirs) = Go::start();
+    let theirs = theirs.as_str();
+    let (_profiler, ours) = serving(|builder| builder);
+    let mut wrong = Vec::new();
+    for (method, path) in ALIKE {
+        // In turn, since ours answers so many a second.
+        thread::sleep(Duration::from_millis(250));
+        let body = if method == "POST" { "0x0+0x1" } else { "" };
+        let [theirs, ours] = [theirs, &ours].map(|address| {
+            let answer = ask(address, method, path, "", body);
+            shape(&answer.unwrap_or_else(|error| panic!("{method} {path} at {address}: {error}")))
+        });
+        if theirs != ours {
+            wrong.push(format!("{method} {path}\n  Go   {theirs:?}\n  ours {ours:?}"));
+        }
+    }
+    for (method, path, go, own) in DIFFERENT {
+        let [theirs, ours] =
+            [theirs, &ours].map(|address| ask(address, method, path, "", "").unwrap().status);
+        if (theirs, ours) != (go, own) {
+            wrong.push(format!("{method} {path}: Go {theirs}, ours {ours}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn shape(response: &Response) -> (u16, Vec<(&'static str, String)>, bool) {
+    let headers = COMPARED.iter().map(|name| (*name, response.header(name).to_string()));
+    (response.status, headers.filter(|(_, value)| !value.is_empty()).collect(), response.body.is_empty())
+}
+
+pub(crate) fn tool_reads_every_kind() {
+    if !is_here() {
+        return;
+    }
+    let (_profiler, address) = serving(|builder| builder);
+    thread::spawn(|| burn(Duration::from_secs(60)));
+    thread::spawn(|| {
+        thread::sleep(Duration::from_secs(600));
+    });
+    for (path, in_it, kind) in [
+        ("profile?seconds=1", "burn", "Type: cpu"),
+        ("wall?seconds=1", "burn", "Type: wall"),
+        ("threads", "sleep", "Type: threads"),
+        ("goroutine", "sleep", "Type: goroutine"),
+        ("goroutine?debug=1", "sleep", "Showing nodes"),
+    ] {
+        let url = format!("http://{address}/debug/pprof/{path}");
+        let top = tool(&["-top", "-cum", "-nodecount=200", &url]);
+        assert!(top.contains(kind) && top.contains(in_it), "{path}: {top}");
+    }
+    // Without a scheme or a path of its own, as people type it.
+    let top = tool(&["-top", "-seconds=1", &format!("http://{address}")]);
+    assert!(top.contains("Type: cpu") && top.contains("burn"), "{top}");
+}
+
+pub(crate) fn addresses_are_named() {
+    if !is_here() {
+        return;
+    }
+    let (_profiler, address) = serving(|builder| builder.set("symbolize", "off"));
+    thread::spawn(|| burn(Duration::from_secs(60)));
+    let url = format!("http://{address}/debug/pprof/profile?seconds=1");
+    let bare = tool(&["-top", "-symbolize=none", &url]);
+    assert!(!bare.contains("burn"), "{bare}");
+    let named = tool(&["-top", "-symbolize=remote", &url]);
+    assert!(named.contains("burn"), "{named}");
+}
+
+fn is_here() -> bool {
+    let here = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
+    if !here {
+        skip("Go's tools against the pull side", "there is no `go` on this machine");
+    }
+    here
+}
+
+/// Go's server, which ends with the test.
+struct Go(Child);
+
+impl Go {
+    /// It, and its address.
+    fn start() -> (Go, String) {
+        let mut server =
+            Go(Command::new(build()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        let mut address = String::new();
+        BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        (server, address.trim().to_string())
+    }
+}
+
+impl Drop for Go {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn build() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/go/main.go");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-server");
+    let built = Command::new("go")
+        .args(["build", "-o"])
+        .args([&program, &source])
+        .env("GOTOOLCHAIN", "local")
+        .env("GO111MODULE", "off")
+        .env("CGO_ENABLED", "0")
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    program
+}
+
+/// The output of `go tool pprof`, which must succeed.
+fn tool(arguments: &[&str]) -> String {
+    let home = directory("go-home");
+    std::fs::create_dir_all(&home).unwrap();
+    let output = Command::new("go")
+        .args(["tool", "pprof"])
+        .args(arguments)
+        .env("GOTOOLCHAIN", "local")
+        .env("PPROF_TMPDIR", &home)
+        .env("PPROF_BINARY_PATH", &home)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "go tool pprof {arguments:?}: {errors}");
+    std::fs::remove_dir_all(home).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}

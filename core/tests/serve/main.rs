@@ -1,0 +1,35 @@
+//! The pull side against real clients: what Go's tools and the pollers accept, what Go's own server answers, who may
+//! ask, and what hostile clients cannot do. Each case is a process of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client;
+mod contract;
+mod go;
+mod hostile;
+mod life;
+
+const CASES: &[(&str, fn())] = &[
+    ("what_pollers_accept_is_answered", contract::what_pollers_accept),
+    ("a_token_opens_and_nothing_else_does", contract::token),
+    ("go_tool_pprof_reads_every_kind", go::tool_reads_every_kind),
+    ("addresses_are_named_for_go_tool_pprof", go::addresses_are_named),
+    ("answers_are_those_of_gos_own_server", go::side_by_side),
+    ("slow_and_silent_clients_lose_their_place", hostile::slow_clients),
+    ("a_thousand_connections_cost_nothing", hostile::thousand_connections),
+    ("bytes_that_are_no_requests_are_refused", hostile::no_requests),
+    ("those_who_leave_give_their_recordings_up", hostile::those_who_leave),
+    ("recordings_are_bounded", hostile::recordings_are_bounded),
+    ("answers_that_nobody_reads_are_given_up", hostile::nobody_reads),
+    ("a_port_that_is_taken_is_told", life::port_is_taken),
+    ("nothing_is_left_after_the_stop", life::nothing_is_left),
+    ("a_forked_child_has_nothing_of_the_server", life::fork),
+    ("a_unix_socket_serves_too", life::unix_socket),
+    ("nothing_runs_where_nothing_is_asked_for", life::nothing_is_asked_for),
+];
+
+fn main() {
+    common::main("serve", CASES, 1);
+}
