@@ -29,9 +29,9 @@ fn main() -> Result<()> {
 
 fn one(directory: &str, out: &Path) -> Result<()> {
     let profile = read(directory, Query::default().kind("cpu"))?;
-    verdict(directory, out, Query::default())?;
+    let wall = verdict(directory, Query::default())?;
     println!("{}", store::top(&profile)?.render(15));
-    let page = write(out, "flamegraph.html", &flamegraph::html(&profile, &PageOptions::default()))?;
+    let page = write(out, "flamegraph.html", &page(&profile, wall.as_ref()))?;
     println!("flame graph:               {}", page.display());
     println!("profiles:                  {directory}");
     Ok(())
@@ -40,7 +40,7 @@ fn one(directory: &str, out: &Path) -> Result<()> {
 fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()> {
     let version = |version: &str| read(directory, Query::default().kind("cpu").tag("version", version));
     let (old, new) = (version(before)?, version(after)?);
-    verdict(directory, out, Query::default().tag("version", after))?;
+    let wall = verdict(directory, Query::default().tag("version", after))?;
     println!("Top functions of {after}: {}", store::top(&new)?.render(15));
 
     let diff = store::diff(&old, &new)?;
@@ -55,7 +55,7 @@ fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()>
     }
     println!();
 
-    let graph = write(out, "flamegraph.html", &flamegraph::html(&new, &PageOptions::default()))?;
+    let graph = write(out, "flamegraph.html", &page(&new, wall.as_ref()))?;
     let change = write(out, "diff.html", &flamegraph::diff_html(&old, &new, &PageOptions::default()))?;
     println!("flame graph of {after}:        {}", graph.display());
     println!("differential flame graph:  {}", change.display());
@@ -74,22 +74,22 @@ fn timeline(directory: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says what bounds the service, and shows its wall clock, where profiles of that were taken.
-fn verdict(directory: &str, out: &Path, query: Query) -> Result<()> {
+/// Says what bounds the service, where profiles of the wall clock were taken: their sum.
+fn verdict(directory: &str, query: Query) -> Result<Option<Profile>> {
     let profiles = store::list(directory, &query.kind("wall"))?;
     if profiles.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let wall = store::merge(&profiles)?.profile;
-    let page = write(out, "wall.html", &flamegraph::html(&wall, &PageOptions::default()))?;
-    let verdict = wall.verdict()?;
-    println!("{verdict}\n");
-    for request in verdict.requests.iter().take(8) {
-        println!("  {request}");
-    }
-    println!();
-    println!("flame graph of the wall clock: {}\n", page.display());
-    Ok(())
+    println!("{}\n", wall.verdict()?);
+    Ok(Some(wall))
+}
+
+/// What ran and, where that is known, what waited: one page.
+fn page(cpu: &Profile, wall: Option<&Profile>) -> String {
+    let kinds: Vec<(&str, &Profile)> =
+        [("cpu", cpu)].into_iter().chain(wall.map(|wall| ("wall", wall))).collect();
+    flamegraph::kinds_html(&kinds, &PageOptions::default())
 }
 
 /// The sum of all profiles that `query` asks for.

@@ -46,6 +46,8 @@ fn main() {
     pair("nothing", &Profile::new(Kind::Cpu), &Profile::new(Kind::Cpu));
     pair("diff", &service(0), &service(1));
 
+    let ran = service(0);
+    write(&directory, "kinds", &wall::kinds(&ran), &[&ran]);
     timeline::write(&directory, env::args().nth(2).is_none());
     if env::args().nth(2).is_some() {
         return;

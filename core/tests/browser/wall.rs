@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use everprof::encode::flamegraph::{self, PageOptions};
 use everprof::profile::{Kind, Label, Profile};
 
 use crate::Builder;
@@ -17,6 +18,11 @@ pub(crate) fn pages() -> [(&'static str, Profile); 6] {
         ("wall-tasks", asynchronous(400)),
         ("wall-crowded", asynchronous(9_000)),
     ]
+}
+
+/// A page of what ran and what waited.
+pub(crate) fn kinds(cpu: &Profile) -> String {
+    flamegraph::kinds_html(&[("cpu", cpu), ("wall", &computing())], &PageOptions::default())
 }
 
 /// Writes beside a page what `Profile::verdict` says, which the page has to say too.

@@ -72,6 +72,30 @@ on('wall-cpu', 'bound by its processors: the CPU profile is next', async (page) 
   assert.match(await text(page, '#sentence'), /^CPU-bound: 90\.\d% of the time at work is on CPU\. Next: the CPU profile says where\.$/);
 });
 
+on('kinds', 'a page of two kinds: each with its values, and the verdict leads from one to the other', async (page) => {
+  const [ran] = samplesOf('kinds');
+  assert.equal(await total(page), String(sum(ran, 1)));
+  assert.match(await text(page, '#totals'), /cpu: [\d.]+ cores busy/);
+  await page.locator('#kind-names button', { hasText: 'Wall clock' }).click();
+  await settled(page);
+  assert.equal(await total(page), '19800000000');
+  assert.equal(await page.inputValue('#colour'), 'doing');
+  assert.match(await text(page, '#sentence'), /^CPU-bound: 90\.\d% of the time at work is on CPU\. The CPU profile says where$/);
+  await page.locator('#sentence button').click();
+  await settled(page);
+  assert.equal(await total(page), String(sum(ran, 1)));
+  assert.equal(await page.inputValue('#colour'), 'family');
+  await page.goBack();
+  await settled(page);
+  assert.equal(await total(page), '19800000000');
+  await picture(page, 'kinds');
+});
+
+on('wall-tasks', 'what tasks await is told apart from the time of threads', async (page) => {
+  assert.match(await text(page, '#totals'), /60\.8\ss\s+wall: 76\.0% of 80\ss, 60\ss of it awaited by tasks/);
+  assert.match((await page.locator('#groups li').allInnerTexts())[0], /^async tasks/);
+});
+
 on('wall-idle', 'where all is idle, it is shown', async (page) => {
   assert.match(await text(page, '#sentence'), /^Idle: threads were at work for 0% of their time$/);
   assert.equal(await total(page), '480000000000');

@@ -78,6 +78,30 @@ impl<'p> Data<'p> {
         data
     }
 
+    /// Several kinds of profile of the same time, each as it is.
+    pub(super) fn of_kinds(profiles: &[(&str, &'p Profile)]) -> Self {
+        let mut data = Self {
+            tables: Tables::of_builds(false),
+            rows: Rows::new(Detail::Whole, 0),
+            kinds: Vec::new(),
+            profiles: Vec::new(),
+        };
+        for (name, profile) in profiles {
+            let kind = data.kind(name, profile);
+            data.add(Reader::borrowing(profile), kind);
+        }
+        data
+    }
+
+    /// The number of a kind, whose first profile says which values it has.
+    pub(super) fn kind(&mut self, name: &str, first: &Profile) -> usize {
+        self.kinds.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            self.rows.widen(first.sample_types.len());
+            self.kinds.push(KindOf::of(name, first.sample_types.clone(), &first.default_sample_type));
+            self.kinds.len() - 1
+        })
+    }
+
     /// Appends the JSON; `view` names the page's script what to make of it.
     pub(super) fn write(
         mut self,
@@ -175,15 +199,6 @@ impl Data<'static> {
 
     pub(super) fn set_rows(&mut self, rows_each: usize) {
         self.rows.detail = Detail::Periods(rows_each);
-    }
-
-    /// The number of a kind, whose first profile says which values it has.
-    pub(super) fn kind(&mut self, name: &str, first: &Profile) -> usize {
-        self.kinds.iter().position(|known| known.name == name).unwrap_or_else(|| {
-            self.rows.widen(first.sample_types.len());
-            self.kinds.push(KindOf::of(name, first.sample_types.clone(), &first.default_sample_type));
-            self.kinds.len() - 1
-        })
     }
 
     /// Adds one of them; its number is how many were added before.

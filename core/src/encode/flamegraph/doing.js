@@ -159,6 +159,7 @@ function sumActivities(app) {
     group[doing.of[set]] += sum;
   });
   app.activityAllowed = allowed;
+  app.hasTasks = [...app.groupSums.keys()].some((group) => data.strings[group] === data.tasks);
 }
 
 function atWork({ activitySums, data }) {

@@ -55,13 +55,23 @@ function showTotals(app) {
     const part = tree.total[0][0];
     const cores = unit === 'nanoseconds' && name === 'cpu' && app.seconds[0] > 0;
     const text = cores ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} cores busy` : name;
-    cells.push(total(quantity(part, unit), part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`));
+    const said = part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`;
+    cells.push(total(quantity(part, unit), `${said}${awaited(app)}`));
   }
   const countType = countTypeOf(data, tree.type);
   if (countType >= 0 && countType !== tree.type) {
     cells.push(total(tree.total.map((_, side) => exact(countAt(data, tree, 0, side), '').trim()).join(' → '), data.types[countType].name));
   }
   byId('totals').replaceChildren(...cells);
+}
+
+// What tasks await is no time of any thread, so it is told apart.
+function awaited(app) {
+  const { data, state, groupSums } = app;
+  if (!app.hasTasks || !data.doing || state.type !== data.doing.type || state.filters.has(ACTIVITY)) return '';
+  const [, sums] = [...groupSums].find(([group]) => data.strings[group] === data.tasks);
+  const sum = sums.reduce((all, value, activity) => (activity === data.doing.idle && isIdleHidden(app) ? all : all + value), 0);
+  return sum > 0 ? `, ${quantity(sum, 'nanoseconds')} of it awaited by tasks` : '';
 }
 
 // The sum over all samples of one side's profiles, whatever the filters leave.

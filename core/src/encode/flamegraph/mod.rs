@@ -19,7 +19,7 @@ mod text;
 mod timeline;
 mod tree;
 
-use crate::profile::Profile;
+use crate::profile::{Kind, Profile};
 use data::Data;
 pub use timeline::Timeline;
 
@@ -64,6 +64,25 @@ pub fn html(profile: &Profile, options: &PageOptions) -> String {
     let title = title(options, || name(profile));
     assets::page(&title, |out| {
         Data::of(&[profile]).write(out, "profile", &title, orientation(options), None);
+    })
+}
+
+/// A page with one profile of each kind, such as `cpu` and `wall`, taken of the same service at the same time: the graph
+/// of one is a click away from the other's, and the verdict of the wall clock stands above both.
+///
+/// ```
+/// use everprof::encode::flamegraph::{self, PageOptions};
+/// use everprof::profile::{Kind, Profile};
+/// let (cpu, wall) = (Profile::new(Kind::Cpu), Profile::new(Kind::Wall));
+/// let page = flamegraph::kinds_html(&[("cpu", &cpu), ("wall", &wall)], &PageOptions::default());
+/// assert!(page.starts_with("<!DOCTYPE html>"));
+/// ```
+pub fn kinds_html(profiles: &[(&str, &Profile)], options: &PageOptions) -> String {
+    let empty = [("cpu", &Profile::new(Kind::Cpu))];
+    let profiles = if profiles.is_empty() { &empty } else { profiles };
+    let title = title(options, || profiles.first().map_or_else(String::new, |(_, profile)| name(profile)));
+    assets::page(&title, |out| {
+        Data::of_kinds(profiles).write(out, "profile", &title, orientation(options), None);
     })
 }
 

@@ -1,6 +1,7 @@
 // Drawing what was counted over time: a chart for each kind, a bar for each instance, and an axis, on one canvas.
 
-const CHART = 58;
+// Of many kinds each is lower.
+const CHARTS = [58, 40];
 const CHART_GAP = 8;
 const LANE = 13;
 const AXIS = 18;
@@ -11,11 +12,12 @@ function layOut(data, width) {
   const begin = slotTimes(data, 0)[0];
   const end = slotTimes(data, slots - 1)[1];
   const top = data.versions.some(({ slot }) => slot > 0) ? 14 : 2;
-  const charts = data.kinds.map((_, place) => top + place * (CHART + CHART_GAP));
-  const lanesTop = top + data.kinds.length * (CHART + CHART_GAP);
+  const chart = CHARTS[data.kinds.length > 3 ? 1 : 0];
+  const charts = data.kinds.map((_, place) => top + place * (chart + CHART_GAP));
+  const lanesTop = top + data.kinds.length * (chart + CHART_GAP);
   const lanes = data.lanes.length > 1 ? data.lanes.map((_, place) => lanesTop + place * LANE) : [];
   const axis = lanesTop + lanes.length * LANE;
-  return { width, height: axis + AXIS, charts, lanes, axis, begin, end, x: (time) => ((time - begin) / (end - begin)) * width };
+  return { width, height: axis + AXIS, chart, charts, lanes, axis, begin, end, x: (time) => ((time - begin) / (end - begin)) * width };
 }
 
 function slotAt(data, layout, x) {
@@ -48,22 +50,23 @@ function drawOverTime(app, canvas, layout) {
 
 function drawChart(app, pen, layout, rates, top, ticks) {
   const { data, colours } = app;
+  const { chart } = layout;
   const slots = slotCount(data);
   pen.save();
   pen.beginPath();
-  pen.rect(0, top, layout.width, CHART);
+  pen.rect(0, top, layout.width, chart);
   pen.clip();
   // Where nothing was measured, there is no zero.
   pen.fillStyle = colours.void;
-  pen.fillRect(0, top, layout.width, CHART);
-  slantedLines(pen, colours.voidLine, layout.width, top);
-  const scale = rates.most > 0 ? (CHART - 4) / rates.most : 0;
+  pen.fillRect(0, top, layout.width, chart);
+  slantedLines(pen, colours.voidLine, layout.width, top, chart);
+  const scale = rates.most > 0 ? (chart - 4) / rates.most : 0;
   for (let slot = 0; slot < slots; slot++) {
     if (Number.isNaN(rates.total[slot])) continue;
     const [left, right] = edges(data, layout, slot);
     pen.fillStyle = colours.paper;
-    pen.fillRect(left, top, right - left, CHART);
-    let y = top + CHART;
+    pen.fillRect(left, top, right - left, chart);
+    let y = top + chart;
     for (const series of rates.shown) {
       const height = rates.rate[series][slot] * scale;
       pen.fillStyle = rates.byActivity ? colours.doing[series] : colours.doing[0];
@@ -73,8 +76,8 @@ function drawChart(app, pen, layout, rates, top, ticks) {
   }
   pen.restore();
   pen.fillStyle = colours.grid;
-  for (const { at } of ticks) pen.fillRect(Math.round(layout.x(at)), top, 1, CHART);
-  pen.fillRect(0, top + CHART, layout.width, 1);
+  for (const { at } of ticks) pen.fillRect(Math.round(layout.x(at)), top, 1, chart);
+  pen.fillRect(0, top + chart, layout.width, 1);
 }
 
 // From edge to edge of whole pixels, so that neighbours neither gape nor overlap.
@@ -83,13 +86,13 @@ function edges(data, layout, slot) {
   return [from, Math.max(to, from + 1)];
 }
 
-function slantedLines(pen, colour, width, top) {
+function slantedLines(pen, colour, width, top, height) {
   pen.strokeStyle = colour;
   pen.lineWidth = 1;
   pen.beginPath();
-  for (let x = -CHART; x < width; x += 7) {
-    pen.moveTo(x, top + CHART);
-    pen.lineTo(x + CHART, top);
+  for (let x = -height; x < width; x += 7) {
+    pen.moveTo(x, top + height);
+    pen.lineTo(x + height, top);
   }
   pen.stroke();
 }

@@ -146,6 +146,7 @@ function refresh(before) {
   showToolbar(app);
   if (changed('filters', 'range', 'base', 'lanes')) showVerdict(app);
   if (data.view === 'timeline') showTimeline(app, changed('filters', 'idle', 'lanes', 'type'));
+  showKinds(app);
   if (weighed) showTotals(app);
   showLegend(app);
   const moved = summed || turned || changed('zoom');

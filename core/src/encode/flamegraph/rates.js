@@ -72,10 +72,16 @@ function ratesOf(app, kind) {
 }
 
 function rateText(app, { kind, type }, value) {
-  const { unit } = app.data.types[type];
-  if (!(unit in nanoseconds)) return rate(value, unit);
-  const word = kindWords[app.data.kinds[kind].name]?.[1] ?? 'threads';
+  const { unit, name } = app.data.types[type];
+  if (!(unit in nanoseconds)) return coverless(app, kind) ? quantity(value, unit) : rate(value, unit);
+  // Tasks that await are no threads.
+  const word = app.data.doing?.kind === kind && app.hasTasks ? 'at once' : kindWords[app.data.kinds[kind].name]?.[1] ?? (name === 'cpu' ? 'cores' : 'threads');
   return `${value === 0 ? '0' : value < 0.01 ? '<0.01' : significant(value)} ${word}`;
+}
+
+// Snapshots have no duration: they are levels.
+function coverless({ data }, kind) {
+  return !data.covers[kind]?.some((cover) => cover > 0);
 }
 
 // Times are told as the reader's clock has them; UTC is told beside.

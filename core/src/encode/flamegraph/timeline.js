@@ -2,7 +2,13 @@
 
 function makeTimeline(app) {
   const { data } = app;
-  if (!data.slots || slotCount(data) === 0) {
+  if (data.kinds.length > 1) byId('kind-names').append(...data.kinds.map((kind, number) => kindButton(app, kind, number)));
+  if (slotCount(data) < 2) {
+    // Of one period there is nothing to choose but its kinds.
+    byId('timeline').hidden = data.kinds.length < 2;
+    byId('timeline').classList.add('single');
+  }
+  if (slotCount(data) === 0) {
     if (data.view === 'timeline') byId('when').textContent = 'There are no profiles of this time.';
     showNotes(data);
     return;
@@ -14,13 +20,11 @@ function makeTimeline(app) {
     first.set(versionOf(tags), Math.min(first.get(versionOf(tags)) ?? Infinity, slot));
   });
   data.versions = [...first].map(([name, slot]) => ({ name, slot })).sort((a, b) => a.slot - b.slot);
-  // Of one period there is nothing to choose but its kinds.
   const single = slotCount(data) < 2;
-  byId('timeline').hidden = single && data.kinds.length < 2;
-  byId('timeline').classList.toggle('single', single);
+  byId('timeline').hidden &&= single;
   document.body.classList.toggle('over-time', !single);
   app.brush = 'range';
-  byId('kind-names').append(...data.kinds.map((kind, number) => kindButton(app, kind, number)));
+  if (data.kinds.length === 1) byId('kind-names').append(kindButton(app, data.kinds[0], 0));
   if (data.lanes.length > 1 && !single) byId('lane-names').append(...data.lanes.map((tags, lane) => laneButton(app, tags, lane)));
   byId('range-all').addEventListener('click', () => app.update({ range: null, base: null }, true));
   byId('compare').addEventListener('click', () => (app.state.base ? app.update({ base: null }, true) : compare(app)));
@@ -60,19 +64,26 @@ function laneButton(app, tags, lane) {
   return button;
 }
 
+// Which kind is looked at, and how much there is of each: the highest rate, or the sum where there is but one period.
+function showKinds(app) {
+  const { data, state } = app;
+  for (const button of byId('kind-names').children) {
+    const number = Number(button.dataset.kind);
+    button.setAttribute('aria-pressed', number === data.types[state.type].kind);
+    const rates = app.rates?.[number];
+    const { type, first } = data.kinds[number];
+    const sum = data.profiles.reduce((all, { kind, totals }) => (kind === number ? all + Number(totals[type - first]) : all), 0);
+    button.lastChild.textContent = rates && slotCount(data) > 1 ? `up to ${rateText(app, rates, rates.most)}` : quantity(sum, data.types[type].unit);
+  }
+}
+
 // `anew`: the rates have changed, not only what is chosen of them.
 function showTimeline(app, anew) {
   const { data, state } = app;
   if (!data.versions) return;
   if (anew || !app.rates) app.rates = data.kinds.map((_, kind) => ratesOf(app, kind));
   if (anew || app.timelineColours !== app.colours) placeTimeline(app);
-  const { kind } = data.types[state.type];
   const chosen = state.range ?? [0, slotCount(data) - 1];
-  for (const button of byId('kind-names').children) {
-    const number = Number(button.dataset.kind);
-    button.setAttribute('aria-pressed', number === kind);
-    button.lastChild.textContent = `up to ${rateText(app, app.rates[number], app.rates[number].most)}`;
-  }
   [...byId('lane-names').children].forEach((button, lane) => button.setAttribute('aria-pressed', state.lanes.includes(lane)));
   const [from] = slotTimes(data, chosen[0]);
   const [, to] = slotTimes(data, chosen[1]);
@@ -97,6 +108,7 @@ function placeTimeline(app) {
   app.layout = layOut(app.data, width);
   drawOverTime(app, canvas, app.layout);
   byId('kind-names').style.paddingTop = `${app.layout.charts[0]}px`;
+  for (const button of byId('kind-names').children) button.style.height = `${app.layout.chart}px`;
   placeBoxes(app);
 }
 

@@ -98,13 +98,23 @@ function sentence(app, verdict) {
   const button = element('button', '', clipped(shortName(place[0]), 60));
   button.type = 'button';
   button.title = `${verdict.waitsIn.map(([shown]) => clipped(shown, 300)).join('\ncalled by ')}\nClick to find it in the graph`;
-  button.addEventListener('click', () => app.find(place[1]));
+  button.addEventListener('click', () => {
+    const { types, kinds } = app.data;
+    if (types[app.state.type].kind !== doing.kind) app.update({ type: kinds[doing.kind].type, sort: '' }, true);
+    app.find(place[1]);
+  });
   return [...start, ', most in ', button];
 }
 
 // Which profile to open next: a link to it where the page has it.
 function next(app, kind, text) {
-  return [element('span', 'next', `Next: ${text}.`)];
+  const { kinds, types } = app.data;
+  const number = kinds.findIndex(({ name }) => name === kind);
+  if (number < 0) return [element('span', 'next', `Next: ${text}.`)];
+  const button = element('button', 'link', `${text[0].toUpperCase()}${text.slice(1)}`);
+  button.type = 'button';
+  button.addEventListener('click', () => app.update({ type: types[app.state.type].kind === number ? app.state.type : kinds[number].type, sort: '' }, true));
+  return [button];
 }
 
 function groupRow(app, { name, values, work, total }, most) {
