@@ -13,6 +13,20 @@ cat "$out/report.txt"
 for promised in count_primes sort_words; do
     grep -q "$promised" "$out/flamegraph.html" || { echo "$promised is not in the flame graph" >&2; exit 1; }
 done
+step "example serve"
+cargo build --quiet -p everprof --example serve
+EVERPROF_DIR=$out/serve "${CARGO_TARGET_DIR:-target}/debug/examples/serve" 120 >"$out/serve.txt" &
+serve=$!
+trap 'kill "$serve" 2>/dev/null || true' EXIT
+for _ in $(seq 600); do [ ! -s "$out/serve.txt" ] || break; sleep 0.1; done
+address=$(sed 's|http://\([^/]*\)/.*|\1|' "$out/serve.txt")
+# Without curl: what a shell can do by itself.
+exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
+printf 'GET /debug/pprof/profile?seconds=2&format=collapsed HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$address" >&3
+grep -aq compute_prices <&3 || { echo "compute_prices is not in what was served" >&2; exit 1; }
+exec 3>&-
+kill "$serve"
+trap - EXIT
 step "example labels"
 cargo run --quiet -p everprof --example labels | tee "$out/labels.txt"
 for tenant in small large; do

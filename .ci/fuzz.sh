@@ -13,7 +13,9 @@ cargo build --release --target "$host" --manifest-path core/fuzz/Cargo.toml
 
 # Where the fuzzer begins: real inputs of this machine.
 seeds=target/fuzz/seeds
-mkdir -p $seeds/{options,maps,elf,eh_frame,split}
+mkdir -p $seeds/{options,maps,elf,eh_frame,split,request}
+printf 'GET /debug/pprof/goroutine?seconds=1&debug=1 HTTP/1.1\r\nHost: localhost:6060\r\nAuthorization: Basic eDp5\r\n\r\n' >$seeds/request/get
+printf 'POST /debug/pprof/symbol HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 7\r\nExpect: 100-continue\r\n\r\n0x1+0x2' >$seeds/request/post
 cp /proc/self/maps $seeds/maps/
 printf 'rate_hz=250,service=shop,tags="a=b,c=d"' >$seeds/options/text
 printf '# a file\nrate_hz = 250\nservice = "shop"\n' >$seeds/options/lines

@@ -85,6 +85,8 @@ pub use options::Options;
 pub use profiler::Profiler;
 #[doc(inline)]
 pub use recording::{Recording, record, threads};
+#[doc(hidden)]
+pub use serve::fuzz_head;
 pub use stats::Stats;
 
 /// The programs in the README compile.

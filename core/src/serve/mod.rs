@@ -157,3 +157,19 @@ fn run() {
         server.reactor.close();
     }
 }
+
+/// What the server makes of bytes, for the fuzzer: never more than an answer.
+#[doc(hidden)]
+pub fn fuzz_head(bytes: &[u8]) {
+    let Some(end) = head::end(bytes, 0) else { return };
+    let Ok(head) = head::parse(&bytes[..end]) else { return };
+    for is_loopback in [false, true] {
+        let _ = access::check(&head, &Secret::default(), is_loopback);
+    }
+    let mut request = head.request;
+    request.body = bytes[end..].iter().copied().take(head.length).collect();
+    // No profiler runs: what would take time is refused.
+    if let pull::Reply::Now(answer) = pull::ask(&request) {
+        let _ = wire::head(&answer, Some(answer.body.len()), head.keeps);
+    }
+}

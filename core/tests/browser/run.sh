@@ -19,4 +19,7 @@ if [ ! -d node_modules/playwright-core ]; then
 fi
 export BROWSER_PAGES=${BROWSER_PAGES:-${CARGO_TARGET_DIR:-$root/target}/browser}
 cargo run --quiet --manifest-path "$root/Cargo.toml" -p everprof --example browser_pages -- "$BROWSER_PAGES"
+# The program whose pull side is looked at.
+cargo build --quiet --manifest-path "$root/Cargo.toml" -p everprof --example serve
+export SERVE_PROGRAM=${CARGO_TARGET_DIR:-$root/target}/debug/examples/serve
 node --test --test-concurrency=1 .

@@ -1,0 +1,6 @@
+//! The heads of requests to the pull side, and what they ask for.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| everprof::fuzz_head(bytes));
