@@ -23,6 +23,7 @@ elsewhere=(
     wall_signal     # the same
     wall_truth      # the same
     tasks           # as truth, and the verdict needs the kernel's account of threads
+    labels_awaits   # as life
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

@@ -5,8 +5,10 @@
 //! bookkeeping.
 #![allow(clippy::print_stdout)]
 
+use std::future::Future;
 use std::hint::black_box;
 use std::sync::atomic::{Ordering, compiler_fence};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use everprof::{Labels, TraceContext, with_labels};
@@ -32,10 +34,32 @@ fn main() {
         number += 1;
         with_labels([("request", number.to_string())], || ());
     });
+    polls("not told", &tenant);
+    let dir = std::env::temp_dir().join("everprof-bench-labels");
+    let profiler = everprof::Profiler::builder().dir(&dir).set("kinds", "cpu,wall").start();
+    polls("told", &tenant);
+    drop(profiler);
+    let _ = std::fs::remove_dir_all(&dir);
     {
         let _outer = tenant.enter();
         line("Labels::current()", 100_000, || drop(black_box(Labels::current())));
     }
+}
+
+/// A poll of a future that waits, by itself and wrapped, while waits of tasks are told or not.
+fn polls(told: &str, labels: &Labels) {
+    let waits = || {
+        std::future::poll_fn(|context| {
+            black_box(context.waker());
+            Poll::<()>::Pending
+        })
+    };
+    let mut context = Context::from_waker(Waker::noop());
+    let mut bare = Box::pin(waits());
+    line("poll of a future that waits", 1_000_000, || _ = black_box(bare.as_mut().poll(black_box(&mut context))));
+    let mut wrapped = Box::pin(labels.wrap(waits()));
+    let what = format!("poll of the same, wrapped, waits {told}");
+    line(&what, 1_000_000, || _ = black_box(wrapped.as_mut().poll(black_box(&mut context))));
 }
 
 /// Ends a scope, but not before it has begun.

@@ -77,7 +77,7 @@ fn functions<'p>(profile: &'p Profile, stack: &'p [LocationId]) -> impl Iterator
 }
 
 /// How names begin that say nothing of the application: of languages, their runtimes and the C library.
-const LIBRARIES: [&str; 12] = [
+const LIBRARIES: [&str; 31] = [
     "std::",
     "core::",
     "alloc::",
@@ -90,6 +90,25 @@ const LIBRARIES: [&str; 12] = [
     "socket2::",
     "rustix::",
     "[",
+    "async_",
+    "axum",
+    "everprof",
+    "futures",
+    "h2::",
+    "http",
+    "pin_project",
+    "quinn",
+    "redis::",
+    "reqwest::",
+    "rustls",
+    "smol::",
+    "sqlx",
+    "tokio_",
+    "tonic",
+    "tower",
+    "tracing",
+    "want::",
+    "tungstenite",
 ];
 
 /// Whether a function is the application's, not that of a library which the application waits in.
