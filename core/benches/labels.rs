@@ -56,7 +56,9 @@ fn polls(told: &str, labels: &Labels) {
     };
     let mut context = Context::from_waker(Waker::noop());
     let mut bare = Box::pin(waits());
-    line("poll of a future that waits", 1_000_000, || _ = black_box(bare.as_mut().poll(black_box(&mut context))));
+    line("poll of a future that waits", 1_000_000, || {
+        _ = black_box(bare.as_mut().poll(black_box(&mut context)))
+    });
     let mut wrapped = Box::pin(labels.wrap(waits()));
     let what = format!("poll of the same, wrapped, waits {told}");
     line(&what, 1_000_000, || _ = black_box(wrapped.as_mut().poll(black_box(&mut context))));

@@ -57,7 +57,7 @@ pub struct Stats {
     pub signals: u64,
     /// CPU time of everprof's own threads.
     pub threads_cpu: Duration,
-    /// Time spent in the handler, on the application's threads.
+    /// Time spent on the application's threads: in the handler, and on the stacks of futures that wait.
     pub handler_time: Duration,
     /// Estimated cost of delivering the signals, which the handler cannot see: 3 microseconds each.
     pub delivery_time: Duration,

@@ -10,7 +10,7 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{regs, sigprof, stacks, thread, unwind};
+use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
 
 use super::awaits::Awaits;
 use super::close::Cut;
@@ -137,6 +137,7 @@ impl Sampler {
         let sampling = Sampling { clock, signal, period, may_interrupt };
         let process_cpu = Clock::Process.now().unwrap_or_default();
         let (handled, ticks) = sigprof::cost();
+        let ticks = ticks.wrapping_add(awaiting::cost());
         let now = Instant::now();
         let mut sampler = Sampler {
             threads: Threads::new(sampling),
@@ -263,6 +264,8 @@ impl Sampler {
         self.drain();
         self.take_stock();
         self.cut(Cut::Last);
+        // Before the reply: the next profiler reads the cells itself.
+        self.awaits = None;
         labels::set_sampling(false);
         thread::want_new(false);
         recorder::set_open(false);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{regs, sigprof, stacks};
+use everprof_probe::{awaiting, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
 use super::governor::Usage;
@@ -76,6 +76,7 @@ impl Sampler {
     pub(super) fn usage(&self, process: u64) -> Usage {
         let (first_tick, handled_before, ticks_before) = self.ticks_at_start;
         let (handled, ticks) = sigprof::cost();
+        let ticks = ticks.wrapping_add(awaiting::cost());
         let wall = self.began.elapsed().as_nanos() as u64;
         let nanos_per_tick = wall as f64 / regs::ticks().wrapping_sub(first_tick).max(1) as f64;
         Usage {

@@ -48,6 +48,7 @@ impl Context {
     }
 
     /// Puts it in force on this thread, on top of what is, until the guards are dropped.
+    #[inline]
     #[must_use = "labels and trace are in force until the guards are dropped"]
     pub fn enter(&self) -> (LabelGuard<'_>, Option<TraceGuard>) {
         (self.labels.enter(), self.trace.map(TraceContext::enter))
@@ -81,6 +82,7 @@ pin_project_lite::pin_project! {
 impl<F: Future> Future for InContext<F> {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         this.wait.end();

@@ -18,6 +18,7 @@ use core::task::{Context, Poll, Waker};
 
 use cells::Claim;
 pub use cells::{Begun, CELLS, STACKS, Wait, after_fork, each, forget_all, prepare, taken};
+pub use spy::cost;
 
 /// How a future said that it has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,7 @@
 
 use core::mem::ManuallyDrop;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::{Claim, Registered};
@@ -20,6 +20,13 @@ static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake_by_ref, wake_by_r
 
 /// So many stacks of one poll are walked at most: a future may wait for hundreds of others at once.
 const MOST_TAKEN: u32 = 16;
+
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// The ticks of [`regs::ticks`] that were spent on taking stacks since the process began.
+pub fn cost() -> u64 {
+    TICKS.load(Ordering::Relaxed)
+}
 
 /// What the waker of one poll needs.
 pub(super) struct Spy<'a> {
@@ -95,6 +102,7 @@ fn unregistered(claim: &Claim) {
 
 /// Takes the calling thread's stack from `regs` on, which are those of a function that is ours and left out.
 fn take(claim: &Claim, registered: Registered, regs: &Regs) {
+    let begin = regs::ticks();
     claim.write(registered, |words| {
         let own = thread_block::stack();
         let held = if own.contains(&regs.sp) { None } else { stacks::hold(regs.sp) };
@@ -103,6 +111,7 @@ fn take(claim: &Claim, registered: Registered, regs: &Regs) {
         let walked = unwind::walk_along(&mut unwind::Trail::default(), regs, &stack, &mut frames);
         (frames.finish().len(), walked.generation)
     });
+    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
 }
 
 /// The memory that the calling thread's frames lie in, of which `sp` is one: its own stack, or a registered one.
