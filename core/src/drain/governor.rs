@@ -15,6 +15,8 @@ const LEAST_PART: u32 = 64;
 pub(super) struct Usage {
     /// CPU nanoseconds of everprof's own threads.
     pub(super) threads: u64,
+    /// Of them, those for what somebody asked for, which the rate has nothing to do with.
+    pub(super) requests: u64,
     /// Nanoseconds inside the handler.
     pub(super) handler: u64,
     /// Signals handled.
@@ -26,9 +28,9 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Everything that everprof cost.
+    /// What it costs to sample.
     pub(super) fn own(&self) -> u64 {
-        self.threads + self.handler + self.signals * DELIVERY_NANOS
+        self.threads.saturating_sub(self.requests) + self.handler + self.signals * DELIVERY_NANOS
     }
 
     /// The part of it that delivering the signals cost, by estimate.
@@ -123,6 +125,8 @@ mod tests {
         assert_eq!(governor.judge(second(26, 3)), Some(10_000_000));
         assert!(!governor.is_throttled());
         assert_eq!(governor.judge(second(27, 4)), None, "never above what was asked for");
+        let asked = Usage { requests: 500_000_000, ..second(527, 5) };
+        assert_eq!(governor.judge(asked), None, "what was asked for is not the rate's doing");
     }
 
     #[test]

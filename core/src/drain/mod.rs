@@ -128,8 +128,7 @@ fn run(
         };
         match command {
             Err(TryRecvError::Empty) => {
-                sampler.serve();
-                sampler.serve_snapshots();
+                sampler.answer_requests();
                 // Threads that announce themselves wake us no more often than this; what they rang is heard after it.
                 match commands.recv_timeout(sampler.pause()) {
                     Ok(command) => {

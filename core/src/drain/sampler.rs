@@ -82,6 +82,8 @@ pub(super) struct Sampler {
     pub(super) calm: u32,
     pub(super) turnover: (u64, u32),
     pub(super) process_cpu_at_start: u64,
+    /// CPU nanoseconds of our thread for what somebody has asked for.
+    pub(super) requests_cpu: u64,
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
     /// How many samples there were when the last period ended.
@@ -172,6 +174,7 @@ impl Sampler {
             calm: 0,
             turnover: (0, 0),
             process_cpu_at_start: process_cpu,
+            requests_cpu: 0,
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
             samples_closed: 0,

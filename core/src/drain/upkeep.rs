@@ -81,11 +81,22 @@ impl Sampler {
         let nanos_per_tick = wall as f64 / regs::ticks().wrapping_sub(first_tick).max(1) as f64;
         Usage {
             threads: Clock::Thread(gettid()).now().unwrap_or_default(),
+            requests: self.requests_cpu,
             handler: (ticks.wrapping_sub(ticks_before) as f64 * nanos_per_tick) as u64,
             signals: handled.wrapping_sub(handled_before),
             process: process.saturating_sub(self.process_cpu_at_start),
             wall,
         }
+    }
+
+    /// Does what somebody has asked for: recordings, and snapshots. That has bounds of its own; the rate of the samples is
+    /// not lowered for it, which would make nothing cheaper.
+    pub(super) fn answer_requests(&mut self) {
+        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
+        let before = own();
+        self.serve();
+        self.serve_snapshots();
+        self.requests_cpu += own().saturating_sub(before);
     }
 
     pub(super) fn memory(&self) -> u64 {
