@@ -1,8 +1,10 @@
 // Timelines: rates over time with exact values, gaps, versions and instances, and the flame graph of any stretch.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { frame, frames, launch, open, picture, samplesOf, settled } from './browser.mjs';
+import { frame, frames, launch, open, pages, picture, samplesOf, settled } from './browser.mjs';
 
 let browser;
 before(async () => { browser = await launch(); });
@@ -281,6 +283,17 @@ test('hostile addresses of a timeline', async () => {
     assert.deepEqual(opened.problems, [], hash);
     await opened.close();
   }
+});
+
+test('the data are compact', () => {
+  const size = (name) => /id="data">(.*?)<\/script>/s.exec(readFileSync(join(pages, `${name}.html`), 'utf8'))[1].length;
+  assert.ok(size('timeline') < 45_000, `${size('timeline')} bytes for 170 small profiles`);
+  assert.ok(size('timeline-large') < 13_500_000, `${size('timeline-large')} bytes for 2,400,000 rows`);
+});
+
+on('timeline', 'the help tells of time and of the wall clock', async (page) => {
+  await page.keyboard.press('?');
+  assert.match(await text(page, '#help-box'), /what its threads did most[\s\S]*drag to choose a stretch/);
 });
 
 test('240 periods of 10,000 stacks open and answer', { timeout: 120_000 }, async (t) => {

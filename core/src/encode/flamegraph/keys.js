@@ -29,6 +29,12 @@ const aboutDiff = 'Named first is what changed by itself, not with its load, its
   + 'counts are, in standard deviations of chance: beyond 2 is likely real, beyond 3 hardly chance. Of many functions, one in twenty is beyond 2 by chance alone. Frames within ±2 stay grey. Hatched frames '
   + 'exist on one side only and are drawn with the width they have there, which makes their callers wider than their own share.';
 
+const aboutWall = 'Of the wall clock each frame has the colour of what its threads did most there, and along its lower edge those of all they did. Idle waits, for which '
+  + 'nobody waits, are hidden until asked for; shares are of the time at work. The legend filters. What tasks await is no time of any thread and stands below [awaiting].';
+
+const aboutTime = 'Over time: drag to choose a stretch, click a period to see it alone and again for all; arrow keys move what is chosen, with Shift its end, b compares it with what was before. '
+  + 'Heights are rates of what was measured; hatched is where nothing was. Times are those of this computer’s clock.';
+
 function listenToKeys(app) {
   document.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -155,7 +161,9 @@ function showHelp(app) {
   const close = element('button', '', 'Close');
   close.type = 'button';
   close.addEventListener('click', () => box.close());
-  const texts = app.pair ? [...about.slice(0, 2), aboutDiff] : about;
+  const texts = app.pair ? [...about.slice(0, 2), aboutDiff] : [...about];
+  if (app.data.doing) texts.push(aboutWall);
+  if (slotCount(app.data) > 1) texts.push(aboutTime);
   box.replaceChildren(title, list, ...texts.map((text) => element('p', '', text)), close);
   box.showModal();
 }
