@@ -268,6 +268,11 @@ fn bursts() {
         told.iter().filter(|(key, _)| key[0] == "both" && key[1] == wait).map(|(_, (all, _))| all).sum()
     };
     let all = of("timer") + of("other") + of("disk");
+    for state in ["on_cpu", "runnable", "off_cpu"] {
+        let of = by_state(&profile, &[state]);
+        let time: f64 = of.iter().filter(|(key, _)| key[0] == "both").map(|(_, (all, _))| all).sum();
+        println!("{state}: {time:.3} s");
+    }
     println!("{all:.3} of {waited:.3} s");
     assert!((all - waited).abs() < 0.1 + 0.03 * waited, "{all} of {waited}");
     assert!(of("timer") > 0.9 * all, "{told:?}");

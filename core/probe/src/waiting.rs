@@ -44,6 +44,8 @@ pub struct Waiting {
     pub words: usize,
     /// How the walk of its stack ended.
     pub end: End,
+    /// Frames of a runtime are missing in it, which only the thread itself can tell.
+    pub lacks_runtime: bool,
     /// The label set in force on it.
     pub labels: u32,
     /// The trace and the span in force on it; zeros where there are none.
@@ -73,14 +75,23 @@ impl Looker {
             Task::Unknown => return Look::Untold,
         };
         let (labels, trace) = in_force(tid);
-        let mut seen = Waiting { wait, readable: false, used, words: 0, end: End::Lost, labels, trace };
+        let mut seen = Waiting {
+            wait,
+            readable: false,
+            used,
+            words: 0,
+            end: End::Lost,
+            lacks_runtime: false,
+            labels,
+            trace,
+        };
         for len in [MOSTLY, AT_MOST] {
             let copied = self.copy_stack(wait.sp, len);
             if Clock::Thread(tid).now() != Some(used) {
                 return Look::Running;
             }
             seen.readable = copied > 0;
-            (seen.words, seen.end) = self.walk(&wait, copied, words);
+            (seen.words, seen.end, seen.lacks_runtime) = self.walk(&wait, copied, words);
             if copied < len || !matches!(seen.end, End::Lost) {
                 break;
             }
@@ -94,7 +105,7 @@ impl Looker {
         memory::copy(sp, room)
     }
 
-    fn walk(&mut self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End) {
+    fn walk(&mut self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End, bool) {
         let mut stack = StackMemory::new();
         let range = wait.sp..wait.sp.saturating_add(copied as u64);
         // SAFETY: so many bytes of the mapping were written, and `&mut self` keeps it as it is.
@@ -102,8 +113,8 @@ impl Looker {
         let mut frames = Frames::new(words);
         let mut regs = Regs::waiting(wait.pc, wait.sp);
         unwind::find_frame_pointer(&mut regs, &stack, &mut self.found);
-        let end = unwind::walk(&regs, &stack, &mut frames);
-        (frames.finish().len(), end)
+        let (end, lacks_runtime) = unwind::walk_waiting(&regs, &stack, &mut frames);
+        (frames.finish().len(), end, lacks_runtime)
     }
 }
 
@@ -120,6 +131,26 @@ pub fn interrupted(call: [u64; CALL_WORDS], pc: u64) -> Option<Wait> {
     memory::copy(pc, &mut after);
     let Interrupted { call, first, second } = regs::call_at(call, before, after)?;
     Some(Wait { call, arguments: [first, second, 0, 0, 0, 0], sp: 0, pc })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod registers {
+    use super::*;
+
+    /// Where the return address of a function that calls nobody is in a register that nobody told, its caller is not known:
+    /// it is not the thread's first function. The C library's `syscall` is such a one on aarch64.
+    #[test]
+    fn a_caller_that_a_register_alone_knows_is_missing() {
+        while !unwind::refresh() && unwind::generation() == 0 {
+            std::thread::yield_now();
+        }
+        let mut words = [0; 8];
+        let mut frames = Frames::new(&mut words);
+        let regs = Regs::waiting(libc::syscall as *const () as u64 + 4, 0x7000_0000);
+        let (end, _) = unwind::walk_waiting(&regs, &StackMemory::new(), &mut frames);
+        assert_eq!(end, End::Lost);
+    }
 }
 
 #[cfg(test)]

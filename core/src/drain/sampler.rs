@@ -213,7 +213,8 @@ impl Sampler {
             CALM_AFTER.. => CALM_WAKE,
             _ => WAKE,
         };
-        let rest = self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest())));
+        let calm = self.is_calm();
+        let rest = self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest(calm))));
         rest.min(self.recordings.rest()).min(self.snapshots.rest())
     }
 
@@ -222,14 +223,22 @@ impl Sampler {
         Duration::from_nanos(self.threads.before_welcome())
     }
 
-    /// Looks for new threads, and five times a second does everything else.
+    /// Whether nothing has come or gone for a while.
+    fn is_calm(&self) -> bool {
+        self.calm >= CALM_AFTER && !self.threads.is_churning()
+    }
+
+    /// Looks for new threads, and five times a second, or twice where nothing comes and goes, does everything else.
     pub(super) fn wake(&mut self) {
         self.threads.welcome();
         self.threads.update();
-        if self.wall.as_ref().is_some_and(|wall| wall.rest() == 0) {
+        let (calm, turnover) = (self.is_calm(), self.threads.turnover());
+        if self.wall.as_ref().is_some_and(|wall| wall.is_due(calm, turnover)) {
             self.look_around(false);
         }
-        if self.woke.elapsed() < WAKE {
+        // Looks at threads that wait may come more often; the rest is not worth it then.
+        let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
+        if self.woke.elapsed() < interval {
             return;
         }
         self.woke = Instant::now();

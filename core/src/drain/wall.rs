@@ -45,6 +45,8 @@ const PART_OF_BUDGET: f64 = 0.5;
 
 /// We sleep no longer than we mean to by so many nanoseconds, unless there is no processor for us, or nobody runs.
 const OVERSLEPT: u64 = 250_000_000;
+/// What our own thread had to wait for a processor is read again after this long.
+const RENEWED: u64 = 1_000_000_000;
 
 /// What the looks are taken with.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +87,9 @@ pub(super) struct Wall {
     /// When we began, and when the last round was.
     began: u64,
     last: u64,
-    /// How long our own thread had been ready and had no processor at the last round.
+    /// How long our own thread had been ready and had no processor not long ago, and when that was.
     own_ready: u64,
+    own_ready_at: u64,
     /// Threads to be looked at in each round; and those that have not moved for a while, by when they are due.
     awake: Vec<u32>,
     asleep: BinaryHeap<Reverse<(u64, u32)>>,
@@ -114,6 +117,7 @@ impl Wall {
             began: now,
             last: now,
             own_ready: os::ready_time(gettid()).unwrap_or_default(),
+            own_ready_at: now,
             awake: Vec::new(),
             asleep: BinaryHeap::new(),
             turnover: 0,
@@ -124,9 +128,16 @@ impl Wall {
         })
     }
 
-    /// Nanoseconds until the next look.
-    pub(super) fn rest(&self) -> u64 {
-        self.next.saturating_sub(monotonic())
+    /// Nanoseconds until the next look; where `calm`, until one that somebody is due at.
+    pub(super) fn rest(&self, calm: bool) -> u64 {
+        let due =
+            self.asleep.peek().filter(|_| calm && self.awake.is_empty()).map_or(0, |Reverse((at, _))| *at);
+        self.next.max(due).saturating_sub(monotonic())
+    }
+
+    /// Whether it is time for a look, or threads have come or gone since the last one.
+    pub(super) fn is_due(&self, calm: bool, turnover: u64) -> bool {
+        self.rest(calm) == 0 || turnover != self.turnover
     }
 
     /// Nanoseconds between two looks.
@@ -152,7 +163,10 @@ impl Wall {
         let rest = (took as f64 * self.rest_for_work) as u64;
         self.next = self.next.max(monotonic() + rest.min(LEAST_OFTEN));
         self.is_first = false;
-        self.own_ready = os::ready_time(gettid()).unwrap_or_default();
+        if self.last.saturating_sub(self.own_ready_at) > RENEWED {
+            self.own_ready = os::ready_time(gettid()).unwrap_or_default();
+            self.own_ready_at = self.last;
+        }
     }
 
     /// For how long nobody has run, if our thread slept `slept` nanoseconds instead of `meant`: a process that is stopped
@@ -218,7 +232,9 @@ impl Wall {
         };
         thread.asked = if place.is_some() { Asked::Answered } else { Asked::No };
         thread.place = place.clone();
-        Some((Found { waited: thread.settle(), ..Found::default() }, place?))
+        // Where it ran, the next place that is found will have it.
+        let place = place?;
+        Some((Found { waited: thread.settle(), ..Found::default() }, place))
     }
 
     /// Takes out thread `tid`, which has ended since the last round.

@@ -55,6 +55,7 @@ pub(crate) use prologue::{Found, find_frame_pointer};
 pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};
+pub(crate) use walk::walk_waiting;
 pub use walk::{End, MOST_FRAMES, Walked, walk, walk_along};
 
 /// Brings the tables up to date: looks for objects that were loaded or unloaded, builds what is missing, shows it to

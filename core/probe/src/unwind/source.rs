@@ -35,7 +35,8 @@ pub enum Step {
 /// # Safety
 ///
 /// Every method runs inside signal handlers, on any thread, at any instruction of the process, several at once, and
-/// when the runtime's own structures are half written. An implementation does not allocate, lock, panic or call the
+/// when the runtime's own structures are half written. Off the handler, [`owns`](FrameSource::owns) alone is asked of
+/// frames of threads that wait; nothing else is, since the calling thread is not the one that is walked. An implementation does not allocate, lock, panic or call the
 /// system; it reads only memory that is mapped for as long as it is registered, or that `stack` vouches for; and it
 /// ends in bounded time.
 pub unsafe trait FrameSource: Sync {
@@ -89,6 +90,11 @@ impl Sources {
     #[inline]
     pub(super) fn any() -> bool {
         PLACES.iter().any(|place| place.state.load(Ordering::Acquire) == ACTIVE)
+    }
+
+    /// Whether one of them owns the frame at `pc`.
+    pub(super) fn own(pc: u64) -> bool {
+        PLACES.iter().filter_map(Place::source).any(|source| source.owns(pc))
     }
 
     /// The sources in force, each told where the walk starts; `None` where there are none.

@@ -55,15 +55,7 @@ pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
 /// As [`walk`], and sooner where much of the stack is what it was when the last walk left `trail`.
 pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> Walked {
     let entered = inflight::enter(thread_pointer());
-    let mut walker = Walker {
-        regs: *regs,
-        exact: true,
-        known: true,
-        doubtful: false,
-        change: Change::Nothing,
-        stack,
-        snapshot: snapshot::current(&entered),
-    };
+    let mut walker = Walker::new(regs, stack, snapshot::current(&entered));
     let mut generation = snapshot::generation();
     if let Some(snapshot) = walker.snapshot {
         snapshot.prefetch_change();
@@ -81,6 +73,30 @@ pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: 
     Walked { end, generation }
 }
 
+/// Walks the stack of another thread, which waits, off the handler. Of `regs` only the program counter, the stack pointer
+/// and the frame pointer hold, so a caller that hangs on another register ends the walk. Sources are not asked, since they
+/// look at the calling thread: where one of them owns a frame, its frames are marked as missing. Also returns whether
+/// there were such.
+pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> (End, bool) {
+    let entered = inflight::enter(thread_pointer());
+    let mut walker = Walker::new(regs, stack, snapshot::current(&entered));
+    walker.known = false;
+    if let Some(snapshot) = walker.snapshot {
+        walker.change = snapshot.change();
+    }
+    let (mut end, owned) = if Sources::any() {
+        walker.past_sources(out)
+    } else {
+        (walker.native(&mut Trail::default(), out), false)
+    };
+    match end {
+        End::Root if walker.doubtful || owned => end = End::Doubtful,
+        End::Root => {}
+        _ => out.push_missing(0),
+    }
+    (end, owned)
+}
+
 pub(super) struct Walker<'a> {
     pub(super) regs: Regs,
     /// The program counter is the next instruction, not a return address.
@@ -96,6 +112,18 @@ pub(super) struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
+    fn new(regs: &Regs, stack: &'a StackMemory, snapshot: Option<&'a Snapshot>) -> Self {
+        Self {
+            regs: *regs,
+            exact: true,
+            known: true,
+            doubtful: false,
+            change: Change::Nothing,
+            stack,
+            snapshot,
+        }
+    }
+
     /// The walk of a process without sources.
     fn native(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
         let mut left = MOST_FRAMES;
@@ -184,6 +212,26 @@ impl<'a> Walker<'a> {
             }
         }
         End::Truncated
+    }
+
+    /// The walk of another thread where there are sources.
+    fn past_sources(&mut self, out: &mut Frames<'_>) -> (End, bool) {
+        let mut owned = false;
+        for _ in 0..MOST_FRAMES {
+            let pc = self.pc();
+            if Sources::own(pc) {
+                out.push_missing(0);
+                owned = true;
+            }
+            let rule = self.rule(pc);
+            out.push_native(self.place(pc, rule));
+            let sure = self.snapshot.filter(|_| !self.is_changed());
+            let went = sure.is_some_and(|snapshot| self.plain(snapshot, 1, |_, _| ()) == 0);
+            if !went && let Err(end) = self.advance(pc, rule, out) {
+                return (end, owned);
+            }
+        }
+        (End::Truncated, owned)
     }
 
     /// A point inside the frame's current instruction.

@@ -60,6 +60,7 @@ impl Place {
         match waiting.end {
             _ if !waiting.readable => Seen::Partly(place, Why::Unreadable),
             End::Lost => Seen::Partly(place, Why::NotWhole),
+            _ if waiting.lacks_runtime => Seen::Partly(place, Why::NotWhole),
             _ => Seen::Waiting(place),
         }
     }

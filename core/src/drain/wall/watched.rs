@@ -12,6 +12,12 @@ use super::place::{Place, Seen};
 const LESS_OFTEN: u64 = 8;
 /// and after this long at the latest, in nanoseconds.
 pub(super) const LEAST_OFTEN: u64 = 2_000_000_000;
+/// One that runs all the time, but for such a part of it, is looked at less often in the same way,
+const MOSTLY_RUNS: u64 = 32;
+/// and after this long at the latest.
+const LEAST_OFTEN_RUNNING: u64 = 500_000_000;
+/// Those that are due after so long or more are due together, so that our thread wakes once for all.
+const TOGETHER: u64 = 500_000_000;
 
 /// A thread that was asked and has not answered for so long holds the signal back, or waits where none reaches it.
 const PATIENCE: u64 = 1_000_000_000;
@@ -24,8 +30,9 @@ pub(super) struct Watched {
     /// When the last look was, and when the next one is due.
     pub(super) at: u64,
     pub(super) due: u64,
-    /// Since when its clock stands still.
+    /// Since when its clock stands still, or since when it runs without a pause; 0 while it does not.
     since: u64,
+    runs_since: u64,
     /// What it had used of the processors at the last look, and how long it had been ready without one.
     pub(super) used: u64,
     ready: u64,
@@ -69,6 +76,15 @@ pub(super) struct With<'w> {
     pub(super) period: u64,
 }
 
+/// When a thread is due that may be left alone for `gap`; 0 where that is not longer than the period.
+fn due(now: u64, gap: u64, period: u64) -> u64 {
+    match gap {
+        TOGETHER.. => (now + gap).next_multiple_of(TOGETHER),
+        _ if gap > period => now + gap,
+        _ => 0,
+    }
+}
+
 impl Found {
     /// Whether there is anything to tell.
     pub(super) fn is_any(&self) -> bool {
@@ -95,13 +111,19 @@ impl Watched {
         (self.at, self.used) = (now, used);
         if ran == 0 && self.rests(now) {
             let gap = (now.saturating_sub(self.since) / LESS_OFTEN).min(LEAST_OFTEN);
-            self.due = if gap > with.period { now + gap } else { 0 };
+            self.due = due(now, gap, with.period);
             self.pending += elapsed as i64;
             self.rested += self.settle();
             let waited = if with.to_tell { std::mem::take(&mut self.rested) } else { 0 };
             return Found { waited, ..Found::default() };
         }
         (self.since, self.due) = (now, 0);
+        let is_idle = elapsed.saturating_sub(ran) > elapsed / MOSTLY_RUNS;
+        if is_idle || is_old || with.to_tell || self.asked != Asked::No {
+            self.runs_since = 0;
+        } else {
+            return self.runs_on(now, elapsed, ran, with.period);
+        }
         let ready = os::ready_time(tid).unwrap_or_default();
         let became_ready = ready.saturating_sub(self.ready);
         self.ready = ready;
@@ -117,6 +139,19 @@ impl Watched {
         }
         let waited = if self.is_sure(now) { self.settle() } else { 0 };
         Found { ready: became_ready, waited, rested, is_end: false }
+    }
+
+    /// It has run almost all the time since the last look, and what little it did not is told once it waits.
+    fn runs_on(&mut self, now: u64, elapsed: u64, ran: u64, period: u64) -> Found {
+        if self.runs_since == 0 {
+            self.runs_since = now - elapsed;
+        }
+        let gap = ((now - self.runs_since) / LESS_OFTEN).min(LEAST_OFTEN_RUNNING);
+        self.due = due(now, gap, period);
+        self.pending += elapsed as i64 - ran as i64;
+        self.is_doubtful = false;
+        let rested = Some(std::mem::take(&mut self.rested)).filter(|rested| *rested > 0);
+        Found { rested: rested.zip(self.place.take()), ..Found::default() }
     }
 
     /// It has ended between `last` and `now`. If it waited when it was last seen, it waited on until some moment between.
