@@ -38,6 +38,7 @@
 //! | start, stop, change the rate, ask what it costs | [`Profiler`], [`Stats`] |
 //! | take a profile of the stretch of time that is of interest | [`record`] |
 //! | see what every thread is doing now | [`threads`] |
+//! | fetch profiles while the program runs, by browser or `go tool pprof` | [`pull`], the option `serve` |
 //! | set options in code or by `EVERPROF_…` | [`Options`] |
 //! | say whose work a sample is: tenants, endpoints, traces, futures | [`labels`] |
 //! | say which deployment a profile is of | [`tags`] |
