@@ -81,7 +81,13 @@ fn verdict(directory: &str, query: Query) -> Result<Option<Profile>> {
         return Ok(None);
     }
     let wall = store::merge(&profiles)?.profile;
-    println!("{}\n", wall.verdict()?);
+    let verdict = wall.verdict()?;
+    println!("{verdict}\n");
+    // The same of each kind of request: what is slow may be one of them.
+    for request in verdict.requests.iter().take(8) {
+        println!("  {request}");
+    }
+    println!();
     Ok(Some(wall))
 }
 
