@@ -22,6 +22,7 @@ const CASES: &[(&str, fn())] = &[
     ("each_thread_is_there_once_with_its_state", each_once),
     ("threads_that_come_and_go_do_no_harm", churn),
     ("a_thousand_threads_at_once", thousand),
+    ("a_thread_that_holds_signals_back_is_there_as_well", deaf),
     ("a_period_ends_with_a_snapshot_where_that_is_asked_for", of_periods),
     ("without_a_profiler_there_is_none", without),
 ];
@@ -160,6 +161,29 @@ fn churn() {
     println!("{shots} snapshots, {} threads that came and went", born.load(Ordering::Relaxed));
     done.store(true, Ordering::Relaxed);
     breeders.into_iter().for_each(|thread| thread.join().unwrap());
+    stop(profiler);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// One that holds every signal back and runs: it cannot be asked, and is there with a mark, over and over.
+fn deaf() {
+    let (profiler, dir) = start("deaf", "cpu");
+    let spawn = |name: &str, work: fn()| {
+        thread::Builder::new().name(name.into()).spawn(work).unwrap();
+    };
+    spawn("deaf", || {
+        everprof_probe::os::block_signals();
+        runs_for_ever();
+    });
+    thread::sleep(Duration::from_millis(300));
+    for _ in 0..20 {
+        let profile = everprof::threads().unwrap();
+        let of = |name, key| label(&profile, &of_name(&profile, name), key).unwrap_or_default();
+        let deaf = of("deaf", "state");
+        assert!(deaf == "on_cpu" || deaf == "runnable", "{deaf}");
+        let stack = names(&profile, profile.get_stack(of_name(&profile, "deaf").stack));
+        assert!(matches!(stack[..], ["[running]" | "[waiting for a processor]"]), "{stack:?}");
+    }
     stop(profiler);
     let _ = std::fs::remove_dir_all(dir);
 }

@@ -40,6 +40,8 @@ const YOUNG: u64 = 2_000_000_000;
 /// How long to wait for threads that run to tell their stacks, in nanoseconds, and how long at a time.
 const PATIENCE: u64 = 5_000_000;
 const NAP: Duration = Duration::from_micros(100);
+/// So many may wait for the next one.
+const MOST_WAITING: usize = 1_000;
 /// Snapshots take this part of a processor at most.
 const SHARE: u64 = 10;
 /// What is kept of a snapshot for the next one is given back after so long, in nanoseconds.
@@ -128,6 +130,11 @@ impl Snapshots {
 impl Sampler {
     /// Somebody wants a snapshot.
     pub(super) fn ask_for_snapshot(&mut self, named: Sender<Result<Profile>>) {
+        if self.snapshots.waiting.len() >= MOST_WAITING {
+            let message = format!("{MOST_WAITING} others wait for a snapshot already: try again later");
+            let _ = named.send(Err(Error::new(ErrorKind::Unavailable, message)));
+            return;
+        }
         self.snapshots.waiting.push(named);
     }
 
@@ -180,7 +187,7 @@ impl Sampler {
         shot.snapshot.names.time_nanos = wall_clock();
         for _ in 0..ROUNDS {
             let links = tasks::links();
-            self.threads.scan();
+            self.threads.meet_new();
             self.threads.rename(begin.saturating_sub(YOUNG));
             let mut any_gone = false;
             for tid in self.threads.ids() {

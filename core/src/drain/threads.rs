@@ -182,6 +182,16 @@ impl Threads {
         self.met_late + self.account.unmet_ever()
     }
 
+    /// Looks for new threads alone: who has ended, and what all have used, waits for the next look.
+    pub(super) fn meet_new(&mut self) {
+        let now = monotonic();
+        for tid in tasks::ids().into_iter().flatten() {
+            if !self.by_id.contains_key(&tid) {
+                self.meet(tid, now, false);
+            }
+        }
+    }
+
     /// Looks for new and ended threads now, and at every thread's clock.
     pub(super) fn scan(&mut self) {
         if let Some(ids) = tasks::ids() {

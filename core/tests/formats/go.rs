@@ -131,6 +131,59 @@ fn go_tool_pprof_shows_the_time_of_each_kind() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Short ones: a recording of each kind, an empty one, one over several periods, and a snapshot of the threads.
+#[test]
+fn go_tool_pprof_reads_recordings_and_snapshots() {
+    if !go_is_here("go_tool_pprof_reads_recordings_and_snapshots") {
+        return;
+    }
+    let folder = folder("recordings");
+    let profiler = everprof::Profiler::builder().dir(folder.join("periods")).rate_hz(500).start().unwrap();
+    let at_once = everprof::record(Kind::Cpu).and_then(everprof::Recording::finish).unwrap();
+    let kinds = [Kind::Cpu, Kind::Wall, Kind::OffCpu];
+    let recordings = kinds.map(|kind| everprof::record(kind).unwrap());
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(300);
+    while std::time::Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    // A period ends in them, where the machine has the time for it.
+    let _ = profiler.flush();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let mut files = vec![("at_once", Kind::Cpu, at_once)];
+    for (kind, recording) in kinds.into_iter().zip(recordings) {
+        files.push(("recorded", kind, recording.finish().unwrap()));
+    }
+    files.push(("snapshot", Kind::Threads, everprof::threads().unwrap()));
+    let _ = profiler.stop();
+    for (name, kind, profile) in files {
+        let path = folder.join(format!("{name}.{}.pb.gz", kind.name()));
+        std::fs::write(&path, pprof::encode(&profile)).unwrap();
+        let path = path.to_str().unwrap();
+        let shown = kind.default_sample_type();
+        let top = go_pprof(&["-top", path]);
+        assert!(top.contains(&format!("Type: {shown}")), "{name}: {top}");
+        let raw = go_pprof(&["-raw", path]);
+        let types: Vec<_> =
+            kind.sample_types().iter().map(|known| format!("{}/{}", known.name, known.unit)).collect();
+        assert!(types.iter().all(|known| raw.contains(known)), "{name}: {raw}");
+        let comments = go_pprof(&["-comments", path]);
+        assert!(comments.contains("service="), "{name}: {comments}");
+        if kind == Kind::Threads {
+            let tags = go_pprof(&["-tags", path]);
+            assert!(
+                ["thread_name: Total", "state: Total", "thread_id: Total"]
+                    .iter()
+                    .all(|key| tags.contains(key))
+            );
+            assert!(top.contains("100%"), "{top}");
+        }
+        if name == "recorded" {
+            assert!(!profile.totals().contains(&0), "{name} {kind:?}: {:?}", profile.totals());
+        }
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn a_file_that_go_wrote_is_read() {
     if !go_is_here("a_file_that_go_wrote_is_read") {

@@ -42,6 +42,7 @@ const TOPICS: &[Topic] = &[
         peers: &["everyone"],
         cases: &["wall 1000 10", "wall 4000 19"],
     },
+    Topic { shared: None, name: "threads", rounds: 3, peers: &[], cases: &["threads 1000"] },
     Topic {
         shared: None,
         name: "stacks",

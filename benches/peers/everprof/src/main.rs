@@ -8,6 +8,7 @@ use everprof::encode::pprof;
 use everprof::export::{Exporter, Set};
 use everprof::profile::{LabelValue, Profile};
 use everprof::{Labels, Profiler, Result};
+use everprof_probe::os::Clock;
 use everprof_probe::thread;
 use harness::{Peer, Stack};
 
@@ -69,6 +70,14 @@ impl Peer for Everprof {
         true
     }
 
+    fn snapshot(&mut self) -> Option<(usize, Duration)> {
+        // They are taken on everprof's first thread and named on its second.
+        let clock = Clock::Thread(thread_called("everprof")?);
+        let before = clock.now()?;
+        let profile = everprof::threads().expect("a snapshot");
+        Some((profile.samples().len(), Duration::from_nanos(clock.now()? - before)))
+    }
+
     type Report = Vec<Set>;
 
     fn report(&mut self) -> Vec<Set> {
@@ -83,6 +92,16 @@ impl Peer for Everprof {
         let encoded = sets.iter().flat_map(|set| &set.profiles);
         encoded.flat_map(|one| stacks(&pprof::decode(&one.bytes).expect("a profile"))).collect()
     }
+}
+
+/// The id of a thread.
+fn thread_called(name: &str) -> Option<u32> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?.flatten();
+    let mut ids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    let is_called = |id: &u32| {
+        std::fs::read_to_string(format!("/proc/self/task/{id}/comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    ids.find(is_called)
 }
 
 /// What the kernel passes to the handler when the timer of the thread's slot has expired.

@@ -10,6 +10,7 @@ mod load;
 mod memory;
 mod overhead;
 mod stacks;
+mod threads;
 mod totals;
 mod wall;
 
@@ -42,6 +43,12 @@ pub trait Peer: Sized {
     /// thing.
     fn label(&self, _times: u32) -> bool {
         false
+    }
+
+    /// Takes a snapshot of all threads, with names: how many there were, and the CPU time that it took without the names.
+    /// `None` where there is no such thing.
+    fn snapshot(&mut self) -> Option<(usize, Duration)> {
+        None
     }
 
     /// What a profile is handed over as.
@@ -82,6 +89,7 @@ pub fn run<P: Peer>() {
         "totals" => totals::measure::<P>(word(1), number(2), number(3) as u32),
         "stacks" => stacks::measure::<P>(word(1)),
         "wall" => wall::measure::<P>(number(1), number(2) as u32),
+        "threads" => threads::measure::<P>(number(1)),
         "memory" => memory::measure::<P>(number(1)),
         "labels" => labels::measure::<P>(),
         other => panic!("no measure named {other:?}"),

@@ -1,6 +1,7 @@
 //! Looks at threads for a snapshot, and what they have found before: a thread whose CPU clock stands still is where it was.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
@@ -14,7 +15,7 @@ use super::super::wall::{self, Place, Why};
 pub(super) struct Looks {
     looker: Looker,
     words: Vec<u64>,
-    kept: HashMap<u32, (u64, Place)>,
+    kept: HashMap<u32, (u64, Arc<Place>)>,
 }
 
 /// What one look at one thread has found.
@@ -22,7 +23,7 @@ pub(super) enum Seen {
     /// It runs, or is ready to.
     Running { on_cpu: bool },
     /// It waits, as far as the kernel tells.
-    Waiting(Place),
+    Waiting(Arc<Place>),
     /// It has ended.
     Gone,
 }
@@ -37,20 +38,21 @@ impl Looks {
     pub(super) fn see(&mut self, tid: u32, known: impl FnOnce(u64) -> Option<Place>) -> Seen {
         let Some(used) = Clock::Thread(tid).now() else { return Seen::Gone };
         let kept = self.kept.get(&tid).filter(|(at, place)| *at == used && place.is_final());
-        if let Some(place) = kept.map(|(_, place)| place.clone()).or_else(|| known(used)) {
+        if let Some(place) = kept.map(|(_, place)| place.clone()).or_else(|| known(used).map(Arc::new)) {
             return Seen::Waiting(place);
         }
-        let found = Place::seen(&mut self.looker, tid, &mut self.words);
-        let Some(now) = Clock::Thread(tid).now() else { return Seen::Gone };
-        match found {
-            wall::Seen::Running => Seen::Running { on_cpu: now != used },
+        match Place::seen(&mut self.looker, tid, &mut self.words) {
+            wall::Seen::Running => match Clock::Thread(tid).now() {
+                Some(now) => Seen::Running { on_cpu: now != used },
+                None => Seen::Gone,
+            },
             // What is left of a first thread that ended before the others.
             wall::Seen::Partly(_, Why::Untold) if tasks::is_zombie(tid) => Seen::Gone,
-            wall::Seen::Partly(place, Why::Untold) => Seen::Waiting(place),
+            wall::Seen::Partly(place, Why::Untold) => Seen::Waiting(Arc::new(place)),
             wall::Seen::Waiting(place) | wall::Seen::Partly(place, _) => {
-                if now == used {
-                    self.kept.insert(tid, (used, place.clone()));
-                }
+                let place = Arc::new(place);
+                // If it has run since that was read, its clock will never show it again.
+                self.kept.insert(tid, (used, place.clone()));
                 Seen::Waiting(place)
             }
         }
