@@ -172,12 +172,12 @@ fn deaf() {
         thread::Builder::new().name(name.into()).spawn(work).unwrap();
     };
     spawn("deaf", || {
-        // SAFETY: the set is live and written before it is read.
-        unsafe {
-            let mut all: libc::sigset_t = std::mem::zeroed();
-            libc::sigfillset(&mut all);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
-        }
+        // SAFETY: all-zero is a valid set.
+        let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is live.
+        unsafe { libc::sigfillset(&mut all) };
+        // SAFETY: the set is live and was filled.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut()) };
         runs_for_ever();
     });
     thread::sleep(Duration::from_millis(300));
