@@ -22,6 +22,8 @@ elsewhere=(
     wall            # the kernel's account of threads, of which an emulator shows its own
     wall_signal     # the same
     wall_truth      # the same
+    recording       # as truth and life
+    threads         # as wall
     tasks           # as truth, and the verdict needs the kernel's account of threads
     labels_awaits   # as life
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
