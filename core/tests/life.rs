@@ -34,7 +34,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("life", CASES, 1);
+    common::main("life", CASES, 2);
 }
 
 /// Forks, runs `child` in the child, and returns its exit code.

@@ -29,7 +29,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("recording", CASES, 2);
+    common::main("recording", CASES, 3);
 }
 
 fn start(name: &str, kinds: &str) -> (Profiler, std::path::PathBuf) {

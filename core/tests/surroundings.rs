@@ -24,7 +24,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("surroundings", CASES, 1);
+    common::main("surroundings", CASES, 2);
 }
 
 /// As a daemon does: start, then leave the directory.

@@ -28,7 +28,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("threads", CASES, 2);
+    common::main("threads", CASES, 3);
 }
 
 fn start(name: &str, kinds: &str) -> (Profiler, std::path::PathBuf) {

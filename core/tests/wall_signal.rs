@@ -33,7 +33,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("wall_signal", CASES, 2);
+    common::main("wall_signal", CASES, 3);
 }
 
 /// What a path ends with that nobody may open.

@@ -34,12 +34,17 @@ pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {
     let chosen = |name: &str| name.contains(&filter) && !skipped.iter().any(|skipped| name.contains(skipped));
     let (mut passed, mut failed) = (0, Vec::new());
     for (name, _) in cases.iter().filter(|(name, _)| chosen(name)) {
-        let ok = (0..tries).any(|attempt| {
+        let mut ended = Ended::Badly;
+        for attempt in 0..tries {
             if attempt > 0 {
-                println!("!!! {suite}::{name} FAILED at the first try; a second one decides");
+                println!("!!! {suite}::{name} FAILED at try {attempt} of {tries}");
             }
-            run_alone(name)
-        });
+            ended = run_alone(name);
+            if ended != Ended::Badly {
+                break;
+            }
+        }
+        let ok = ended == Ended::Well;
         println!("test {suite}::{name} ... {}", if ok { "ok" } else { "FAILED" });
         if ok { passed += 1 } else { failed.push(*name) }
     }
@@ -57,8 +62,18 @@ pub(crate) fn this_program() -> Command {
     command
 }
 
+/// How the process of a case ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Well,
+    /// With another code than 0: something was not as it should be.
+    Badly,
+    /// By a signal, or not at all.
+    Crashed,
+}
+
 /// Runs one case in a process of its own that is killed if it hangs.
-fn run_alone(name: &str) -> bool {
+fn run_alone(name: &str) -> Ended {
     let mut child = this_program().env(CASE, name).spawn().unwrap();
     // The long forms of the storms take their time.
     let minutes = if std::env::var_os("EVERPROF_SOAK").is_some() { 60 } else { 3 };
@@ -67,14 +82,18 @@ fn run_alone(name: &str) -> bool {
             if !status.success() {
                 println!("{name}: {status}");
             }
-            return status.success();
+            return match status.code() {
+                Some(0) => Ended::Well,
+                Some(_) => Ended::Badly,
+                None => Ended::Crashed,
+            };
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     println!("{name}: hung");
-    false
+    Ended::Crashed
 }
 
 /// Closes the period at hand and waits until it is written, longer than a host at its exit would: builds of tests are

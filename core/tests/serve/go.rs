@@ -110,6 +110,7 @@ pub(crate) fn tool_reads_every_kind() {
     for (path, in_it, kind) in [
         ("profile?seconds=1", "burn", "Type: cpu"),
         ("wall?seconds=1", "burn", "Type: wall"),
+        ("offcpu?seconds=1", "sleep", "Type: off_cpu"),
         ("threads", "sleep", "Type: threads"),
         ("goroutine", "sleep", "Type: goroutine"),
         ("goroutine?debug=1", "sleep", "Showing nodes"),

@@ -31,5 +31,5 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("serve", CASES, 1);
+    common::main("serve", CASES, 2);
 }

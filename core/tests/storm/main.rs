@@ -47,7 +47,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() {
-    common::main("storm", CASES, 1);
+    common::main("storm", CASES, 2);
 }
 
 /// How much of a storm is wanted: the short form for CI, or the long one.

@@ -46,14 +46,15 @@ impl Threads {
 
     /// Looks whether a thread is known, still or again, and if not makes it so; `announced` if it said so itself.
     pub(super) fn meet(&mut self, tid: u32, now: u64, announced: bool) {
-        let used = Clock::Thread(tid).now();
+        // One that has ended by now is let go at the next look, with its slot.
+        let Some(used) = Clock::Thread(tid).now() else { return };
         if let Some(thread) = self.by_id.get_mut(&tid) {
             if thread.young {
                 thread.name = tasks::name(tid);
                 thread.young = false;
             }
             let is_alive = thread.timer.as_ref().is_none_or(ThreadTimer::is_alive);
-            if is_alive && used.is_none_or(|used| used >= thread.book.seen()) {
+            if is_alive && used >= thread.book.seen() {
                 return;
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
@@ -65,7 +66,6 @@ impl Threads {
                 Ended { credited, ..thread.end(0) }
             }));
         }
-        let Some(used) = used else { return };
         let slot = thread::claim(tid);
         let told = if self.opening { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
