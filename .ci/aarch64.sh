@@ -18,6 +18,7 @@ elsewhere=(
     surroundings    # the kernel's limits and namespaces, of which an emulator knows its own
     storm           # the storms are the kernel's signals, which an emulator delivers in its own way
     serve           # the server of a process whose threads and signals an emulator knows in its own way
+    mount           # needs a feature, and nothing in it depends on the machine
     hostile         # as truth
     wall            # the kernel's account of threads, of which an emulator shows its own
     wall_signal     # the same

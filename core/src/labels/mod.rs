@@ -109,6 +109,9 @@ impl Labels {
     /// it left its waker. Of wraps within wraps the innermost tells it. Some polls stand for all; those get a waker of
     /// everprof's, whose clones are the executor's own. A poll costs some nanoseconds more for the wrap.
     ///
+    /// A future that accepts its own executor's waker only, and panics at any other, as the timers of embassy do, must not
+    /// be wrapped where `wall` or `offcpu` is recorded: use [`Labels::enter`] around what it calls.
+    ///
     /// ```
     /// # async fn answer() -> u32 { 42 }
     /// # async fn example() {
