@@ -52,7 +52,7 @@ docs: ## the crates' documentation, every item documented and every link right
 
 package: ## what would be published, built from the packages alone
 	@# In a folder of a new name each time: cargo keeps what it unpacked by folder and version, also when the code is another.
-	dir=$$(mktemp -d "$$PWD/target/package.XXXXXX"); trap 'rm -rf "$$dir"' EXIT; \
+	mkdir -p target; dir=$$(mktemp -d "$$PWD/target/package.XXXXXX"); trap 'rm -rf "$$dir"' EXIT; \
 	cargo package --workspace --target-dir "$$dir" $(if $(CI),,--allow-dirty)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60)
