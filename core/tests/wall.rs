@@ -9,7 +9,6 @@ mod calls;
 #[path = "common/mod.rs"]
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use everprof::profile::{Activity, Bound, LabelValue, Profile};
 use everprof::{Labels, Profiler};
 use everprof_probe::os::{Clock, gettid};
 
-use common::{burn, directory, flush, kind_of, names, stop};
+use common::{burn, by_labels, directory, flush, kind_of, names, stop};
 
 const CASES: &[(&str, fn())] = &[
     ("each_wait_is_told_with_its_call", each_wait),
@@ -54,22 +53,6 @@ fn wall(dir: &std::path::Path) -> Profile {
     let found = kind_of(dir, "wall").into_iter().max_by_key(|profile| profile.totals()[1]).unwrap();
     std::fs::remove_dir_all(dir).unwrap();
     found
-}
-
-/// Nanoseconds by the values of some labels.
-fn by_labels<const N: usize>(profile: &Profile, keys: [&str; N]) -> BTreeMap<[String; N], i64> {
-    let mut sums = BTreeMap::new();
-    for sample in profile.samples() {
-        let labels = profile.get_labels(sample.labels);
-        let value = |key: &str| {
-            labels.iter().find(|label| label.key == key).map_or(String::new(), |label| match &label.value {
-                LabelValue::Text(text) => text.clone(),
-                LabelValue::Number(number, _) => number.to_string(),
-            })
-        };
-        *sums.entry(keys.map(value)).or_default() += sample.values[1];
-    }
-    sums
 }
 
 /// A thread for each way to wait: it burns 2 ms and waits 18, again and again.

@@ -22,10 +22,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use everprof::Profiler;
-use everprof::profile::{LabelValue, Profile};
+use everprof::profile::Profile;
 use everprof_probe::os::{Clock, gettid, ready_time};
 
-use common::{burn, directory, flush, kind_of, skip, stop};
+use common::{burn, by_labels, directory, flush, kind_of, skip, stop};
 
 const CASES: &[(&str, fn())] = &[
     ("waits_in_known_proportions", proportions),
@@ -60,18 +60,7 @@ pub(crate) fn largest(dir: &Path, kind: &str) -> Profile {
 
 /// Seconds by the values of some labels.
 pub(crate) fn seconds<const N: usize>(profile: &Profile, keys: [&str; N]) -> BTreeMap<[String; N], f64> {
-    let mut sums = BTreeMap::new();
-    for sample in profile.samples() {
-        let labels = profile.get_labels(sample.labels);
-        let value = |key: &str| {
-            labels.iter().find(|label| label.key == key).map_or(String::new(), |label| match &label.value {
-                LabelValue::Text(text) => text.clone(),
-                LabelValue::Number(number, _) => number.to_string(),
-            })
-        };
-        *sums.entry(keys.map(value)).or_default() += sample.values[1] as f64 / 1e9;
-    }
-    sums
+    by_labels(profile, keys).into_iter().map(|(key, nanos)| (key, nanos as f64 / 1e9)).collect()
 }
 
 /// What the calling thread does with its time, by its own clocks.

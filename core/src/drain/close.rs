@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use everprof_probe::loss::{self, Loss};
+use everprof_probe::os::Clock;
 use everprof_probe::timer::ClockKind;
 
 use super::book::part_of;
@@ -81,6 +82,9 @@ impl Sampler {
         self.samples_closed = self.stats.samples;
         self.told += period.nanos();
         self.stats.sampled_cpu = Duration::from_nanos(self.told);
+        // Of the same moment: the two are read beside each other.
+        let process = Clock::Process.now().unwrap_or_default();
+        self.stats.process_cpu = Duration::from_nanos(process.saturating_sub(self.process_cpu_at_start));
         self.hand_over(period);
         self.snapshot_of_period(cut);
         if cut != Cut::Within {

@@ -1,12 +1,13 @@
 //! What the tests that run whole processes share: each case in a process of its own, and the profiles it leaves.
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stdout, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use everprof::Profiler;
-use everprof::profile::{LocationId, Profile};
+use everprof::profile::{LabelValue, LocationId, Profile};
 use everprof_probe::os::{Clock, gettid};
 
 const CASE: &str = "EVERPROF_TEST_CASE";
@@ -207,4 +208,20 @@ fn burn_a_little() {
     for n in 0..20_000u64 {
         std::hint::black_box(n.wrapping_mul(31));
     }
+}
+
+/// Nanoseconds by the values of some labels.
+pub(crate) fn by_labels<const N: usize>(profile: &Profile, keys: [&str; N]) -> BTreeMap<[String; N], i64> {
+    let mut sums = BTreeMap::new();
+    for sample in profile.samples() {
+        let labels = profile.get_labels(sample.labels);
+        let value = |key: &str| {
+            labels.iter().find(|label| label.key == key).map_or(String::new(), |label| match &label.value {
+                LabelValue::Text(text) => text.clone(),
+                LabelValue::Number(number, _) => number.to_string(),
+            })
+        };
+        *sums.entry(keys.map(value)).or_default() += sample.values[1];
+    }
+    sums
 }

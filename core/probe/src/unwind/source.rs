@@ -36,9 +36,10 @@ pub enum Step {
 ///
 /// Every method runs inside signal handlers, on any thread, at any instruction of the process, several at once, and
 /// when the runtime's own structures are half written. Off the handler, [`owns`](FrameSource::owns) alone is asked of
-/// frames of threads that wait; nothing else is, since the calling thread is not the one that is walked. An implementation does not allocate, lock, panic or call the
-/// system; it reads only memory that is mapped for as long as it is registered, or that `stack` vouches for; and it
-/// ends in bounded time.
+/// frames of threads that wait; nothing else is, since the calling thread is not the one that is walked.
+///
+/// An implementation does not allocate, lock, panic or call the system; it reads only memory that is mapped for as long
+/// as it is registered, or that `stack` vouches for; and it ends in bounded time.
 pub unsafe trait FrameSource: Sync {
     /// Whether the frame at `pc` is this source's affair; asked at every frame, so it must be cheap. `pc` is exact in an
     /// interrupted frame and lies inside the calling instruction in a caller.
