@@ -19,14 +19,32 @@ EVERPROF_DIR=$out/serve "${CARGO_TARGET_DIR:-target}/debug/examples/serve" 120 >
 serve=$!
 trap 'kill "$serve" 2>/dev/null || true' EXIT
 for _ in $(seq 600); do [ ! -s "$out/serve.txt" ] || break; sleep 0.1; done
-address=$(sed 's|http://\([^/]*\)/.*|\1|' "$out/serve.txt")
-# Without curl: what a shell can do by itself.
-exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
-printf 'GET /debug/pprof/profile?seconds=2&format=collapsed HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$address" >&3
-grep -aq compute_prices <&3 || { echo "compute_prices is not in what was served" >&2; exit 1; }
-exec 3>&-
+# What is served at the address in a file must have the function that works. Without curl: what a shell can do by itself.
+look() {
+    local address
+    address=$(sed 's|http://\([^/]*\)/.*|\1|' "$1")
+    exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
+    printf 'GET /debug/pprof/profile?seconds=2&format=collapsed HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$address" >&3
+    grep -aq compute_prices <&3 || { echo "compute_prices is not in what was served: $1" >&2; exit 1; }
+    exec 3>&-
+}
+look "$out/serve.txt"
 kill "$serve"
 trap - EXIT
+step "example routers"
+# Those of the heavier frameworks in CI only: ROUTERS="actix warp" names others.
+[ "${CI:-}" = true ] && routers="axum hyper tiny_http actix warp" || routers=${ROUTERS:-axum hyper tiny_http}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+cargo build --quiet --manifest-path examples/rust/routers/Cargo.toml --features "$routers"
+for router in $routers; do
+    EVERPROF_DIR=$out/$router "$CARGO_TARGET_DIR/debug/$router" >"$out/$router.txt" &
+    serve=$!
+    trap 'kill "$serve" 2>/dev/null || true' EXIT
+    for _ in $(seq 100); do [ ! -s "$out/$router.txt" ] || break; sleep 0.1; done
+    look "$out/$router.txt"
+    kill "$serve"
+    trap - EXIT
+done
 step "example labels"
 cargo run --quiet -p everprof --example labels | tee "$out/labels.txt"
 for tenant in small large; do

@@ -13,6 +13,8 @@ for manifest in examples/rust/service/Cargo.toml core/fuzz/Cargo.toml; do
     cargo fmt --check --manifest-path "$manifest"
     CARGO_TARGET_DIR=target cargo clippy --all-targets --quiet --manifest-path "$manifest" -- -D warnings
 done
+# With all of its frameworks it would take minutes to build; its programs are built where they are run.
+cargo fmt --check --manifest-path examples/rust/routers/Cargo.toml
 
 # The peers one by one: together they would ask one crate for features that exclude each other.
 cargo fmt --all --check --manifest-path benches/peers/Cargo.toml

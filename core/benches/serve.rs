@@ -2,16 +2,17 @@
 //!
 //! A server of the program's own answers 500 requests a second over loopback, each with some work; their latency is taken
 //! without a pull side, with one that nobody asks, and with one that another process attacks as fast as it can, at the least
-//! priority: connections that say nothing or a part, garbage, and requests for pages. In turn, several rounds, the median of
+//! priority: connections that say nothing or a part, garbage, and requests for pages. And, as what an attack on the machine
+//! costs by itself, while the same attack goes to the pull side of a third process. In turn, several rounds, the median of
 //! each figure. Appends JSON lines to `target/bench/serve.jsonl`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use everprof::Profiler;
 const ROUNDS: usize = 5;
 const REQUESTS: u32 = 1500;
 const PACE: Duration = Duration::from_millis(2);
-const CASES: [&str; 3] = ["no pull side", "nobody asks", "attacked"];
+const CASES: [&str; 4] = ["no pull side", "nobody asks", "attacked", "another attacked"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -29,22 +30,31 @@ fn main() {
     {
         return attack(address);
     }
+    if arguments.get(1).is_some_and(|word| word == "another") {
+        return another();
+    }
     let own = serve();
-    let mut figures: [Vec<[f64; 3]>; 3] = Default::default();
+    let mut figures: [Vec<[f64; 3]>; 4] = Default::default();
     for _ in 0..ROUNDS {
         for (case, figures) in CASES.iter().zip(&mut figures) {
             let place = if *case == CASES[0] { "off" } else { ":0" };
             let dir = std::env::temp_dir().join("everprof-bench-serve");
             let profiler = Profiler::builder().dir(dir).set("serve", place).start().unwrap();
-            let attacker =
-                (*case == CASES[2]).then(|| start_attack(&profiler.stats().serve_address.unwrap()));
+            let children = match *case {
+                "attacked" => vec![start_attack(&profiler.stats().serve_address.unwrap())],
+                "another attacked" => {
+                    let (another, address) = start_another();
+                    vec![start_attack(&address), another]
+                }
+                _ => Vec::new(),
+            };
             thread::sleep(Duration::from_millis(500));
             let (before, begun) = (profiler.stats().threads_cpu, Instant::now());
             let mut latencies = ask(own);
             // Statistics are renewed every two seconds.
             thread::sleep(Duration::from_secs(2));
             let cpu = (profiler.stats().threads_cpu - before).as_secs_f64() / begun.elapsed().as_secs_f64();
-            attacker.into_iter().for_each(|mut child| {
+            children.into_iter().for_each(|mut child| {
                 child.kill().unwrap();
                 child.wait().unwrap();
             });
@@ -54,11 +64,11 @@ fn main() {
         }
     }
     let mut lines = String::new();
-    println!("{:<14} {:>10} {:>10} {:>22}", "", "p50 us", "p99 us", "everprof, % of a CPU");
+    println!("{:<16} {:>10} {:>10} {:>22}", "", "p50 us", "p99 us", "everprof, % of a CPU");
     let medians =
         figures.map(|rounds| [0, 1, 2].map(|figure| median(rounds.iter().map(|round| round[figure]))));
     for (case, [p50, p99, cpu]) in CASES.iter().zip(medians) {
-        println!("{case:<14} {p50:>10.1} {p99:>10.1} {cpu:>22.2}");
+        println!("{case:<16} {p50:>10.1} {p99:>10.1} {cpu:>22.2}");
         for (metric, unit, value, without) in [
             ("p50", "us", p50, medians[0][0]),
             ("p99", "us", p99, medians[0][1]),
@@ -123,6 +133,22 @@ fn ask(address: std::net::SocketAddr) -> Vec<u64> {
 fn start_attack(address: &str) -> Child {
     let program = std::env::current_exe().unwrap();
     Command::new("nice").args(["-n", "19"]).arg(program).args(["attack", address]).spawn().unwrap()
+}
+
+/// A process that does nothing but profile itself and serve, and where it serves.
+fn start_another() -> (Child, String) {
+    let program = std::env::current_exe().unwrap();
+    let mut child = Command::new(program).arg("another").stdout(Stdio::piped()).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    (child, address.trim().to_string())
+}
+
+fn another() {
+    let dir = std::env::temp_dir().join("everprof-bench-serve");
+    let profiler = Profiler::builder().dir(dir).set("serve", ":0").start().unwrap();
+    println!("{}", profiler.stats().serve_address.unwrap());
+    thread::sleep(Duration::from_secs(3600));
 }
 
 fn attack(address: &str) {

@@ -86,6 +86,7 @@ pub use options::Options;
 pub use profiler::Profiler;
 #[doc(inline)]
 pub use recording::{Recording, record, threads};
+#[cfg(fuzzing)]
 #[doc(hidden)]
 pub use serve::fuzz_head;
 pub use stats::Stats;

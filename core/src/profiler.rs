@@ -329,7 +329,10 @@ fn stop_running() -> Result<()> {
     let running = lock().take();
     running.map_or(Ok(()), |running| {
         serve::stop(EXIT_BUDGET / 2);
-        running.handle.stop(EXIT_BUDGET)
+        let stopped = running.handle.stop(EXIT_BUDGET);
+        // Not before: the last profile comes first.
+        pull::hurry();
+        stopped
     })
 }
 

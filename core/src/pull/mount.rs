@@ -26,8 +26,8 @@ use super::{Answer, MOST_BODY, Method, Reply, Request, ask};
 ///     .route("/debug/pprof/{*rest}", axum::routing::any(pprof));
 /// ```
 ///
-/// With hyper the answer's body is made by `response.map(|bytes| Full::new(Bytes::from(bytes)))`. actix has types of its
-/// own, of `http` 0.2: build the request from `HttpRequest::method`, `uri` and `Bytes` as text, and the answer likewise.
+/// The folder `examples/rust/routers` has the same for hyper, warp, actix-web, whose types are its own, and tiny_http, where
+/// a thread waits. A router that strips its prefix must leave `/debug/pprof/` in the path.
 ///
 /// ```
 /// # let _: std::pin::Pin<Box<dyn Future<Output = http::Response<Vec<u8>>> + Send>> =

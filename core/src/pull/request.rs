@@ -1,6 +1,7 @@
 //! What is asked, whoever carried it here: our own server, or the router of the program.
 
 use std::borrow::Cow;
+use std::num::{IntErrorKind, ParseIntError};
 
 /// A request for a profile, without what its transport wanted to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,9 +51,13 @@ impl Request {
         Cow::Borrowed("")
     }
 
-    /// Likewise as a whole number; 0 where it is none, as Go's `Atoi` leaves it.
+    /// Likewise as a whole number; 0 where it is none and the nearest where it is too large, as Go's `Atoi` leaves it.
     pub(crate) fn number(&self, key: &str) -> i64 {
-        self.value(key).parse().unwrap_or_default()
+        self.value(key).parse().unwrap_or_else(|error: ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => i64::MAX,
+            IntErrorKind::NegOverflow => i64::MIN,
+            _ => 0,
+        })
     }
 }
 

@@ -32,6 +32,13 @@ pub(super) enum Work {
     Index,
 }
 
+impl Work {
+    /// Whether it takes the seconds that were asked for.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self, Work::Record { .. } | Work::Change { .. })
+    }
+}
+
 /// What a profile is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {

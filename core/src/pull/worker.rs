@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue::new());
 static CHANGED: Condvar = Condvar::new();
-/// CPU time of threads that have ended, and of the one that works.
-static CPU: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+/// CPU nanoseconds of the thread, those before it included.
+static CPU: AtomicU64 = AtomicU64::new(0);
 
 /// What others left for the thread.
 pub(crate) struct Queue {
@@ -54,6 +54,13 @@ struct Job {
     slot: Arc<Slot>,
 }
 
+impl Drop for Job {
+    /// Nobody waits for ever: what was not answered never will be.
+    fn drop(&mut self) {
+        self.slot.put(Answer::error(500, "everprof lost this request; see the program's log"));
+    }
+}
+
 /// Where an answer is put.
 #[derive(Default)]
 struct Slot {
@@ -63,17 +70,27 @@ struct Slot {
 
 #[derive(Default)]
 struct Inner {
+    /// There was one, whether or not it was taken.
+    is_answered: bool,
     answer: Option<Answer>,
     waker: Option<Waker>,
 }
 
 /// The right to an answer.
-pub(crate) struct Ticket(Arc<Slot>);
+pub(crate) struct Ticket {
+    slot: Arc<Slot>,
+    lasts: bool,
+}
 
 impl Ticket {
+    /// Whether what is done for it takes seconds.
+    pub(crate) fn lasts(&self) -> bool {
+        self.lasts
+    }
+
     /// The answer, or none as yet: `waker` then is told when there is one.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Answer> {
-        let mut inner = self.0.lock();
+        let mut inner = self.slot.lock();
         match inner.answer.take() {
             Some(answer) => Poll::Ready(answer),
             None => {
@@ -86,7 +103,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.given_up.store(true, Ordering::Release);
+        self.slot.given_up.store(true, Ordering::Release);
         // With the lock, so that the thread is either before its look or asleep.
         let _queue = lock();
         CHANGED.notify_all();
@@ -98,15 +115,19 @@ impl Slot {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Leaves the answer, unless there was one.
     fn put(&self, answer: Answer) {
         let waker = {
             let mut inner = self.lock();
+            if std::mem::replace(&mut inner.is_answered, true) || self.is_given_up() {
+                return;
+            }
             inner.answer = Some(answer);
             inner.waker.take()
         };
-        // Without the lock: it may run the code of an executor.
+        // Without the lock: it may run the code of an executor, whose faults are not ours.
         if let Some(waker) = waker {
-            waker.wake();
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 
@@ -137,7 +158,7 @@ impl Queue {
 
 /// Leaves work for the thread, which is started where there is none; or the answer that nothing can be done.
 pub(super) fn submit(work: Work) -> Result<Ticket, Answer> {
-    let slot = Arc::new(Slot::default());
+    let (slot, lasts) = (Arc::new(Slot::default()), work.lasts());
     let mut queue = lock();
     queue.admit(Instant::now())?;
     queue.hurries = false;
@@ -153,10 +174,10 @@ pub(super) fn submit(work: Work) -> Result<Ticket, Answer> {
     }
     CHANGED.notify_all();
     drop(queue);
-    Ok(Ticket(slot))
+    Ok(Ticket { slot, lasts })
 }
 
-/// The profiler ended: the thread ends as soon as it has nothing to do.
+/// The profiler ended: whoever waits for a recording of it hears so, and the thread ends as soon as it has nothing to do.
 pub(crate) fn hurry() {
     lock().hurries = true;
     CHANGED.notify_all();
@@ -171,12 +192,12 @@ pub(crate) fn lock() -> MutexGuard<'static, Queue> {
 pub(crate) fn after_fork(mut queue: MutexGuard<'static, Queue>) {
     // Not dropped: what waits for an answer belongs to threads that do not exist here.
     std::mem::forget(std::mem::replace(&mut *queue, Queue::new()));
-    CPU.iter().for_each(|cpu| cpu.store(0, Ordering::Relaxed));
+    CPU.store(0, Ordering::Relaxed);
 }
 
 /// CPU nanoseconds of the thread, those before it included.
 pub(crate) fn cpu() -> u64 {
-    CPU.iter().map(|cpu| cpu.load(Ordering::Relaxed)).sum()
+    CPU.load(Ordering::Relaxed)
 }
 
 /// What waits for its time.
@@ -192,11 +213,31 @@ enum State {
     Before(Box<Profile>),
 }
 
+/// What is left behind by a thread that panics: nobody would start another one.
+struct Place;
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut queue = lock();
+            (queue.works, queue.open) = (false, 0);
+            let lost = std::mem::take(&mut queue.new);
+            drop(queue);
+            drop(lost);
+        }
+    }
+}
+
 fn run() {
+    // Dropped last: what it knows of is answered then.
+    let _place = Place;
     os::block_signals();
+    os::step_back();
+    let before = CPU.load(Ordering::Relaxed);
+    let count = || CPU.store(before + own_cpu(), Ordering::Relaxed);
     let mut active: Vec<Active> = Vec::new();
     let mut symbolizer = None;
-    while let Some(jobs) = next(&mut active) {
+    while let Some(jobs) = next(&mut active, count) {
         for job in jobs {
             begin(job, &mut active, &mut symbolizer);
         }
@@ -204,7 +245,7 @@ fn run() {
         while let Some(at) = active.iter().position(|active| active.due <= now) {
             end(active.swap_remove(at));
         }
-        CPU[1].store(own_cpu(), Ordering::Relaxed);
+        count();
     }
 }
 
@@ -213,7 +254,7 @@ fn own_cpu() -> u64 {
 }
 
 /// Waits for new jobs or for one that is due; none where it was quiet for so long that the thread ends.
-fn next(active: &mut Vec<Active>) -> Option<VecDeque<Job>> {
+fn next(active: &mut Vec<Active>, count: impl Fn()) -> Option<VecDeque<Job>> {
     let quiet_since = Instant::now();
     let mut queue = lock();
     loop {
@@ -227,15 +268,18 @@ fn next(active: &mut Vec<Active>) -> Option<VecDeque<Job>> {
             continue;
         }
         let now = Instant::now();
+        if queue.hurries {
+            active.iter_mut().for_each(|active| active.due = active.due.min(now));
+        }
         let due = active.iter().map(|active| active.due).min();
         if !queue.new.is_empty() || due.is_some_and(|due| due <= now) {
             return Some(std::mem::take(&mut queue.new));
         }
         let wait = due.unwrap_or(quiet_since + PATIENCE).saturating_duration_since(now);
         if wait.is_zero() || queue.hurries && due.is_none() {
+            // The next thread begins where this one has ended.
+            count();
             queue.works = false;
-            CPU[0].fetch_add(own_cpu(), Ordering::Relaxed);
-            CPU[1].store(0, Ordering::Relaxed);
             return None;
         }
         queue = CHANGED.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
@@ -296,6 +340,38 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Answer>) -> Result<T, Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An executor that goes wrong when it is woken.
+    struct Broken;
+
+    impl std::task::Wake for Broken {
+        fn wake(self: Arc<Self>) {
+            // Without a message: it is planned.
+            std::panic::resume_unwind(Box::new(()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_answered_is_told_so_whatever_the_one_who_waits_does() {
+        let ticket_of = |slot: &Arc<Slot>| Ticket { slot: slot.clone(), lasts: true };
+        let [first, second] = [(), ()].map(|()| Arc::new(Slot::default()));
+        let (broken, waits) = (ticket_of(&first), ticket_of(&second));
+        assert!(broken.poll(&Waker::from(Arc::new(Broken))).is_pending());
+        assert!(waits.poll(Waker::noop()).is_pending());
+        let lost = std::thread::spawn(move || {
+            let _place = Place;
+            lock().works = true;
+            let jobs = [first, second].map(|slot| Job { work: Work::Index, slot });
+            if !jobs.is_empty() {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        });
+        assert!(lost.join().is_err() && !lock().works, "the next request starts another thread");
+        for ticket in [broken, waits] {
+            let Poll::Ready(answer) = ticket.poll(Waker::noop()) else { unreachable!("it waits for ever") };
+            assert_eq!(answer.status, 500);
+        }
+    }
 
     #[test]
     fn requests_beyond_a_few_at_once_and_a_few_a_second_are_refused() {

@@ -16,14 +16,13 @@ pub(super) fn check(head: &Head, token: &Secret, is_loopback: bool) -> Result<()
                 Answer::error(401, reason).with("WWW-Authenticate", "Basic realm=\"everprof\", Bearer")
             );
         }
-        // Who has the token is no page of somebody else.
-        return Ok(());
     }
+    // Also with the token, which browsers send along once somebody has typed it.
     if head.is_cross_site {
         return Err(Answer::error(403, "a page of another site asks for this"));
     }
     // The name of somebody else that leads to this machine is how his page reads what is not his (DNS rebinding).
-    if is_loopback && head.host.as_deref().is_some_and(|host| !is_own(host)) {
+    if !token.is_set() && is_loopback && head.host.as_deref().is_some_and(|host| !is_own(host)) {
         return Err(Answer::error(
             403,
             "Host is neither an address nor localhost: ask for http://localhost, or set serve_token to come by other names",
@@ -137,5 +136,10 @@ mod tests {
         let cross = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: ";
         assert_eq!(status(&format!("{cross}no-cors\r\n"), "", false), 403);
         assert_eq!(status(&format!("{cross}navigate\r\n"), "", true), 200);
+        assert_eq!(status(&format!("{cross}navigate\r\nSec-Fetch-Dest: document\r\n"), "", true), 200);
+        assert_eq!(status(&format!("{cross}navigate\r\nSec-Fetch-Dest: iframe\r\n"), "", true), 403);
+        let known = "Authorization: Basic eDpvcGVuLXNlc2FtZQ==\r\n";
+        assert_eq!(status(&format!("{cross}no-cors\r\n{known}"), "open-sesame", true), 403);
+        assert_eq!(status(&format!("{cross}no-cors\r\n"), "open-sesame", true), 401);
     }
 }

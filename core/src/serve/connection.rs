@@ -29,7 +29,12 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const MOST_REQUESTS: u32 = 100;
 /// How much of one connection is read or written before it is the turn of others.
 const READ_AT_ONCE: usize = 16 << 10;
-const WRITE_AT_ONCE: usize = 1 << 20;
+const WRITE_AT_ONCE: usize = 256 << 10;
+/// Of what a client sends after the last answer, so much is thrown away: a body that was refused. Who sends more is cut
+/// off, since to read what nobody wants would be work without an end.
+const MOST_THROWN: usize = 128 << 10;
+/// So many bytes of answers are held at once for clients that do not take them, unless it is a single one.
+const MOST_HELD: usize = 64 << 20;
 
 /// What all connections of a server share.
 pub(super) struct Rules {
@@ -37,6 +42,8 @@ pub(super) struct Rules {
     pub(super) is_loopback: bool,
     pub(super) waker: Waker,
     pub(super) requests: Allowance,
+    /// Bytes of the answers that all connections hold.
+    pub(super) held: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +74,9 @@ enum State {
     },
     Writing(Output),
     /// Everything is said; what the client still sends is thrown away, so that it gets to read the answer.
-    Lingering,
+    Lingering {
+        thrown: usize,
+    },
 }
 
 struct Output {
@@ -102,9 +111,12 @@ impl Connection {
     }
 
     pub(super) fn watched(&self) -> Watched {
-        let awaited = match self.state {
-            State::Reading | State::Lingering => Awaited::Read,
-            State::Working { .. } => Awaited::End,
+        let awaited = match &self.state {
+            State::Reading | State::Lingering { .. } => Awaited::Read,
+            // Who ends his half does so because he is gone, or because he has said all that he has to say. A recording is
+            // not made on that chance; what takes no time is.
+            State::Working { ticket, .. } if ticket.lasts() => Awaited::End,
+            State::Working { .. } => Awaited::Break,
             State::Writing(_) => Awaited::Write,
         };
         Watched::new(self.stream.descriptor(), awaited)
@@ -116,14 +128,27 @@ impl Connection {
 
     /// Since when nothing is known of what it wants, if so.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        matches!(self.state, State::Reading | State::Lingering).then_some(self.since)
+        matches!(self.state, State::Reading).then_some(self.since)
+    }
+
+    /// Since when it is as it is.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Bytes of the answer that it holds.
+    pub(super) fn held(&self) -> usize {
+        match &self.state {
+            State::Writing(output) => output.body.len(),
+            _ => 0,
+        }
     }
 
     /// Whether it is in nobody's way: an answer is on its way, and nothing more will come.
     pub(super) fn is_last_word(&self) -> bool {
         match &self.state {
             State::Writing(output) => !output.keeps && output.body.len() < 1024,
-            State::Lingering => true,
+            State::Lingering { .. } => true,
             _ => false,
         }
     }
@@ -134,10 +159,10 @@ impl Connection {
             let step = match self.state {
                 State::Reading if is_ready => self.listen(now, rules),
                 State::Working { .. } if is_ready => Err(ErrorKind::ConnectionAborted.into()),
-                State::Working { .. } => Ok(self.look(now, &rules.waker)),
+                State::Working { .. } => Ok(self.look(now, rules)),
                 State::Writing(_) => self.write(now),
-                State::Lingering if is_ready => self.throw_away(),
-                State::Reading | State::Lingering => Ok(false),
+                State::Lingering { .. } if is_ready => self.throw_away(),
+                State::Reading | State::Lingering { .. } => Ok(false),
             };
             match step {
                 Err(_) => return Next::Ends,
@@ -162,9 +187,9 @@ impl Connection {
 
     /// Whether there is a request to answer. First that which came with the one before: behind it there may be the end.
     fn listen(&mut self, now: Instant, rules: &mut Rules) -> io::Result<bool> {
-        Ok(self.understand(now, rules) || {
+        Ok(self.understand(now, rules)? || {
             self.read(now)?;
-            self.understand(now, rules)
+            self.understand(now, rules)?
         })
     }
 
@@ -200,37 +225,51 @@ impl Connection {
     }
 
     /// Reads a request out of what has come; whether there was one, or something else to answer.
-    fn understand(&mut self, now: Instant, rules: &mut Rules) -> bool {
+    fn understand(&mut self, now: Instant, rules: &mut Rules) -> io::Result<bool> {
         if self.head.is_none() {
             match self.find_head() {
-                Ok(None) => return false,
+                Ok(None) => return Ok(false),
                 Ok(Some(found)) => self.head = Some(found),
-                Err((status, reason)) => return self.refuse(&mut Answer::error(status, reason), true, now),
+                Err((status, reason)) => {
+                    return Ok(self.refuse(&mut Answer::error(status, reason), true, now));
+                }
             }
-            let Some((head, size)) = &self.head else { return false };
+            let Some((head, size)) = &self.head else { return Ok(false) };
             let is_missing = self.buffer.len() < size + head.length;
             if let Err(mut answer) = access::check(head, &rules.token, rules.is_loopback) {
-                return self.refuse(&mut answer, head.request.method != Method::Head, now);
+                return Ok(self.refuse(&mut answer, head.request.method != Method::Head, now));
             }
             if is_missing {
                 if head.expects {
-                    // Where it does not fit, the client sends the body after a while.
-                    let _ = self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    self.give_leave()?;
                 }
                 self.deadline = now + HEAD_TIME;
             }
         }
         if self.head.as_ref().is_some_and(|(head, size)| self.buffer.len() < size + head.length) {
-            return false;
+            return Ok(false);
         }
-        let Some((mut head, size)) = self.head.take() else { return false };
+        let Some((mut head, size)) = self.head.take() else { return Ok(false) };
         head.request.body = self.buffer[size..size + head.length].to_vec();
         self.buffer.drain(..size + head.length);
         self.searched = 0;
         self.buffer.shrink_to(MOST_HEAD);
         self.requests += 1;
         self.answer(&head, now, rules);
-        true
+        Ok(true)
+    }
+
+    /// Tells a client that waits for it to send its body.
+    fn give_leave(&self) -> io::Result<()> {
+        const LEAVE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        match self.stream.write(LEAVE) {
+            Ok(count) if count == LEAVE.len() => Ok(()),
+            // What comes next would be read as a part of it.
+            Ok(_) => Err(ErrorKind::WriteZero.into()),
+            // The client sends the body after a while.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn find_head(&mut self) -> Result<Option<(Head, usize)>, Refusal> {
@@ -285,10 +324,16 @@ impl Connection {
     }
 
     /// Looks for the answer that is being worked out.
-    fn look(&mut self, now: Instant, waker: &Waker) -> bool {
+    fn look(&mut self, now: Instant, rules: &mut Rules) -> bool {
         let State::Working { ticket, is_head, keeps } = &self.state else { return false };
-        let Poll::Ready(mut answer) = ticket.poll(waker) else { return false };
+        let Poll::Ready(mut answer) = ticket.poll(&rules.waker) else { return false };
         let (has_body, keeps) = (!is_head, *keeps);
+        if rules.held > 0 && rules.held + answer.body.len() > MOST_HELD {
+            let reason = "other clients do not read what they asked for: try again later";
+            answer = Answer::error(503, reason).with("Retry-After", "10");
+            COUNTS.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        rules.held += answer.body.len();
         self.reply(&mut answer, has_body, keeps, now);
         true
     }
@@ -327,16 +372,20 @@ impl Connection {
         } else {
             self.buffer = Vec::new();
             self.stream.shut(Shutdown::Write);
-            self.enter(State::Lingering, LINGER_TIME, now);
+            self.enter(State::Lingering { thrown: 0 }, LINGER_TIME, now);
         }
         true
     }
 
     fn throw_away(&mut self) -> io::Result<bool> {
+        let State::Lingering { thrown } = &mut self.state else { return Ok(false) };
         let mut bytes = [0; 4096];
         match self.stream.read(&mut bytes) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Ok(false),
+            Ok(count) => {
+                *thrown += count;
+                if *thrown > MOST_THROWN { Err(ErrorKind::ConnectionAborted.into()) } else { Ok(false) }
+            }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(false),
             Err(error) => Err(error),
         }

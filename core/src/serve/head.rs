@@ -19,7 +19,7 @@ pub(crate) struct Head {
     pub(crate) expects: bool,
     pub(crate) host: Option<String>,
     pub(crate) authorization: Option<Vec<u8>>,
-    /// Whether a page of somebody else made the browser ask, other than by being left for ours.
+    /// Whether a page of somebody else made the browser ask, other than by being left for ours as a whole.
     pub(crate) is_cross_site: bool,
 }
 
@@ -71,6 +71,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         is_cross_site: false,
     };
     read(&mut head, parsed.headers)?;
+    // Who speaks HTTP/1.0 does not know the answer that gives leave.
+    head.expects &= !is_old;
     if head.host.is_none() && !is_old {
         return Err((400, "the request has no Host"));
     }
@@ -79,7 +81,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
 
 fn read(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<(), Refusal> {
     let mut length = None;
-    let (mut site, mut mode): (&[u8], &[u8]) = (b"", b"");
+    let (mut site, mut mode, mut aim): (&[u8], &[u8], &[u8]) = (b"", b"", b"");
     for header in headers {
         let value = header.value.trim_ascii();
         match header.name.to_ascii_lowercase().as_str() {
@@ -104,10 +106,13 @@ fn read(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<(), Refusal
             "authorization" => head.authorization = Some(value.to_vec()),
             "sec-fetch-site" => site = value,
             "sec-fetch-mode" => mode = value,
+            "sec-fetch-dest" => aim = value,
             _ => {}
         }
     }
-    head.is_cross_site = site == b"cross-site" && mode != b"navigate";
+    // A frame in a page navigates too.
+    let leaves = mode == b"navigate" && matches!(aim, b"" | b"document");
+    head.is_cross_site = site == b"cross-site" && !leaves;
     head.length = length.unwrap_or_default();
     if head.length > MOST_BODY {
         return Err((413, "the body is longer than 64 KiB"));

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::options::Serve;
@@ -41,10 +41,19 @@ impl Listener {
             }
             other => other?,
         };
+        let listener = Listener::Socket(listener, path.to_path_buf(), identity(path)?);
+        listener.make_private().inspect_err(|_| listener.remove())?;
+        Ok(listener)
+    }
+
+    /// Leaves a socket to the user that runs the program, as his profiles are.
+    fn make_private(&self) -> io::Result<()> {
+        let Listener::Socket(listener, path, _) = self else { return Ok(()) };
         listener.set_nonblocking(true)?;
-        // For the user that runs the program, as his profiles are.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Listener::Socket(listener, path.to_path_buf(), identity(path)?))
+        // Who came before that may be anybody.
+        while listener.accept().is_ok() {}
+        Ok(())
     }
 
     /// As it is written in the option, with the port in use.
@@ -57,12 +66,12 @@ impl Listener {
 
     /// Whether others than this machine can reach it.
     pub(super) fn is_public(&self) -> bool {
-        matches!(self, Listener::Port(_, address) if !address.ip().is_loopback())
+        matches!(self, Listener::Port(..)) && !self.is_loopback()
     }
 
     /// Whether it is a port of this machine for itself, which a browser on it can be led to.
     pub(super) fn is_loopback(&self) -> bool {
-        matches!(self, Listener::Port(_, address) if address.ip().is_loopback())
+        matches!(self, Listener::Port(_, address) if address.ip().to_canonical().is_loopback())
     }
 
     pub(super) fn descriptor(&self) -> i32 {
@@ -90,10 +99,15 @@ impl Listener {
         Ok(stream)
     }
 
-    /// Removes what it left in the file system, unless somebody else has put something there.
+    /// Ends it for everybody.
     pub(super) fn close(self) {
+        self.remove();
+    }
+
+    /// Removes what it left in the file system, unless somebody else has put something there.
+    pub(super) fn remove(&self) {
         if let Listener::Socket(_, path, own) = self
-            && identity(&path).is_ok_and(|found| found == own)
+            && identity(path).is_ok_and(|found| found == *own)
         {
             let _ = fs::remove_file(path);
         }
@@ -132,10 +146,13 @@ impl Stream {
 }
 
 /// Whether the path is a socket on which nobody listens any more.
+///
+/// A socket of another type is refused in another way by one that lives. A connection to that one could wait for ever, where
+/// its process was stopped and its queue is full.
 fn is_left_over(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    is_socket
-        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let asked = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+    is_socket && asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -68,6 +68,7 @@ pub(crate) fn start(place: &Serve, token: &Secret) -> Result<String> {
     let reactor = Reactor::new(listener, token.clone()).map_err(io)?;
     let mut server = lock();
     if server.is_some() {
+        reactor.close();
         return Err(Error::new(ErrorKind::Unavailable, "the pull side is still ending: start again later"));
     }
     COUNTS.clear();
@@ -77,7 +78,9 @@ pub(crate) fn start(place: &Serve, token: &Secret) -> Result<String> {
         drop(end);
     };
     if let Err(error) = std::thread::Builder::new().name("everprof-serve".to_string()).spawn(work) {
-        *server = None;
+        if let Some(server) = server.take() {
+            server.reactor.close();
+        }
         return Err(io(error));
     }
     Ok(address)
@@ -92,7 +95,6 @@ pub(crate) fn stop(budget: Duration) {
     if let Some(ended) = ended {
         let _ = ended.recv_timeout(budget);
     }
-    pull::hurry();
 }
 
 /// Adds to `stats` what is known of the pull side.
@@ -138,6 +140,7 @@ fn told(place: &Serve) -> String {
 
 fn run() {
     os::block_signals();
+    os::step_back();
     let turns = || {
         loop {
             let asleep = lock().as_ref().and_then(|server| server.reactor.sleep());
@@ -159,7 +162,7 @@ fn run() {
 }
 
 /// What the server makes of bytes, for the fuzzer: never more than an answer.
-#[doc(hidden)]
+#[cfg(fuzzing)]
 pub fn fuzz_head(bytes: &[u8]) {
     let Some(end) = head::end(bytes, 0) else { return };
     let Ok(head) = head::parse(&bytes[..end]) else { return };

@@ -17,17 +17,18 @@ use super::listener::Listener;
 use crate::options::Secret;
 use crate::pull::Allowance;
 
-/// Connections that are served at once; and those that are told that there is no room, beside them.
+/// Connections that are served at once; and those that have had their last word, such as that there is no room, beside them.
 const MOST: usize = 16;
-const MOST_REFUSED: usize = 16;
+const MOST_LAST_WORDS: usize = 16;
 /// A connection that has not said for so long what it wants gives way to a new one, where there is no room.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// New connections: so many at once, so many a second. What comes faster waits in the kernel.
-const ACCEPTS: Allowance = Allowance::new(64, 400);
+/// New connections: so many at once, so many a second. What comes faster waits in the kernel, which costs the program
+/// nothing; an own client is through its queue within a second or two.
+const ACCEPTS: Allowance = Allowance::new(64, 100);
 /// Answers: enough for any tool, and never a processor's worth.
 const REQUESTS: Allowance = Allowance::new(200, 100);
 /// How long to leave the listener alone where too many come, or where there is no descriptor for them.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 /// The longest sleep.
 const SLEEP: Duration = Duration::from_secs(3600);
 
@@ -54,19 +55,18 @@ impl Wake for Ring {
 
 impl Reactor {
     pub(super) fn new(listener: Listener, token: Secret) -> io::Result<Reactor> {
-        let (near, far) = UnixStream::pair()?;
-        near.set_nonblocking(true)?;
-        far.set_nonblocking(true)?;
+        let bell = bell().inspect_err(|_| listener.remove())?;
         let rules = Rules {
             token,
             is_loopback: listener.is_loopback(),
             waker: Waker::from(Arc::new(Ring)),
             requests: REQUESTS,
+            held: 0,
         };
         Ok(Reactor {
             address: listener.address(),
             listener,
-            bell: [near, far],
+            bell,
             connections: Vec::new(),
             rules,
             accepts: ACCEPTS,
@@ -121,6 +121,7 @@ impl Reactor {
             while (&self.bell[0]).read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
         }
         let rules = &mut self.rules;
+        rules.held = self.connections.iter().map(Connection::held).sum();
         let ended = self.connections.extract_if(.., |connection| {
             connection.turn(ready.next().unwrap_or_default(), now, rules) == Next::Ends
         });
@@ -149,7 +150,7 @@ impl Reactor {
                 }
                 // No descriptors, no memory: the host needs them more.
                 Err(_) => {
-                    self.paused = Some(now + PAUSE * 10);
+                    self.paused = Some(now + PAUSE * 4);
                     return;
                 }
             };
@@ -157,11 +158,9 @@ impl Reactor {
                 Connection::new(stream, now)
             } else {
                 COUNTS.refused.fetch_add(1, Ordering::Relaxed);
-                if self.connections.len() >= MOST + MOST_REFUSED {
-                    continue;
-                }
                 Connection::refused(stream, now)
             };
+            self.hurry_last_words();
             // Most requests are there with the connection.
             match connection.turn(true, now, &mut self.rules) {
                 Next::Goes => self.connections.push(connection),
@@ -188,6 +187,19 @@ impl Reactor {
         }
     }
 
+    /// Ends the oldest of those that have had their last word, where there are too many: descriptors are the program's.
+    fn hurry_last_words(&mut self) {
+        loop {
+            let all = self.connections.iter().enumerate();
+            let last = all.filter(|(_, connection)| connection.is_last_word());
+            let Some((at, _)) = last.clone().min_by_key(|(_, connection)| connection.since()) else { return };
+            if last.count() < MOST_LAST_WORDS {
+                return;
+            }
+            self.connections.swap_remove(at).close();
+        }
+    }
+
     /// Ends every connection, and the listener.
     pub(super) fn close(self) {
         self.connections.into_iter().for_each(Connection::close);
@@ -198,4 +210,12 @@ impl Reactor {
     pub(super) fn forget(self) {
         drop(self);
     }
+}
+
+/// Two ends that do not block.
+fn bell() -> io::Result<[UnixStream; 2]> {
+    let (near, far) = UnixStream::pair()?;
+    near.set_nonblocking(true)?;
+    far.set_nonblocking(true)?;
+    Ok([near, far])
 }

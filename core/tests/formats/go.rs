@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 use everprof::encode::pprof;
 use everprof::profile::{Function, Kind, Line, Location, Profile};
 
+use crate::go_tool::{go_pprof, is_here};
 use crate::profiles::{content, small};
 
 /// A folder of the test's own under the target directory.
@@ -17,40 +17,9 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Whether Go is here. Skips loudly where it is not, and fails in CI.
-fn go_is_here(test: &str) -> bool {
-    let here = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
-    assert!(here || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{test}: CI must have Go");
-    if !here {
-        eprintln!("SKIPPED {test}: there is no `go` on this machine, so `go tool pprof` was not asked");
-    }
-    here
-}
-
-/// The output of `go tool pprof` with `arguments`, which must succeed and warn of nothing.
-fn go_pprof(arguments: &[&str]) -> String {
-    // The tool itself, built once: `go tool` looks through its sources at every call.
-    static TOOL: LazyLock<PathBuf> = LazyLock::new(|| {
-        let output =
-            Command::new("go").args(["tool", "-n", "pprof"]).env("GOTOOLCHAIN", "local").output().unwrap();
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    });
-    let home = folder("go-home");
-    let output = Command::new(&*TOOL)
-        .args(arguments)
-        .env("GOTOOLCHAIN", "local")
-        .env("PPROF_TMPDIR", &home)
-        .env("PPROF_BINARY_PATH", &home)
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "go tool pprof {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 #[test]
 fn go_tool_pprof_reads_our_files() {
-    if !go_is_here("go_tool_pprof_reads_our_files") {
+    if !is_here("go_tool_pprof_reads_our_files") {
         return;
     }
     let folder = folder("go");
@@ -111,7 +80,7 @@ fn go_tool_pprof_reads_our_files() {
 /// Go's tool shows each kind by the sample type that is meant to be seen first.
 #[test]
 fn go_tool_pprof_shows_the_time_of_each_kind() {
-    if !go_is_here("go_tool_pprof_shows_the_time_of_each_kind") {
+    if !is_here("go_tool_pprof_shows_the_time_of_each_kind") {
         return;
     }
     let folder = folder("go-kinds");
@@ -134,7 +103,7 @@ fn go_tool_pprof_shows_the_time_of_each_kind() {
 /// Short ones: a recording of each kind, an empty one, one over several periods, and a snapshot of the threads.
 #[test]
 fn go_tool_pprof_reads_recordings_and_snapshots() {
-    if !go_is_here("go_tool_pprof_reads_recordings_and_snapshots") {
+    if !is_here("go_tool_pprof_reads_recordings_and_snapshots") {
         return;
     }
     let folder = folder("recordings");
@@ -186,7 +155,7 @@ fn go_tool_pprof_reads_recordings_and_snapshots() {
 
 #[test]
 fn a_file_that_go_wrote_is_read() {
-    if !go_is_here("a_file_that_go_wrote_is_read") {
+    if !is_here("a_file_that_go_wrote_is_read") {
         return;
     }
     let folder = folder("go-wrote");

@@ -10,6 +10,8 @@
 
 mod damaged;
 mod go;
+#[path = "../common/go.rs"]
+mod go_tool;
 mod golden;
 mod profiles;
 mod proto;

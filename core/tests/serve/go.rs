@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Response, ask, serving};
-use crate::common::{burn, directory, skip};
+use crate::common::burn;
+use crate::go_tool::{go_pprof, is_here};
 
 /// What a header of both must be alike in.
 const COMPARED: [&str; 7] = [
@@ -64,7 +65,7 @@ const DIFFERENT: [(&str, &str, u16, u16); 6] = [
 ];
 
 pub(crate) fn side_by_side() {
-    if !is_here() {
+    if !is_here("Go's tools against the pull side") {
         return;
     }
     let (_go, theirs) = Go::start();
@@ -99,7 +100,7 @@ fn shape(response: &Response) -> (u16, Vec<(&'static str, String)>, bool) {
 }
 
 pub(crate) fn tool_reads_every_kind() {
-    if !is_here() {
+    if !is_here("Go's tools against the pull side") {
         return;
     }
     let (_profiler, address) = serving(|builder| builder);
@@ -116,33 +117,25 @@ pub(crate) fn tool_reads_every_kind() {
         ("goroutine?debug=1", "sleep", "Showing nodes"),
     ] {
         let url = format!("http://{address}/debug/pprof/{path}");
-        let top = tool(&["-top", "-cum", "-nodecount=200", &url]);
+        let top = go_pprof(&["-top", "-cum", "-nodecount=200", &url]);
         assert!(top.contains(kind) && top.contains(in_it), "{path}: {top}");
     }
     // Without a scheme or a path of its own, as people type it.
-    let top = tool(&["-top", "-seconds=1", &format!("http://{address}")]);
+    let top = go_pprof(&["-top", "-seconds=1", &format!("http://{address}")]);
     assert!(top.contains("Type: cpu") && top.contains("burn"), "{top}");
 }
 
 pub(crate) fn addresses_are_named() {
-    if !is_here() {
+    if !is_here("Go's tools against the pull side") {
         return;
     }
     let (_profiler, address) = serving(|builder| builder.set("symbolize", "off"));
     thread::spawn(|| burn(Duration::from_secs(60)));
     let url = format!("http://{address}/debug/pprof/profile?seconds=1");
-    let bare = tool(&["-top", "-symbolize=none", &url]);
+    let bare = go_pprof(&["-top", "-symbolize=none", &url]);
     assert!(!bare.contains("burn"), "{bare}");
-    let named = tool(&["-top", "-symbolize=remote", &url]);
+    let named = go_pprof(&["-top", "-symbolize=remote", &url]);
     assert!(named.contains("burn"), "{named}");
-}
-
-fn is_here() -> bool {
-    let here = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
-    if !here {
-        skip("Go's tools against the pull side", "there is no `go` on this machine");
-    }
-    here
 }
 
 /// Go's server, which ends with the test.
@@ -179,22 +172,4 @@ fn build() -> PathBuf {
         .unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     program
-}
-
-/// The output of `go tool pprof`, which must succeed.
-fn tool(arguments: &[&str]) -> String {
-    let home = directory("go-home");
-    std::fs::create_dir_all(&home).unwrap();
-    let output = Command::new("go")
-        .args(["tool", "pprof"])
-        .args(arguments)
-        .env("GOTOOLCHAIN", "local")
-        .env("PPROF_TMPDIR", &home)
-        .env("PPROF_BINARY_PATH", &home)
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "go tool pprof {arguments:?}: {errors}");
-    std::fs::remove_dir_all(home).unwrap();
-    String::from_utf8(output.stdout).unwrap()
 }

@@ -3,8 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use everprof_probe::os::Clock;
 
 use crate::client::{ask, connect, get, parse, send, serving};
 
@@ -244,4 +248,144 @@ pub(crate) fn nobody_reads() {
     assert!(grown < 48 << 10, "{grown} KiB more");
     thread::sleep(Duration::from_secs(8));
     still_answers(&address);
+}
+
+/// Refusals are answers too, and whoever gets one may keep his end open.
+pub(crate) fn refused_and_staying() {
+    let (_profiler, address) = serving(|builder| builder);
+    still_answers(&address);
+    let files = descriptors();
+    let mut open = Vec::new();
+    for n in 0..400 {
+        let mut stream = connect(&address).unwrap();
+        let _ = stream.write_all(b"nonsense\r\n\r\n");
+        open.push(stream);
+        let theirs = descriptors().saturating_sub(files + open.len());
+        assert!(theirs <= 2 * PLACES + 2, "{theirs} descriptors after {n} refusals");
+    }
+    still_answers(&address);
+}
+
+/// To send without an end does not keep the server reading: what it throws away has an end.
+pub(crate) fn endless_senders() {
+    let (_profiler, address) = serving(|builder| builder);
+    for begin in ["nonsense", "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"] {
+        let mut stream = connect(&address).unwrap();
+        stream.write_all(begin.as_bytes()).unwrap();
+        // The buffers of the kernel take some megabytes.
+        let taken = (0..1024).take_while(|_| stream.write_all(&[b'a'; 64 << 10]).is_ok()).count();
+        assert!(taken < 256, "{} KiB after {begin:?}", 64 * taken);
+    }
+    still_answers(&address);
+}
+
+/// Who has said all that he has to say may end his half: what takes no time is answered, to those behind it too.
+pub(crate) fn half_closed() {
+    let (_profiler, address) = serving(|builder| builder);
+    let request = |path: &str| format!("GET /debug/pprof/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for (paths, answers) in [
+        (&["threads?debug=1"][..], 1),
+        (&["", "symbol?0x1", "threads", "heap"], 4),
+        // A recording is one that nobody waits for.
+        (&["profile?seconds=600"], 0),
+    ] {
+        let mut stream = connect(&address).unwrap();
+        let all: String = paths.iter().map(|path| request(path)).collect();
+        stream.write_all(all.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), answers, "{paths:?}: {answer}");
+    }
+    // A reset at each state is the end of the connection, and of nothing else.
+    for path in ["threads", "profile?seconds=600", "wall?seconds=1&format=html"] {
+        for bytes in [request(path), request(path).trim_end().to_string(), request(path).repeat(200)] {
+            let mut stream = connect(&address).unwrap();
+            let _ = stream.write_all(bytes.as_bytes());
+            reset(stream);
+        }
+    }
+    still_answers(&address);
+}
+
+fn reset(stream: TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = size_of::<libc::linger>() as libc::socklen_t;
+    let option = std::ptr::from_ref(&linger).cast();
+    // SAFETY: the option is read, and lives.
+    unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, option, size) };
+}
+
+/// A process without descriptors, or that forbids itself any: the server waits, and neither turns in circles nor ends.
+pub(crate) fn no_descriptors() {
+    let (_profiler, address) = serving(|builder| builder);
+    still_answers(&address);
+    let (before, stream) = (descriptor_limit(), tcp_socket());
+    cpu_of_server();
+    // None for those who come in; and then fewer than the kernel's `poll` is to look at.
+    for limit in [3, 1] {
+        limit_descriptors(limit);
+        if limit == 3 {
+            call(&stream, &address);
+        }
+        let spent = cpu_of_server();
+        thread::sleep(Duration::from_secs(2));
+        let spent = cpu_of_server() - spent;
+        limit_descriptors(before);
+        assert!(spent < Duration::from_millis(200), "{spent:?} of two seconds at {limit}");
+    }
+    drop(stream);
+    still_answers(&address);
+}
+
+/// A socket that is not connected yet.
+fn tcp_socket() -> TcpStream {
+    // SAFETY: numbers are given, and one is returned.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    // SAFETY: the descriptor is new, and nobody else's.
+    unsafe { TcpStream::from_raw_fd(socket) }
+}
+
+fn call(stream: &TcpStream, address: &str) {
+    let address: std::net::SocketAddrV4 = address.parse().unwrap();
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+        sin_zero: [0; 8],
+    };
+    let size = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: the address is read, and lives.
+    let result = unsafe { libc::connect(stream.as_raw_fd(), std::ptr::from_ref(&address).cast(), size) };
+    assert_eq!(result, 0);
+}
+
+fn cpu_of_server() -> Duration {
+    let is_server = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "everprof-serve")
+    };
+    // To look for it takes a descriptor.
+    static SERVER: OnceLock<u32> = OnceLock::new();
+    let id = SERVER.get_or_init(|| {
+        let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap);
+        tasks.find(is_server).unwrap().file_name().to_str().unwrap().parse().unwrap()
+    });
+    Duration::from_nanos(Clock::Thread(*id).now().unwrap())
+}
+
+fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is live.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur
+}
+
+fn limit_descriptors(most: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is live.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur = most;
+    // SAFETY: likewise; only this process is meant.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -141,6 +143,51 @@ pub(crate) fn unix_socket() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "a file");
     drop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// One that lives and does not take connections, since its process stands still, say: nobody waits for it.
+pub(crate) fn socket_of_others() {
+    let dir = directory("others");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("pull.sock");
+    let theirs = UnixListener::bind(&path).unwrap();
+    // SAFETY: numbers are given: a queue for one.
+    unsafe { libc::listen(theirs.as_raw_fd(), 0) };
+    let waiting = UnixStream::connect(&path).unwrap();
+    let place = format!("unix:{}", path.display());
+    let profiler = Profiler::builder().dir(&dir).set("serve", &place).start().unwrap();
+    assert!(profiler.stats().last_problem.unwrap().contains("cannot be had"));
+    drop(profiler);
+    assert!(path.exists() && theirs.accept().is_ok(), "it is theirs");
+    drop(waiting);
+    // A link that leads nowhere is not followed, and stays.
+    let link = dir.join("link.sock");
+    std::os::unix::fs::symlink(dir.join("nothing"), &link).unwrap();
+    let place = format!("unix:{}", link.display());
+    let profiler = Profiler::builder().dir(&dir).set("serve", &place).start().unwrap();
+    assert!(profiler.stats().last_problem.unwrap().contains("cannot be had"));
+    drop(profiler);
+    assert!(link.is_symlink() && !dir.join("nothing").exists());
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A port is free as soon as the stop returns, also where connections were open, and a thread that forks finds it so.
+pub(crate) fn again_and_again() {
+    let (first, address) = serving(|builder| builder);
+    assert_eq!(get(&address, "/debug/pprof/cmdline").status, 200);
+    let kept = connect(&address).unwrap();
+    first.stop().unwrap();
+    for round in 0..10 {
+        let (profiler, again) = serving(|builder| builder.set("serve", &address));
+        assert_eq!(again, address, "round {round}");
+        let mut waiting = connect(&address).unwrap();
+        write!(waiting, "GET /debug/pprof/wall?seconds=60 HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        let children: Vec<_> = (0..3).map(|_| Command::new("true").spawn().unwrap()).collect();
+        assert_eq!(get(&address, "/debug/pprof/cmdline").status, 200, "round {round}");
+        profiler.stop().unwrap();
+        children.into_iter().for_each(|mut child| drop(child.wait()));
+    }
+    drop(kept);
 }
 
 pub(crate) fn nothing_is_asked_for() {

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/go.rs"]
+mod go_tool;
 
 mod client;
 mod contract;
@@ -23,10 +25,16 @@ const CASES: &[(&str, fn())] = &[
     ("those_who_leave_give_their_recordings_up", hostile::those_who_leave),
     ("recordings_are_bounded", hostile::recordings_are_bounded),
     ("answers_that_nobody_reads_are_given_up", hostile::nobody_reads),
+    ("the_refused_who_stay_are_few", hostile::refused_and_staying),
+    ("endless_senders_are_cut_off", hostile::endless_senders),
+    ("a_half_closed_connection_gets_its_answers", hostile::half_closed),
+    ("a_process_without_descriptors_has_a_server_that_waits", hostile::no_descriptors),
     ("a_port_that_is_taken_is_told", life::port_is_taken),
     ("nothing_is_left_after_the_stop", life::nothing_is_left),
     ("a_forked_child_has_nothing_of_the_server", life::fork),
     ("a_unix_socket_serves_too", life::unix_socket),
+    ("a_unix_socket_of_others_is_left_alone", life::socket_of_others),
+    ("servers_come_and_go_on_one_port", life::again_and_again),
     ("nothing_runs_where_nothing_is_asked_for", life::nothing_is_asked_for),
 ];
 

@@ -31,7 +31,7 @@ pub use signal::{
 };
 pub use task::{Task, Wait, task};
 pub use thread::{
-    at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit,
+    at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit, step_back,
     unblock_signal, yield_now,
 };
 pub use timer::{Clock, CpuTimer, monotonic, tick};

@@ -14,7 +14,12 @@ pub enum Awaited {
     Write,
     /// That the other end will send nothing any more.
     End,
+    /// Nothing else.
+    Break,
 }
+
+/// How long to sleep where nothing can be waited for.
+const REFUSED_MILLIS: i32 = 50;
 
 impl Watched {
     /// Descriptor `fd`.
@@ -23,6 +28,7 @@ impl Watched {
             Awaited::Read => libc::POLLIN,
             Awaited::Write => libc::POLLOUT,
             Awaited::End => libc::POLLRDHUP,
+            Awaited::Break => 0,
         };
         Self(libc::pollfd { fd, events, revents: 0 })
     }
@@ -34,11 +40,18 @@ impl Watched {
 }
 
 /// Waits until one of the descriptors is ready, a signal comes, or `millis` are over; whoever calls looks for himself.
+///
+/// Where the kernel refuses to look, none is ready after a short sleep: a process may forbid itself descriptors
+/// (`RLIMIT_NOFILE` below their count), and whoever calls this in a loop must not run in circles then.
 pub fn poll(watched: &mut [Watched], millis: u32) {
     let millis = i32::try_from(millis).unwrap_or(i32::MAX);
     // SAFETY: the structures are live, `Watched` is laid out as one, and the kernel writes to nothing else of them than
     // what it found. A number that is no descriptor, or no longer the same one, is only looked at.
-    unsafe { libc::poll(watched.as_mut_ptr().cast(), watched.len() as libc::nfds_t, millis) };
+    let found = unsafe { libc::poll(watched.as_mut_ptr().cast(), watched.len() as libc::nfds_t, millis) };
+    if found < 0 && super::errno() != libc::EINTR {
+        // SAFETY: no structure is read.
+        unsafe { libc::poll(core::ptr::null_mut(), 0, millis.min(REFUSED_MILLIS)) };
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +59,7 @@ pub fn poll(watched: &mut [Watched], millis: u32) {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::net::Shutdown;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -60,7 +74,9 @@ mod tests {
         assert!(ready(Awaited::Write, 10_000) && !ready(Awaited::Read, 0) && !ready(Awaited::End, 0));
         near.write_all(b"x").unwrap();
         assert!(ready(Awaited::Read, 10_000) && !ready(Awaited::End, 0));
+        near.shutdown(Shutdown::Write).unwrap();
+        assert!(ready(Awaited::End, 10_000) && !ready(Awaited::Break, 0));
         drop(near);
-        assert!(ready(Awaited::End, 10_000));
+        assert!(ready(Awaited::Break, 10_000));
     }
 }
