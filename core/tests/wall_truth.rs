@@ -10,6 +10,8 @@
 mod calls;
 #[path = "common/mod.rs"]
 mod common;
+#[path = "wall/odd.rs"]
+mod odd;
 #[path = "wall/stopped.rs"]
 mod stopped;
 
@@ -22,7 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use everprof::Profiler;
-use everprof::profile::Profile;
+use everprof::profile::{LabelValue, Profile, Sample};
 use everprof_probe::os::{Clock, gettid, ready_time};
 
 use common::{burn, by_labels, directory, flush, kind_of, skip, stop};
@@ -35,6 +37,11 @@ const CASES: &[(&str, fn())] = &[
     ("a_process_that_is_stopped", stopped::process),
     ("a_thread_that_is_traced", stopped::thread),
     ("a_thread_that_waits_for_its_vforked_child", stopped::vforked),
+    ("pages_that_are_read_from_a_file", odd::pages),
+    ("a_stop_in_the_middle_of_waits", odd::begun_again),
+    ("a_first_thread_that_ends_before_the_others", odd::first_thread),
+    ("no_room_for_another_file", odd::no_room),
+    ("a_process_with_another_root", odd::another_root),
 ];
 
 fn main() {
@@ -42,7 +49,7 @@ fn main() {
     common::main("wall_truth", CASES, 3);
 }
 
-const RATE: u32 = 99;
+pub(crate) const RATE: u32 = 99;
 
 pub(crate) fn start(name: &str, kinds: &str) -> (Profiler, PathBuf) {
     let dir = directory(name);
@@ -63,22 +70,36 @@ pub(crate) fn seconds<const N: usize>(profile: &Profile, keys: [&str; N]) -> BTr
     by_labels(profile, keys).into_iter().map(|(key, nanos)| (key, nanos as f64 / 1e9)).collect()
 }
 
+/// How a snapshot tells the thread of that name: its state, and what it waits for.
+pub(crate) fn state_of(snapshot: &Profile, name: &str) -> Option<[String; 2]> {
+    let text = |sample: &Sample<'_>, key: &str| {
+        let labels = snapshot.get_labels(sample.labels).iter();
+        let values = labels.filter(|label| label.key == key).map(|label| match &label.value {
+            LabelValue::Text(text) => text.clone(),
+            LabelValue::Number(number, _) => number.to_string(),
+        });
+        values.collect::<String>()
+    };
+    let sample = snapshot.samples().find(|sample| text(sample, "thread_name") == name)?;
+    Some(["state", "wait"].map(|key| text(&sample, key)))
+}
+
 /// What the calling thread does with its time, by its own clocks.
 #[derive(Clone, Copy)]
-struct Clocks {
+pub(crate) struct Clocks {
     at: Instant,
     ran: u64,
     ready: u64,
 }
 
 impl Clocks {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let ran = Clock::Thread(gettid()).now().unwrap();
         Self { at: Instant::now(), ran, ready: ready_time(gettid()).unwrap() }
     }
 
     /// Seconds that it has waited since.
-    fn waited(self) -> f64 {
+    pub(crate) fn waited(self) -> f64 {
         let now = Self::now();
         let busy = (now.ran - self.ran) + (now.ready - self.ready);
         (now.at - self.at).as_secs_f64() - busy as f64 / 1e9

@@ -7,7 +7,7 @@
 //! the walk. Off the handler: a look at a thread takes some 10 us of our thread's time, and nothing of its own.
 
 use crate::memory::{self, StackMemory};
-use crate::os::{Clock, Pages, Task, Wait, task};
+use crate::os::{self, Clock, Pages, Task, Wait, task};
 use crate::regs::{self, Interrupted, Regs};
 use crate::sample::CALL_WORDS;
 use crate::thread;
@@ -29,6 +29,8 @@ pub enum Look {
     Gone,
     /// The kernel does not tell what it does.
     Untold,
+    /// The kernel tells, but not now: the process has no room for one more open file.
+    NotNow,
 }
 
 /// A thread that waits.
@@ -38,6 +40,8 @@ pub struct Waiting {
     pub wait: Wait,
     /// Whether its stack could be read.
     pub readable: bool,
+    /// It went on while its stack was read: its leaf and its call are of one moment, and no callers are known.
+    pub moved: bool,
     /// What it had used of the processor by then, in nanoseconds: until that changes, it waits.
     pub used: u64,
     /// How many of the caller's words are its stack, leaf first.
@@ -66,18 +70,41 @@ impl Looker {
     }
 
     /// Looks at thread `tid` of this process, which is not the calling one, and writes its stack to `words` if it waits.
+    /// One that waits for moments only may go on while it is looked at: then it is looked at again.
     pub fn look(&mut self, tid: u32, words: &mut [u64]) -> Look {
+        match self.look_once(tid, words) {
+            first @ Look::Waiting(Waiting { moved: true, .. }) => match self.look_once(tid, words) {
+                Look::Running => Self::leaf_alone(first, words),
+                second => second,
+            },
+            look => look,
+        }
+    }
+
+    /// A look at a thread that has gone on, with its leaf in place of what was written to `words` since.
+    fn leaf_alone(look: Look, words: &mut [u64]) -> Look {
+        let Look::Waiting(mut waiting) = look else { return look };
+        let mut frames = Frames::new(words);
+        frames.push_native(waiting.wait.pc);
+        frames.push_missing(0);
+        (waiting.words, waiting.end, waiting.moved) = (frames.finish().len(), End::Truncated, true);
+        Look::Waiting(waiting)
+    }
+
+    fn look_once(&mut self, tid: u32, words: &mut [u64]) -> Look {
         let Some(used) = Clock::Thread(tid).now() else { return Look::Gone };
         let wait = match task(tid) {
-            Task::Waiting(wait) => wait,
+            Task::Waiting(wait) => Wait { call: call_of(&wait), ..wait },
             Task::Running => return Look::Running,
             Task::Unknown if Clock::Thread(tid).now().is_none() => return Look::Gone,
             Task::Unknown => return Look::Untold,
+            Task::NotNow => return Look::NotNow,
         };
         let (labels, trace) = in_force(tid);
         let mut seen = Waiting {
             wait,
             readable: false,
+            moved: false,
             used,
             words: 0,
             end: End::Lost,
@@ -88,7 +115,7 @@ impl Looker {
         for len in [MOSTLY, AT_MOST] {
             let copied = self.copy_stack(wait.sp, len);
             if Clock::Thread(tid).now() != Some(used) {
-                return Look::Running;
+                return Self::leaf_alone(Look::Waiting(seen), words);
             }
             seen.readable = copied > 0;
             (seen.words, seen.end, seen.lacks_runtime) = self.walk(&wait, copied, words);
@@ -116,6 +143,15 @@ impl Looker {
         let (end, lacks_runtime) = unwind::walk_waiting(&regs, &stack, &mut frames);
         (frames.finish().len(), end, lacks_runtime)
     }
+}
+
+/// In which call a thread waits, also where the kernel has begun it again.
+fn call_of(wait: &Wait) -> Option<u32> {
+    os::restarted(wait.call, &wait.arguments, || {
+        let mut before = [0; 8];
+        memory::copy(wait.pc.checked_sub(8)?, &mut before);
+        regs::call_number(before)
+    })
 }
 
 /// The label set in force on a thread, and its trace and span; zeros where there are none.

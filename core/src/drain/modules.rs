@@ -22,7 +22,7 @@ impl Modules {
     /// The modules of now.
     pub(super) fn new() -> Self {
         unwind::refresh();
-        Self { closed: Vec::new(), first: 0, began: 0, current: read() }
+        Self { closed: Vec::new(), first: 0, began: 0, current: read().unwrap_or_default() }
     }
 
     /// Looks for modules that came or went, at the price of a few nanoseconds where none did.
@@ -35,7 +35,8 @@ impl Modules {
 
     /// Looks again whether or not the loader reported anything: code that was not loaded by it, such as a JIT's.
     pub(super) fn read_again(&mut self) {
-        let now = read();
+        // Where the map cannot be read any more, since the process has another root now, what was known goes on.
+        let Some(now) = read() else { return };
         let gone = |module: &Module| !now.contains(module);
         if self.current.iter().any(gone) {
             let old = std::mem::replace(&mut self.current, now);
@@ -73,8 +74,8 @@ impl Modules {
     }
 }
 
-fn read() -> Vec<Module> {
-    maps::own().unwrap_or_default()
+fn read() -> Option<Vec<Module>> {
+    maps::own().ok().filter(|modules| !modules.is_empty())
 }
 
 #[cfg(test)]

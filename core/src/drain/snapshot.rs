@@ -228,7 +228,11 @@ impl Sampler {
                 shot.add(self.threads.name(tid), tid, State::OffCpu(place.waited), stack);
             }
             Seen::Running { on_cpu } => {
-                if self.wall_options.may_ask {
+                let is_asked = self.wall.as_ref().is_some_and(|wall| wall.is_asking(tid));
+                if self.wall_options.may_ask && !is_asked {
+                    if let Some(wall) = &mut self.wall {
+                        wall.spare(tid);
+                    }
                     self.snapshots.ask(tid);
                 }
                 shot.running.push((tid, if on_cpu { State::OnCpu } else { State::Runnable }));

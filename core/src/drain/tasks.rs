@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use everprof_probe::os::getpid;
+use everprof_probe::os::{self, State, getpid};
 
 const TASKS: &str = "/proc/self/task";
 
@@ -32,19 +32,9 @@ pub(super) fn lives(tid: u32) -> bool {
     fs::exists(format!("{TASKS}/{tid}")).unwrap_or(true)
 }
 
-/// Whether a thread runs or is ready to, by the letter after its name.
+/// Whether a thread runs or is ready to.
 pub(super) fn is_running(tid: u32) -> bool {
-    state(tid) == Some(b'R')
-}
-
-/// Whether a thread has ended, and is there only because others of the process go on.
-pub(super) fn is_zombie(tid: u32) -> bool {
-    matches!(state(tid), Some(b'Z' | b'X'))
-}
-
-fn state(tid: u32) -> Option<u8> {
-    let stat = fs::read(format!("{TASKS}/{tid}/stat")).unwrap_or_default();
-    stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2)).copied()
+    os::standing(tid).is_some_and(|standing| standing.state == State::Running)
 }
 
 /// A thread's name, which programs may change; empty where there is no such thread.

@@ -80,6 +80,8 @@ struct Thread {
     young: bool,
     /// When we met it, on the monotonic clock.
     met_at: u64,
+    /// It got a signal then.
+    discovered: bool,
 }
 
 /// A thread that is gone, with all that it used.
@@ -192,10 +194,12 @@ impl Threads {
         }
     }
 
-    /// Looks for new and ended threads now, and at every thread's clock.
+    /// Looks for new and ended threads now, and at every thread's clock. Where the directory cannot be read any more, since
+    /// the process has another root now or no room for one more open file, those that are known are looked at.
     pub(super) fn scan(&mut self) {
-        if let Some(ids) = tasks::ids() {
-            self.look_at(ids);
+        match tasks::ids() {
+            Some(ids) => self.look_at(ids),
+            None => self.look_at(std::iter::empty()),
         }
     }
 
@@ -340,6 +344,11 @@ impl Threads {
             Cut::Last => 0,
         };
         self.account.charge(discovered, least)
+    }
+
+    /// Whether thread `tid` got a signal when it was met.
+    pub(super) fn was_discovered(&self, tid: u32) -> bool {
+        self.by_id.get(&tid).is_some_and(|thread| thread.discovered)
     }
 
     /// The ids of all that live, as far as they were met.

@@ -34,7 +34,7 @@ use crate::options::{Options, WallSignal};
 use crate::profile::Kind;
 
 use ask::{Asked, Questions};
-use watched::{Found, LEAST_OFTEN, Watched, With};
+use watched::{Found, LEAST_OFTEN, Spared, Watched, With};
 
 pub(super) use ask::FIRST_NUMBER;
 
@@ -42,6 +42,9 @@ pub(super) use place::{Place, Seen, Why, name_of};
 
 /// Looks take this part of the processor time that everprof may use, and come less often rather than take more.
 const PART_OF_BUDGET: f64 = 0.5;
+
+/// To look at threads that have just come may take this part of a processor.
+const CHURNING_SHARE: u64 = 100;
 
 /// We sleep no longer than we mean to by so many nanoseconds, unless there is no processor for us, or nobody runs.
 const OVERSLEPT: u64 = 250_000_000;
@@ -93,8 +96,10 @@ pub(super) struct Wall {
     /// Threads to be looked at in each round; and those that have not moved for a while, by when they are due.
     awake: Vec<u32>,
     asleep: BinaryHeap<Reverse<(u64, u32)>>,
-    /// How many threads had come and gone when all were looked at.
+    /// How many threads had come and gone when new ones were looked for.
     turnover: u64,
+    /// New ones are looked for no sooner than this.
+    next_new: u64,
     round: u32,
     /// This is the first round: what threads have done by now is not ours to tell.
     is_first: bool,
@@ -121,6 +126,7 @@ impl Wall {
             awake: Vec::new(),
             asleep: BinaryHeap::new(),
             turnover: 0,
+            next_new: now,
             round: 0,
             is_first: true,
             random: Random::new(),
@@ -137,7 +143,17 @@ impl Wall {
 
     /// Whether it is time for a look, or threads have come or gone since the last one.
     pub(super) fn is_due(&self, calm: bool, turnover: u64) -> bool {
-        self.rest(calm) == 0 || turnover != self.turnover
+        self.rest(calm) == 0 || turnover != self.turnover && monotonic() >= self.next_new
+    }
+
+    /// No question is to interrupt thread `tid` in the wait at hand: it got another signal, or is about to.
+    pub(super) fn spare(&mut self, tid: u32) {
+        self.by_id.entry(tid).or_default().spared = Spared::Signalled;
+    }
+
+    /// Whether thread `tid` was asked, and has not run by itself since.
+    pub(super) fn is_asking(&self, tid: u32) -> bool {
+        self.by_id.get(&tid).is_some_and(|thread| thread.asked != Asked::No)
     }
 
     /// Nanoseconds between two looks.
@@ -151,8 +167,12 @@ impl Wall {
         thread.place.as_ref().filter(|place| place.is_final() && !place.is_unknown())
     }
 
-    fn begin(&mut self, now: u64) {
+    /// Begins a round, which where it `is_early` leaves the time of the next one as it is.
+    fn begin(&mut self, now: u64, is_early: bool) {
         self.round = self.round.wrapping_add(1);
+        if is_early {
+            return;
+        }
         // Not in step with anything that the host does by the clock.
         let jitter = self.random.below(self.period as u32);
         self.next = now + self.period / 2 + u64::from(jitter);
@@ -161,7 +181,10 @@ impl Wall {
     /// A look is over that took so many nanoseconds of our thread's time.
     fn end(&mut self, took: u64) {
         let rest = (took as f64 * self.rest_for_work) as u64;
-        self.next = self.next.max(monotonic() + rest.min(LEAST_OFTEN));
+        let end = monotonic();
+        self.next = self.next.max(end + rest.min(LEAST_OFTEN));
+        // Threads that come and go are worth one per cent, as to meet them is: lives that no look sees are told by nothing.
+        self.next_new = end + (took.saturating_mul(CHURNING_SHARE)).min(LEAST_OFTEN);
         self.is_first = false;
         if self.last.saturating_sub(self.own_ready_at) > RENEWED {
             self.own_ready = os::ready_time(gettid()).unwrap_or_default();
@@ -178,6 +201,18 @@ impl Wall {
         }
         let ready = os::ready_time(gettid()).unwrap_or(u64::MAX).saturating_sub(self.own_ready);
         if ready > late / 4 { 0 } else { late }
+    }
+
+    /// Of `all` that live, those that were not known; they all are of this round.
+    fn newcomers(&mut self, mut all: Vec<u32>) -> Vec<u32> {
+        all.retain(|tid| match self.by_id.get_mut(tid) {
+            Some(known) => {
+                known.round = self.round;
+                known.at == 0
+            }
+            None => true,
+        });
+        all
     }
 
     /// Whom to look at now: of `all`, if they are given, or of those that are due.
@@ -272,19 +307,27 @@ impl Sampler {
         let (now, own) = (monotonic(), gettid());
         let used = || Clock::Thread(own).now().unwrap_or_default();
         let before = used();
-        wall.begin(now);
+        let turnover = self.threads.turnover();
+        let any_new = std::mem::replace(&mut wall.turnover, turnover) != turnover;
+        let is_full = at_all || wall.is_first;
+        // The others are looked at when it is time, however often threads come and go.
+        let is_early = !is_full && any_new && wall.next > now;
+        wall.begin(now, is_early);
         if wall.questions.are_open() {
             self.wall = Some(wall);
             self.drain();
             let Some(back) = self.wall.take() else { return };
             wall = back;
         }
-        let turnover = self.threads.turnover();
-        let is_full = at_all || wall.is_first || std::mem::replace(&mut wall.turnover, turnover) != turnover;
         let mut ended = Vec::new();
-        for tid in wall.whom(is_full.then(|| self.threads.ids()), now) {
+        let all = (is_full || any_new).then(|| self.threads.ids());
+        let whom = if is_early { wall.newcomers(all.unwrap_or_default()) } else { wall.whom(all, now) };
+        for tid in whom {
             if tid == own {
                 continue;
+            }
+            if self.threads.was_discovered(tid) && !wall.by_id.contains_key(&tid) {
+                wall.spare(tid);
             }
             let found = wall.look(tid, now, at_all);
             if found.is_end {
@@ -294,7 +337,7 @@ impl Sampler {
                 self.count_wait(tid, thread.name.clone(), &found, thread.place.as_ref());
             }
         }
-        if is_full {
+        if is_full || any_new {
             ended.extend(wall.left_out());
         }
         for tid in ended {
@@ -318,7 +361,7 @@ impl Sampler {
         let Some(mut wall) = self.wall.take() else { return };
         let stopped = wall.stopped_for(slept, meant);
         if stopped > 0 {
-            for (tid, thread) in &mut wall.by_id {
+            for (tid, thread) in wall.by_id.iter_mut().filter(|(_, thread)| thread.at != 0) {
                 thread.at += stopped;
                 let place = thread.place.clone().unwrap_or_else(Place::unknown).stopped();
                 let found = Found { waited: stopped, ..Found::default() };

@@ -109,8 +109,13 @@ pub fn parse(text: &[u8], main: Option<&Path>) -> Vec<Module> {
 ///
 /// The system's own, where `/proc` is not mounted or not readable.
 pub fn own() -> std::io::Result<Vec<Module>> {
-    let text = std::fs::read("/proc/self/maps")?;
-    let main = std::fs::read_link("/proc/self/exe").ok();
+    let mut text = std::fs::read("/proc/self/maps")?;
+    if text.is_empty() {
+        // The process's first thread has ended before the others, and its memory is ours alone.
+        text = std::fs::read("/proc/thread-self/maps")?;
+    }
+    let main =
+        ["/proc/self/exe", "/proc/thread-self/exe"].into_iter().find_map(|exe| std::fs::read_link(exe).ok());
     let mut modules = parse(&text, main.as_deref().map(without_deleted).as_deref());
     identify(&mut modules, everprof_probe::memory::copy);
     Ok(modules)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use everprof_probe::os::gettid;
 
 use super::common::{burn, directory, flush, skip, stop};
-use super::{largest, seconds, start};
+use super::{largest, seconds, start, state_of};
 
 /// A process that is stopped for two seconds: threads that waited and threads that ran. None of the time is told as work
 /// or as a wait for what they did before.
@@ -85,6 +85,9 @@ pub(crate) fn thread() {
     };
     let traced = thread::Builder::new().name("traced".into()).spawn(work).unwrap();
     let mut child: Child = Command::new(tracer).arg(tid.recv().unwrap().to_string()).spawn().unwrap();
+    // The tracer has stopped it by then, if it may.
+    thread::sleep(Duration::from_millis(1000));
+    let snapshot = everprof::threads().unwrap();
     traced.join().unwrap();
     let status = child.wait().unwrap();
     flush(&profiler);
@@ -98,6 +101,13 @@ pub(crate) fn thread() {
     assert!(status.success(), "{status}");
     let all: f64 = told.iter().filter(|(key, _)| key[0] == "traced").map(|(_, time)| time).sum();
     assert!((2.3..2.9).contains(&all), "{all} of 2.5 s");
+    // Where it was stopped, between two instructions or in its sleep, is left to chance; but it read no page.
+    let state = state_of(&snapshot, "traced").unwrap();
+    println!("{state:?}");
+    assert!(state[0] == "off_cpu" && ["process", "timer"].contains(&&*state[1]), "{state:?}");
+    let disk: f64 =
+        told.iter().filter(|(key, _)| key[0] == "traced" && key[2] == "disk").map(|(_, time)| time).sum();
+    assert!(disk < 0.2, "{disk}");
 }
 
 /// The parent of a child of `vfork` waits until that calls `exec`, and no signal ends it.
@@ -130,6 +140,10 @@ pub(crate) fn vforked() {
     let parent = thread::Builder::new().name("parent".into()).spawn(move || {
         (0..4).for_each(|_| assert_eq!(wait(), 0));
     });
+    thread::sleep(Duration::from_millis(200));
+    // No signal ends that wait.
+    let state = state_of(&everprof::threads().unwrap(), "parent").unwrap();
+    assert_eq!((&*state[0], &*state[1]), ("off_cpu", "process"), "{state:?}");
     parent.unwrap().join().unwrap();
     flush(&profiler);
     stop(profiler);

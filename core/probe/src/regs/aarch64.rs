@@ -169,6 +169,14 @@ pub(crate) fn call_at(registers: CallRegisters, before: [u8; 8], after: [u8; 8])
     Some(Interrupted { call: Some(number as u32), first, second })
 }
 
+/// The number of the system call that the code `before` the program counter makes, where it names one:
+/// `mov x8, #number; svc #0`.
+pub(crate) fn call_number(before: [u8; 8]) -> Option<u32> {
+    let [one, two, three, four, last @ ..] = before;
+    let mov = u32::from_le_bytes([one, two, three, four]);
+    (last == SVC && mov & 0xffe0_001f == 0xd280_0008).then_some(mov >> 5 & 0xffff)
+}
+
 /// The alternate signal stack in force when the signal came; empty where there is none. Async-signal-safe.
 ///
 /// # Safety

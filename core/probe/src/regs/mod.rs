@@ -23,7 +23,7 @@ pub(crate) use cpu::{ENTRY, ENTRY_STEPS, after_landing, called_slot, frame_dista
 pub(crate) use cpu::{PLT, plt_entry};
 pub use cpu::{Regs, altstack, thread_pointer, ticks};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};
-pub(crate) use cpu::{call_at, call_registers};
+pub(crate) use cpu::{call_at, call_number, call_registers};
 
 /// A system call that a signal has interrupted, as far as registers and code tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -158,15 +158,20 @@ pub(crate) unsafe fn call_registers(context: *const libc::c_void) -> CallRegiste
 /// one that failed, the result is in its place, and the code before it mostly names the number.
 pub(crate) fn call_at(registers: CallRegisters, before: [u8; 8], after: [u8; 8]) -> Option<Interrupted> {
     let [ax, first, second] = registers;
-    let [_, mov, one, two, three, four, last @ ..] = before;
     let call = if after.starts_with(&SYSCALL) {
         Some(ax as u32)
-    } else if last == SYSCALL && ax == EINTR {
-        (mov == MOV_EAX).then_some(u32::from_le_bytes([one, two, three, four]))
+    } else if before.ends_with(&SYSCALL) && ax == EINTR {
+        call_number(before)
     } else {
         return None;
     };
     Some(Interrupted { call, first, second })
+}
+
+/// The number of the system call that the code `before` the program counter makes, where it names one.
+pub(crate) fn call_number(before: [u8; 8]) -> Option<u32> {
+    let [_, mov, one, two, three, four, last @ ..] = before;
+    (last == SYSCALL && mov == MOV_EAX).then_some(u32::from_le_bytes([one, two, three, four]))
 }
 
 /// The alternate signal stack in force when the signal came; empty where there is none. Async-signal-safe.

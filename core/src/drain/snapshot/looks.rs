@@ -7,7 +7,6 @@ use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::waiting::Looker;
 
-use super::super::tasks;
 use super::super::wall::{self, Place, Why};
 
 /// Places of threads by their id, each with what the thread had used of the processors there.
@@ -42,13 +41,12 @@ impl Looks {
             return Seen::Waiting(place);
         }
         match Place::seen(&mut self.looker, tid, &mut self.words) {
-            wall::Seen::Running => match Clock::Thread(tid).now() {
+            wall::Seen::Ended => Seen::Gone,
+            wall::Seen::Running | wall::Seen::Moved(_) => match Clock::Thread(tid).now() {
                 Some(now) => Seen::Running { on_cpu: now != used },
                 None => Seen::Gone,
             },
-            // What is left of a first thread that ended before the others.
-            wall::Seen::Partly(_, Why::Untold) if tasks::is_zombie(tid) => Seen::Gone,
-            wall::Seen::Partly(place, Why::Untold) => Seen::Waiting(Arc::new(place)),
+            wall::Seen::Partly(place, Why::Untold | Why::NoRoom) => Seen::Waiting(Arc::new(place)),
             wall::Seen::Waiting(place) | wall::Seen::Partly(place, _) => {
                 let place = Arc::new(place);
                 // If it has run since that was read, its clock will never show it again.

@@ -70,7 +70,7 @@ impl Threads {
         let told = if self.opening { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
         let name = tasks::name(tid);
-        let thread = Thread { slot, timer: None, book, name, young: true, met_at: now };
+        let thread = Thread { slot, timer: None, book, name, young: true, met_at: now, discovered: false };
         self.by_id.insert(tid, thread);
         self.turnover += 1;
         let before = used.saturating_sub(told);
@@ -82,7 +82,8 @@ impl Threads {
             self.start_timer(tid, 0);
             // What it used before it had a timer is told by one sample, now.
             if is_wanted && tasks::is_running(tid) {
-                sigprof::discover(tid, before);
+                let is_sent = sigprof::discover(tid, before);
+                self.by_id.entry(tid).and_modify(|thread| thread.discovered = is_sent);
             }
         } else {
             let is_wanted = is_wanted && self.sampling.clock == ClockKind::Timer && tasks::is_running(tid);

@@ -64,6 +64,11 @@ impl Questions {
     /// before and does not answer holds the signal back: what is known from outside has to be enough.
     pub(super) fn ask(&mut self, tid: u32, place: &Place, why: Why, asked: Asked, now: u64) -> Asked {
         let hash = hash(&place.words);
+        if why == Why::NoRoom {
+            // Not for long, and no reason to interrupt anybody.
+            self.untold += 1;
+            return asked;
+        }
         if why == Why::NotWhole {
             if self.hopeless.contains(&hash) || self.hopeless.len() >= MOST_HOPELESS {
                 return Asked::No;
@@ -132,6 +137,16 @@ mod tests {
         assert!(questions.news().is_some_and(|news| news.contains("wall_signal=never")));
         assert_eq!(questions.ask(1, &place, Why::Untold, Asked::No, 8), Asked::No);
         assert_eq!((questions.news(), questions.untold, questions.sent), (None, 2, 0));
+    }
+
+    #[test]
+    fn who_cannot_be_looked_at_for_the_moment_is_not_asked() {
+        let mut questions = Questions::new(true);
+        let (place, own) = (Place::unknown(), everprof_probe::os::gettid());
+        assert_eq!(questions.ask(own, &place, Why::NoRoom, Asked::No, 7), Asked::No);
+        let sent = Asked::Sent { number: 3, at: 5, hash: 1 };
+        assert_eq!(questions.ask(own, &place, Why::NoRoom, sent, 7), sent);
+        assert_eq!((questions.sent, questions.untold, questions.news()), (0, 2, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where a thread waits: seen from outside, or told by the thread itself.
 
-use everprof_probe::os::{self, WaitFor};
+use everprof_probe::os::{self, State, WaitFor};
 use everprof_probe::sample::{CALL_WORDS, Frame, Header, frames, missing};
 use everprof_probe::unwind::{self, End};
 use everprof_probe::waiting::{self, Look, Looker};
@@ -22,8 +22,12 @@ pub(crate) struct Place {
 pub(crate) enum Seen {
     /// It runs, or is gone.
     Running,
+    /// It has ended, and stays as long as others of the process go on: a first thread does.
+    Ended,
     /// It waits here.
     Waiting(Place),
+    /// It waited here, and has gone on while it was looked at: no callers are known.
+    Moved(Place),
     /// It waits, and not all is known of where.
     Partly(Place, Why),
 }
@@ -35,6 +39,8 @@ pub(crate) enum Why {
     Untold,
     /// Nor lets us read its stack.
     Unreadable,
+    /// The process has no room for the file that would tell.
+    NoRoom,
     /// The stack was read and a caller could not be found.
     NotWhole,
 }
@@ -47,9 +53,18 @@ impl Place {
             Look::Waiting(waiting) => waiting,
             Look::Running | Look::Gone => return Seen::Running,
             Look::Untold => return Self::untold(tid),
+            Look::NotNow => return Seen::Partly(Self::not_now(tid), Why::NoRoom),
         };
         let call = waiting.wait.call;
-        let wait = os::waits_for(call, &waiting.wait.arguments);
+        let wait = match call {
+            Some(_) => os::waits_for(call, &waiting.wait.arguments),
+            // For a page, unless it was made to stand still where it was.
+            None => match os::standing(tid).map(|standing| standing.state) {
+                Some(State::Running | State::Ended) => return Seen::Running,
+                Some(State::Stopped) => WaitFor::Process,
+                _ => WaitFor::Disk,
+            },
+        };
         let place = Place {
             words: words.get(..waiting.words).unwrap_or_default().into(),
             labels: waiting.labels,
@@ -58,6 +73,7 @@ impl Place {
             walked_with: (waiting.end != End::Root).then_some(tables),
         };
         match waiting.end {
+            _ if waiting.moved => Seen::Moved(place),
             _ if !waiting.readable => Seen::Partly(place, Why::Unreadable),
             End::Lost => Seen::Partly(place, Why::NotWhole),
             _ if waiting.lacks_runtime => Seen::Partly(place, Why::NotWhole),
@@ -67,19 +83,25 @@ impl Place {
 
     /// Where the kernel does not tell the call, it may still tell whether the thread runs.
     fn untold(tid: u32) -> Seen {
-        let wait = match os::standing(tid) {
-            Some(standing) if standing.is_running => return Seen::Running,
-            Some(standing) if standing.is_fixed => WaitFor::Disk,
-            _ => WaitFor::Other,
+        let wait = match os::standing(tid).map(|standing| standing.state) {
+            Some(State::Running) => return Seen::Running,
+            Some(State::Ended) => return Seen::Ended,
+            Some(State::Fixed) => WaitFor::Disk,
+            Some(State::Stopped) => WaitFor::Process,
+            Some(State::Waiting) | None => WaitFor::Other,
         };
+        let waited = Waited { wait: wait as u8, ..Waited::default() };
+        Seen::Partly(Place { waited, ..Self::not_seen(tid) }, Why::Untold)
+    }
+
+    /// Somewhere: the next look may find out where.
+    fn not_now(tid: u32) -> Place {
+        Place { walked_with: Some(unwind::generation().wrapping_sub(1)), ..Self::not_seen(tid) }
+    }
+
+    fn not_seen(tid: u32) -> Place {
         let (labels, trace) = waiting::in_force(tid);
-        let place = Place {
-            labels,
-            trace,
-            waited: Waited { wait: wait as u8, ..Waited::default() },
-            ..Self::unknown()
-        };
-        Seen::Partly(place, Why::Untold)
+        Place { labels, trace, ..Self::unknown() }
     }
 
     /// That it waits, and nothing else.
@@ -137,7 +159,7 @@ impl Place {
 
 /// What a number of [`Waited`] stands for.
 pub(crate) fn name_of(wait: u8) -> &'static str {
-    const NAMES: [(WaitFor, &str); 9] = [
+    const NAMES: [(WaitFor, &str); 10] = [
         (WaitFor::Other, "other"),
         (WaitFor::Network, "network"),
         (WaitFor::Disk, "disk"),
@@ -147,6 +169,7 @@ pub(crate) fn name_of(wait: u8) -> &'static str {
         (WaitFor::Pipe, "pipe"),
         (WaitFor::Events, "events"),
         (WaitFor::Process, "process"),
+        (WaitFor::Client, "client"),
     ];
     NAMES.iter().find(|(known, _)| *known as u8 == wait).map_or("other", |(_, name)| name)
 }

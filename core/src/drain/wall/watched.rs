@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use everprof_probe::os::{self, Clock};
+use everprof_probe::os::{self, Clock, State};
 use everprof_probe::waiting::Looker;
 
 use super::ask::{Asked, Questions};
@@ -46,9 +46,25 @@ pub(super) struct Watched {
     pub(super) asked: Asked,
     /// It has run since it told its place, perhaps only to tell it.
     is_doubtful: bool,
+    /// Another signal of ours may have interrupted the wait at hand.
+    pub(super) spared: Spared,
+    /// It has ended, and is there only because others of the process go on.
+    is_over: bool,
     /// As it was last counted.
     pub(super) name: Option<Arc<str>>,
     pub(super) round: u32,
+}
+
+/// Whether a thread must not be asked, because it got another signal of ours: when it was met, or for a snapshot. It ran by
+/// then, but may have begun to wait before the signal came, and one wait is not to be interrupted twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Spared {
+    #[default]
+    No,
+    /// It got the signal, or is about to.
+    Signalled,
+    /// It was seen waiting since. The wait after this one is another.
+    Waits,
 }
 
 /// What a look has found out about the time since the one before.
@@ -76,6 +92,11 @@ pub(super) struct With<'w> {
     pub(super) period: u64,
 }
 
+/// Whether a thread is there only because others of the process go on.
+fn has_ended(tid: u32) -> bool {
+    os::standing(tid).is_some_and(|standing| standing.state == State::Ended)
+}
+
 /// When a thread is due that may be left alone for `gap`; 0 where that is not longer than the period.
 fn due(now: u64, gap: u64, period: u64) -> u64 {
     match gap {
@@ -98,9 +119,12 @@ impl Watched {
     pub(super) fn look(&mut self, tid: u32, mut with: With<'_>, (began, is_first): (u64, bool)) -> Found {
         let now = with.now;
         let Some(used) = Clock::Thread(tid).now() else { return Found { is_end: true, ..Found::default() } };
-        if used < self.used {
-            // Another thread has its id now.
-            *self = Watched { round: self.round, ..Watched::default() };
+        if used < self.used || self.is_over && used != self.used && !has_ended(tid) {
+            return self.replaced(tid, with, began);
+        }
+        if self.is_over {
+            (self.at, self.used, self.due) = (now, used, due(now, LEAST_OFTEN, with.period));
+            return Found::default();
         }
         let is_old = self.at == 0 && is_first;
         if self.at == 0 {
@@ -109,7 +133,10 @@ impl Watched {
         }
         let (elapsed, ran) = (now.saturating_sub(self.at), used.saturating_sub(self.used));
         (self.at, self.used) = (now, used);
-        if ran == 0 && self.rests(now) {
+        if ran >= ANSWERING || ran > 0 && self.spared == Spared::Waits {
+            self.spared = Spared::No;
+        }
+        if ran == 0 && self.rests(tid, now) {
             let gap = (now.saturating_sub(self.since) / LESS_OFTEN).min(LEAST_OFTEN);
             self.due = due(now, gap, with.period);
             self.pending += elapsed as i64;
@@ -124,7 +151,8 @@ impl Watched {
         } else {
             return self.runs_on(now, elapsed, ran, with.period);
         }
-        let ready = os::ready_time(tid).unwrap_or_default();
+        // Where it cannot be read for the moment, what it says comes with the next look.
+        let ready = os::ready_time(tid).unwrap_or(self.ready);
         let became_ready = ready.saturating_sub(self.ready);
         self.ready = ready;
         if is_old {
@@ -134,11 +162,22 @@ impl Watched {
         self.pending += elapsed as i64 - ran as i64 - became_ready as i64;
         let rested = Some(std::mem::take(&mut self.rested)).filter(|rested| *rested > 0);
         let rested = rested.zip(self.place.clone());
-        if !self.is_held(ran) {
+        if !self.is_held(tid, ran) {
             self.find(tid, &mut with);
         }
         let waited = if self.is_sure(now) { self.settle() } else { 0 };
         Found { ready: became_ready, waited, rested, is_end: false }
+    }
+
+    /// Another thread has the id now. What the one before had waited until it was seen last is told where it was.
+    fn replaced(&mut self, tid: u32, with: With<'_>, began: u64) -> Found {
+        let mut before = std::mem::take(self);
+        before.unsettle();
+        self.round = before.round;
+        let mut found = self.look(tid, with, (began, false));
+        let waited = before.settle();
+        found.rested = before.place.filter(|_| waited > 0).map(|place| (waited, place));
+        found
     }
 
     /// It has run almost all the time since the last look, and what little it did not is told once it waits.
@@ -169,13 +208,23 @@ impl Watched {
     }
 
     /// Whether it is where it was, if its clock stands still.
-    fn rests(&mut self, now: u64) -> bool {
+    fn rests(&mut self, tid: u32, now: u64) -> bool {
         self.is_doubtful = false;
         let rests = self.place.as_ref().is_some_and(Place::is_final) && self.is_sure(now);
         if rests && self.asked == Asked::Answered {
+            if !self.is_back(tid) {
+                return false;
+            }
             self.asked = Asked::No;
         }
         rests
+    }
+
+    /// Whether it has gone back to its wait after its answer: it does not run, nor is ready to, and has not run since its
+    /// clock was read. On a crowded machine it may lose its processor on the way.
+    fn is_back(&self, tid: u32) -> bool {
+        let runs = os::standing(tid).is_some_and(|standing| standing.state == State::Running);
+        !runs && Clock::Thread(tid).now() == Some(self.used)
     }
 
     /// Whether what it waited is known to have been at its place.
@@ -186,11 +235,15 @@ impl Watched {
 
     /// Whether it is not to be looked at now, which has run for so many nanoseconds since the last look: it is asked and
     /// has not answered, or has answered, and ran for that.
-    fn is_held(&mut self, ran: u64) -> bool {
+    fn is_held(&mut self, tid: u32, ran: u64) -> bool {
         self.is_doubtful = false;
         match self.asked {
             Asked::No => false,
             Asked::Sent { at, .. } => self.at.saturating_sub(at) < PATIENCE,
+            Asked::Answered if ran < ANSWERING && !self.is_back(tid) => {
+                self.is_doubtful = true;
+                true
+            }
             Asked::Answered => {
                 self.asked = Asked::No;
                 // If it does not run any more by the next look, it was there all the time.
@@ -204,12 +257,31 @@ impl Watched {
     fn find(&mut self, tid: u32, with: &mut With<'_>) {
         self.place = match Place::seen(with.looker, tid, with.words) {
             Seen::Running => None,
-            Seen::Waiting(place) => Some(place),
+            Seen::Ended => {
+                // When in between it ended, nobody knows.
+                (self.is_over, self.pending) = (true, 0);
+                None
+            }
+            Seen::Waiting(place) => {
+                self.seen_waiting();
+                Some(place)
+            }
+            Seen::Moved(place) => Some(place),
+            Seen::Partly(place, _) if self.spared != Spared::No => {
+                self.seen_waiting();
+                Some(place)
+            }
             Seen::Partly(place, why) => {
                 self.asked = with.questions.ask(tid, &place, why, self.asked, self.at);
                 Some(place)
             }
         };
+    }
+
+    fn seen_waiting(&mut self) {
+        if self.spared == Spared::Signalled {
+            self.spared = Spared::Waits;
+        }
     }
 
     /// What is to be told of the place that was found.

@@ -26,6 +26,8 @@ pub enum WaitFor {
     Events,
     /// Another process, or a signal.
     Process,
+    /// The next bytes of who has connected to this process: mostly his next request.
+    Client,
 }
 
 /// How to find out what a call waits for.
@@ -35,6 +37,8 @@ enum By {
     Call(WaitFor),
     /// What its first argument, a file descriptor, is.
     Descriptor,
+    /// The same, and bytes are to come from there.
+    Source,
     /// The first of the descriptors that its first argument points to; a timer where there are none.
     Polled,
     /// A timer where its first argument, a number of descriptors, is 0.
@@ -43,8 +47,8 @@ enum By {
     Locked,
 }
 
-use By::{Call, Descriptor, Locked, Polled, Selected};
-use WaitFor::{Disk, Events, Lock, Network, Process, Thread, Timer};
+use By::{Call, Descriptor, Locked, Polled, Selected, Source};
+use WaitFor::{Client, Disk, Events, Lock, Network, Process, Thread, Timer};
 
 type Row = (c_long, &'static str, By);
 
@@ -90,13 +94,15 @@ const CALLS: &[Row] = &[
     (libc::SYS_pwrite64, "pwrite64", Descriptor),
     (libc::SYS_pwritev, "pwritev", Descriptor),
     (libc::SYS_pwritev2, "pwritev2", Descriptor),
-    (libc::SYS_read, "read", Descriptor),
+    (libc::SYS_read, "read", Source),
     (libc::SYS_readahead, "readahead", Call(Disk)),
-    (libc::SYS_readv, "readv", Descriptor),
-    (libc::SYS_recvfrom, "recvfrom", Call(Network)),
-    (libc::SYS_recvmmsg, "recvmmsg", Call(Network)),
-    (libc::SYS_recvmsg, "recvmsg", Call(Network)),
+    (libc::SYS_readv, "readv", Source),
+    (libc::SYS_recvfrom, "recvfrom", Source),
+    (libc::SYS_recvmmsg, "recvmmsg", Source),
+    (libc::SYS_recvmsg, "recvmsg", Source),
     (libc::SYS_renameat2, "renameat2", Call(Disk)),
+    // One that the kernel goes on with after a stop, where nothing says which it was: most of them are sleeps.
+    (libc::SYS_restart_syscall, "restart_syscall", Call(Timer)),
     (libc::SYS_rt_sigsuspend, "rt_sigsuspend", Call(Process)),
     (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait", Call(Process)),
     (libc::SYS_semop, "semop", Call(Process)),
@@ -144,6 +150,28 @@ pub fn call_name(call: u32) -> Option<&'static str> {
     row(call).map(|(_, name, _)| *name)
 }
 
+/// The call that a thread waits in which waits in `call`: after a stop (SIGSTOP, a debugger, a machine that was suspended)
+/// the kernel goes on with sleeps, polls and waits for other threads as `restart_syscall`, with the arguments of the call
+/// that it was. The code before it mostly names that call; `named` reads it.
+pub(crate) fn restarted(
+    call: Option<u32>,
+    arguments: &[u64; 6],
+    named: impl FnOnce() -> Option<u32>,
+) -> Option<u32> {
+    if call.map(c_long::from) != Some(libc::SYS_restart_syscall) {
+        return call;
+    }
+    let [first, second, ..] = *arguments;
+    let operation = second as i32 & libc::FUTEX_CMD_MASK;
+    let is_futex = first > 4096
+        && first.is_multiple_of(4)
+        && second <= 0x1ff
+        && [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&operation)
+        && second as i32 & libc::FUTEX_PRIVATE_FLAG != 0;
+    let futex = is_futex.then_some(libc::SYS_futex as u32);
+    named().filter(|call| row(*call).is_some()).or(futex).or(call)
+}
+
 /// What a thread waits for in `call` with these arguments. Off the handler: it may ask what a descriptor is. A thread that
 /// waits outside of a call waits for a page.
 pub fn waits_for(call: Option<u32>, arguments: &[u64; 6]) -> WaitFor {
@@ -153,20 +181,68 @@ pub fn waits_for(call: Option<u32>, arguments: &[u64; 6]) -> WaitFor {
         None => WaitFor::Other,
         Some(Call(wait)) => *wait,
         Some(Descriptor) => of_descriptor(first),
+        Some(Source) => of_source(first),
         Some(Selected) if first == 0 => Timer,
         Some(Selected) => Events,
         Some(Polled) if second == 0 => Timer,
         Some(Polled) if second > 1 => Events,
         Some(Polled) => {
-            let mut polled = [0; 4];
-            match super::memory::copy(first, &mut polled) {
-                4 => of_descriptor(u64::from(u32::from_ne_bytes(polled))),
-                _ => Events,
+            // The descriptor, and which events are waited for.
+            let mut polled = [0; 6];
+            if super::memory::copy(first, &mut polled) != polled.len() {
+                return Events;
             }
+            let [descriptor @ .., low, high] = polled;
+            let descriptor = u64::from(u32::from_ne_bytes(descriptor));
+            let reads = i16::from_ne_bytes([low, high]) & libc::POLLIN != 0;
+            if reads { of_source(descriptor) } else { of_descriptor(descriptor) }
         }
         Some(Locked) if [libc::F_SETLKW, libc::F_OFD_SETLKW].contains(&(second as i32)) => Lock,
         Some(Locked) => WaitFor::Other,
     }
+}
+
+fn of_source(descriptor: u64) -> WaitFor {
+    match of_descriptor(descriptor) {
+        Network if number_of(descriptor, libc::SO_ACCEPTCONN) == Some(1) => Events,
+        Network if is_accepted(descriptor) => Client,
+        wait => wait,
+    }
+}
+
+/// Whether a socket is that of a connection which others have made to this process. The kernel does not say so, but such a
+/// socket has from the one that listens what sockets that connect to others have no use for: the option by which a server
+/// takes its port again after a restart (all libraries set it), or a name in the file system.
+fn is_accepted(descriptor: u64) -> bool {
+    if number_of(descriptor, libc::SO_TYPE) != Some(libc::SOCK_STREAM) {
+        return false;
+    }
+    match number_of(descriptor, libc::SO_DOMAIN) {
+        Some(libc::AF_INET | libc::AF_INET6) => number_of(descriptor, libc::SO_REUSEADDR) == Some(1),
+        Some(libc::AF_UNIX) => has_name(descriptor),
+        _ => false,
+    }
+}
+
+/// What an option of a socket says, whose value is a number.
+fn number_of(descriptor: u64, option: i32) -> Option<i32> {
+    let mut value = 0;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    let into = (&raw mut value).cast();
+    // SAFETY: the value and its length are ours to write; the kernel checks the number.
+    let failed = unsafe { libc::getsockopt(descriptor as i32, libc::SOL_SOCKET, option, into, &mut len) };
+    (failed == 0).then_some(value)
+}
+
+/// Whether a socket of this machine has a name.
+fn has_name(descriptor: u64) -> bool {
+    // SAFETY: all zero is a valid address.
+    let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    let into = (&raw mut address).cast();
+    // SAFETY: the address and its length are ours to write; the kernel checks the number.
+    let failed = unsafe { libc::getsockname(descriptor as i32, into, &mut len) };
+    failed == 0 && len as usize > size_of::<libc::sa_family_t>()
 }
 
 fn of_descriptor(descriptor: u64) -> WaitFor {
@@ -208,10 +284,49 @@ mod tests {
         assert_eq!(read(socket.as_raw_fd()), Network);
         assert_eq!(read(pipe.as_raw_fd()), WaitFor::Pipe);
         assert_eq!(read(-1), WaitFor::Other);
-        let polled = [socket.as_raw_fd(), 0];
+        let polled = [socket.as_raw_fd(), i32::from(libc::POLLIN)];
         let poll = |count| of(libc::SYS_ppoll, [polled.as_ptr() as u64, count, 0, 0, 0, 0]);
         assert_eq!([poll(0), poll(1), poll(2)], [Timer, Network, Events]);
         assert_eq!(waits_for(None, &[0; 6]), Disk);
         assert_eq!(of(100_000, [0; 6]), WaitFor::Other);
+    }
+
+    #[test]
+    fn connections_that_others_made_are_told_from_our_own() {
+        let directory = std::env::temp_dir().join(std::format!("everprof-calls-{}", std::process::id()));
+        let _ = std::fs::remove_file(&directory);
+        let read =
+            |descriptor: i32| waits_for(Some(libc::SYS_recvfrom as u32), &[descriptor as u64, 0, 0, 0, 0, 0]);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!([ours.as_raw_fd(), accepted.as_raw_fd()].map(read), [Network, Client]);
+        let polled = [listener.as_raw_fd(), i32::from(libc::POLLIN)];
+        let poll = [polled.as_ptr() as u64, 1, 0, 0, 0, 0];
+        assert_eq!(waits_for(Some(libc::SYS_ppoll as u32), &poll), Events, "for anybody");
+        let written = [accepted.as_raw_fd() as u64, 0, 0, 0, 0, 0];
+        assert_eq!(waits_for(Some(libc::SYS_write as u32), &written), Network);
+        let listener = std::os::unix::net::UnixListener::bind(&directory).unwrap();
+        let ours = std::os::unix::net::UnixStream::connect(&directory).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let _ = std::fs::remove_file(&directory);
+        assert_eq!(
+            [&ours, &accepted, &pair].map(|socket| read(socket.as_raw_fd())),
+            [Network, Client, Network]
+        );
+    }
+
+    #[test]
+    fn a_call_that_was_begun_again_is_the_one_that_it_was() {
+        let [again, futex, sleep] =
+            [libc::SYS_restart_syscall, libc::SYS_futex, libc::SYS_clock_nanosleep].map(|call| call as u32);
+        let wait = [0x7fff_0000, (libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG) as u64, 0, 0, 0, 0];
+        let of = |call, arguments, named| restarted(Some(call), arguments, || named);
+        assert_eq!(of(again, &[0; 6], Some(sleep)), Some(sleep), "as the code says");
+        assert_eq!(of(again, &wait, None), Some(futex), "as the arguments say");
+        assert_eq!(of(again, &wait, Some(u32::MAX)), Some(futex), "nonsense is not believed");
+        assert_eq!((of(again, &[0; 6], None), waits_for(Some(again), &[0; 6])), (Some(again), Timer));
+        assert_eq!((of(sleep, &wait, Some(futex)), restarted(None, &wait, || None)), (Some(sleep), None));
     }
 }

@@ -1,18 +1,28 @@
 //! Small files of `/proc`, read without a heap. Off the handler.
 
+/// Why a file was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It is not there, or not for us.
+    Refused,
+    /// There is no room for one more open file, or no memory: at another time it may be read.
+    NoRoom,
+}
+
 /// Reads the file of that path, which ends with a zero, as far as `into` has room.
-pub(super) fn read_file<'b>(path: &[u8], into: &'b mut [u8]) -> Option<&'b [u8]> {
-    let path = core::ffi::CStr::from_bytes_with_nul(path).ok()?;
+pub(super) fn read_file<'b>(path: &[u8], into: &'b mut [u8]) -> Result<&'b [u8], Unread> {
+    let path = core::ffi::CStr::from_bytes_with_nul(path).map_err(|_| Unread::Refused)?;
     // SAFETY: the path is a C string.
     let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
-        return None;
+        let no_room = [libc::EMFILE, libc::ENFILE, libc::ENOMEM].contains(&super::errno());
+        return Err(if no_room { Unread::NoRoom } else { Unread::Refused });
     }
     // SAFETY: `into` is ours to write for its whole length.
     let len = unsafe { libc::read(file, into.as_mut_ptr().cast(), into.len()) };
     // SAFETY: the descriptor was opened above and is not used again.
     unsafe { libc::close(file) };
-    into.get(..usize::try_from(len).ok()?)
+    usize::try_from(len).ok().and_then(|len| into.get(..len)).ok_or(Unread::Refused)
 }
 
 /// A short text that is put together in place; what does not fit is left out.

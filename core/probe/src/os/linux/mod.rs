@@ -16,16 +16,17 @@ mod task;
 mod thread;
 mod timer;
 
-use file::{Text, read_file};
+use file::{Text, Unread, read_file};
 
 pub use block::Block;
+pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
 pub use futex::{wait, wake};
 pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
 pub use poll::{Awaited, Watched, poll};
-pub use ready::{Standing, ready_time, standing};
+pub use ready::{Standing, State, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };

@@ -9,7 +9,7 @@ pub fn ready_time(tid: u32) -> Option<u64> {
     let mut path = Text::<48>::new();
     path.text(b"/proc/self/task/").number(tid).text(b"/schedstat\0");
     let mut line = [0; 96];
-    let line = super::read_file(path.bytes(), &mut line)?;
+    let line = super::read_file(path.bytes(), &mut line).ok()?;
     // Time on the processor, time waiting for one, number of turns (`Documentation/scheduler/sched-stats`).
     let word = line.split(|byte| *byte == b' ').nth(1)?;
     core::str::from_utf8(word).ok()?.parse().ok()
@@ -18,12 +18,37 @@ pub fn ready_time(tid: u32) -> Option<u64> {
 /// What the kernel says of a thread as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// It runs or is ready to.
-    pub is_running: bool,
-    /// It waits for something that is sure to come, such as a disk, and that no signal ends.
-    pub is_fixed: bool,
+    /// What it does.
+    pub state: State,
     /// For how many nanoseconds it has lived, within half a hundredth of a second.
     pub age: u64,
+}
+
+/// What a thread does, by the letter that the kernel has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs or is ready to.
+    Running,
+    /// It waits.
+    Waiting,
+    /// It waits for something that is sure to come, such as a disk, and that no signal ends.
+    Fixed,
+    /// It is stopped, by a signal or by a debugger.
+    Stopped,
+    /// It has ended, and is there only because others of the process go on.
+    Ended,
+}
+
+impl State {
+    fn of(letter: &[u8]) -> Self {
+        match letter {
+            b"R" => Self::Running,
+            b"D" => Self::Fixed,
+            b"T" | b"t" => Self::Stopped,
+            b"Z" | b"X" | b"x" => Self::Ended,
+            _ => Self::Waiting,
+        }
+    }
 }
 
 /// What the kernel says of thread `tid` of this process; `None` where it is gone or the kernel does not tell.
@@ -31,15 +56,15 @@ pub fn standing(tid: u32) -> Option<Standing> {
     let mut path = Text::<48>::new();
     path.text(b"/proc/self/task/").number(tid).text(b"/stat\0");
     let mut line = [0; 512];
-    let line = super::read_file(path.bytes(), &mut line)?;
+    let line = super::read_file(path.bytes(), &mut line).ok()?;
     // The name may hold anything, and ends with the last bracket. Then the state, and 18 numbers before the birth.
     let name_ends = line.iter().rposition(|byte| *byte == b')')?;
     let mut words = line.get(name_ends + 2..)?.split(|byte| *byte == b' ');
-    let state = words.next()?;
+    let state = State::of(words.next()?);
     let born: u64 = core::str::from_utf8(words.nth(18)?).ok()?.parse().ok()?;
     let born = born * BIRTH_UNIT + BIRTH_UNIT / 2;
     let age = super::timer::since_boot().saturating_sub(born);
-    Some(Standing { is_running: state == b"R", is_fixed: state == b"D", age })
+    Some(Standing { state, age })
 }
 
 /// The kernel tells births in hundredths of a second, on every processor that there is a port to (`USER_HZ`).
@@ -62,9 +87,9 @@ mod tests {
         });
         let standing = standing.join().ok().flatten();
         // An emulator shows its own threads.
-        if let Some(Standing { is_running, is_fixed, age }) = standing.filter(|standing| standing.age > 0) {
+        if let Some(Standing { state, age }) = standing.filter(|standing| standing.age > 0) {
             let most = birth.elapsed().as_nanos() as u64 + BIRTH_UNIT;
-            assert!(is_running && !is_fixed && (20_000_000..most).contains(&age), "{age}");
+            assert!(state == State::Running && (20_000_000..most).contains(&age), "{state:?} {age}");
         }
         let before = ready_time(super::super::gettid());
         std::thread::sleep(std::time::Duration::from_millis(5));

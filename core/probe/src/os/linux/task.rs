@@ -4,7 +4,7 @@
 //! stack pointer and program counter (`fs/proc/base.c`, `proc_pid_syscall`). The thread notices nothing of it. Off the
 //! handler: it takes 7 us, most of it to open the file.
 
-use super::Text;
+use super::{Text, Unread};
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Task {
     Waiting(Wait),
     /// There is no such thread, or the kernel does not tell.
     Unknown,
+    /// The kernel tells, but not now: the process has no room for one more open file.
+    NotNow,
 }
 
 /// Where a thread waits.
@@ -35,8 +37,11 @@ pub fn task(tid: u32) -> Task {
     let mut path = Text::<48>::new();
     path.text(b"/proc/self/task/").number(tid).text(b"/syscall\0");
     let mut line = [0; 256];
-    let Some(line) = super::read_file(path.bytes(), &mut line) else { return Task::Unknown };
-    parse(line)
+    match super::read_file(path.bytes(), &mut line) {
+        Ok(line) => parse(line),
+        Err(Unread::Refused) => Task::Unknown,
+        Err(Unread::NoRoom) => Task::NotNow,
+    }
 }
 
 fn parse(line: &[u8]) -> Task {
