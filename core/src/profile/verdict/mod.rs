@@ -2,9 +2,11 @@
 //!
 //! Read from a profile of kind `wall`, whose samples carry the labels `state` and `wait`. Threads of one name, but for a
 //! number at its end, are one group. Not every wait is one that anybody waits for: a worker without work, an event loop
-//! without events and a thread that sleeps between two rounds are idle. They are told by what they wait in and, for a lock
-//! or a message, by the functions on their stack; but a wait under a label of the application belongs to a request, and is
-//! never idle.
+//! without events, a connection without a request and a thread that sleeps between two rounds are idle. They are told by
+//! what they wait in and by the functions on their stack; and by what their group does besides: one that hardly ever runs
+//! waits for nothing that is worth a word, and where the application labels its requests, what a thread waits for from
+//! outside, between two of them, is the next one. A wait under a label of the application belongs to a request, and is
+//! never idle, but where a thread pool or a server's connection waits for work in its own loop.
 //!
 //! In a service of asynchronous code the threads do not wait for an upstream: its tasks do, and the samples of wrapped
 //! futures (`state=awaiting`) say for what. They are a group of their own and count as waits like those of threads, unless
@@ -165,7 +167,7 @@ pub struct Request {
 pub(crate) const AT_WORK: f64 = 0.01;
 /// Of the time at work, the processors have this part or more where they are the bound; the waits, where they are.
 pub(crate) const MOST: f64 = 0.6;
-/// A group that is busy for less of its time is asleep when it sleeps.
+/// A group that is busy for less of its time is asleep, whatever wakes it.
 const AWAKE: f64 = 0.01;
 /// Threads that are busy for so much of their time leave tasks waiting for them.
 pub(crate) const CROWDED: f64 = 0.7;
@@ -210,9 +212,13 @@ impl Profile {
             if !activity.is_wait() {
                 return activity;
             }
-            let is_idle = is_own_thread(thread)
-                || idle.contains(&(without_number(thread).to_owned(), activity, place(self, stack)));
-            if is_idle { Activity::Idle } else { activity }
+            let place = || Place {
+                group: without_number(thread).to_owned(),
+                activity,
+                of_request: is_of_request(labels),
+                functions: place(self, stack),
+            };
+            if is_own_thread(thread) || idle.contains(&place()) { Activity::Idle } else { activity }
         };
         Some(self.samples().map(activity).collect())
     }
@@ -227,8 +233,15 @@ impl Profile {
     }
 }
 
-/// A group of threads, what they wait for, and the functions in which they do.
-type Place = (String, Activity, Vec<String>);
+/// Where a group of threads waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Place {
+    group: String,
+    activity: Activity,
+    /// Whether it waits under labels of the application.
+    of_request: bool,
+    functions: Vec<String>,
+}
 
 fn text<'l>(labels: &'l [Label], key: &str) -> Option<&'l str> {
     labels.iter().find_map(|label| match &label.value {
@@ -237,13 +250,17 @@ fn text<'l>(labels: &'l [Label], key: &str) -> Option<&'l str> {
     })
 }
 
+fn is_of_request(labels: &[Label]) -> bool {
+    labels.iter().any(|label| !OWN_LABELS.contains(&label.key.as_str()))
+}
+
 fn is_own_thread(name: &str) -> bool {
     name.starts_with("everprof")
 }
 
 /// What a sample says by itself; some of its waits turn out to be idle by what else its group does.
 fn activity(profile: &Profile, stack: &[LocationId], labels: &[Label]) -> Activity {
-    let of_request = labels.iter().any(|label| !OWN_LABELS.contains(&label.key.as_str()));
+    let of_request = is_of_request(labels);
     match text(labels, "state") {
         Some("off_cpu") => wait(profile, stack, text(labels, "wait"), text(labels, "syscall"), of_request),
         Some("awaiting") => task_wait(profile, stack, text(labels, "wait")),
@@ -256,7 +273,9 @@ fn activity(profile: &Profile, stack: &[LocationId], labels: &[Label]) -> Activi
 #[derive(Default)]
 struct Reading {
     groups: BTreeMap<String, Group>,
-    /// Where threads wait: nanoseconds by group, activity and function.
+    /// For how many nanoseconds the threads of a group were busy under labels of the application.
+    labelled: BTreeMap<String, u64>,
+    /// Where threads wait, and for how many nanoseconds.
     places: BTreeMap<Place, u64>,
     /// By the labels of the application: nanoseconds by activity, and by where they wait.
     requests: requests::Read,
@@ -277,6 +296,10 @@ impl Reading {
         let activity = activity(profile, stack, labels);
         let group = self.groups.entry(name.to_owned()).or_default();
         *group.nanos.entry(activity).or_default() += nanos;
+        let of_request = is_of_request(labels);
+        if of_request && matches!(activity, Activity::OnCpu | Activity::Runnable) {
+            *self.labelled.entry(name.to_owned()).or_default() += nanos;
+        }
         let waits = activity.is_wait() || activity == Activity::Idle;
         let function = if waits { place(profile, stack) } else { Vec::new() };
         if let Some(request) = requests::kind(labels) {
@@ -285,7 +308,8 @@ impl Reading {
             *places.entry((activity, function.clone())).or_default() += nanos;
         }
         if waits {
-            *self.places.entry((name.to_owned(), activity, function)).or_default() += nanos;
+            let place = Place { group: name.to_owned(), activity, of_request, functions: function };
+            *self.places.entry(place).or_default() += nanos;
         }
     }
 
@@ -314,30 +338,40 @@ impl Reading {
         Verdict { bound, all, groups, waits_in, requests }
     }
 
-    /// Finds what is idle only by what its group does besides: sleeping, and taking turns to wait for work.
+    /// Finds what is idle only by what its group does besides: sleeping, waiting for somebody who hardly ever comes, waiting
+    /// for the next request, and taking turns to wait for work.
     fn find_idle(&self) -> Vec<Place> {
-        let asleep = |group: &Group| (group.busy() as f64) < AWAKE * group.total() as f64;
-        self.places
-            .keys()
-            .filter(|(name, activity, function)| match activity {
-                // What is said of a task by its stack is all there is to be said.
-                _ if name == TASKS => false,
-                Activity::Timer => self.groups.get(name).is_some_and(asleep),
-                Activity::Lock => {
-                    !function.is_empty()
-                        && self.places.contains_key(&(name.clone(), Activity::Idle, function.clone()))
-                }
-                _ => false,
-            })
-            .cloned()
-            .collect()
+        // What is said of a task by its stack is all there is to be said.
+        let unlabelled = self.places.keys().filter(|place| !place.of_request && place.group != TASKS);
+        let is_idle = |place: &&Place| match place.activity {
+            Activity::Timer | Activity::Other => self.is_asleep(&place.group),
+            Activity::Network => self.is_asleep(&place.group) || self.labels_its_work(&place.group),
+            Activity::Lock => {
+                let idle = Place { activity: Activity::Idle, ..(*place).clone() };
+                !place.functions.is_empty() && self.places.contains_key(&idle)
+            }
+            _ => false,
+        };
+        unlabelled.filter(is_idle).cloned().collect()
+    }
+
+    /// Whether a group of threads hardly ever runs.
+    fn is_asleep(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|group| (group.busy() as f64) < AWAKE * group.total() as f64)
+    }
+
+    /// Whether a group of threads mostly works under labels of the application: then all of its requests have them, and
+    /// what is without is no request's.
+    fn labels_its_work(&self, group: &str) -> bool {
+        let labelled = self.labelled.get(group).copied().unwrap_or_default();
+        labelled > 0 && self.groups.get(group).is_some_and(|group| 2 * labelled >= group.busy())
     }
 
     fn move_idle(&mut self, idle: Vec<Place>) {
         for place in idle {
-            let (nanos, (name, activity, _)) = (self.places.remove(&place).unwrap_or_default(), place);
-            let Some(group) = self.groups.get_mut(&name) else { continue };
-            if let Some(before) = group.nanos.get_mut(&activity) {
+            let nanos = self.places.remove(&place).unwrap_or_default();
+            let Some(group) = self.groups.get_mut(&place.group) else { continue };
+            if let Some(before) = group.nanos.get_mut(&place.activity) {
                 *before = before.saturating_sub(nanos);
             }
             *group.nanos.entry(Activity::Idle).or_default() += nanos;
@@ -354,7 +388,7 @@ impl Reading {
     }
 
     fn longest_place(&self, for_what: Activity) -> Vec<String> {
-        longest(self.places.iter().map(|((_, activity, place), nanos)| (*activity, place, *nanos)), for_what)
+        longest(self.places.iter().map(|(place, nanos)| (place.activity, &place.functions, *nanos)), for_what)
     }
 }
 

@@ -25,9 +25,13 @@ pub(super) fn wait(
     of_request: bool,
 ) -> Activity {
     let idle = |activity| if of_request { activity } else { Activity::Idle };
+    if matches!(wait, Some("thread" | "events")) && is_loop(functions(profile, stack), &PARKS) {
+        return Activity::Idle;
+    }
     match wait.unwrap_or_default() {
         "network" if syscall.is_some_and(|call| call.starts_with("accept")) => idle(Activity::Network),
         "network" => Activity::Network,
+        "client" => idle(Activity::Network),
         "disk" => Activity::Disk,
         "lock" => Activity::Lock,
         "timer" => Activity::Timer,
@@ -37,6 +41,34 @@ pub(super) fn wait(
         "process" => idle(Activity::Other),
         _ => Activity::Other,
     }
+}
+
+/// Functions of thread pools in which a worker without work waits for it, whatever labels the thread has.
+const PARKS: [&str; 5] = [
+    "multi_thread::worker::Context::park",
+    "tokio::runtime::blocking::pool::Inner::run",
+    "rayon_core::registry::main_loop",
+    "rayon_core::registry::ThreadBuilder::run",
+    "threadpool::spawn_in_pool",
+];
+
+/// Functions of servers in which a connection waits for its next request.
+const NEXT_REQUESTS: [&str; 4] =
+    ["::poll_read_head", "::poll_read_keep_alive", "h2::server::", "actix_http::h1::dispatcher::"];
+/// The other side of the same protocols: it waits for an answer.
+const CLIENTS: [&str; 6] =
+    ["hyper::client", "hyper_util::client", "h2::client", "reqwest::", "ureq::", "awc::"];
+
+/// Whether a loop of one of these names waits itself, and not what it has called: none of the application's functions is
+/// nearer to the leaf, nor is there a client.
+fn is_loop<'p>(functions: impl Iterator<Item = &'p str>, loops: &[&str]) -> bool {
+    let is = |names: &[&str], function: &str| names.iter().any(|name| function.contains(name));
+    let mut any = false;
+    let mut near = functions.take_while(|function| !is_of_application(function));
+    near.all(|function| {
+        any |= is(loops, function);
+        !is(&CLIENTS, function)
+    }) && any
 }
 
 /// Functions in which a task waits for work, not for the end of it.
@@ -53,9 +85,10 @@ const IDLE_TASKS: [&str; 7] = [
 /// What a task waits for.
 pub(super) fn task_wait(profile: &Profile, stack: &[LocationId], wait: Option<&str>) -> Activity {
     let is_idle = |function: &str| IDLE_TASKS.iter().any(|part| function.contains(part));
-    let is_loop = || functions(profile, stack).take(NEAR_LEAF).any(is_idle);
+    let waits_for_work = || functions(profile, stack).take(NEAR_LEAF).any(is_idle);
     match wait.unwrap_or_default() {
-        "timer" | "network" | "task" | "process" | "other" if is_loop() => Activity::Idle,
+        "timer" | "network" | "task" | "process" | "other" if waits_for_work() => Activity::Idle,
+        "network" if is_loop(functions(profile, stack), &NEXT_REQUESTS) => Activity::Idle,
         "network" => Activity::Network,
         "disk" => Activity::Disk,
         "lock" => Activity::Lock,
@@ -77,7 +110,7 @@ fn functions<'p>(profile: &'p Profile, stack: &'p [LocationId]) -> impl Iterator
 }
 
 /// How names begin that say nothing of the application: of languages, their runtimes and the C library.
-const LIBRARIES: [&str; 31] = [
+const LIBRARIES: [&str; 45] = [
     "std::",
     "core::",
     "alloc::",
@@ -109,6 +142,20 @@ const LIBRARIES: [&str; 31] = [
     "tracing",
     "want::",
     "tungstenite",
+    "actix",
+    "awc::",
+    "crossbeam",
+    "deadpool",
+    "flume::",
+    "native_tls",
+    "openssl::",
+    "polling::",
+    "r2d2",
+    "rayon",
+    "signal_hook",
+    "threadpool::",
+    "tiny_http::",
+    "ureq",
 ];
 
 /// Whether a function is the application's, not that of a library which the application waits in.

@@ -148,3 +148,109 @@ fn tasks_that_wait_for_work_are_idle_and_those_that_wait_for_their_turn_are_read
     assert_eq!([of(Activity::Idle), of(Activity::Thread), of(Activity::Runnable)], [3_000, 30, 10]);
     assert_eq!([of(Activity::Lock), of(Activity::Timer)], [5, 20]);
 }
+
+/// A service without work: threads that wait for signals, for clients and for their next requests, and a pool.
+#[test]
+fn an_idle_service_is_never_called_wait_bound() {
+    let mut profile = Profile::new(Kind::Wall);
+    let mut waits = |thread: &'static str, functions: &[&str], wait: &'static str| {
+        add(&mut profile, functions, &[OFF, ("wait", wait), ("thread_name", thread)], 10_000);
+    };
+    waits("ctrl-c", &["read", "ctrlc::platform::block_ctrl_c", "shop::main"], "pipe");
+    waits("signals", &["recv", "signal_hook::iterator::wait"], "network");
+    waits("listens", &["poll", "shop::serve"], "events");
+    waits("conn-1", &["recv", "std::net::TcpStream::read", "shop::connection"], "client");
+    waits("udp", &["recvfrom", "shop::names"], "network");
+    waits("pool-1", &["syscall", "std::sync::Condvar::wait", "shop::pool"], "thread");
+    waits("pool-2", &["syscall", "std::sync::mpmc::recv", "shop::pool"], "thread");
+    waits("ticks", &["clock_nanosleep", "shop::tick"], "timer");
+    // What it does all the same: 0.4 % of each thread's time but the connection's, which works for 3 %.
+    for (thread, nanos) in [("ticks", 40), ("udp", 40), ("conn-1", 300)] {
+        add(&mut profile, &["shop::work"], &[("state", "on_cpu"), ("thread_name", thread)], nanos);
+    }
+    let verdict = profile.verdict().unwrap();
+    assert_eq!(verdict.bound, Bound::Idle, "{verdict}");
+    assert_eq!(verdict.all.share(Activity::Idle), 1.0 - 380.0 / 80_380.0, "{verdict:?}");
+    // With a request at hand that client is waited for.
+    let labels = [OFF, ("wait", "client"), ("thread_name", "conn-1"), ("endpoint", "/upload")];
+    add(&mut profile, &["recv", "shop::body"], &labels, 20_000);
+    assert_eq!(profile.verdict().unwrap().bound, Bound::Wait(Activity::Network));
+}
+
+#[test]
+fn between_two_labelled_requests_a_connection_is_idle_and_an_upstream_is_not() {
+    let mut profile = Profile::new(Kind::Wall);
+    let (thread, request) = (("thread_name", "w-1"), ("endpoint", "/a"));
+    let on_cpu = ("state", "on_cpu");
+    add(&mut profile, &["shop::render"], &[on_cpu, thread, request], 60);
+    add(&mut profile, &["shop::parse"], &[on_cpu, thread], 30);
+    add(&mut profile, &["recv", "shop::next"], &[OFF, ("wait", "network"), thread], 2_000);
+    add(&mut profile, &["recv", "shop::fetch"], &[OFF, ("wait", "network"), thread, request], 500);
+    add(&mut profile, &["nanosleep", "shop::retry"], &[OFF, ("wait", "timer"), thread, request], 10);
+    let all = profile.verdict().unwrap().all;
+    let of = |activity| all.of(activity);
+    assert_eq!([of(Activity::Idle), of(Activity::Network), of(Activity::Timer)], [2_000, 500, 10]);
+    // One that seldom labels what it does is told by its waits alone.
+    add(&mut profile, &["shop::other"], &[on_cpu, thread], 200);
+    assert_eq!(profile.verdict().unwrap().all.of(Activity::Network), 2_500);
+}
+
+/// What a request waits for is never idle, whatever else its group does.
+#[test]
+fn waits_of_requests_stay_what_they_are_in_groups_that_hardly_run() {
+    let mut profile = Profile::new(Kind::Wall);
+    let (thread, request) = (("thread_name", "w-1"), ("endpoint", "/a"));
+    let lock = ["syscall", "std::sys::sync::mutex::futex::Mutex::lock_contended", "shop::stock"];
+    let message = ["syscall", "std::sync::mpmc::recv", "shop::stock"];
+    for (functions, wait, labelled, nanos) in [
+        (&lock[..], "thread", true, 1),
+        (&lock, "thread", false, 20),
+        (&message, "thread", false, 300),
+        (&["nanosleep", "shop::stock"], "timer", true, 4_000),
+        (&["nanosleep", "shop::stock"], "timer", false, 50_000),
+    ] {
+        let labels: Vec<_> =
+            [OFF, ("wait", wait), thread].into_iter().chain(labelled.then_some(request)).collect();
+        add(&mut profile, functions, &labels, nanos);
+    }
+    let verdict = profile.verdict().unwrap();
+    let of = |activity| verdict.all.of(activity);
+    assert_eq!([of(Activity::Lock), of(Activity::Timer), of(Activity::Idle)], [1, 4_000, 50_320]);
+    let activities = profile.activities().unwrap();
+    let is_idle = |activity: &Activity| *activity == Activity::Idle;
+    assert_eq!(activities.iter().filter(|activity| is_idle(activity)).count(), 3, "{activities:?}");
+}
+
+#[test]
+fn loops_of_libraries_are_idle_under_any_label_and_what_they_call_is_not() {
+    let mut profile = Profile::new(Kind::Wall);
+    let (thread, role) = (("thread_name", "rt-1"), ("role", "worker"));
+    let park = "tokio::runtime::scheduler::multi_thread::worker::Context::park_internal";
+    let mut waits = |functions: &[&str], wait: &'static str, state: &'static str, nanos| {
+        add(&mut profile, functions, &[("state", state), ("wait", wait), thread, role], nanos);
+    };
+    waits(&["epoll_wait", "mio::poll::Poll::poll", park], "events", "off_cpu", 1);
+    waits(&["syscall", "std::sync::mpmc::recv", "shop::ask", park], "thread", "off_cpu", 10);
+    let head = "hyper::proto::h1::conn::Conn<I,B,T>::poll_read_head";
+    waits(
+        &["<tokio::net::TcpStream as AsyncRead>::poll_read", head, "shop::connection"],
+        "network",
+        "awaiting",
+        100,
+    );
+    waits(
+        &["tokio::net::poll_read", head, "hyper::client::conn", "shop::fetch"],
+        "network",
+        "awaiting",
+        1_000,
+    );
+    waits(
+        &["tokio::net::poll_read", "redis::aio::read", "shop::get", "h2::server::poll"],
+        "network",
+        "awaiting",
+        10_000,
+    );
+    let all = profile.verdict().unwrap().all;
+    let of = |activity| all.of(activity);
+    assert_eq!([of(Activity::Idle), of(Activity::Thread), of(Activity::Network)], [101, 10, 11_000]);
+}
