@@ -57,7 +57,10 @@ fn run(name: &str, rate: u32, work: fn()) {
     let total: i64 = profiles.iter().map(|profile| profile.totals()[1]).sum();
     let of_workers: i64 = profiles.iter().map(|profile| time_in(profile, "burn")).sum();
     let ratio = total as f64 / used as f64;
-    let by_name: BTreeMap<String, i64> = profiles.iter().flat_map(by_thread_name).collect();
+    let mut by_name: BTreeMap<String, i64> = BTreeMap::new();
+    for (name, nanos) in profiles.iter().flat_map(by_thread_name) {
+        *by_name.entry(name).or_default() += nanos;
+    }
     let own: i64 =
         by_name.iter().filter(|(name, _)| name.starts_with("everprof")).map(|(_, nanos)| nanos).sum();
     let worked = of_workers as f64 / (total - own) as f64;
@@ -83,7 +86,8 @@ fn run(name: &str, rate: u32, work: fn()) {
         _ if name.starts_with("undiscovered") => 0.5,
         true if cfg!(debug_assertions) => 0.75,
         true => 0.90,
-        false => 0.95,
+        // By chance some of the samples that are few fall on what they do between two bursts.
+        false => 0.95 - 3.0 * (0.05 * 0.95 / stats.samples as f64).sqrt(),
     };
     assert!(worked > least, "the workers have {worked} of it");
 }

@@ -157,15 +157,23 @@ impl Book {
     }
 
     /// Closes the books over what the thread has used by now, and goes on with new ones. `part_lost` of the dropped
-    /// samples were really lost; more than `patience` without a signal is told as time that has none.
-    pub(super) fn balance(&mut self, used: u64, credited: u64, part_lost: f64, patience: u64) -> Balance {
+    /// samples were really lost; more than `patience` without a signal is told as time that has none, where the thread
+    /// `is_deaf` to it.
+    pub(super) fn balance(
+        &mut self,
+        used: u64,
+        credited: u64,
+        part_lost: f64,
+        patience: u64,
+        is_deaf: impl FnOnce() -> bool,
+    ) -> Balance {
         let due = used.saturating_sub(self.told);
         // What a thread that ended used after the last look is an estimate, which accuses nobody.
         self.excused += used.saturating_sub(self.seen);
         let dropped = (self.dropped(credited) as f64 * part_lost) as u64;
         let excess = due.saturating_sub(self.sampled).saturating_sub(dropped).saturating_sub(self.excused);
         // A busy virtual machine loses expiries, a tenth of them and more; the others are as good a sample then.
-        let missed = if excess > patience && excess > due / 3 { excess } else { 0 };
+        let missed = if excess > patience && excess > due / 3 && is_deaf() { excess } else { 0 };
         // Of what signals came for, the samples and the losses have their parts.
         let came_for = due - missed;
         let lost = part_of(came_for, dropped, self.sampled + dropped);
@@ -182,6 +190,14 @@ impl Book {
         (self.sampled, self.timed, self.excused, self.number) = (0, 0, 0, None);
         self.credited = credited;
         balance
+    }
+
+    /// Whether more than `patience` was used without a signal, by what its timer has accounted for.
+    pub(super) fn is_behind(&self, credited: u64, patience: u64) -> bool {
+        let due = self.seen.saturating_sub(self.told);
+        let came = credited.saturating_sub(self.credited);
+        let excess = due.saturating_sub(came).saturating_sub(self.excused);
+        excess > patience && excess > due / 3
     }
 
     /// Takes back that this much was told: nothing of the period could stand for it, and what comes next may.
@@ -212,13 +228,13 @@ mod tests {
     fn samples_are_corrected_to_what_the_clock_says() {
         let mut book = timed(10);
         (0..3).for_each(|_| assert_eq!(book.count(10, 10, true, 5), 10));
-        let balance = book.balance(134, 30, 0.0, 56);
+        let balance = book.balance(134, 30, 0.0, 56, || true);
         assert_eq!(balance, Balance { correction: 4, missed: 0, lost: 0, number: Some(5) });
         book.count(10, 10, true, 5);
-        assert_eq!(book.balance(137, 40, 0.0, 56).correction, -7, "told before the sample came");
-        assert_eq!(book.balance(140, 40, 0.0, 56).correction, 3);
+        assert_eq!(book.balance(137, 40, 0.0, 56, || true).correction, -7, "told before the sample came");
+        assert_eq!(book.balance(140, 40, 0.0, 56, || true).correction, 3);
         book.carry(3);
-        assert_eq!(book.balance(141, 40, 0.0, 56).correction, 4, "what was carried is told once");
+        assert_eq!(book.balance(141, 40, 0.0, 56, || true).correction, 4, "what was carried is told once");
     }
 
     #[test]
@@ -226,18 +242,38 @@ mod tests {
         let mut book = timed(10);
         book.count(10, 10, true, 5);
         book.look(1_110, 2_000);
-        let balance = book.balance(1_110, 10, 0.0, 56);
+        let balance = book.balance(1_110, 10, 0.0, 56, || true);
         assert_eq!((balance.missed, balance.correction), (1_000, 0));
         // All that was held back comes at once, and some more.
         assert_eq!(book.count(1_020, 10, true, 5), 20);
-        assert_eq!(book.balance(1_140, 1_030, 0.0, 56).correction, 10);
+        assert_eq!(book.balance(1_140, 1_030, 0.0, 56, || true).correction, 10);
+    }
+
+    #[test]
+    fn a_thread_that_no_tick_has_met_for_long_is_not_called_deaf() {
+        let mut book = timed(10);
+        book.count(10, 10, true, 5);
+        book.look(1_110, 2_000);
+        let balance = book.balance(1_110, 10, 0.0, 56, || false);
+        assert_eq!((balance.missed, balance.correction), (0, 1_000), "its samples stand for it");
+    }
+
+    #[test]
+    fn a_thread_is_behind_when_it_has_used_much_more_than_signals_came_for() {
+        let mut book = timed(10);
+        book.look(150, 2_000);
+        assert!(!book.is_behind(0, 56), "that is nothing unusual");
+        book.look(260, 3_000);
+        assert!(book.is_behind(0, 56) && !book.is_behind(120, 56));
+        book.balance(260, 120, 0.0, 56, || false);
+        assert!(!book.is_behind(120, 56), "it is told");
     }
 
     #[test]
     fn what_was_lost_is_not_told_twice() {
         let mut book = timed(10);
         book.count(30, 10, true, 5);
-        let balance = book.balance(200, 90, 1.0, 56);
+        let balance = book.balance(200, 90, 1.0, 56, || true);
         assert_eq!((balance.lost, balance.correction), (66, 4), "of 100, six of nine periods were lost");
     }
 

@@ -82,6 +82,8 @@ struct Thread {
     met_at: u64,
     /// It got a signal then.
     discovered: bool,
+    /// At the last look it was behind with its signals, and held them back.
+    deaf: bool,
 }
 
 /// A thread that is gone, with all that it used.
@@ -93,6 +95,7 @@ struct Ended {
     book: Book,
     used: u64,
     credited: u64,
+    deaf: bool,
     /// The rings were emptied since.
     drained: bool,
 }
@@ -217,7 +220,8 @@ impl Threads {
         self.opening = false;
         self.time_the_untimed();
         let mut gone = std::mem::take(&mut self.gone);
-        let left = self.by_id.extract_if(|tid, thread| !thread.look(*tid, now));
+        let (patience, sampling) = (self.patience(), self.sampling);
+        let left = self.by_id.extract_if(|tid, thread| !thread.look(*tid, now, patience, sampling));
         gone.extend(left.map(|(tid, thread)| thread.end(tid)));
         let living: u64 = self.by_id.values().map(|thread| thread.book.seen()).sum();
         let all_gone = process.saturating_sub(living);
@@ -300,7 +304,7 @@ impl Threads {
     /// Closes the books of every thread, or only of those with samples since the last time, given the nanoseconds of
     /// samples that were lost, and tells what is due. After a look at the threads, with empty rings.
     pub(super) fn balance(&mut self, lost: u64, whose: Whose) -> Vec<Due> {
-        let patience = self.patience();
+        let (patience, sampling) = (self.patience(), self.sampling);
         let living = self.by_id.values().map(|thread| thread.book.dropped(thread.credited()));
         let ended = self.ended.values().map(|thread| thread.book.dropped(thread.credited));
         let dropped: u64 = living.chain(ended).sum();
@@ -318,7 +322,9 @@ impl Threads {
             name: thread.name.clone(),
             tid: *tid,
             timed: thread.timer.is_some(),
-            balance: thread.book.balance(thread.book.seen(), thread.credited(), part_lost, patience),
+            balance: thread.book.balance(thread.book.seen(), thread.credited(), part_lost, patience, || {
+                sampling.is_deaf(*tid)
+            }),
         });
         ended.chain(living).collect()
     }
@@ -371,7 +377,7 @@ impl Threads {
         self.timer_error
     }
 
-    /// A thread that uses more CPU time than this and gets no signal is a case of its own: it holds the signal back, or
+    /// A thread that uses more CPU time than this and gets no signal may be a case of its own: it holds the signal back, or
     /// the clock is blind to what it does. A period and a tick are nothing unusual.
     fn patience(&self) -> u64 {
         4 * (u64::from(self.sampling.period) + self.tick)
@@ -395,9 +401,12 @@ impl Threads {
 
 impl Thread {
     /// Reads the thread's clock; false where the thread is gone.
-    fn look(&mut self, tid: u32, now: u64) -> bool {
-        let used = Clock::Thread(tid).now();
-        used.inspect(|used| self.book.look(*used, now)).is_some()
+    fn look(&mut self, tid: u32, now: u64, patience: u64, sampling: Sampling) -> bool {
+        let Some(used) = Clock::Thread(tid).now() else { return false };
+        self.book.look(used, now);
+        let is_behind = self.book.is_behind(self.credited(), patience);
+        self.deaf = is_behind && (self.deaf || sampling.is_deaf(tid));
+        true
     }
 
     fn credited(&self) -> u64 {
@@ -419,7 +428,8 @@ impl Thread {
         if let Some(slot) = self.slot {
             slot.release();
         }
-        Ended { tid, name: self.name, book: self.book, used, credited, drained: false }
+        let Self { name, book, deaf, .. } = self;
+        Ended { tid, name, book, used, credited, deaf, drained: false }
     }
 }
 
@@ -430,7 +440,7 @@ fn fold(
     part_lost: f64,
     patience: u64,
 ) {
-    let balance = thread.book.balance(thread.used, thread.credited, part_lost, patience);
+    let balance = thread.book.balance(thread.used, thread.credited, part_lost, patience, || thread.deaf);
     let sum = folded.entry((thread.name, balance.number)).or_default();
     sum.number = balance.number;
     sum.correction += balance.correction;

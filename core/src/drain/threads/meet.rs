@@ -5,7 +5,7 @@
 //! expires as soon as it runs instead: the kernel looks at timers at a tick, in the thread's own time, so no thread is
 //! woken by one. The sample comes up to a tick later, and from a thread that ends before not at all.
 
-use everprof_probe::os::{Clock, monotonic};
+use everprof_probe::os::{self, Clock, monotonic};
 use everprof_probe::sigprof;
 use everprof_probe::thread::{self, Slot};
 use everprof_probe::timer::{ClockKind, ThreadTimer};
@@ -70,7 +70,16 @@ impl Threads {
         let told = if self.opening { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
         let name = tasks::name(tid);
-        let thread = Thread { slot, timer: None, book, name, young: true, met_at: now, discovered: false };
+        let thread = Thread {
+            slot,
+            timer: None,
+            book,
+            name,
+            young: true,
+            met_at: now,
+            discovered: false,
+            deaf: false,
+        };
         self.by_id.insert(tid, thread);
         self.turnover += 1;
         let before = used.saturating_sub(told);
@@ -139,6 +148,12 @@ impl Threads {
 }
 
 impl Sampling {
+    /// Whether no signal comes to thread `tid` because of what the thread does. The timer's signal it may hold back, which the
+    /// kernel tells; but of a thread that runs for a moment now and then, ticks may miss many in a row.
+    pub(super) fn is_deaf(&self, tid: u32) -> bool {
+        self.clock != ClockKind::Timer || os::holds_back(tid, self.signal).unwrap_or(true)
+    }
+
     /// How the timer of a thread is about to be armed, whose first expiry is to come after `first`.
     pub(super) fn timing(&self, tid: u32, slot: &Slot, first: u32) -> Timing {
         let from = Clock::Thread(tid).now().unwrap_or_default();

@@ -26,7 +26,7 @@ pub use objects::keep_loaded;
 pub use pages::Pages;
 pub use perf::PerfEvent;
 pub use poll::{Awaited, Watched, poll};
-pub use ready::{Standing, State, ready_time, standing};
+pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };

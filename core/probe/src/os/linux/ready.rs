@@ -1,5 +1,6 @@
 //! The kernel's account of a thread: how long it was ready to run and had no processor (`/proc/self/task/TID/schedstat`,
-//! 4 us), and whether it runs and when it was born (`/proc/self/task/TID/stat`, 9 us). Off the handler.
+//! 4 us), whether it runs and when it was born (`/proc/self/task/TID/stat`, 9 us), and which signals it holds back
+//! (`/proc/self/task/TID/status`, 20 us). Off the handler.
 
 use super::Text;
 
@@ -70,9 +71,46 @@ pub fn standing(tid: u32) -> Option<Standing> {
 /// The kernel tells births in hundredths of a second, on every processor that there is a port to (`USER_HZ`).
 const BIRTH_UNIT: u64 = 10_000_000;
 
+/// Whether thread `tid` of this process holds `signal` back, or has not come to take it: it is blocked there, or pending.
+/// `None` where the thread is gone or the kernel does not tell.
+pub fn holds_back(tid: u32, signal: i32) -> Option<bool> {
+    let mut path = Text::<48>::new();
+    path.text(b"/proc/self/task/").number(tid).text(b"/status\0");
+    let mut text = [0; 4096];
+    let text = super::read_file(path.bytes(), &mut text).ok()?;
+    let bit = 1_u64.checked_shl(signal.checked_sub(1)?.try_into().ok()?)?;
+    let has = |set: &[u8]| {
+        let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(set))?;
+        let digits = core::str::from_utf8(line).ok()?.trim();
+        Some(u64::from_str_radix(digits, 16).ok()? & bit != 0)
+    };
+    Some(has(b"SigBlk:")? || has(b"SigPnd:")?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_is_held_back_is_told() {
+        let held = || holds_back(super::super::gettid(), libc::SIGURG);
+        // Where nothing is told, as under an emulator that shows itself, there is nothing to be tested.
+        let Some(before) = held() else { return };
+        let (free, blocked) = std::thread::spawn(move || {
+            let free = held();
+            super::super::block_signals();
+            (free, held())
+        })
+        .join()
+        .unwrap_or_default();
+        if blocked != Some(false) {
+            assert_eq!((before, free, blocked), (false, Some(false), Some(true)));
+        }
+        assert_eq!(
+            (holds_back(u32::MAX, libc::SIGURG), holds_back(1, 0), holds_back(1, 65)),
+            (None, None, None)
+        );
+    }
 
     #[test]
     fn a_living_thread_has_a_time_and_no_thread_has_none() {
