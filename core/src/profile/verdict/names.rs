@@ -160,7 +160,9 @@ const LIBRARIES: [&str; 45] = [
 
 /// Whether a function is the application's, not that of a library which the application waits in.
 pub(crate) fn is_of_application(name: &str) -> bool {
-    name.contains("::") && !LIBRARIES.iter().any(|library| name.starts_with(library))
+    // What a function was made for says nothing of where it stands: `catch_unwind<std::thread::…>`.
+    let path = name.split('<').next().unwrap_or_default();
+    path.contains("::") && !LIBRARIES.iter().any(|library| name.starts_with(library))
 }
 
 /// So many functions of the application tell where it waits.

@@ -68,6 +68,29 @@ fn locks_are_told_by_their_functions_and_requests_by_their_labels() {
 }
 
 #[test]
+fn the_place_of_a_wait_is_the_applications_and_no_plumbing() {
+    let plumbing = [
+        "__rust_try",
+        "catch_unwind<(), core::panic::unwind_safe::AssertUnwindSafe<std::thread::lifecycle::spawn_unchecked::{closure#1}>>",
+        "{closure#0}<shop::main::{closure_env#0}, ()>",
+        "<alloc::boxed::Box<dyn core::ops::function::FnOnce<()>> as core::ops::function::FnOnce<()>>::call_once",
+        "core::ops::function::FnOnce::call_once{{vtable.shim}}",
+        "std::sys::backtrace::__rust_begin_short_backtrace",
+        "__rust_begin_short_backtrace<shop::main, ()>",
+        "start_thread",
+        "[truncated]",
+    ];
+    assert_eq!(plumbing.into_iter().find(|name| is_of_application(name)), None);
+    let own = [
+        "shop::main",
+        "shop::Cache<K,V>::get",
+        "shop::serve::{{closure}}",
+        "cart::total<core::num::NonZero>",
+    ];
+    assert!(own.into_iter().all(is_of_application));
+}
+
+#[test]
 fn names_lose_their_numbers_but_not_themselves() {
     let names = ["worker-12", "tokio-rt-worker", "pool 3", "7", ""].map(without_number);
     assert_eq!(names, ["worker", "tokio-rt-worker", "pool", "7", ""]);
