@@ -72,6 +72,9 @@ pub struct Stats {
     pub wall_signals: u64,
     /// Looks at threads that waited of which the kernel did not tell where, or did not let their stacks be read.
     pub wall_untold: u64,
+    /// Waits of tasks that are in no profile, because more began in a moment than there is room for: at any time 4,096 of
+    /// those that were watched can be told. Each is counted for as many as it would have stood for.
+    pub awaits_lost: u64,
     /// The signal in use.
     pub signal: i32,
     /// The clock in use: `timer` or `perf_event`.

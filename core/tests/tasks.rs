@@ -6,6 +6,10 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "tasks/crowd.rs"]
+mod crowd;
+#[path = "tasks/off.rs"]
+mod off;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,6 +36,9 @@ const CASES: &[(&str, fn())] = &[
     ("a_service_whose_tasks_compute", computing),
     ("tasks_of_any_executor_and_on_any_thread", executors),
     ("profilers_come_and_go_while_tasks_await", comings),
+    ("waits_that_are_switched_off_leave_every_waker_alone", off::by_option),
+    ("a_future_without_waits_leaves_its_waker_alone", off::by_future),
+    ("in_a_crowd_long_waits_are_told_as_well_as_short_ones", crowd::crowd),
     ("a_storm_of_signals_while_stacks_are_taken", storm),
 ];
 

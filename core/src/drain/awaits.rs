@@ -2,27 +2,28 @@
 //!
 //! On our thread, each time the rings are emptied. A wait that has ended is told from where it was told last to its end;
 //! one that goes on when a period ends is told up to then, and goes on in the next. So a task that waits for hours is in
-//! each profile of that time.
+//! each profile of that time. Where there are too many, [`Crowd`] decides which of them stand for the others.
+
+mod crowd;
 
 use std::collections::HashMap;
 
-use everprof_probe::awaiting::{self, Begun, CELLS, STACKS, Wait};
+use everprof_probe::awaiting::{self, Begun, STACKS, Wait};
 use everprof_probe::os::monotonic;
 
-use super::random::Random;
 use super::sampler::Sampler;
 use crate::aggregate::{Key, Sums, Waited};
 use crate::labels::{self, LabelSet};
-
-/// Where more cells are in use than this, half of the waits that go on are given up, and the others stand for them.
-const CROWDED: usize = CELLS / 2;
+use crowd::Crowd;
 
 /// The waits that go on.
 #[derive(Debug)]
 pub(super) struct Awaits {
     open: HashMap<Wait, Told>,
     round: u32,
-    random: Random,
+    /// On the monotonic clock; what was before is nobody's business.
+    since: u64,
+    crowd: Crowd,
 }
 
 /// What is known of a wait that goes on.
@@ -30,8 +31,8 @@ pub(super) struct Awaits {
 struct Told {
     /// Up to when it was told, on the monotonic clock.
     until: u64,
-    /// How many waits it stands for beyond those that it stood for at first; 0 where it is given up.
-    factor: u64,
+    /// How many waits it stands for; 0 where it has ended or is given up.
+    weight: u32,
     /// Kept from the first look on: the set may be gone by the time the wait ends.
     labels: Option<LabelSet>,
     round: u32,
@@ -45,19 +46,21 @@ impl Awaits {
         }
         // Those of a profiler that was stopped.
         awaiting::forget_all();
-        labels::tick(true);
-        Some(Self { open: HashMap::new(), round: 0, random: Random::new() })
+        let since = monotonic();
+        let crowd = Crowd::new(since);
+        labels::tick(crowd.least());
+        Some(Self { open: HashMap::new(), round: 0, since, crowd })
     }
 
     /// About how many bytes it holds.
     pub(super) fn memory(&self) -> usize {
-        self.open.capacity() * (size_of::<(Wait, Told)>() + 1)
+        self.open.capacity() * (size_of::<(Wait, Told)>() + 1) + awaiting::memory()
     }
 }
 
 impl Drop for Awaits {
     fn drop(&mut self) {
-        labels::tick(false);
+        labels::stop_ticking();
         awaiting::forget_all();
     }
 }
@@ -66,37 +69,50 @@ impl Sampler {
     /// Tells the waits of tasks that have ended, and at the end of a period also what has passed of the others.
     pub(super) fn read_awaits(&mut self, period_ends: bool) {
         let Some(mut awaits) = self.awaits.take() else { return };
-        labels::tick(true);
+        self.read_cells(&mut awaits, period_ends, false);
+        let share = f64::from(self.governor.wanted()) / f64::from(self.governor.period().max(1));
+        let open = awaits.open.values().map(|told| told.weight).filter(|weight| *weight > 0).collect();
+        if awaits.crowd.judge(open, monotonic(), share.min(1.0)) {
+            self.read_cells(&mut awaits, false, true);
+        }
+        labels::tick(awaits.crowd.least());
+        self.awaits = Some(awaits);
+    }
+
+    fn read_cells(&mut self, awaits: &mut Awaits, period_ends: bool, thin: bool) {
         awaits.round = awaits.round.wrapping_add(1);
-        let (round, now) = (awaits.round, monotonic());
-        let crowded = awaiting::taken() > CROWDED;
+        let (round, since, now) = (awaits.round, awaits.since, monotonic());
         awaiting::each(|begun| {
-            let told = awaits.open.entry(begun.wait).or_insert_with(|| Told {
-                until: begun.begin,
-                factor: 1,
-                labels: labels::resolve(begun.labels),
-                round,
+            let told = awaits.open.entry(begun.wait).or_insert_with(|| {
+                awaits.crowd.begun(begun.weight);
+                Told {
+                    until: begun.begin.max(since),
+                    weight: begun.weight,
+                    labels: labels::resolve(begun.labels),
+                    round,
+                }
             });
             told.round = round;
-            let thinned = crowded && begun.end.is_none();
-            if begun.end.is_some() || period_ends || thinned {
+            let thins = thin && told.weight < awaits.crowd.least();
+            if begun.end.is_some() || period_ends || thins {
                 self.tell(begun, told, begun.end.unwrap_or(now));
             }
-            if thinned {
-                // Each stays with an even chance, and stands for two from now on: which ones is left to chance, not sums.
-                told.factor *= if awaits.random.below(2) == 1 { 2 } else { 0 };
+            if begun.end.is_some() {
+                told.weight = 0;
+            } else if thins {
+                told.weight = awaits.crowd.thinned(told.weight);
             }
-            told.factor != 0
+            told.weight != 0
         });
+        // Also those given up stay for a round: one that is just being ended is handed out once more.
         awaits.open.retain(|_, told| told.round == round);
-        self.awaits = Some(awaits);
     }
 
     /// Tells what has passed of a wait up to `until`.
     fn tell(&mut self, begun: &Begun<'_>, told: &mut Told, until: u64) {
         let passed = until.saturating_sub(told.until);
         told.until = told.until.max(until);
-        let nanos = passed.saturating_mul(u64::from(begun.weight)).saturating_mul(told.factor);
+        let nanos = passed.saturating_mul(u64::from(told.weight));
         if nanos == 0 {
             return;
         }

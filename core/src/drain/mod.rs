@@ -63,7 +63,7 @@ pub(crate) struct Plan {
 
 /// Forgets what the parent's handlers left behind. In a fork's child, on its only thread.
 pub(crate) fn after_fork() {
-    labels::tick(false);
+    labels::stop_ticking();
     setup::forget_samples();
 }
 

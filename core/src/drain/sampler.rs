@@ -89,6 +89,7 @@ pub(super) struct Sampler {
     /// How many samples there were when the last period ended.
     pub(super) samples_closed: u64,
     pub(super) unknown_stacks_at_start: u64,
+    pub(super) awaits_lost_at_start: u64,
     /// It was said that there are threads without a timer.
     pub(super) told_untimed: bool,
 }
@@ -179,6 +180,7 @@ impl Sampler {
             samples_before: (0, process_cpu),
             samples_closed: 0,
             unknown_stacks_at_start: stacks::unknown(),
+            awaits_lost_at_start: labels::lost(),
             told_untimed: false,
         };
         // Threads that live already are charged from now on, not from their birth.

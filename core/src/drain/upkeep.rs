@@ -12,6 +12,7 @@ use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
 use crate::error::{Error, ErrorKind, Result};
+use crate::labels;
 use crate::options::SignalChoice;
 
 impl Sampler {
@@ -63,6 +64,7 @@ impl Sampler {
         stats.handler_time = Duration::from_nanos(usage.handler);
         stats.delivery_time = usage.delivery();
         stats.incomplete_unknown_stack = stacks::unknown() - self.unknown_stacks_at_start;
+        stats.awaits_lost = labels::lost() - self.awaits_lost_at_start;
         stats.threads = threads as u64;
         stats.threads_untimed = untimed as u64;
         stats.cpu_clock = match self.sampling.clock {

@@ -62,6 +62,8 @@ pub(super) struct WallOptions {
     budget: f64,
     /// Whether threads may get a signal to tell where they are.
     pub(super) may_ask: bool,
+    /// Whether the waits of tasks are told as well.
+    pub(super) awaits: bool,
 }
 
 impl WallOptions {
@@ -72,6 +74,7 @@ impl WallOptions {
             period: options.wall_rate_hz.period().as_nanos() as u64,
             budget: options.cpu_budget_percent.fraction(),
             may_ask: options.wall_signal == WallSignal::Auto,
+            awaits: options.async_waits,
         }
     }
 }
@@ -294,7 +297,7 @@ impl Sampler {
             (self.wall, self.awaits) = (None, None);
         } else if self.wall.is_none() {
             self.wall = Wall::new(self.wall_options);
-            self.awaits = Awaits::begin();
+            self.awaits = if self.wall_options.awaits { Awaits::begin() } else { None };
             // What threads did before is nobody's business.
             self.look_around(true);
         }

@@ -79,6 +79,26 @@ pin_project_lite::pin_project! {
     }
 }
 
+impl<F> InContext<F> {
+    /// The same without its waits: labels and trace are in force, but what the future waits for is not told, and it is
+    /// always polled with the waker of its executor, whatever is recorded. For a future that compares wakers or accepts
+    /// its executor's own only, as the timers of embassy do; the option `async_waits` does the same for all.
+    ///
+    /// Say it of the outermost wrap: another one around it tells waits for what is inside, by a waker of everprof's.
+    ///
+    /// ```
+    /// # async fn blink() {}
+    /// # async fn example() {
+    /// let labels = everprof::Labels::new([("task", "blink")]);
+    /// labels.wrap(blink()).without_waits().await;
+    /// # }
+    /// ```
+    pub fn without_waits(mut self) -> Self {
+        self.wait.silence();
+        self
+    }
+}
+
 impl<F: Future> Future for InContext<F> {
     type Output = F::Output;
 

@@ -4,16 +4,18 @@
 //! same chance, and a wait that follows a chosen one stands for as many as the chance says: so sums are right whatever
 //! the number of polls, and a poll that is not chosen costs a look at two words of its thread and reads no clock. Each
 //! thread sets its own chance, anew with each tick of our thread, so as to choose some [`WANTED`] polls a second; with
-//! fewer polls than that, each is.
+//! fewer polls than that, each is. Where many threads poll, or many tasks wait, our thread sets the least that a watched
+//! poll stands for ([`tick`]), and while cells run short it counts for more: who stands for less is taken with the chance
+//! that this leaves.
 //!
 //! **Wraps in wraps.** A wait is told for the innermost wrapped future that has to wait, which has the labels of the outer
 //! ones as well. An outer one tells its own only where none inside of it waits.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use everprof_probe::awaiting::{self, Wait, Watched};
+use everprof_probe::awaiting::{self, CELLS, Wait, Watched};
 use everprof_probe::os::monotonic;
 
 use super::slot;
@@ -29,16 +31,33 @@ const TICK_BITS: u32 = 27;
 
 /// Our thread's tick: a coarse clock that stands still while our thread sleeps; 0 while no waits are told.
 static TICK: AtomicU32 = AtomicU32::new(0);
+/// What a watched poll stands for at least.
+static LEAST: AtomicU32 = AtomicU32::new(1);
+/// Numbers watched polls, in all threads: a future that said in one of them that it waits may be polled by another thread.
+static WATCHED: AtomicU32 = AtomicU32::new(0);
+/// What the polls stood for that found no cell, though they had to wait.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Without a destructor, so that futures may be polled while other thread-locals are destroyed.
     static POLLS: Polls = const { Polls::new() };
 }
 
-/// Says that waits are told from now on, and that time passes; or that none are. Our thread.
-pub(crate) fn tick(on: bool) {
+/// Says that waits are told from now on, that time passes, and what a watched poll stands for at least. Our thread.
+pub(crate) fn tick(least: u32) {
+    LEAST.store(least, Ordering::Relaxed);
     let now = (monotonic() >> TICK_BITS) as u32;
-    TICK.store(if on { now.max(1) } else { 0 }, Ordering::Relaxed);
+    TICK.store(now.max(1), Ordering::Relaxed);
+}
+
+/// Says that no waits are told. Our thread, or the child of a fork.
+pub(crate) fn stop_ticking() {
+    TICK.store(0, Ordering::Relaxed);
+}
+
+/// How many waits were not told since the process began, because there was no cell for the polls that stood for them.
+pub(crate) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// The wait of one future, while it waits. It ends with the future at the latest.
@@ -48,9 +67,17 @@ pub(super) struct Ticket {
     wait: Option<Wait>,
     /// The watched poll that it said so in, of an outer wrapped future; 0 where there is none.
     said_in: u32,
+    /// It tells no wait, and leaves its executor's waker as it is.
+    is_silent: bool,
 }
 
 impl Ticket {
+    /// From now on no wait is told, and no waker is replaced.
+    pub(super) fn silence(&mut self) {
+        self.end();
+        self.is_silent = true;
+    }
+
     /// The future is polled again, or is no more: it waits no more.
     #[inline]
     pub(super) fn end(&mut self) {
@@ -80,7 +107,7 @@ impl Ticket {
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let tick = TICK.load(Ordering::Relaxed);
-        if tick == 0 {
+        if tick == 0 || self.is_silent {
             return poll(context);
         }
         POLLS.with(|polls| {
@@ -105,10 +132,13 @@ impl Ticket {
         // What it stands for was settled when it was chosen.
         let weight = polls.weight.get();
         let inside = Inside::begin(polls);
-        let (outcome, watched) = awaiting::watch(context.waker(), poll);
+        let (outcome, watched) = awaiting::watch(context, poll);
         // One that waits because a wrapped future inside of it does is told with that one's labels.
-        if let Some(watched) = watched.filter(|_| polls.waits_inside.get() == 0) {
-            self.begin(watched, weight);
+        if outcome.is_pending() && polls.waits_inside.get() == 0 {
+            match watched {
+                Some(watched) => self.begin(watched, weight),
+                None => _ = LOST.fetch_add(u64::from(weight), Ordering::Relaxed),
+            }
         }
         drop(inside);
         outcome
@@ -135,8 +165,7 @@ struct Inside<'p> {
 
 impl<'p> Inside<'p> {
     fn begin(polls: &'p Polls) -> Self {
-        let number = polls.watched.get().wrapping_add(1).max(1);
-        polls.watched.set(number);
+        let number = WATCHED.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         Self { polls, watching: polls.watching.replace(number), waits_inside: polls.waits_inside.replace(0) }
     }
 }
@@ -146,6 +175,14 @@ impl Drop for Inside<'_> {
         self.polls.watching.set(self.watching);
         self.polls.waits_inside.set(self.waits_inside);
     }
+}
+
+/// What a watched poll has to stand for now: twice as much with each halving of what is left of the last half of the
+/// cells, so that they suffice until our thread has read them.
+fn least() -> u32 {
+    let free = CELLS.saturating_sub(awaiting::taken()).max(1);
+    let halvings = (CELLS / 2 / free).checked_ilog2().unwrap_or(0);
+    LEAST.load(Ordering::Relaxed).saturating_mul(1 << halvings)
 }
 
 /// What a thread knows of its polls.
@@ -162,9 +199,8 @@ struct Polls {
     /// One poll in so many is chosen; and in how many that one was which was chosen last.
     one_in: Cell<u32>,
     weight: Cell<u32>,
-    /// The number of the innermost watched poll that is under way, 0 while there is none; and that of the last one.
+    /// The number of the innermost watched poll that is under way, 0 while there is none.
     watching: Cell<u32>,
-    watched: Cell<u32>,
     /// How many wrapped futures have said in that poll that they wait, and do so still.
     waits_inside: Cell<u32>,
     random: Cell<u64>,
@@ -181,7 +217,6 @@ impl Polls {
             one_in: Cell::new(1),
             weight: Cell::new(1),
             watching: Cell::new(0),
-            watched: Cell::new(0),
             waits_inside: Cell::new(0),
             random: Cell::new(0),
         }
@@ -211,7 +246,7 @@ impl Polls {
         if left > 0 {
             return false;
         }
-        self.weight.set(self.one_in.get());
+        let weight = self.one_in.get();
         self.polled.set(self.polled.get().saturating_add(self.drawn.get()));
         self.chosen.set(self.chosen.get() + 1);
         if self.chosen.get() >= MANY {
@@ -219,7 +254,13 @@ impl Polls {
             self.one_in.set(self.one_in.get().saturating_mul(2).min(RAREST as u32));
         }
         self.draw();
-        true
+        self.is_taken(weight, least())
+    }
+
+    /// Whether a poll is watched that was chosen so as to stand for `weight`, where each has to stand for `least`.
+    fn is_taken(&self, weight: u32, least: u32) -> bool {
+        self.weight.set(weight.max(least));
+        weight >= least || self.random() * f64::from(least) <= f64::from(weight)
     }
 
     /// Sets the chance by the polls of the time since the tick before, some ticks ago.
@@ -293,6 +334,19 @@ mod tests {
             }
             let deviations = (stood_for as f64 / all - 1.0) * f64::from(chosen).sqrt();
             assert!(deviations.abs() < 4.0, "{each}: {stood_for} of {all} by {chosen}");
+        }
+    }
+
+    #[test]
+    fn who_stands_for_less_than_the_least_is_taken_with_the_chance_of_its_part() {
+        let polls = Polls::new();
+        for (weight, least) in [(1, 1), (1, 2), (3, 64), (100, 64), (1 << 20, u32::MAX)] {
+            const TRIES: u32 = 100_000;
+            let taken = (0..TRIES).filter(|_| polls.is_taken(weight, least)).count() as f64;
+            assert_eq!(polls.weight.get(), weight.max(least));
+            let right = f64::from(weight) * f64::from(TRIES);
+            let stood_for = taken * f64::from(polls.weight.get());
+            assert!((stood_for / right - 1.0).abs() < 4.0 / taken.sqrt(), "{weight} of {least}: {taken}");
         }
     }
 

@@ -130,6 +130,10 @@ options! {
     /// at the price of such stacks.
     wall_signal: WallSignal = WallSignal::Auto, "", "cpu, wall", "0.1.0";
 
+    /// Whether futures that are wrapped with labels tell what their tasks wait for. `off`: nobody's waits are told, and no
+    /// poll gets a waker of everprof's, also while somebody records; for executors that accept their own wakers only.
+    async_waits: bool = true, "", "wall, offcpu", "0.1.0";
+
     /// Length of one profile.
     period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";
 

@@ -35,6 +35,8 @@ const PHASES: u64 = (1 << PHASE_BITS) - 1;
 static MAP: AtomicPtr<Cell> = AtomicPtr::new(core::ptr::null_mut());
 /// A bit for each cell that is not free.
 static TAKEN: [AtomicU64; CELLS / 64] = [const { AtomicU64::new(0) }; CELLS / 64];
+/// How many cells were ever used, of which the lowest ones are taken first.
+static MOST_TAKEN: AtomicU32 = AtomicU32::new(0);
 /// Counts the forks that this process came by: claims from before one are void.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -123,21 +125,23 @@ pub fn prepare() -> bool {
 }
 
 /// Hands out every wait that goes on, and those that have ended since the last call, which are then given back. One that
-/// goes on is forgotten where `each` says false: its end will not be told. Our thread, and no other at the same time.
+/// goes on is forgotten where `each` says false: its end will not be told, unless it is just coming; then it is handed out
+/// once more. Our thread, and no other at the same time.
 pub fn each(mut each: impl FnMut(&Begun<'_>) -> bool) {
     for index in all_taken() {
         let Some(cell) = cell(index) else { return };
         let state = cell.state.load(Ordering::Acquire);
         let (phase, turn) = (state & PHASES, state >> PHASE_BITS);
-        let ended = phase == ENDED;
-        if phase != OPEN && !ended {
+        if phase == HIDDEN {
             continue;
         }
+        let ended = phase == ENDED;
+        // Whose end is being written goes on: a thread may lose its processor there, and be away for long.
         let goes_on = each(&cell.begun(index, turn, ended));
         if ended {
             cell.state.store((turn + 1) << PHASE_BITS | HIDDEN, Ordering::Release);
             give_back(index);
-        } else if !goes_on {
+        } else if !goes_on && phase == OPEN {
             forget(index, cell, state);
         }
     }
@@ -151,6 +155,11 @@ pub fn forget_all() {
 /// How many cells are in use.
 pub fn taken() -> usize {
     TAKEN.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
+}
+
+/// How many bytes the cells take that were ever used: they stay.
+pub fn memory() -> usize {
+    MOST_TAKEN.load(Ordering::Relaxed) as usize * size_of::<Cell>()
 }
 
 /// Frees the cells of threads that do not exist here, and forgets all waits. Only in a fork's child.
@@ -179,6 +188,9 @@ pub(super) fn claim() -> Option<Claim> {
             if before & 1 << bit == 0 {
                 let index = number * 64 + bit as usize;
                 cell(index)?.stacks.store(0, Ordering::Relaxed);
+                if index as u32 >= MOST_TAKEN.load(Ordering::Relaxed) {
+                    MOST_TAKEN.fetch_max(index as u32 + 1, Ordering::Relaxed);
+                }
                 return Some(Claim { index, forks });
             }
             taken = before;

@@ -14,10 +14,10 @@
 mod cells;
 mod spy;
 
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll};
 
 use cells::Claim;
-pub use cells::{Begun, CELLS, STACKS, Wait, after_fork, each, forget_all, prepare, taken};
+pub use cells::{Begun, CELLS, STACKS, Wait, after_fork, each, forget_all, memory, prepare, taken};
 pub use spy::cost;
 
 /// How a future said that it has to wait.
@@ -47,16 +47,22 @@ impl Watched {
     }
 }
 
-/// Polls by calling `poll` with a context that has a waker of ours in front of `waker`; where it has to wait, returns that
-/// as well, unless there is no room for it.
-pub fn watch<T>(waker: &Waker, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> (Poll<T>, Option<Watched>) {
-    let Some(claim) = cells::claim() else { return (poll(&mut Context::from_waker(waker)), None) };
-    let mut spy = spy::Spy::new(waker, claim);
+/// Polls by calling `poll` with a context that has a waker of ours in front of that of `context`; where it has to wait,
+/// returns that as well. Where there is no room for it, `poll` gets `context` itself.
+pub fn watch<T>(
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> (Poll<T>, Option<Watched>) {
+    let Some(claim) = cells::claim() else { return (poll(context), None) };
+    let mut spy = spy::Spy::new(context.waker(), claim);
     let outcome = spy.poll(poll);
     let watched = outcome.is_pending().then(|| Watched { claim: spy.pending() });
     (outcome, watched)
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod model;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;

@@ -57,7 +57,7 @@ fn keep_here(kept: &Mutex<Vec<Waker>>, waker: &Waker) {
 
 fn watch_leaf(future: impl Future<Output = ()>, waker: &Waker) -> Option<Watched> {
     let mut future = pin!(future);
-    watch(waker, |context| future.as_mut().poll(context)).1
+    watch(&mut Context::from_waker(waker), |context| future.as_mut().poll(context)).1
 }
 
 fn first_stack(begun: &Begun<'_>) -> Vec<Frame> {
@@ -105,7 +105,8 @@ fn what_is_ready_panics_or_is_not_begun_leaves_nothing() {
     let waker = Waker::from(Arc::new(Counted::default()));
     assert!(watch_leaf(std::future::ready(()), &waker).is_none());
     drop(watch_leaf(std::future::pending(), &waker).unwrap());
-    let panics = || watch(&waker, |_| -> Poll<()> { std::panic::resume_unwind(Box::new(())) });
+    let mut context = Context::from_waker(&waker);
+    let panics = || watch(&mut context, |_| -> Poll<()> { std::panic::resume_unwind(Box::new(())) });
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
     assert_eq!(taken(), 0);
 }
