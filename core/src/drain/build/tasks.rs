@@ -24,12 +24,13 @@ const NEAR_LEAF: usize = 16;
 
 /// What functions tell of a wait, by a part of their names; the first that is met from the leaf on counts, and of one
 /// function the first line here. Names of tokio, hyper, async-io, async-std's kin and `futures`.
-const WAITS: [(&str, &str); 33] = [
+const WAITS: [(&str, &str); 41] = [
     ("task::yield_now", TURN),
     ("coop::", TURN),
     ("tokio::time::", TIMER),
     ("runtime::time::", TIMER),
     ("async_io::Timer", TIMER),
+    ("Reactor::insert_timer", TIMER),
     ("futures_timer::", TIMER),
     ("tokio::fs::", "disk"),
     ("tokio::io::blocking", "disk"),
@@ -55,6 +56,13 @@ const WAITS: [(&str, &str); 33] = [
     ("batch_semaphore", "lock"),
     ("futures_util::lock", "lock"),
     ("async_lock::", "lock"),
+    ("sync::notify", "task"),
+    ("sync::watch", "task"),
+    ("sync::broadcast", "task"),
+    ("sync::barrier", "task"),
+    ("async_channel::", "task"),
+    ("flume::", "task"),
+    ("async_task::task", "task"),
     ("::mpsc", "task"),
     ("::oneshot", "task"),
     ("runtime::task::join", "task"),
@@ -79,11 +87,12 @@ const CLIENTS: [&str; 14] = [
 ];
 
 /// Functions of ours that are on the way to a wrapped future and from it to its waker,
-const OURS: [&str; 2] = ["everprof_probe::awaiting::", "everprof::labels::polls::"];
+const OURS: [&str; 3] =
+    ["everprof_probe::awaiting::", "everprof::labels::polls::", "everprof::labels::context::InContext"];
 /// and those of the standard library among them.
 const BETWEEN: [&str; 2] = ["std::thread::local::LocalKey", "core::task::wake::"];
 /// The future that was watched; what lies to the root of it may be executors.
-const WRAPS: [&str; 1] = ["everprof::labels::"];
+const WRAP: &str = "everprof::labels::";
 /// Functions in which executors poll their tasks.
 const EXECUTORS: [&str; 9] = [
     "tokio::runtime::",
@@ -106,11 +115,11 @@ impl Builder<'_> {
             let (epoch, words) = self.period.sums.stack(place);
             stacks.push(frames(words).map(|frame| self.location(epoch, frame)).collect());
         }
-        let (mut stack, mut wait) = choose(&self.profile, stacks);
+        let (stack, mut wait) = choose(&self.profile, stacks);
         if waited.task == Some(Registered::Woken) {
             wait = TURN;
         }
-        cut(&self.profile, &mut stack);
+        let mut stack = cut(&mut self.profile, &stack);
         stack.push(self.named_location(ROOT, "", 0, 0));
         let stack = self.profile.stack(&stack);
         let labels = self.labels(key, &[Label::text("state", "awaiting"), Label::text("wait", wait)]);
@@ -173,27 +182,120 @@ fn waits_for(profile: &Profile, stack: &[LocationId]) -> &'static str {
     }
 }
 
-/// Leaves out what is not the task's: our own functions, and from the executor on to the root.
-fn cut(profile: &Profile, stack: &mut Vec<LocationId>) {
-    let wrap = stack.iter().position(|location| has_any(profile, *location, &WRAPS)).unwrap_or(0);
-    let executor = stack.iter().skip(wrap).position(|location| has_any(profile, *location, &EXECUTORS));
-    stack.truncate(executor.map_or(stack.len(), |executor| wrap + executor));
+/// Leaves out what is not the task's: our own functions, and from the executor on to the root. Function by function, since
+/// in an optimised build one place of the program has the task's functions beside ours and the executor's.
+fn cut(profile: &mut Profile, stack: &[LocationId]) -> Vec<LocationId> {
+    let has = |name: &str, parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    // The waker's own functions, at the leaf.
     let mut after_ours = true;
-    stack.retain(|location| {
-        let is_all = |parts: &[&str]| {
-            let mut names = functions(profile, std::slice::from_ref(location)).peekable();
-            names.peek().is_some() && names.all(|name| parts.iter().any(|part| name.contains(part)))
-        };
-        after_ours = is_all(&OURS) || after_ours && is_all(&BETWEEN);
-        !after_ours
-    });
-}
-
-fn has_any(profile: &Profile, location: LocationId, parts: &[&str]) -> bool {
-    functions(profile, &[location]).any(|name| parts.iter().any(|part| name.contains(part)))
+    let (mut wrapped, mut ended) = (false, false);
+    let mut left = Vec::new();
+    for &id in stack {
+        let mut location = profile.get_location(id).clone();
+        let all = location.lines.len();
+        location.lines.retain(|line| {
+            let name = profile.text(profile.get_function(line.function).name);
+            ended |= wrapped && has(name, &EXECUTORS);
+            wrapped |= name.contains(WRAP);
+            after_ours = has(name, &OURS) || after_ours && has(name, &BETWEEN);
+            !ended && !after_ours
+        });
+        match location.lines.len() {
+            // Without a name, it is nobody's.
+            0 if all == 0 => {
+                after_ours = false;
+                left.push(id);
+            }
+            0 => {}
+            some if some == all => left.push(id),
+            _ => left.push(profile.location(location)),
+        }
+        if ended {
+            break;
+        }
+    }
+    left
 }
 
 fn functions<'p>(profile: &'p Profile, stack: &'p [LocationId]) -> impl Iterator<Item = &'p str> {
     let lines = stack.iter().flat_map(|location| &profile.get_location(*location).lines);
     lines.map(|line| profile.text(profile.get_function(line.function).name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Function, Kind, Line, Location};
+
+    /// A stack of places, each with the functions that are inlined there.
+    fn stack(profile: &mut Profile, places: &[&[&str]]) -> Vec<LocationId> {
+        let of_place = |(number, names): (usize, &&[&str])| {
+            let line = |profile: &mut Profile, name: &str| {
+                let name = profile.string(name);
+                let function = profile.function(Function { name, ..Function::default() });
+                Line { function, line: 0, column: 0 }
+            };
+            let lines = names.iter().map(|name| line(profile, name)).collect();
+            profile.location(Location { lines, address: number as u64 + 1, ..Location::default() })
+        };
+        places.iter().enumerate().map(of_place).collect()
+    }
+
+    fn after_cut(places: &[&[&str]]) -> Vec<String> {
+        let mut profile = Profile::new(Kind::Wall);
+        let whole = stack(&mut profile, places);
+        let left = cut(&mut profile, &whole);
+        functions(&profile, &left).map(str::to_owned).collect()
+    }
+
+    const POLL: &str = "<everprof::labels::context::InContext<F> as core::future::future::Future>::poll";
+
+    #[test]
+    fn of_a_stack_the_task_s_own_functions_are_left() {
+        let clone: &[&str] = &["everprof_probe::awaiting::spy::clone", "<core::task::wake::Waker>::clone"];
+        let watch: &[&str] = &["everprof::labels::polls::Ticket::watch"];
+        let with: &[&str] =
+            &["everprof::labels::polls::Ticket::poll", "std::thread::local::LocalKey<T>::with", POLL];
+        let executor: &[&str] = &["tokio::runtime::task::core::Core<T,S>::poll"];
+        let leaf: &[&str] = &["tokio::runtime::time::entry::TimerEntry::poll_elapsed"];
+        let own: &[&str] = &["shop::fetch::{{closure}}"];
+        assert_eq!(
+            after_cut(&[clone, leaf, own, watch, with, &["shop::outer"], with, executor, &["main"]]),
+            [leaf[0], own[0], "shop::outer"]
+        );
+        // What an optimised build makes of it: one place has functions of everybody.
+        let timer: &[&str] = &["core::task::wake::Waker::clone", "async_io::Timer::poll"];
+        let inside: &[&str] = &["async_std::task::sleep::{{closure}}", "shop::fetch::{{closure}}", POLL];
+        let outside = [with, &["shop::outer"], executor].concat();
+        assert_eq!(
+            after_cut(&[timer, inside, watch, &outside, &["main"]]),
+            ["async_io::Timer::poll", inside[0], inside[1], "shop::outer"]
+        );
+        assert_eq!(
+            after_cut(&[leaf, own, executor]),
+            [leaf[0], own[0], executor[0]],
+            "where no wrap has a name"
+        );
+    }
+
+    #[test]
+    fn what_a_task_waits_for_is_told_by_the_functions_near_its_leaf() {
+        let mut profile = Profile::new(Kind::Wall);
+        for (names, wait) in [
+            (["async_io::reactor::Reactor::insert_timer", "<async_io::Timer as Stream>::poll_next"], TIMER),
+            (["async_io::reactor::Ready<H,T>::poll", "smol::net::TcpStream::read"], "network"),
+            (["event_listener::TaskRef::into_task", "async_channel::Recv<T>::poll"], "task"),
+            (["event_listener::TaskRef::into_task", "async_lock::mutex::AcquireSlow<B,T>::poll"], "lock"),
+            (["tokio::sync::notify::Notified::poll_notified", "shop::work"], "task"),
+            (["async_task::header::Header<M>::register", "async_task::task::Task<T,M>::poll_task"], "task"),
+            (
+                ["futures_channel::oneshot::Inner<T>::recv", "hyper_util::client::legacy::pool::Checkout"],
+                "network",
+            ),
+            (["shop::leaf", "shop::work"], "other"),
+        ] {
+            let stack = stack(&mut profile, &[&names]);
+            assert_eq!(waits_for(&profile, &stack), wait, "{names:?}");
+        }
+    }
 }

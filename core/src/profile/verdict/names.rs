@@ -72,11 +72,13 @@ fn is_loop<'p>(functions: impl Iterator<Item = &'p str>, loops: &[&str]) -> bool
 }
 
 /// Functions in which a task waits for work, not for the end of it.
-const IDLE_TASKS: [&str; 7] = [
+const IDLE_TASKS: [&str; 9] = [
     "time::interval",
     "TcpListener",
     "UnixListener",
     "::mpsc",
+    "async_channel::",
+    "flume::",
     "tokio::signal",
     "broadcast",
     "watch::Receiver",
