@@ -233,16 +233,18 @@ pub(crate) fn call_before(pc: u64, before: u64) -> CallBefore {
     if indirect { CallBefore::Indirect } else { CallBefore::None }
 }
 
-/// The entry of a function that sets up a frame pointer. Nothing is known of it here: a thread that waits is seen as far as
+/// The step of a function's entry that sets its frame pointer. Nothing is known of it here: a thread that waits is seen as far as
 /// rules by the stack pointer lead.
-pub(crate) const ENTRY: &[u8] = &[0; 4];
+pub(crate) const SET_FRAME: &[u8] = &[0; 4];
 
 /// See the other processor.
-pub(crate) const ENTRY_STEPS: [u64; 2] = [4, 8];
-
-/// See the other processor.
-pub(crate) fn frame_distance(_entry: &[u8]) -> Option<u64> {
+pub(crate) fn frame_distance(_code: &[u8]) -> Option<u64> {
     None
+}
+
+/// See the other processor.
+pub(crate) fn frame_room(_code: &[u8]) -> u64 {
+    0
 }
 
 /// See the other processor.
@@ -253,11 +255,6 @@ pub(crate) fn called_slot(_pc: u64, _before: u64) -> Option<u64> {
 /// See the other processor.
 pub(crate) fn jumped_slot(_at: u64, _code: u64) -> Option<u64> {
     None
-}
-
-/// See the other processor.
-pub(crate) fn after_landing(start: u64) -> u64 {
-    start
 }
 
 /// How long an entry of a procedure linkage table is.

@@ -19,9 +19,9 @@ use x86_64 as cpu;
 pub(crate) use cpu::{
     DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, prefetch, return_address,
 };
-pub(crate) use cpu::{ENTRY, ENTRY_STEPS, after_landing, called_slot, frame_distance, jumped_slot};
 pub(crate) use cpu::{PLT, plt_entry};
 pub use cpu::{Regs, altstack, thread_pointer, ticks};
+pub(crate) use cpu::{SET_FRAME, called_slot, frame_distance, frame_room, jumped_slot};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};
 pub(crate) use cpu::{call_at, call_number, call_registers};
 

@@ -235,16 +235,12 @@ pub(crate) fn call_before(pc: u64, before: u64) -> CallBefore {
     if indirect { CallBefore::Indirect } else { CallBefore::None }
 }
 
-/// The entry of a function that sets up a frame pointer: `push %rbp; mov %rsp, %rbp`.
-pub(crate) const ENTRY: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
+/// The step of a function's entry that sets its frame pointer: `mov %rsp, %rbp`, after `push %rbp`.
+pub(crate) const SET_FRAME: &[u8] = &[0x48, 0x89, 0xe5];
 
-/// How far into the entry its first instruction ends, and its second.
-pub(crate) const ENTRY_STEPS: [u64; 2] = [1, 4];
-
-/// From the stack pointer up to the frame pointer of a function while it calls others, from the code of its entry: the
+/// From the stack pointer up to the frame pointer of a function while it calls others, from the code after [`SET_FRAME`]: the
 /// registers that it saves, and the room that it makes. `None` where it aligns its stack, so that code does not tell.
-pub(crate) fn frame_distance(entry: &[u8]) -> Option<u64> {
-    let mut code = entry.get(ENTRY.len()..)?;
+pub(crate) fn frame_distance(mut code: &[u8]) -> Option<u64> {
     let mut distance = 0;
     loop {
         (distance, code) = match code {
@@ -256,6 +252,20 @@ pub(crate) fn frame_distance(entry: &[u8]) -> Option<u64> {
             [0x48, 0x83 | 0x81, 0xe4, ..] => return None,
             _ => return Some(distance),
         };
+    }
+}
+
+/// The room that a function makes for its variables, from the code after [`SET_FRAME`], in which other work may lie between
+/// the steps; 0 where none is seen. Bytes of that work may look like it: what comes of it has to be checked.
+pub(crate) fn frame_room(code: &[u8]) -> u64 {
+    let mut rest = code;
+    loop {
+        match rest {
+            [0x48, 0x83, 0xec, size, ..] if *size < 0x80 => return (*size).into(),
+            [0x48, 0x81, 0xec, a, b, c, 0, ..] => return u32::from_le_bytes([*a, *b, *c, 0]).into(),
+            [_, after @ ..] => rest = after,
+            [] => return 0,
+        }
     }
 }
 
@@ -277,11 +287,6 @@ pub(crate) fn jumped_slot(at: u64, code: u64) -> Option<u64> {
         }
         _ => None,
     }
-}
-
-/// Where the entry lies of a function that begins with the mark of a place to be jumped to.
-pub(crate) fn after_landing(start: u64) -> u64 {
-    start.wrapping_add(4)
 }
 
 /// How long an entry of a procedure linkage table is.
