@@ -28,8 +28,8 @@ use crate::symbolize::Symbolizer;
 /// Requests that may be at work at once.
 const MOST: usize = 8;
 /// How many requests may come at once, and how many a second over time. A poller asks for half a dozen kinds every ten
-/// seconds, and a person at a browser for less.
-const ALLOWED: Allowance = Allowance::new(24, 4);
+/// seconds, and a person at a browser for less. They are most of what an attack costs: some milliseconds each.
+const ALLOWED: Allowance = Allowance::new(24, 2);
 /// How long the thread stays without work.
 const PATIENCE: Duration = Duration::from_secs(10);
 
