@@ -303,8 +303,18 @@ impl Polls {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::task::Waker;
+
     use super::*;
+
+    /// How many cells are taken decides on what polls stand for: one test at a time.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Polls by so many a tick of an eighth of a second: what the chosen ones stand for, and how many they are.
     fn poll(polls: &Polls, ticks: std::ops::Range<u32>, each: u32) -> (u64, u32) {
@@ -322,6 +332,7 @@ mod tests {
 
     #[test]
     fn few_polls_are_all_chosen_and_of_many_some_that_stand_for_all() {
+        let _alone = alone();
         for each in [1, 20, 200, 5_000, 100_000] {
             let polls = Polls::new();
             // The chance is that of the ticks before.
@@ -351,7 +362,31 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_cell_is_counted_for_as_many_as_it_stands_for() {
+        const POLLS: u32 = 200_000;
+        let _alone = alone();
+        assert!(awaiting::prepare());
+        let mut context = Context::from_waker(Waker::noop());
+        let claim = |context: &mut Context<'_>| awaiting::watch(context, |_| Poll::<()>::Pending).1;
+        let all: Vec<Watched> = std::iter::from_fn(|| claim(&mut context)).collect();
+        assert_eq!((all.len(), awaiting::taken()), (CELLS, CELLS));
+        let before = lost();
+        tick(1);
+        let mut ticket = Ticket::default();
+        for _ in 0..POLLS {
+            assert!(ticket.poll(&mut context, |_| Poll::<()>::Pending).is_pending());
+        }
+        stop_ticking();
+        drop(all);
+        assert!(ticket.wait.is_none() && awaiting::taken() == 0);
+        // Each is drawn by a chance of one in some thousands, that of the thread's flood and that of the last cell.
+        let part = (lost() - before) as f64 / f64::from(POLLS);
+        assert!(part > 0.3 && part < 2.0, "{part}");
+    }
+
+    #[test]
     fn a_flood_is_noticed_within_its_tick_and_forgotten_after_it() {
+        let _alone = alone();
         let polls = Polls::new();
         let (stood_for, chosen) = poll(&polls, 1..2, 1_000_000);
         assert!(chosen < MANY * 16, "{chosen}");

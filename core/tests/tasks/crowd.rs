@@ -52,18 +52,21 @@ pub(super) fn crowd() {
         })
         .collect();
     std::thread::sleep(Duration::from_secs(12));
-    let right: Vec<f64> = kinds.iter().map(|kind| kind.seconds()).collect();
-    let stats = profiler.stats();
+    // What is told goes up to the last profile, which a crowded machine writes late.
+    let truth = || kinds.iter().map(|kind| kind.seconds()).collect::<Vec<f64>>();
+    let (before, stats) = (truth(), profiler.stats());
     let told = finish(profiler, &dir);
+    let after = truth();
     stop.store(true, Ordering::Relaxed);
     rests.shutdown_background();
     assert_eq!(stats.awaits_lost, 0, "{stats:?}");
-    for ((name, tasks, millis), right) in KINDS.iter().zip(right) {
+    for (((name, tasks, millis), before), after) in KINDS.iter().zip(before).zip(after) {
         let told = told.seconds(&[("endpoint", name), ("wait", "timer")], "crowd");
-        // Some 700 of all are held at once at the least, and each wait is drawn anew; told is up to when it stopped.
+        // Some 700 of all are held at once at the least, and each wait is drawn anew.
         let at_once = 700.0 * *tasks as f64 / 20_000.0;
         let sigma = 1.0 / (at_once * (12_000.0 / (1.5 * *millis as f64)).max(1.0)).sqrt();
-        println!("{name}: {told:.0} of {right:.0} s, sigma {sigma:.3}");
-        assert!((told / right - 1.0).abs() < 4.0 * sigma + 0.1, "{name}: {told} of {right} s");
+        println!("{name}: {told:.0} of {before:.0} to {after:.0} s, sigma {sigma:.3}");
+        let tolerance = 4.0 * sigma + 0.1;
+        assert!(told > before * (1.0 - tolerance) && told < after * (1.0 + tolerance), "{name}: {told} s");
     }
 }
