@@ -206,7 +206,24 @@ impl<'a> Fields<'a> {
         Ok((number, value))
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
+        // Most are of one byte or two.
+        match *self.message.get(self.offset..).unwrap_or_default() {
+            [first @ 0..0x80, ..] => {
+                self.offset += 1;
+                Ok(first.into())
+            }
+            [first, second @ 0..0x80, ..] => {
+                self.offset += 2;
+                Ok(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let (value, length) = varint(self.message.get(self.offset..).unwrap_or_default())
             .map_err(|what| WireError { offset: self.offset, what })?;
         self.offset += length;
@@ -244,25 +261,37 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The integers of a `repeated` field, which the wire may carry packed or one by one.
-pub(crate) fn integers(value: Value<'_>) -> impl Iterator<Item = Result<u64, WireError>> + '_ {
+/// The integers of a `repeated` field, which the wire may carry packed or one by one. Ends after the first error.
+pub(crate) fn integers(value: Value<'_>) -> Integers<'_> {
     let (single, packed) = match value {
         Value::Varint(value) => (Some(Ok(value)), [].as_slice()),
         Value::Bytes(packed) => (None, packed),
         _ => (Some(Err(WireError { offset: 0, what: "a list of integers of fixed size" })), [].as_slice()),
     };
-    let mut rest = Fields::new(packed);
-    let packed = std::iter::from_fn(move || {
-        if rest.offset >= rest.message.len() {
-            return None;
+    Integers { single, packed: Fields::new(packed) }
+}
+
+/// From [`integers`].
+#[derive(Debug)]
+pub(crate) struct Integers<'a> {
+    single: Option<Result<u64, WireError>>,
+    packed: Fields<'a>,
+}
+
+impl Iterator for Integers<'_> {
+    type Item = Result<u64, WireError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.packed.offset >= self.packed.message.len() {
+            return self.single.take();
         }
-        let value = rest.varint();
+        let value = self.packed.varint();
         if value.is_err() {
-            rest.offset = rest.message.len();
+            self.packed.offset = self.packed.message.len();
         }
         Some(value)
-    });
-    single.into_iter().chain(packed)
+    }
 }
 
 /// The first varint of `bytes` and how many bytes it takes.

@@ -28,6 +28,12 @@ impl FunctionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LocationId(pub(super) u32);
 
+impl From<LocationId> for u32 {
+    fn from(id: LocationId) -> u32 {
+        id.0
+    }
+}
+
 impl LocationId {
     /// Place in [`super::Profile::locations`], from 0.
     pub fn index(self) -> usize {

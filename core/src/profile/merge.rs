@@ -1,9 +1,9 @@
 //! Profiles out of profiles: several summed into one, and the part of one that is of interest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::{Function, FunctionId, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile};
-use super::{Sample, StackId, StringId, ValueType};
+use super::{Loose, Sample, StackId, StringId, ValueType};
 use crate::error::{Error, ErrorKind, Result};
 
 impl Profile {
@@ -28,6 +28,46 @@ impl Profile {
 
     /// The same without labels of these keys: what they tell apart is summed up.
     pub(crate) fn merge_without(&mut self, other: &Profile, keys: &[&str]) -> Result<()> {
+        self.merge_header(other, || other.totals())?;
+        let mut import = Import::new(other, self);
+        import.left_out = keys;
+        for sample in other.samples() {
+            import.sample(&sample);
+        }
+        Ok(())
+    }
+
+    /// The same for a profile whose samples are not in it yet.
+    pub(crate) fn merge_loose(&mut self, other: &Profile, samples: &Loose) -> Result<()> {
+        let width = other.sample_types.len();
+        self.merge_header(other, || samples.totals(width))?;
+        let mut import = Import::new(other, self);
+        for (stack, labels, values) in samples.iter(width) {
+            import.add(stack, labels, values);
+        }
+        Ok(())
+    }
+
+    /// A sum of nothing but `other`, whose samples are not in it yet.
+    pub(crate) fn of_loose(other: &Profile, samples: &Loose) -> Profile {
+        let mut sum = other.without_samples();
+        let mut import = Import::new(other, &mut sum);
+        for (stack, labels, values) in samples.iter(other.sample_types.len()) {
+            import.add(stack, labels, values);
+        }
+        sum
+    }
+
+    /// Adds samples that name this profile's own locations and label sets.
+    pub(crate) fn add_loose(&mut self, samples: &Loose) {
+        for (stack, labels, values) in samples.iter(self.sample_types.len()) {
+            let stack = self.stack(stack);
+            self.add(stack, labels, values);
+        }
+    }
+
+    /// Everything but the samples. `totals` are those of the other.
+    fn merge_header(&mut self, other: &Profile, totals: impl Fn() -> Vec<i64>) -> Result<()> {
         if self.sample_types != other.sample_types || self.period_type != other.period_type {
             let message = format!(
                 "profiles of different things cannot be merged: {} and {}",
@@ -42,7 +82,7 @@ impl Profile {
             (a, b) => a.min(b),
         };
         self.duration_nanos = self.duration_nanos.saturating_add(other.duration_nanos);
-        let rate = self.rate_with(other);
+        let rate = self.rate_with(other, totals);
         self.tags.retain(|key, value| other.tags.get(key) == Some(value));
         if let Some(rate) = rate {
             self.set_rate(rate);
@@ -51,11 +91,6 @@ impl Profile {
             if !self.comments.contains(comment) {
                 self.comments.push(comment.clone());
             }
-        }
-        let mut import = Import::new(other, self);
-        import.left_out = keys;
-        for sample in other.samples() {
-            import.sample(&sample);
         }
         Ok(())
     }
@@ -79,21 +114,24 @@ impl Profile {
     /// assert_eq!(of_a.totals(), [1, 10_101_010]);
     /// ```
     pub fn filter(&self, mut keep: impl FnMut(&Sample<'_>) -> bool) -> Profile {
-        let mut part = Profile::with_types(
-            self.sample_types.clone(),
-            self.period_type.clone(),
-            self.default_sample_type.clone(),
-        );
-        part.period = self.period;
-        part.time_nanos = self.time_nanos;
-        part.duration_nanos = self.duration_nanos;
-        part.tags = self.tags.clone();
-        part.comments = self.comments.clone();
+        let mut part = self.without_samples();
         let mut import = Import::new(self, &mut part);
         for sample in self.samples().filter(|sample| keep(sample)) {
             import.sample(&sample);
         }
         part
+    }
+
+    /// The same with empty tables.
+    fn without_samples(&self) -> Profile {
+        let types = (self.sample_types.clone(), self.period_type.clone());
+        let mut empty = Profile::with_types(types.0, types.1, self.default_sample_type.clone());
+        empty.period = self.period;
+        empty.time_nanos = self.time_nanos;
+        empty.duration_nanos = self.duration_nanos;
+        empty.tags = self.tags.clone();
+        empty.comments = self.comments.clone();
+        empty
     }
 }
 
@@ -112,7 +150,7 @@ struct Import<'a> {
     functions: Vec<Option<FunctionId>>,
     locations: Vec<Option<LocationId>>,
     stacks: Vec<Option<StackId>>,
-    labels: BTreeMap<LabelsId, LabelsId>,
+    labels: Vec<Option<LabelsId>>,
     /// Keys of labels that do not come along.
     left_out: &'a [&'a str],
     stack: Vec<LocationId>,
@@ -128,7 +166,7 @@ impl<'a> Import<'a> {
             functions: vec![None; from.functions().len()],
             locations: vec![None; from.locations().len()],
             stacks: vec![None; from.stacks.len()],
-            labels: BTreeMap::new(),
+            labels: vec![None; from.labels.as_slice().len()],
             left_out: &[],
             stack: Vec::new(),
         }
@@ -147,15 +185,34 @@ impl<'a> Import<'a> {
                 *self.stacks[place].insert(self.to.stack(&self.stack))
             }
         };
-        let labels = self.labels.entry(sample.labels);
-        let labels = *labels.or_insert_with(|| match (self.from.get_labels(sample.labels), self.left_out) {
+        let labels = self.labels(sample.labels);
+        self.to.add(stack, labels, sample.values);
+    }
+
+    /// A sample whose stack no table has.
+    fn add(&mut self, stack: &[LocationId], labels: LabelsId, values: &[i64]) {
+        self.stack.clear();
+        for id in stack {
+            let location = self.location(*id);
+            self.stack.push(location);
+        }
+        let (stack, labels) = (self.to.stack(&self.stack), self.labels(labels));
+        self.to.add(stack, labels, values);
+    }
+
+    fn labels(&mut self, id: LabelsId) -> LabelsId {
+        let place = id.0 as usize;
+        if let Some(labels) = self.labels[place] {
+            return labels;
+        }
+        let labels = match (self.from.get_labels(id), self.left_out) {
             (labels, []) => self.to.labels(labels),
             (labels, keys) => {
                 let kept = labels.iter().filter(|label| !keys.contains(&label.key.as_str()));
                 self.to.labels(&kept.cloned().collect::<Vec<_>>())
             }
-        });
-        self.to.add(stack, labels, sample.values);
+        };
+        *self.labels[place].insert(labels)
     }
 
     fn location(&mut self, id: LocationId) -> LocationId {

@@ -5,6 +5,7 @@
 //! that equality of handles is equality of content within one profile. Handles of one profile mean nothing in
 //! another.
 
+mod hash;
 mod kind;
 mod locations;
 mod merge;
@@ -16,6 +17,7 @@ mod verdict;
 
 pub use kind::{Kind, ValueType};
 pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
+pub(crate) use samples::Loose;
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
@@ -119,6 +121,21 @@ impl Profile {
     /// Interns a location.
     pub fn location(&mut self, location: Location) -> LocationId {
         LocationId(self.locations.intern(location))
+    }
+
+    // What only goes on into a sum need not be told apart here: the three below do not look for what they take, so that equal
+    // content may have several handles.
+
+    pub(crate) fn append_string(&mut self, text: &str) -> StringId {
+        self.strings.append(text)
+    }
+
+    pub(crate) fn append_function(&mut self, function: Function) -> FunctionId {
+        FunctionId(self.functions.append(function))
+    }
+
+    pub(crate) fn append_location(&mut self, location: Location) -> LocationId {
+        LocationId(self.locations.append(location))
     }
 
     /// Interns a stack, leaf first.

@@ -1,5 +1,6 @@
 //! Samples: values summed by stack and label set.
 
+use super::LocationId;
 use super::table::Table;
 
 /// Handle of a stack.
@@ -63,6 +64,60 @@ pub struct Sample<'p> {
     pub labels: LabelsId,
     /// One value for each sample type.
     pub values: &'p [i64],
+}
+
+/// Samples as they came, of a profile that has their locations and label sets: not summed by their stacks yet, which is
+/// most of the work, and would be done twice where they go on into a sum.
+#[derive(Debug, Default)]
+pub(crate) struct Loose {
+    locations: Vec<LocationId>,
+    /// Where the stack of each ends, and the next begins.
+    ends: Vec<usize>,
+    labels: Vec<LabelsId>,
+    values: Vec<i64>,
+}
+
+impl Loose {
+    /// Appends to the stack of the sample at hand.
+    pub(crate) fn push_location(&mut self, location: LocationId) {
+        self.locations.push(location);
+    }
+
+    /// Appends to the values of the sample at hand.
+    pub(crate) fn push_value(&mut self, value: i64) {
+        self.values.push(value);
+    }
+
+    /// How many locations and values there are in all, with those of the sample at hand.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        (self.locations.len(), self.values.len())
+    }
+
+    /// Ends the sample at hand.
+    pub(crate) fn finish(&mut self, labels: LabelsId) {
+        self.ends.push(self.locations.len());
+        self.labels.push(labels);
+    }
+
+    /// Stack, label set and values of each, where a sample has `width` of these.
+    pub(crate) fn iter(&self, width: usize) -> impl Iterator<Item = (&[LocationId], LabelsId, &[i64])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).zip(&self.labels).enumerate().map(move |(row, ((start, &end), &labels))| {
+            let values = self.values.get(row * width..(row + 1) * width).unwrap_or_default();
+            (self.locations.get(start..end).unwrap_or_default(), labels, values)
+        })
+    }
+
+    /// The sum of each of the `width` values over all samples.
+    pub(super) fn totals(&self, width: usize) -> Vec<i64> {
+        let mut totals = vec![0i64; width];
+        for (_, _, values) in self.iter(width) {
+            for (total, value) in totals.iter_mut().zip(values) {
+                *total = total.saturating_add(*value);
+            }
+        }
+        totals
+    }
 }
 
 #[derive(Clone, Debug)]

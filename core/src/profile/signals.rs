@@ -24,13 +24,15 @@ impl Profile {
         let samples = self.sample_types.iter().position(|known| known.unit == "count");
         let (Some(rate), Some(samples)) = (self.rate(), samples) else { return 1.0 };
         let signals = rate * self.cpu_seconds();
-        if signals > 0.0 { (totals[samples] as f64 / signals).max(1.0) } else { 1.0 }
+        // A file of others may name any rate; the result has to stay a number.
+        if signals > 0.0 { (totals[samples] as f64 / signals).clamp(1.0, 1e9) } else { 1.0 }
     }
 
-    /// The rate of this profile and `other` together, before they are summed. One that is not known leaves none.
-    pub(super) fn rate_with(&self, other: &Profile) -> Option<f64> {
+    /// The rate of this profile and `other` together, before they are summed. One that is not known leaves none. `totals` are
+    /// those of the other.
+    pub(super) fn rate_with(&self, other: &Profile, totals: impl Fn() -> Vec<i64>) -> Option<f64> {
         let (own, more) = (self.rate()?, other.rate()?);
-        let (own_seconds, more_seconds) = (self.cpu_seconds(), other.cpu_seconds());
+        let (own_seconds, more_seconds) = (self.cpu_seconds(), other.seconds_of(&totals()));
         let seconds = own_seconds + more_seconds;
         (seconds > 0.0).then(|| (own * own_seconds + more * more_seconds) / seconds)
     }
@@ -45,8 +47,12 @@ impl Profile {
     }
 
     fn cpu_seconds(&self) -> f64 {
+        self.seconds_of(&self.totals())
+    }
+
+    fn seconds_of(&self, totals: &[i64]) -> f64 {
         let place = self.sample_types.iter().position(|known| known.unit == "nanoseconds");
-        place.map_or(0.0, |place| self.totals()[place] as f64 / 1e9)
+        place.and_then(|place| totals.get(place)).map_or(0.0, |nanos| *nanos as f64 / 1e9)
     }
 }
 

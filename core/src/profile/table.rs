@@ -4,7 +4,9 @@
 //! lists, and beside them an index of eight bytes a slot: a stack of thirty frames costs some 140 bytes, not
 //! a heap block and two copies of its key.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
+
+use super::hash::Keys;
 
 /// Handle of a string; the default is the empty string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +47,13 @@ impl Strings {
         StringId(self.index.insert(hash))
     }
 
+    /// Takes a text without looking whether it is there, nor can it be found: see [`super::Profile::append_string`].
+    pub(super) fn append(&mut self, text: &str) -> StringId {
+        self.texts.push_str(text);
+        self.ends.push(self.texts.len());
+        StringId(self.index.skip())
+    }
+
     pub(super) fn find(&self, text: &str) -> Option<StringId> {
         self.index.find(self.index.hash(text), |id| self.get(StringId(id)) == text).map(StringId)
     }
@@ -78,9 +87,9 @@ impl<T> Default for Lists<T> {
     }
 }
 
-impl<T: Copy + Eq + Hash> Lists<T> {
+impl<T: Copy + Eq + Into<u32>> Lists<T> {
     pub(super) fn intern(&mut self, list: &[T]) -> u32 {
-        let hash = self.index.hash(list);
+        let hash = self.index.keys.hash_numbers(list.iter().map(|item| (*item).into()));
         if let Some(id) = self.index.find(hash, |id| self.get(id) == list) {
             return id;
         }
@@ -131,6 +140,12 @@ impl<T: Eq + Hash> Table<T> {
         self.index.insert(hash)
     }
 
+    /// Takes a row without looking whether it is there, nor can it be found.
+    pub(super) fn append(&mut self, row: T) -> u32 {
+        self.rows.push(row);
+        self.index.skip()
+    }
+
     pub(super) fn get(&self, id: u32) -> &T {
         &self.rows[id as usize]
     }
@@ -142,11 +157,10 @@ impl<T: Eq + Hash> Table<T> {
 
 /// From the hash of a row to its number: open addressing, with the rows elsewhere.
 ///
-/// The standard library's map would hold every key a second time. The hash is the standard library's keyed
-/// one, because profiles are also read from files that anyone may have made.
+/// The standard library's map would hold every key a second time.
 #[derive(Clone, Debug, Default)]
 struct Index {
-    hasher: RandomState,
+    keys: Keys,
     /// Upper half of the hash, and the row's number plus one; 0 is a free slot. The length is a power of two.
     slots: Vec<(u32, u32)>,
     rows: u32,
@@ -154,7 +168,7 @@ struct Index {
 
 impl Index {
     fn hash(&self, key: impl Hash) -> u64 {
-        self.hasher.hash_one(key)
+        self.keys.hash_one(key)
     }
 
     fn find(&self, hash: u64, is_row: impl Fn(u32) -> bool) -> Option<u32> {
@@ -187,6 +201,12 @@ impl Index {
         row
     }
 
+    /// Takes the next number for a row that is not to be found.
+    fn skip(&mut self) -> u32 {
+        self.rows += 1;
+        self.rows - 1
+    }
+
     fn place(&mut self, tag: u32, row: u32) {
         let mask = self.slots.len() - 1;
         let mut place = tag as usize & mask;
@@ -217,7 +237,7 @@ mod tests {
 
     #[test]
     fn lists_that_share_a_beginning_differ() {
-        let mut lists = Lists::default();
+        let mut lists: Lists<u32> = Lists::default();
         let ids = [lists.intern(&[1, 2]), lists.intern(&[1]), lists.intern(&[]), lists.intern(&[2, 1])];
         assert_eq!(ids, [0, 1, 2, 3]);
         assert_eq!([lists.intern(&[1, 2]), lists.intern(&[])], [0, 2]);

@@ -1,11 +1,12 @@
 //! Several profiles of a directory as one.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::Entry;
-use crate::encode::pprof;
+use super::ahead::reading;
+use crate::encode::pprof::{self, Limits, Read};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::Profile;
 
@@ -65,36 +66,33 @@ pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// [`ErrorKind::Storage`] where the file cannot be read or is larger than 256 MiB, [`ErrorKind::InvalidData`] where it is not a
 /// profile; both name it.
 pub fn read(path: impl AsRef<Path>) -> Result<Profile> {
-    let path = path.as_ref();
+    read_file_as(path.as_ref(), pprof::decode)
+}
+
+/// The same, for whoever adds it to a sum.
+pub(super) fn read_loose(path: &Path) -> Result<Read> {
+    read_file_as(path, |bytes| pprof::decode_loose(bytes, Limits::default()))
+}
+
+fn read_file_as<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     let bytes = read_file(path, LARGEST)
         .map_err(|error| Error::io(ErrorKind::Storage, format!("cannot read {}", path.display()), error))?;
-    pprof::decode(&bytes)
+    decode(&bytes)
         .map_err(|error| Error::new(error.kind(), format!("{} is damaged: {error}", path.display())))
 }
 
 /// The sum of the profiles of `entries`. A file that is damaged, gone, or of other sample types than the
 /// first one is left out and named in the result: one bad file does not cost the rest.
 ///
+/// Files are read by up to four threads for the time of the call, as many as the process has processors; in memory are
+/// one file for each of them, and the sum.
+///
 /// # Errors
 /// [`ErrorKind::InvalidData`] where nothing is left to sum up.
 pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged> {
-    let mut sum: Option<Profile> = None;
-    let mut count = 0;
-    let mut skipped = Vec::new();
-    for entry in entries {
-        let added = read(&entry.path).and_then(|profile| match &mut sum {
-            Some(sum) => sum.merge(&profile),
-            None => {
-                sum = Some(profile);
-                Ok(())
-            }
-        });
-        match added {
-            Ok(()) => count += 1,
-            Err(reason) => skipped.push(Skipped { path: entry.path.clone(), reason }),
-        }
-    }
-    match (sum, skipped.first()) {
+    let paths: Vec<&Path> = entries.into_iter().map(|entry| entry.path.as_path()).collect();
+    let Sum { profile, count, skipped } = reading(&paths, |next| Sum::of(&paths, next));
+    match (profile, skipped.first()) {
         (Some(profile), _) => Ok(Merged { profile, count, skipped }),
         (None, None) => Err(Error::new(ErrorKind::InvalidData, "there are no profiles to merge")),
         (None, Some(first)) => {
@@ -102,5 +100,34 @@ pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged>
                 format!("none of {} profiles can be read, such as: {}", skipped.len(), first.reason);
             Err(Error::new(ErrorKind::InvalidData, message))
         }
+    }
+}
+
+/// Several profiles in one, or none where none could be read.
+pub(super) struct Sum {
+    pub(super) profile: Option<Profile>,
+    pub(super) count: usize,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+impl Sum {
+    /// Sums up the next of what is read, one for each of `paths`.
+    pub(super) fn of(paths: &[&Path], next: &mut dyn FnMut() -> Option<Result<Read>>) -> Self {
+        let mut sum = Self { profile: None, count: 0, skipped: Vec::new() };
+        for path in paths {
+            let Some(read) = next() else { break };
+            let added = read.and_then(|read| match &mut sum.profile {
+                Some(profile) => profile.merge_loose(&read.profile, &read.samples),
+                None => {
+                    sum.profile = Some(Profile::of_loose(&read.profile, &read.samples));
+                    Ok(())
+                }
+            });
+            match added {
+                Ok(()) => sum.count += 1,
+                Err(reason) => sum.skipped.push(Skipped { path: path.to_path_buf(), reason }),
+            }
+        }
+        sum
     }
 }

@@ -9,6 +9,7 @@
 //! file spares a reader from opening the profiles. Writing is for everprof's own thread; reading is for
 //! anyone, at any time, in any process.
 
+mod ahead;
 mod catalogue;
 mod diff;
 mod directory;

@@ -1,16 +1,18 @@
 //! A directory of profiles as one page over time.
 //!
-//! Called by any program, in any process; reads only. Profiles are read stretch by stretch, and each sum is given to the
-//! page before the next one is made: a month of files takes the memory of one stretch and of the page. Where there are
-//! more periods than a page has room for, neighbours are summed up; where there are too many instances, those of one
-//! version are. The page says what was done.
+//! Called by any program, in any process; reads only. Profiles are read stretch by stretch, by a few threads ahead (see
+//! `ahead`), and each sum is given to the page before the next one is made: a month of files takes the memory of one
+//! stretch, of one file for each of these threads, and of the page. Where there are more periods than a page has room for,
+//! neighbours are summed up; where there are too many instances, those of one version are. The page says what was done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
-use super::{Entry, Query, Skipped, list, merge};
-use crate::encode::flamegraph::{PageOptions, Timeline};
+use super::ahead::reading;
+use super::merge::Sum;
+use super::{Entry, Query, Skipped, list};
+use crate::encode::flamegraph::{PageOptions, Span, Timeline};
 use crate::error::Result;
 use crate::profile::Profile;
 
@@ -36,6 +38,9 @@ const ROWS: usize = 2_400_000;
 /// What is older is of a clock that was not set yet: 1 January 2000.
 const CLOCK_SET: i64 = 946_684_800_000_000_000;
 const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400 * SECOND;
+/// No stretch is longer, whatever a broken file says of its duration: 240 of these reach from 1970 as far as times go.
+const LONGEST: i64 = 500 * DAY;
 /// Lengths of stretches that read well, in seconds.
 const LENGTHS: [i64; 19] = [
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800,
@@ -70,6 +75,7 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
     }
     let lanes = Lanes::of(&entries, &mut notes);
     let slots = Slots::of(&entries, &mut notes);
+    let instances = Instances::of(&entries);
     let mut parts: BTreeMap<(i64, &str, usize), Vec<&Entry>> = BTreeMap::new();
     for entry in &entries {
         parts
@@ -80,25 +86,20 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
     let mut page = Timeline::new(options).rows((ROWS / parts.len().max(1)).max(100));
     let (mut count, mut skipped) = (0, Vec::new());
     // By kind first, so that they stand on the page in an order that does not hang on which file is the oldest.
-    for kind in entries.iter().map(|entry| entry.kind.as_str()).collect::<BTreeSet<_>>() {
-        for ((_, _, lane), entries) in parts.iter().filter(|((_, of, _), _)| *of == kind) {
-            match merge(entries.iter().copied()) {
-                Ok(merged) => {
-                    count += merged.count;
-                    skipped.extend(merged.skipped);
-                    let profile = lanes.tagged(merged.profile, *lane);
-                    page.add_sum(
-                        kind,
-                        &profile,
-                        slots.shown(entries),
-                        entries.iter().map(|entry| (span(entry).start, span(entry).end)).collect(),
-                    );
-                }
-                // Each of the files is named by its own error.
-                Err(_) => skipped.extend(merge_errors(entries)),
-            }
+    let mut parts: Vec<((i64, &str, usize), Vec<&Entry>)> = parts.into_iter().collect();
+    parts.sort_by_key(|((_, kind, _), _)| *kind);
+    let all: Vec<&Path> = parts.iter().flat_map(|(_, entries)| paths(entries)).collect();
+    reading(&all, |next| {
+        for ((_, kind, lane), entries) in &parts {
+            let sum = Sum::of(&paths(entries), next);
+            count += sum.count;
+            skipped.extend(sum.skipped);
+            let Some(profile) = sum.profile else { continue };
+            let profile = lanes.tagged(profile, *lane);
+            let spans = entries.iter().map(|entry| instances.span(entry)).collect();
+            page.add_sum(kind, &profile, slots.shown(entries), spans);
         }
-    }
+    });
     if !skipped.is_empty() {
         notes.push(format!("{} files could not be read", skipped.len()));
     }
@@ -106,16 +107,32 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
     Ok(TimelinePage { html: page.html(), count, notes, skipped })
 }
 
-fn merge_errors(entries: &[&Entry]) -> Vec<Skipped> {
-    let error = |entry: &&Entry| {
-        let reason = super::read(&entry.path).err()?;
-        Some(Skipped { path: entry.path.clone(), reason })
-    };
-    entries.iter().filter_map(error).collect()
+fn paths<'e>(entries: &[&'e Entry]) -> Vec<&'e Path> {
+    entries.iter().map(|entry| entry.path.as_path()).collect()
 }
 
 fn span(entry: &Entry) -> Range<i64> {
-    entry.time_nanos..entry.time_nanos.saturating_add(entry.duration_nanos.max(0))
+    entry.time_nanos..entry.time_nanos.saturating_add(entry.duration_nanos.clamp(0, LONGEST))
+}
+
+/// What runs side by side: processes, each of which has its periods one after the other.
+struct Instances(BTreeMap<Vec<String>, u32>);
+
+impl Instances {
+    fn of(entries: &[Entry]) -> Self {
+        let mut known = BTreeMap::new();
+        for entry in entries {
+            let next = known.len() as u32;
+            known.entry(values(entry, Lanes::WAYS[0])).or_insert(next);
+        }
+        Self(known)
+    }
+
+    fn span(&self, entry: &Entry) -> Span {
+        let Range { start, end } = span(entry);
+        let instance = self.0.get(&values(entry, Lanes::WAYS[0])).copied().unwrap_or_default();
+        Span { instance, start, end }
+    }
 }
 
 /// Which instances are told apart, by which tags.
@@ -125,20 +142,21 @@ struct Lanes {
 }
 
 impl Lanes {
+    const WAYS: [&'static [&'static str]; 4] = [
+        &["service", "version", "host", "pod", "instance"],
+        &["service", "version", "host"],
+        &["service", "version"],
+        &["service"],
+    ];
+
     /// By instance, or where there are too many, by what still tells the most apart.
     fn of(entries: &[Entry], notes: &mut Vec<String>) -> Self {
-        const WAYS: [&[&str]; 4] = [
-            &["service", "version", "host", "pod", "instance"],
-            &["service", "version", "host"],
-            &["service", "version"],
-            &["service"],
-        ];
         let sets = |keys: &[&str]| entries.iter().map(|entry| values(entry, keys)).collect::<BTreeSet<_>>();
-        let instances = sets(WAYS[0]).len();
-        for keys in WAYS {
+        let instances = sets(Self::WAYS[0]).len();
+        for keys in Self::WAYS {
             let sets = sets(keys);
             if sets.len() <= LANES {
-                if keys.len() < WAYS[0].len() && sets.len() < instances {
+                if keys.len() < Self::WAYS[0].len() && sets.len() < instances {
                     notes.push(format!("{instances} instances are summed up by {}", keys.join(" and ")));
                 }
                 return Self { keys, sets: sets.into_iter().collect() };
@@ -183,7 +201,8 @@ impl Slots {
         let spans = || entries.iter().map(span);
         let overlap = |starts: &BTreeSet<i64>| {
             spans().any(|span| {
-                starts.range(span.start + 1..).next().is_some_and(|next| *next + SECOND < span.end)
+                let mut later = starts.range(span.start.saturating_add(1)..);
+                later.next().is_some_and(|next| next.saturating_add(SECOND) < span.end)
             })
         };
         if starts.len() <= SLOTS && (instances.len() <= 1 || !overlap(&starts)) {
@@ -191,14 +210,15 @@ impl Slots {
         }
         let (first, last) = (spans().map(|span| span.start).min(), spans().map(|span| span.end).max());
         let (first, last) = (first.unwrap_or(0), last.unwrap_or(0));
-        let mut lengths: Vec<i64> = entries.iter().map(|entry| entry.duration_nanos.max(SECOND)).collect();
+        let mut lengths: Vec<i64> =
+            entries.iter().map(|entry| entry.duration_nanos.clamp(SECOND, LONGEST)).collect();
         lengths.sort_unstable();
         let usual = lengths.get(lengths.len() / 2).copied().unwrap_or(SECOND);
         let fits = |length: i64| {
             last.div_euclid(length) - first.div_euclid(length) < SLOTS as i64 && length >= usual
         };
         let known = LENGTHS.iter().map(|seconds| seconds * SECOND).find(|length| fits(*length));
-        let longer = || (3..).map(|days| days * 86_400 * SECOND).find(|length| fits(*length));
+        let longer = || (3..=LONGEST / DAY).map(|days| days * DAY).find(|length| fits(*length));
         let length = known.or_else(longer).unwrap_or(i64::MAX);
         if length > usual + SECOND {
             notes.push(format!("periods are summed up by {}", in_words(length)));

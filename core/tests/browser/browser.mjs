@@ -1,8 +1,10 @@
 // A headless Chromium for the tests: opens a page from target/browser, watches what must not happen, and knows
 // where things are on the canvas.
 
+import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { after, before, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { chromium } from 'playwright-core';
 
@@ -32,6 +34,24 @@ export async function open(browser, name, { hash = '', width = 1440, height = 90
   await page.waitForSelector('html[data-ready=true]');
   await settled(page);
   return { page, problems, address, opened: performance.now() - begun, close: () => context.close() };
+}
+
+// What most files of tests have in common: one browser for all of them, and `on(name, title, run, options)`, a test that opens
+// the page `name`, and wants neither errors nor requests when `run` is done.
+export function pagesTests() {
+  let browser;
+  before(async () => { browser = await launch(); });
+  after(() => browser.close());
+  const on = (name, title, run, options) => test(title, async () => {
+    const opened = await open(browser, name, options);
+    try {
+      await run(opened.page, opened);
+      assert.deepEqual(opened.problems, []);
+    } finally {
+      await opened.close();
+    }
+  });
+  return { on, open: (name, options) => open(browser, name, options) };
 }
 
 // Until the canvas shows the present state.

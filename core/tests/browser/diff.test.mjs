@@ -1,29 +1,17 @@
 // A pair of profiles: what grew and what shrank, and by how much, per second and by share.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { clickFrame, frame, frames, launch, open, picture, samplesOf, settled } from './browser.mjs';
+import { clickFrame, frame, frames, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 import { selfOf, sum, totalOf } from './expected.mjs';
+
+const { on: onPage } = pagesTests();
 
 const SAMPLES = 0;
 const CPU = 1;
 const SECONDS = [60, 90];
 const pair = samplesOf('diff');
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
 
-function on(title, run, { name = 'diff', ...options } = {}) {
-  test(title, async () => {
-    const opened = await open(browser, name, options);
-    try {
-      await run(opened.page, opened);
-      assert.deepEqual(opened.problems, []);
-    } finally {
-      await opened.close();
-    }
-  });
-}
+const on = (title, run, { name = 'diff', ...options } = {}) => onPage(name, title, run, options);
 
 const names = [...new Set(pair.flat().flatMap(({ stack }) => stack))];
 

@@ -1,25 +1,12 @@
 // What a reader sees first: the hot functions and what regressed in words, and the part of the graph where stacks part.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { clickFrame, frame, launch, open, pages, picture, samplesOf, settled } from './browser.mjs';
+import { test } from 'node:test';
+import { clickFrame, frame, pages, pagesTests, picture, samplesOf, settled } from './browser.mjs';
+
+const { on } = pagesTests();
 
 const CPU = 1;
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
-
-function on(name, title, run, options) {
-  test(title, async () => {
-    const opened = await open(browser, name, options);
-    try {
-      await run(opened.page, opened);
-      assert.deepEqual(opened.problems, []);
-    } finally {
-      await opened.close();
-    }
-  });
-}
 
 const found = (page, kind = '') => page.locator(`#findings li${kind} button`).evaluateAll((all) => all.map((button) => [button.title.split('\n')[0], button.innerText]));
 const inSight = (page, y) => page.evaluate((at) => {

@@ -3,15 +3,13 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { frames, launch, open, pages, picture, samplesOf, settled } from './browser.mjs';
+import { test } from 'node:test';
+import { frames, pages, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
+const { open } = pagesTests();
 
 test('nothing a profile contains runs, in any view', async () => {
-  const { page, problems, close } = await open(browser, 'hostile');
+  const { page, problems, close } = await open('hostile');
   const elements = () => page.evaluate(() => ['script', 'img', 'svg', 'style', 'iframe'].map((tag) => document.querySelectorAll(tag).length));
   const before = await elements();
   await page.click('#filter');
@@ -43,7 +41,7 @@ test('hostile addresses are taken for what is right in them', async () => {
     '#q=(((((((((((a*)*)*)*', '#q=%5B', '#%00%ff%', '#norm=share&side=before&colour=diff',
   ];
   for (const hash of hashes) {
-    const { page, problems, close } = await open(browser, 'hostile', { hash });
+    const { page, problems, close } = await open('hostile', { hash });
     assert.ok((await frames(page)).length > 0, hash);
     assert.deepEqual(problems, [], hash);
     assert.equal(await page.evaluate(() => window.pwned), undefined);
@@ -52,7 +50,7 @@ test('hostile addresses are taken for what is right in them', async () => {
 });
 
 test('every name is shown, with its control characters visible', async () => {
-  const { page, close } = await open(browser, 'hostile');
+  const { page, close } = await open('hostile');
   const shown = new Set(await page.evaluate(() => [...window.everprof.data.frames.name].map((id) => window.everprof.data.strings[id])));
   const escape = (name) => name.replace(/[\u0000-\u001f\u007f\u2028\u2029\u202c\u202e]/g, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
   for (const { stack } of samplesOf('hostile')[0]) {
@@ -67,7 +65,7 @@ test('every name is shown, with its control characters visible', async () => {
 });
 
 test('the policy would stop a script even past the escaping', async () => {
-  const { page, problems, close } = await open(browser, 'hostile');
+  const { page, problems, close } = await open('hostile');
   await page.evaluate(() => {
     const script = document.createElement('script');
     script.textContent = 'window.pwned = 6';
@@ -83,7 +81,7 @@ test('the policy would stop a script even past the escaping', async () => {
 });
 
 test('names of megabytes, two thousand frames, two hundred label keys', { timeout: 60_000 }, async () => {
-  const { page, problems, close } = await open(browser, 'odd');
+  const { page, problems, close } = await open('odd');
   const long = (await frames(page)).find(({ name }) => name.length === 3_000_000);
   await page.mouse.move(long.x + 30, long.y + 9);
   assert.match(await page.locator('#tooltip .full').innerText(), /… \(3000000 characters\)$/);
@@ -92,7 +90,7 @@ test('names of megabytes, two thousand frames, two hundred label keys', { timeou
   await page.click('#act-centre');
   await settled(page);
   await page.waitForURL(/number=\d+/);
-  const again = await open(browser, 'odd', { hash: new URL(page.url()).hash });
+  const again = await open('odd', { hash: new URL(page.url()).hash });
   assert.match(await again.page.locator('#centre-text').innerText(), /3000000 characters/);
   await again.close();
   await picture(page, 'odd-long');
@@ -125,7 +123,7 @@ test('names of megabytes, two thousand frames, two hundred label keys', { timeou
 });
 
 test('30 sample types, 500 values of a label, 20,000 siblings, 5,000 frames', { timeout: 60_000 }, async () => {
-  const { page, problems, close } = await open(browser, 'many');
+  const { page, problems, close } = await open('many');
   assert.equal(await page.inputValue('#type'), '7');
   assert.equal((await page.locator('#type option').allInnerTexts())[3], 'type_3 (apples)');
   await page.selectOption('#type', '29');
@@ -157,7 +155,7 @@ test('30 sample types, 500 values of a label, 20,000 siblings, 5,000 frames', { 
 });
 
 test('one sample', async () => {
-  const { page, problems, close } = await open(browser, 'one');
+  const { page, problems, close } = await open('one');
   assert.deepEqual((await frames(page)).map(({ name, total }) => [name, total[0]]), [['all', '10101010'], ['main', '10101010']]);
   await page.keyboard.press('v');
   await settled(page);

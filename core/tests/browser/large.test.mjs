@@ -3,12 +3,10 @@
 import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { clickFrame, frame, frames, launch, open, pages, picture, settled } from './browser.mjs';
+import { test } from 'node:test';
+import { clickFrame, frame, frames, pages, pagesTests, picture, settled } from './browser.mjs';
 
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
+const { open } = pagesTests();
 
 async function timed(times, name, run) {
   const begun = performance.now();
@@ -19,7 +17,7 @@ async function timed(times, name, run) {
 
 test('100,000 stacks open and answer', { timeout: 120_000 }, async (t) => {
   const times = [];
-  const { page, problems, opened, close } = await open(browser, 'large');
+  const { page, problems, opened, close } = await open('large');
   times.push(`open ${Math.round(opened)} ms`);
   const { stacks, samples, nodes } = await page.evaluate(() => ({
     stacks: new Set(window.everprof.data.samples.leaf).size, samples: window.everprof.data.sample_count, nodes: window.everprof.tree.count,

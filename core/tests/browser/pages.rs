@@ -5,6 +5,7 @@
 //! Everything is deterministic: the random numbers come from a generator with a fixed seed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod random;
 mod timeline;
 mod wall;
 
@@ -42,9 +43,12 @@ fn main() {
         wall::expect(&directory, name, &profile);
         one(name, profile);
     }
+    one("offcpu", wall::off_cpu());
     pair("countless", &countless([100, 50, -20]), &countless([100, 90, -40]));
     pair("nothing", &Profile::new(Kind::Cpu), &Profile::new(Kind::Cpu));
     pair("diff", &service(0), &service(1));
+
+    random::pages(&directory);
 
     let ran = service(0);
     write(&directory, "kinds", &wall::kinds(&ran), &[&ran]);

@@ -1,29 +1,15 @@
 // One profile: what is drawn is what the samples say, and everything on the page does what it promises.
 
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
-import { clickFrame, frame, frames, launch, open, picture, samplesOf, settled } from './browser.mjs';
+import { describe, test } from 'node:test';
+import { clickFrame, frame, frames, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 import { matched, paths, selfOf, share, sum, totalOf } from './expected.mjs';
+
+const { on, open } = pagesTests();
 
 const SAMPLES = 0;
 const CPU = 1;
 const [samples] = samplesOf('service');
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
-
-// Opens the page, runs the test, and then wants no errors and no requests.
-function on(name, title, run, options) {
-  test(title, async () => {
-    const opened = await open(browser, name, options);
-    try {
-      await run(opened.page, opened);
-      assert.deepEqual(opened.problems, []);
-    } finally {
-      await opened.close();
-    }
-  });
-}
 
 const text = (page, selector) => page.locator(selector).innerText();
 const plain = (value) => value.replace(/\s/g, '');
@@ -149,7 +135,7 @@ describe('search', () => {
     // The browser tells of a new address in its own time.
     await page.waitForURL(/q=Regex/);
     const url = page.url();
-    const second = await open(browser, 'service', { hash: url.slice(address.length) });
+    const second = await open('service', { hash: url.slice(address.length) });
     assert.equal(await second.page.inputValue('#search'), 'Regex::');
     assert.equal(await text(second.page, '#found'), await text(page, '#found'));
     await second.close();
@@ -319,7 +305,7 @@ describe('inverted', () => {
     await page.fill('#search', 'worker::run');
     await settled(page);
     near(await text(page, '#found'), share(matched(ending([leaf]), CPU, /worker::run/), sum(ending([leaf]), CPU)));
-    const second = await open(browser, 'service', { hash: new URL(page.url()).hash });
+    const second = await open('service', { hash: new URL(page.url()).hash });
     assert.equal(await text(second.page, '#crumbs [aria-current]'), leaf);
     await second.close();
   });

@@ -3,24 +3,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { frame, frames, launch, open, pages, picture, samplesOf, settled } from './browser.mjs';
+import { test } from 'node:test';
+import { frame, frames, pages, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
-
-function on(name, title, run, options) {
-  test(title, async () => {
-    const opened = await open(browser, name, options);
-    try {
-      await run(opened.page, opened);
-      assert.deepEqual(opened.problems, []);
-    } finally {
-      await opened.close();
-    }
-  });
-}
+const { on, open } = pagesTests();
 
 const periods = samplesOf('timeline');
 const MINUTE = 60_000_000_000n;
@@ -118,7 +104,7 @@ on('timeline', 'the address says which kind, stretch, pair and instances', async
   await page.locator('#lane-names button').nth(1).click();
   await settled(page);
   const shown = await total(page);
-  const again = await open(browser, 'timeline', { hash: new URL(page.url()).hash });
+  const again = await open('timeline', { hash: new URL(page.url()).hash });
   assert.deepEqual(await total(again.page), shown);
   assert.deepEqual(await state(again.page), await state(page));
   await again.close();
@@ -207,7 +193,7 @@ on('timeline', 'the keyboard does all of it', async (page) => {
 });
 
 test('times are those of the reader’s clock, with UTC beside', async () => {
-  const opened = await open(browser, 'timeline', { timezone: 'Asia/Kolkata' });
+  const opened = await open('timeline', { timezone: 'Asia/Kolkata' });
   const { page, problems } = opened;
   assert.match(await text(page, '#when'), /^21 Sept? 2026, 19:44:00 – 20:44:00 \(1\sh\)$/);
   assert.equal(await page.locator('#when').getAttribute('title'), '2026-09-21 14:14:00 – 2026-09-21 15:14:00 UTC');
@@ -219,7 +205,7 @@ test('times are those of the reader’s clock, with UTC beside', async () => {
 });
 
 test('a finger chooses a stretch, and still scrolls the page', async () => {
-  const opened = await open(browser, 'timeline', { width: 390, height: 844, touch: true });
+  const opened = await open('timeline', { width: 390, height: 844, touch: true });
   const { page, problems } = opened;
   const client = await page.context().newCDPSession(page);
   const [a, b] = [await slotX(page, 5), await slotX(page, 15)];
@@ -278,7 +264,7 @@ on('timeline-hostile', 'hostile kinds, versions and instances stay names', async
 
 test('hostile addresses of a timeline', async () => {
   for (const hash of ['#range=9-3', '#range=0-999', '#base=0-3', '#range=a-b&base=__proto__', '#lanes=7.x.-1.2', '#kind=__proto__&type=cpu']) {
-    const opened = await open(browser, 'timeline', { hash });
+    const opened = await open('timeline', { hash });
     assert.ok((await frames(opened.page)).length > 0, hash);
     assert.deepEqual(opened.problems, [], hash);
     await opened.close();
@@ -297,7 +283,7 @@ on('timeline', 'the help tells of time and of the wall clock', async (page) => {
 });
 
 test('240 periods of 10,000 stacks open and answer', { timeout: 120_000 }, async (t) => {
-  const opened = await open(browser, 'timeline-large');
+  const opened = await open('timeline-large');
   const { page, problems } = opened;
   const { rows, nodes } = await page.evaluate(() => ({ rows: window.everprof.data.sample_count, nodes: window.everprof.tree.count }));
   assert.equal(rows, 2_400_000);

@@ -188,6 +188,17 @@ pub(crate) fn waiting() -> Profile {
     b.profile
 }
 
+/// The part of it that is off the processor, as the kind of its own that it is.
+pub(crate) fn off_cpu() -> Profile {
+    let wall = waiting();
+    let ran = Label::text("state", "on_cpu");
+    let mut off = wall.filter(|sample| !wall.get_labels(sample.labels).contains(&ran));
+    off.sample_types = Kind::OffCpu.sample_types();
+    off.period_type = Kind::OffCpu.period_type();
+    off.default_sample_type = Kind::OffCpu.default_sample_type().to_owned();
+    off
+}
+
 fn computing() -> Profile {
     let mut b = Builder::of(Kind::Wall, "1.0");
     for worker in 0..2 {

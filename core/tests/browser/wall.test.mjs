@@ -3,26 +3,13 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { clickFrame, frame, frames, launch, open, pages, picture, samplesOf, settled } from './browser.mjs';
+import { test } from 'node:test';
+import { clickFrame, frame, frames, pages, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 import { paths, sum } from './expected.mjs';
 
-const WALL = 1;
-let browser;
-before(async () => { browser = await launch(); });
-after(() => browser.close());
+const { on, open } = pagesTests();
 
-function on(name, title, run, options) {
-  test(title, async () => {
-    const opened = await open(browser, name, options);
-    try {
-      await run(opened.page, opened);
-      assert.deepEqual(opened.problems, []);
-    } finally {
-      await opened.close();
-    }
-  });
-}
+const WALL = 1;
 
 const verdictOf = (name) => JSON.parse(readFileSync(join(pages, `${name}.verdict.json`), 'utf8'));
 const text = (page, selector) => page.locator(selector).innerText();
@@ -110,12 +97,32 @@ on('wall', 'idle waits are hidden until asked for, and the totals say so', async
   await settled(page);
   assert.equal(await total(page), all);
   await page.waitForURL(/idle=shown/);
-  const again = await open(browser, 'wall', { hash: new URL(page.url()).hash });
+  const again = await open('wall', { hash: new URL(page.url()).hash });
   assert.equal(await total(again.page), all, 'the address says it');
   await again.close();
   await page.keyboard.press('Enter');
   await settled(page);
   assert.equal(await total(page), busy(), 'the same button hides them again, by the keyboard');
+});
+
+on('offcpu', 'off CPU has the same colours, hides idle waits, and has no verdict of its own', async (page) => {
+  const [off] = samplesOf('offcpu');
+  // What ran is not there: a thread that only sleeps beside is taken for one that has nothing to do.
+  const waits = (keep = () => true) => String(sum(off, WALL, (sample) => !idle(sample) && sample.labels.thread_name !== 'compactor' && keep(sample)));
+  assert.equal(await total(page), waits());
+  assert.equal(await page.inputValue('#colour'), 'doing');
+  assert.equal(await page.locator('#verdict').isVisible(), false);
+  assert.match(await text(page, '#chips'), /Show 381\ss of idle waits/);
+  await legend(page, 'network').click();
+  await settled(page);
+  assert.equal(await total(page), waits(({ labels }) => labels.wait === 'network'));
+  await page.keyboard.press('Escape');
+  await picture(page, 'offcpu');
+  await page.locator('#chips .idle').click();
+  await settled(page);
+  await page.locator('#chips button', { hasText: 'activity' }).click();
+  await settled(page);
+  assert.equal(await total(page), String(sum(off, WALL)));
 });
 
 on('wall', 'the legend filters by what threads did', async (page) => {

@@ -95,7 +95,7 @@ function diffColouring(app) {
 function offered(app) {
   if (app.pair) return ['diff', 'family', 'module', 'plain'];
   const { doing, types } = app.data;
-  return doing && types[app.state.type].kind === doing.kind ? ['doing', 'family', 'module', 'plain'] : ['family', 'module', 'plain'];
+  return doing && doing.times[types[app.state.type].kind] >= 0 ? ['doing', 'family', 'module', 'plain'] : ['family', 'module', 'plain'];
 }
 
 // The colourings by name; one that must look at all frames does so when it is first chosen.

@@ -111,7 +111,8 @@ function closeTree({ count, parent, end }) {
 
 function readSamples(data, { number, signed, big }) {
   const rows = data.sample_count;
-  const samples = { leaf: new Int32Array(rows), profile: new Uint16Array(rows), labels: new Int32Array(rows), frame: new Int32Array(rows) };
+  const numbers = data.profiles.length > 65_536 ? Uint32Array : Uint16Array;
+  const samples = { leaf: new Int32Array(rows), profile: new numbers(rows), labels: new Int32Array(rows), frame: new Int32Array(rows) };
   for (let row = 0, leaf = 0; row < rows; row++) samples.leaf[row] = leaf += number();
   const { leaf, labels, profile } = samples;
   for (let row = 0; row < rows; row++) labels[row] = number() + (row > 0 && leaf[row] === leaf[row - 1] ? labels[row - 1] : 0);
@@ -121,9 +122,12 @@ function readSamples(data, { number, signed, big }) {
   }
   const columns = data.types.reduce((most, { column }) => Math.max(most, column + 1), 0);
   samples.values = Array.from({ length: columns }, (_, place) => {
-    const { wide } = data.types.find(({ column }) => column === place);
+    const of = data.types.filter(({ column }) => column === place);
+    const wide = of.some((type) => type.wide);
     const values = sums(rows, wide);
-    for (let row = 0; row < rows; row++) values[row] = wide ? big() : signed();
+    if (wide) for (let row = 0; row < rows; row++) values[row] = big();
+    else if (of.some(({ huge }) => huge)) for (let row = 0; row < rows; row++) values[row] = Number(big());
+    else for (let row = 0; row < rows; row++) values[row] = signed();
     return values;
   });
   return samples;

@@ -10,7 +10,8 @@
 //! so that their numbers compare as they do.
 //!
 //! Values are exact: sums that a JavaScript number could not hold (from 2^52, which the nanoseconds of 64 busy
-//! processors reach in 20 hours) are marked `wide` for their sample type, and the page adds them up as 64-bit integers.
+//! processors reach in 20 hours) are marked `wide` for their sample type, and the page adds them up as 64-bit integers. Only
+//! what those could not hold either is `huge`, and rounded.
 
 use super::columns;
 use super::frames::{Doing, Reader, Tables};
@@ -22,6 +23,8 @@ use crate::profile::{AT_WORK, Activity, CROWDED, MOST, Profile, TASKS, ValueType
 
 /// JavaScript numbers are exact up to 2^53; half of it, since zigzag doubles a value.
 const EXACT_LIMIT: i128 = 1 << 52;
+/// Sums of 64 bits hold this; what is larger, some 290 years of nanoseconds, is rounded.
+const WIDE_LIMIT: i128 = i64::MAX as i128;
 
 /// What is gathered for a page.
 pub(super) struct Data<'p> {
@@ -122,7 +125,7 @@ impl<'p> Data<'p> {
         self.kinds(out);
         out.push_str(",\"profiles\":");
         list(out, self.profiles.iter().enumerate(), |out, (number, profile)| {
-            describe(out, profile, times.map(|times| times.place(number)));
+            describe(out, profile, times.map(|times| (times, number)));
         });
         if let Some(times) = times {
             times.write(out);
@@ -146,9 +149,10 @@ impl<'p> Data<'p> {
 
     /// The kinds, and the sample types of all of them one after the other: those of a kind are columns of its samples.
     fn kinds(&self, out: &mut String) {
-        let wide = |column: usize| {
+        // Per column, since kinds share columns: the magnitude of all that one holds.
+        let size = |column: usize| {
             let totals = self.profiles.iter().filter_map(|profile| profile.totals.get(column));
-            totals.map(|total| total.magnitude).sum::<i128>() >= EXACT_LIMIT
+            totals.fold(0, |sum: i128, total| sum.saturating_add(total.magnitude))
         };
         let mut first = 0;
         out.push_str(",\"kinds\":");
@@ -167,7 +171,9 @@ impl<'p> Data<'p> {
             json_string(out, &value_type.name);
             out.push_str(",\"unit\":");
             json_string(out, &value_type.unit);
-            out.push_str(&format!(",\"kind\":{kind},\"column\":{column},\"wide\":{}}}", wide(column)));
+            let size = size(column);
+            let (wide, huge) = ((EXACT_LIMIT..=WIDE_LIMIT).contains(&size), size > WIDE_LIMIT);
+            out.push_str(&format!(",\"kind\":{kind},\"column\":{column},\"wide\":{wide},\"huge\":{huge}}}"));
         });
     }
 
@@ -216,7 +222,7 @@ impl Data<'static> {
     }
 }
 
-/// What threads did on the wall clock, and by which rule that becomes a verdict (see `profile::verdict`): for each label
+/// What threads did on the wall clock or off the processor, and by which rule that becomes a verdict (see `profile::verdict`): for each label
 /// set an activity and a group of threads, -1 where there is none.
 fn doings(out: &mut String, tables: &Tables<'_>) {
     if tables.doings().iter().all(Option::is_none) {
@@ -257,11 +263,11 @@ fn totals(profile: &Profile, columns: &[Option<usize>]) -> Vec<Total> {
     columns.iter().map(total).collect()
 }
 
-/// Numbers that may exceed 2^53 are strings here. `place` is where the profile stands in a timeline: its lane and slot.
-fn describe(out: &mut String, profile: &Described, place: Option<(u32, u32)>) {
+/// Numbers that may exceed 2^53 are strings here. `times` knows where the profile stands in a timeline.
+fn describe(out: &mut String, profile: &Described, times: Option<(&Times, usize)>) {
     out.push_str(&format!("{{\"kind\":{}", profile.kind));
-    match place {
-        Some((lane, slot)) => out.push_str(&format!(",\"lane\":{lane},\"slot\":{slot}")),
+    match times {
+        Some((times, number)) => times.write_place(out, number),
         None => {
             out.push_str(",\"tags\":");
             tags(out, &profile.tags);

@@ -1,4 +1,4 @@
-// What threads did on the wall clock: each label set of a wall profile says it, as a label of its own by which samples are
+// What threads did on the wall clock, or off the processor: each label set of such a profile says it, as a label of its own by which samples are
 // filtered and grouped like by any other, and frames are coloured by it.
 
 // No label of a program has this name: control characters are made visible in those.
@@ -22,8 +22,11 @@ function readDoings(data) {
   data.strings.push(...short);
   const wait = activities.map((name) => name.startsWith('waiting'));
   const idle = activities.indexOf('idle');
-  const type = data.types.findIndex(({ name }) => name === 'wall');
-  data.doing = { type, kind: data.types[type]?.kind ?? -1, names: activities, short, of, group, wait, idle, busy: activities.indexOf('on CPU'), ready: activities.findIndex((name) => name.startsWith('ready')) };
+  const typeOf = (wanted, kind) => data.types.findIndex((one) => one.name === wanted && (kind === undefined || one.kind === kind));
+  // Of which kinds it is known, by the type that is their time; the verdict is that of the wall clock.
+  const times = data.kinds.map((_, kind) => Math.max(typeOf('wall', kind), typeOf('off_cpu', kind)));
+  const type = typeOf('wall');
+  data.doing = { type, kind: data.types[type]?.kind ?? -1, times, names: activities, short, of, group, wait, idle, busy: activities.indexOf('on CPU'), ready: activities.findIndex((name) => name.startsWith('ready')) };
   data.labelKeys.unshift({ name: ACTIVITY, of: Int32Array.from(of, (place) => (place < 0 ? -1 : first + place)) });
 }
 
@@ -134,32 +137,43 @@ function toggleActivity(app, activity) {
   if (!byId('filters').hidden) fillFilters(app);
 }
 
-// The time by activity and by group of threads, of what the filters leave: idle or not, whichever activity is looked at.
+// The time by activity of the kind that is looked at, and by group of threads for the verdict, of what the filters leave:
+// idle or not, whichever activity is looked at.
 function sumActivities(app) {
-  const { data } = app;
-  const { doing, samples } = data;
+  const { data, state } = app;
+  const { doing } = data;
   app.activitySums = null;
   if (!doing) return;
-  const filters = new Map(app.state.filters);
+  const filters = new Map(state.filters);
   filters.delete(ACTIVITY);
-  const allowed = allowedSets(data, { ...app.state, filters, idle: 'shown' });
-  const values = columnOf(data, doing.type);
-  const sides = app.verdictSides = sidesOf(data, app.state, doing.kind);
-  const ofSet = new Float64Array(data.labels.length);
-  for (let row = 0; row < values.length; row++) if (sides.of[samples.profile[row]] === sides.count - 1) ofSet[samples.labels[row]] += Math.max(0, Number(values[row]));
+  const allowed = app.activityAllowed = allowedSets(data, { ...state, filters, idle: 'shown' });
+  const shown = doing.times[data.types[state.type].kind];
+  const type = shown >= 0 ? shown : doing.type;
+  const ofSet = timeOfSets(app, Math.max(type, 0));
   app.activitySums = doing.names.map(() => 0);
+  ofSet.forEach((sum, set) => { if (doing.of[set] >= 0 && allowed[set] === 1) app.activitySums[doing.of[set]] += sum; });
   app.groupSums = new Map();
-  ofSet.forEach((sum, set) => {
-    if (doing.of[set] < 0 || allowed[set] !== 1) return;
-    app.activitySums[doing.of[set]] += sum;
+  app.hasTasks = false;
+  if (doing.type < 0) return;
+  app.verdictSides = sidesOf(data, state, doing.kind);
+  (type === doing.type ? ofSet : timeOfSets(app, doing.type)).forEach((sum, set) => {
     // Threads of everprof are in the picture, not in the verdict.
-    if (doing.group[set] < 0) return;
+    if (doing.of[set] < 0 || allowed[set] !== 1 || doing.group[set] < 0) return;
     const group = app.groupSums.get(doing.group[set]) ?? doing.names.map(() => 0);
     app.groupSums.set(doing.group[set], group);
     group[doing.of[set]] += sum;
   });
-  app.activityAllowed = allowed;
   app.hasTasks = [...app.groupSums.keys()].some((group) => data.strings[group] === data.tasks);
+}
+
+// The time of a type by label set, of the newer of a pair.
+function timeOfSets({ data, state }, type) {
+  const { samples, types } = data;
+  const values = columnOf(data, type);
+  const { of, count } = sidesOf(data, state, types[type].kind);
+  const ofSet = new Float64Array(data.labels.length);
+  for (let row = 0; row < values.length; row++) if (of[samples.profile[row]] === count - 1) ofSet[samples.labels[row]] += Math.max(0, Number(values[row]));
+  return ofSet;
 }
 
 function atWork({ activitySums, data }) {

@@ -283,6 +283,8 @@ impl<'a, 'p> Reader<'a, 'p> {
             let own = if is_of_application(&shown) { OWN } else { 0 };
             let flags = inlined | own | marker(location, &shown);
             let line = if line.line > 0 { line.line } else { function.start_line };
+            // No source has so many lines: the file is broken.
+            let line = if i32::try_from(line).is_ok() { line } else { 0 };
             let name = match shown {
                 Cow::Borrowed(text) => tables.string(text, self.keep),
                 Cow::Owned(text) => tables.owned_string(text),

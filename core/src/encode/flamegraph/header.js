@@ -54,7 +54,8 @@ function showTotals(app) {
     const all = totalOfSide(app, 0);
     const part = tree.total[0][0];
     const cores = unit === 'nanoseconds' && name === 'cpu' && app.seconds[0] > 0;
-    const text = cores ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} cores busy` : name;
+    const looks = data.slots && app.seconds[0] === 0 ? snapshotsOf(app) : 0;
+    const text = looks > 1 ? `${name} in ${looks} snapshots: ${significant(Number(part) / looks)} on average` : cores ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} cores busy` : name;
     const said = part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`;
     cells.push(total(quantity(part, unit), `${said}${awaited(app)}`));
   }
@@ -63,6 +64,12 @@ function showTotals(app) {
     cells.push(total(tree.total.map((_, side) => exact(countAt(data, tree, 0, side), '').trim()).join(' → '), data.types[countType].name));
   }
   byId('totals').replaceChildren(...cells);
+}
+
+// How many snapshots of an instance are in the chosen stretch.
+function snapshotsOf({ data, state }) {
+  const looks = looksOf(data, data.types[state.type].kind, state.lanes);
+  return looks.reduce((sum, count, slot) => (state.range === null || (slot >= state.range[0] && slot <= state.range[1]) ? sum + count : sum), 0);
 }
 
 // What tasks await is no time of any thread, so it is told apart.

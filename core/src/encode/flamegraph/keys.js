@@ -29,7 +29,7 @@ const aboutDiff = 'Named first is what changed by itself, not with its load, its
   + 'counts are, in standard deviations of chance: beyond 2 is likely real, beyond 3 hardly chance. Of many functions, one in twenty is beyond 2 by chance alone. Frames within ±2 stay grey. Hatched frames '
   + 'exist on one side only and are drawn with the width they have there, which makes their callers wider than their own share.';
 
-const aboutWall = 'Of the wall clock each frame has the colour of what its threads did most there, and along its lower edge those of all they did. Idle waits, for which '
+const aboutWall = 'Of the wall clock, and of what was off CPU, each frame has the colour of what its threads did most there, and along its lower edge those of all they did. Idle waits, for which '
   + 'nobody waits, are hidden until asked for; shares are of the time at work. The legend filters. What tasks await is no time of any thread and stands below [awaiting].';
 
 const aboutTime = 'Over time: drag to choose a stretch, click a period to see it alone and again for all; arrow keys move what is chosen, with Shift its end, b compares it with what was before. '

@@ -21,6 +21,7 @@ mod tree;
 
 use crate::profile::{Kind, Profile};
 use data::Data;
+pub(crate) use timeline::Span;
 pub use timeline::Timeline;
 
 /// How a page is to look when it opens. The defaults suit: `PageOptions::default()`.

@@ -120,7 +120,7 @@ function refresh(before) {
   const chosen = turnedTo || changed('range', 'base', 'lanes');
   if (chosen) choose(app, kind);
   if (changed('filters', 'idle')) app.allowed = allowedSets(data, state);
-  if (changed('filters', 'range', 'base', 'lanes')) sumActivities(app);
+  if (turnedTo || changed('filters', 'range', 'base', 'lanes')) sumActivities(app);
   if (changed('group', 'recursion')) {
     app.tree = structure(data, data.labelKeys.find(({ name }) => name === state.group), state.recursion);
   }
@@ -181,8 +181,17 @@ function choose(app, kind) {
   const of = (side) => data.profiles.filter((_, number) => app.sides.of[number] === side);
   const sides = app.pair ? [of(0), of(1)] : [of(0)];
   app.seconds = sides.map((profiles, side) => (data.slots ? secondsOf(data, state, kind, side, app.pair) : Number(profiles[0]?.duration ?? 0n) / 1e9));
-  app.periods = sides.map((profiles) => profiles[0]?.periods_per_signal ?? 1);
+  app.periods = sides.map((profiles) => periodsOf(data, kind, profiles));
   app.timed = app.seconds.every((seconds) => seconds > 0);
+}
+
+// How many samples one signal stands for in all of them together.
+function periodsOf({ kinds }, kind, profiles) {
+  const { countType, first } = kinds[kind];
+  const weight = ({ totals }) => (countType < 0 ? 1 : Math.max(0, Number(totals[countType - first])));
+  const samples = profiles.reduce((sum, profile) => sum + weight(profile), 0);
+  const signals = profiles.reduce((sum, profile) => sum + weight(profile) / profile.periods_per_signal, 0);
+  return signals > 0 ? samples / signals : 1;
 }
 
 // For each profile its side: of a pair 0 is before and 1 after, -1 is neither.

@@ -4,6 +4,7 @@
 
 // How kinds are called, and the unit of a rate of nanoseconds per nanosecond; a kind that is not here goes by its name.
 const kindWords = {
+  __proto__: null,
   cpu: ['CPU', 'cores'], wall: ['Wall clock', 'threads'], offcpu: ['Off CPU', 'threads'], lock: ['Lock waits', 'threads'],
   alloc: ['Allocations', 'threads'], heap: ['Heap', 'threads'], threads: ['Threads', 'threads'],
 };
@@ -21,14 +22,44 @@ function slotTimes({ slots }, slot) {
   return [slots[2 * slot] / 1000, slots[2 * slot + 1] / 1000];
 }
 
-// For each slot how many seconds of a kind were measured of the instances that are looked at. Those that ran side by side
-// count once; of one of them alone counts its own time.
+// For each slot how many seconds of a kind were measured of the instances that are looked at: those that ran side by side
+// count once. Where the times of one overlap, its clock was set back, and their sum counts.
 function coverOf(data, kind, lanes) {
-  const own = new Float64Array(slotCount(data));
+  const found = Array.from({ length: slotCount(data) }, () => ({ own: new Map(), spans: [] }));
   for (const profile of data.profiles) {
-    if (profile.kind === kind && (lanes.length === 0 || lanes.includes(profile.lane))) own[profile.slot] += Number(profile.duration) / 1e9;
+    if (profile.looks > 0 || !isChosen(profile, kind, lanes)) continue;
+    const { own, spans } = found[profile.slot];
+    const of = profile.spans ?? [0, data.slots[2 * profile.slot + 1] - data.slots[2 * profile.slot]];
+    let length = 0;
+    for (let at = 0; at < of.length; at += 2) {
+      spans.push([of[at], of[at + 1]]);
+      length += of[at + 1] - of[at];
+    }
+    own.set(profile.lane, (own.get(profile.lane) ?? 0) + (profile.own ?? length));
   }
-  return own.map((seconds, slot) => Math.min(seconds, (data.covers[kind]?.[slot] ?? 0) / 1e6));
+  return Float64Array.from(found, ({ own, spans }) => Math.max(0, unionOf(spans), ...own.values()) / 1e6);
+}
+
+function isChosen(profile, kind, lanes) {
+  return profile.kind === kind && (lanes.length === 0 || lanes.includes(profile.lane));
+}
+
+// Snapshots have no duration: what they tell is a level, the mean of those of a slot. How many there are of an instance.
+function looksOf(data, kind, lanes) {
+  const looks = new Float64Array(slotCount(data));
+  for (const profile of data.profiles) {
+    if (profile.looks > 0 && isChosen(profile, kind, lanes)) looks[profile.slot] = Math.max(looks[profile.slot], profile.looks);
+  }
+  return looks;
+}
+
+function unionOf(spans) {
+  let [union, until] = [0, -Infinity];
+  for (const [start, end] of spans.sort(([a], [b]) => a - b)) {
+    union += Math.max(0, end - Math.max(start, until));
+    until = Math.max(until, end);
+  }
+  return union;
 }
 
 // How many seconds one side of what is looked at was measured.
@@ -43,12 +74,13 @@ function ratesOf(app, kind) {
   const { doing, samples, profiles } = data;
   const type = data.types[state.type].kind === kind ? state.type : data.kinds[kind].type;
   const { unit } = data.types[type];
-  const byActivity = doing !== null && doing.kind === kind;
+  const byActivity = doing !== null && doing.times[kind] >= 0;
   const count = byActivity ? doing.names.length : 1;
   const slots = slotCount(data);
   const cover = coverOf(data, kind, state.lanes);
+  const looks = looksOf(data, kind, state.lanes);
   const rate = Array.from({ length: count }, () => new Float64Array(slots));
-  const slotOf = Int32Array.from(profiles, (profile) => (profile.kind === kind && (state.lanes.length === 0 || state.lanes.includes(profile.lane)) ? profile.slot : -1));
+  const slotOf = Int32Array.from(profiles, (profile) => (isChosen(profile, kind, state.lanes) ? profile.slot : -1));
   const values = columnOf(data, type);
   const { wide } = data.types[type];
   const present = new Uint8Array(slots);
@@ -62,8 +94,7 @@ function ratesOf(app, kind) {
   const scale = unit in nanoseconds ? nanoseconds[unit] / 1e9 : 1;
   for (const series of rate) {
     for (let slot = 0; slot < slots; slot++) {
-      // What has no duration is a level, not a rate.
-      series[slot] = present[slot] === 0 ? NaN : (series[slot] * scale) / (cover[slot] > 0 ? cover[slot] : 1);
+      series[slot] = present[slot] === 0 ? NaN : (series[slot] * scale) / (cover[slot] || looks[slot] || 1);
     }
   }
   const shown = rate.map((series, at) => at).filter((at) => rate[at].some((value) => value > 0));
@@ -79,9 +110,8 @@ function rateText(app, { kind, type }, value) {
   return `${value === 0 ? '0' : value < 0.01 ? '<0.01' : significant(value)} ${word}`;
 }
 
-// Snapshots have no duration: they are levels.
 function coverless({ data }, kind) {
-  return !data.covers[kind]?.some((cover) => cover > 0);
+  return data.profiles.every((profile) => profile.kind !== kind || profile.looks > 0);
 }
 
 // Times are told as the reader's clock has them; UTC is told beside.

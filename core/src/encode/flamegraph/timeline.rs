@@ -44,15 +44,21 @@ pub struct Timeline {
 }
 
 struct Place {
-    kind: usize,
     lane: u32,
     slot: i64,
     /// When it was measured; several times where it is a sum.
     spans: Vec<Span>,
+    /// It tells what there was at a moment, not what happened during a time.
+    is_snapshot: bool,
 }
 
-/// When something was measured: beginning and end.
-type Span = (i64, i64);
+/// When something was measured, and of which instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) instance: u32,
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+}
 
 /// Rows of each profile, unless told otherwise.
 const ROWS: usize = 10_000;
@@ -79,7 +85,7 @@ impl Timeline {
     pub fn add(&mut self, kind: &str, profile: &Profile) {
         let start = profile.time_nanos;
         let end = start.saturating_add(profile.duration_nanos.max(0));
-        self.add_sum(kind, profile, start..end, vec![(start, end)]);
+        self.add_sum(kind, profile, start..end, vec![Span { instance: 0, start, end }]);
     }
 
     /// Adds a sum of profiles that were measured during `spans` to a stretch of time.
@@ -95,7 +101,8 @@ impl Timeline {
         *end = slot.end.max(*end).max(slot.start.saturating_add(least));
         let kind = self.data.kind(kind, profile);
         self.data.copy(profile, kind);
-        self.places.push(Place { kind, lane: lane as u32, slot: slot.start, spans });
+        let is_snapshot = profile.duration_nanos <= 0;
+        self.places.push(Place { lane: lane as u32, slot: slot.start, spans, is_snapshot });
     }
 
     /// Has the page say something about how it was made, such as what was left out.
@@ -131,13 +138,25 @@ impl Timeline {
 
 /// What a timeline's page knows of times and instances.
 pub(super) struct Times {
-    places: Vec<(u32, u32)>,
+    places: Vec<Measured>,
     lanes: Vec<Vec<(String, String)>>,
     /// Beginning and end.
     slots: Vec<(i64, i64)>,
-    /// For each kind and slot how many nanoseconds were measured.
-    covers: Vec<Vec<i64>>,
     notes: Vec<String>,
+}
+
+/// Where a profile belongs, and when in its slot it was measured.
+pub(super) struct Measured {
+    lane: u32,
+    slot: u32,
+    /// How long the instance of it that was measured longest was.
+    own: i64,
+    /// Of snapshots how many there are of the instance that has most.
+    looks: u32,
+    /// Within the slot, from its beginning on, apart from each other.
+    spans: Vec<(i64, i64)>,
+    /// The length of the slot.
+    whole: i64,
 }
 
 impl Times {
@@ -148,32 +167,39 @@ impl Times {
         notes: Vec<String>,
     ) -> Self {
         let number: BTreeMap<i64, usize> = slots.keys().copied().zip(0..).collect();
-        let slot_of = |place: &Place| number.get(&place.slot).copied().unwrap_or(0);
         let next = slots.keys().skip(1).copied().chain([i64::MAX]);
-        let kinds = places.iter().map(|place| place.kind + 1).max().unwrap_or(0);
-        let of_kind: Vec<Vec<(u32, Span)>> = vec![Vec::new(); slots.len()];
-        let mut measured = vec![of_kind; kinds];
-        for place in &places {
-            let spans = place.spans.iter().map(|&span| (place.lane, span));
-            measured[place.kind][slot_of(place)].extend(spans);
+        // Where a clock was set back, stretches overlap: each ends where the next begins.
+        let slots: Vec<(i64, i64)> =
+            slots.iter().zip(next).map(|((&start, &end), next)| (start, end.min(next))).collect();
+        let measured = |place: &Place| {
+            let slot = number.get(&place.slot).copied().unwrap_or(0);
+            Measured::of(place, slot as u32, slots.get(slot).copied().unwrap_or_default())
+        };
+        Self { places: places.iter().map(measured).collect(), lanes, slots, notes }
+    }
+
+    /// Appends members of the `number`th profile's JSON object: its lane and slot, and when it was measured in
+    /// microseconds, where that is not just the whole slot.
+    pub(super) fn write_place(&self, out: &mut String, number: usize) {
+        let Some(place) = self.places.get(number) else { return };
+        out.push_str(&format!(",\"lane\":{},\"slot\":{}", place.lane, place.slot));
+        if place.looks > 0 {
+            out.push_str(&format!(",\"looks\":{}", place.looks));
+            return;
         }
-        let covers = measured.into_iter().map(|slots| slots.into_iter().map(cover).collect()).collect();
-        Self {
-            places: places.iter().map(|place| (place.lane, slot_of(place) as u32)).collect(),
-            lanes,
-            // Where a clock was set back, stretches overlap: each ends where the next begins.
-            slots: slots.iter().zip(next).map(|((&start, &end), next)| (start, end.min(next))).collect(),
-            covers,
-            notes,
+        let length: i64 = place.spans.iter().map(|(start, end)| end - start).sum();
+        if place.own / 1000 != length / 1000 {
+            out.push_str(&format!(",\"own\":{}", place.own / 1000));
+        }
+        if place.spans != [(0, place.whole)] {
+            out.push_str(",\"spans\":");
+            list(out, &place.spans, |out, (start, end)| {
+                out.push_str(&format!("{},{}", start / 1000, end / 1000));
+            });
         }
     }
 
-    /// Lane and slot of a profile.
-    pub(super) fn place(&self, number: usize) -> (u32, u32) {
-        self.places.get(number).copied().unwrap_or_default()
-    }
-
-    /// Appends members of a JSON object: lanes, slots and covers in microseconds, notes.
+    /// Appends members of a JSON object: lanes, slots in microseconds, notes.
     pub(super) fn write(&self, out: &mut String) {
         out.push_str(",\"lanes\":");
         list(out, &self.lanes, |out, lane| data::tags(out, lane));
@@ -181,43 +207,73 @@ impl Times {
         list(out, &self.slots, |out, (start, end)| {
             out.push_str(&format!("{},{}", start.div_euclid(1000), end.div_euclid(1000)));
         });
-        out.push_str(",\"covers\":");
-        list(out, &self.covers, |out, slots| {
-            list(out, slots, |out, nanos| out.push_str(&(nanos / 1000).to_string()));
-        });
         out.push_str(",\"notes\":");
         list(out, &self.notes, |out, note| json_string(out, note));
     }
 }
 
-/// How long something was measured: the union of times, since instances run beside each other; but where the times of one
-/// instance overlap, a clock was set back, and it is their sum.
-fn cover(mut spans: Vec<(u32, Span)>) -> i64 {
-    let mut of_lane: BTreeMap<u32, i64> = BTreeMap::new();
-    for (lane, (start, end)) in &spans {
-        let sum = of_lane.entry(*lane).or_default();
-        *sum = sum.saturating_add(end.saturating_sub(*start).max(0));
+/// Periods that follow each other within so many nanoseconds are told as one.
+const JOINED: i64 = 10_000_000;
+
+impl Measured {
+    fn of(place: &Place, slot: u32, (begin, end): (i64, i64)) -> Self {
+        // What runs side by side is another instance; where the times of one overlap, its clock was set back.
+        let mut of_instance: BTreeMap<u32, (i64, u32)> = BTreeMap::new();
+        for span in &place.spans {
+            let (sum, looks) = of_instance.entry(span.instance).or_default();
+            *sum = sum.saturating_add(span.end.saturating_sub(span.start).max(0));
+            *looks += 1;
+        }
+        let looks = of_instance.values().map(|(_, looks)| *looks).max().unwrap_or(0);
+        let within = |time: i64| time.clamp(begin, end.max(begin)).saturating_sub(begin);
+        let mut spans: Vec<(i64, i64)> =
+            place.spans.iter().map(|span| (within(span.start), within(span.end))).collect();
+        spans.retain(|(start, end)| start < end);
+        spans.sort_unstable();
+        spans.dedup_by(|(start, end), (_, until)| {
+            let joins = *start <= until.saturating_add(JOINED);
+            *until = if joins { (*until).max(*end) } else { *until };
+            joins
+        });
+        Self {
+            lane: place.lane,
+            slot,
+            own: of_instance.into_values().map(|(sum, _)| sum).max().unwrap_or(0),
+            looks: if place.is_snapshot { looks } else { 0 },
+            spans,
+            whole: end.saturating_sub(begin),
+        }
     }
-    spans.sort_by_key(|(_, (start, _))| *start);
-    let (mut union, mut until) = (0i64, i64::MIN);
-    for (_, (start, end)) in spans {
-        let from = start.max(until);
-        union = union.saturating_add(end.saturating_sub(from).max(0));
-        until = until.max(end);
-    }
-    of_lane.into_values().max().unwrap_or(0).max(union)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn measured(spans: &[(u32, i64, i64)], slot: (i64, i64)) -> (i64, Vec<(i64, i64)>) {
+        let spans = spans.iter().map(|&(instance, start, end)| Span {
+            instance,
+            start: start * JOINED * 2,
+            end: end * JOINED * 2,
+        });
+        let place = Place { lane: 0, slot: 0, spans: spans.collect(), is_snapshot: false };
+        let found = Measured::of(&place, 0, (slot.0 * JOINED * 2, slot.1 * JOINED * 2));
+        let small = |nanos: i64| nanos / (JOINED * 2);
+        (small(found.own), found.spans.into_iter().map(|(start, end)| (small(start), small(end))).collect())
+    }
+
     #[test]
     fn what_runs_side_by_side_is_measured_once_and_what_was_set_back_twice() {
-        assert_eq!(cover(vec![(0, (0, 10)), (1, (5, 15))]), 15);
-        assert_eq!(cover(vec![(0, (0, 10)), (0, (20, 30))]), 20);
-        assert_eq!(cover(vec![(0, (0, 10)), (0, (2, 12))]), 20);
-        assert_eq!(cover(vec![]), 0);
-        assert_eq!(cover(vec![(0, (5, 5))]), 0);
+        assert_eq!(measured(&[(0, 0, 10), (1, 5, 15)], (0, 15)), (10, vec![(0, 15)]));
+        assert_eq!(measured(&[(0, 0, 10), (0, 20, 30)], (0, 30)), (20, vec![(0, 10), (20, 30)]));
+        assert_eq!(measured(&[(0, 0, 10), (0, 2, 12)], (0, 12)), (20, vec![(0, 12)]));
+        assert_eq!(measured(&[], (0, 1)), (0, vec![]));
+        assert_eq!(measured(&[(0, 5, 5)], (5, 6)), (0, vec![]));
+    }
+
+    #[test]
+    fn a_period_that_reaches_out_of_its_stretch_is_told_within_it() {
+        assert_eq!(measured(&[(0, 4, 14), (0, 14, 24)], (10, 20)), (20, vec![(0, 10)]));
+        assert_eq!(measured(&[(0, 0, 5)], (10, 20)), (5, vec![]));
     }
 }

@@ -48,7 +48,7 @@ function describe(app, tree, node) {
     // Towards the callers nothing is a node's own.
     if (!tree.upward) facts.rows.push(['self', exactly2(self, unit), ...shares(self)]);
     if (countTypeOf(data, tree.type) >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
-    if (data.doing) facts.notes.push(doingOf(app, tree, node));
+    if (data.doing?.times[data.types[tree.type].kind] >= 0) facts.notes.push(doingOf(app, tree, node));
   } else {
     const { scale } = app;
     const show = (value) => app.normalised(value, unit);

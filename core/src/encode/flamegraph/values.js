@@ -20,12 +20,14 @@ function percent(fraction) {
   return `${minus(value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0))}%`;
 }
 
+// Without a prototype: a unit may be called `constructor`.
 const scales = {
+  __proto__: null,
   nanoseconds: [[86400e9, 'd'], [3600e9, 'h'], [600e9, 'min', 60e9], [1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']],
   bytes: [[2 ** 40, 'TiB'], [2 ** 30, 'GiB'], [2 ** 20, 'MiB'], [2 ** 10, 'KiB'], [1, 'B']],
   count: [[1e12, 'T'], [1e9, 'G'], [1e6, 'M'], [1e4, 'k', 1e3], [1, '']],
 };
-const nanoseconds = { nanoseconds: 1, microseconds: 1e3, milliseconds: 1e6, seconds: 1e9 };
+const nanoseconds = { __proto__: null, nanoseconds: 1, microseconds: 1e3, milliseconds: 1e6, seconds: 1e9 };
 
 // A value in the largest unit in which it is at least one.
 function quantity(value, unit) {

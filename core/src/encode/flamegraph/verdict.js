@@ -62,7 +62,7 @@ function longestPlace(app, activity) {
 
 function showVerdict(app) {
   const box = byId('verdict');
-  box.hidden = !app.data.doing;
+  box.hidden = !(app.data.doing?.type >= 0);
   if (box.hidden) return;
   const verdict = app.verdict = verdictOf(app);
   refill(byId('sentence'), ...sentence(app, verdict));

@@ -15,4 +15,5 @@ mod read;
 mod write;
 
 pub use read::{Limits, decode, decode_within};
+pub(crate) use read::{Read, decode_loose};
 pub use write::{encode, encode_uncompressed};

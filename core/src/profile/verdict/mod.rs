@@ -201,10 +201,14 @@ impl Profile {
     }
 
     /// What the thread of each sample did, in the order of [`Profile::samples`]; `None` where the profile is not of kind
-    /// `wall`. The waits of everprof's own threads are idle.
+    /// `wall` or `offcpu`. The waits of everprof's own threads are idle.
     pub(crate) fn activities(&self) -> Option<Vec<Activity>> {
-        let wall = self.sample_types.iter().position(|known| known.name == "wall")?;
-        let idle: HashSet<Place> = Reading::of(self, wall).find_idle().into_iter().collect();
+        let place_of = |name: &str| self.sample_types.iter().position(|known| known.name == name);
+        let (time, tells_running) = match place_of("wall") {
+            Some(wall) => (wall, true),
+            None => (place_of("off_cpu")?, false),
+        };
+        let idle: HashSet<Place> = Reading::of(self, time).find_idle(tells_running).into_iter().collect();
         let activity = |sample: Sample<'_>| {
             let (stack, labels) = (self.get_stack(sample.stack), self.get_labels(sample.labels));
             let activity = activity(self, stack, labels);
@@ -314,7 +318,7 @@ impl Reading {
     }
 
     fn verdict(mut self) -> Verdict {
-        let idle = self.find_idle();
+        let idle = self.find_idle(true);
         self.move_idle(idle);
         let mut all = Group::default();
         let crowded = self.is_crowded();
@@ -340,12 +344,16 @@ impl Reading {
 
     /// Finds what is idle only by what its group does besides: sleeping, waiting for somebody who hardly ever comes, waiting
     /// for the next request, and taking turns to wait for work.
-    fn find_idle(&self) -> Vec<Place> {
+    ///
+    /// Where what ran is not told, in a profile of kind `offcpu`, a thread is asleep only if it waits for the time alone.
+    fn find_idle(&self, tells_running: bool) -> Vec<Place> {
+        let asleep = |place: &Place| self.is_asleep(&place.group, tells_running);
         // What is said of a task by its stack is all there is to be said.
         let unlabelled = self.places.keys().filter(|place| !place.of_request && place.group != TASKS);
         let is_idle = |place: &&Place| match place.activity {
-            Activity::Timer | Activity::Other => self.is_asleep(&place.group),
-            Activity::Network => self.is_asleep(&place.group) || self.labels_its_work(&place.group),
+            Activity::Timer => asleep(place),
+            Activity::Other => tells_running && asleep(place),
+            Activity::Network => tells_running && asleep(place) || self.labels_its_work(&place.group),
             Activity::Lock => {
                 let idle = Place { activity: Activity::Idle, ..(*place).clone() };
                 !place.functions.is_empty() && self.places.contains_key(&idle)
@@ -356,8 +364,12 @@ impl Reading {
     }
 
     /// Whether a group of threads hardly ever runs.
-    fn is_asleep(&self, group: &str) -> bool {
-        self.groups.get(group).is_some_and(|group| (group.busy() as f64) < AWAKE * group.total() as f64)
+    fn is_asleep(&self, group: &str, tells_running: bool) -> bool {
+        let at_work = |group: &Group| match tells_running {
+            true => group.busy(),
+            false => group.busy() + group.waited().saturating_sub(group.of(Activity::Timer)),
+        };
+        self.groups.get(group).is_some_and(|group| (at_work(group) as f64) < AWAKE * group.total() as f64)
     }
 
     /// Whether a group of threads mostly works under labels of the application: then all of its requests have them, and
