@@ -51,7 +51,7 @@ export function pagesTests() {
       await opened.close();
     }
   });
-  return { on, open: (name, options) => open(browser, name, options) };
+  return { on, open: (name, options) => open(browser, name, options), newContext: (options) => browser.newContext(options) };
 }
 
 // Until the canvas shows the present state.

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { clickFrame, frame, pages, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 
-const { on } = pagesTests();
+const { newContext, on } = pagesTests();
 
 const CPU = 1;
 
@@ -121,7 +121,7 @@ on('service', 'the keyboard stays where a button was pressed', async (page) => {
 });
 
 test('a browser that cannot unpack the data is told what could', async () => {
-  const context = await browser.newContext();
+  const context = await newContext();
   const page = await context.newPage();
   await page.addInitScript(() => { delete window.DecompressionStream; });
   await page.goto(`file://${pages}/service.html`);
@@ -132,7 +132,7 @@ test('a browser that cannot unpack the data is told what could', async () => {
 });
 
 test('damaged data is told as such', async () => {
-  const context = await browser.newContext();
+  const context = await newContext();
   const page = await context.newPage();
   await page.addInitScript(() => { const parse = JSON.parse; JSON.parse = (text) => ({ ...parse(text), packed: 'AAAA' }); });
   await page.goto(`file://${pages}/service.html`);

@@ -274,7 +274,7 @@ test('hostile addresses of a timeline', async () => {
 test('the data are compact', () => {
   const size = (name) => /id="data">(.*?)<\/script>/s.exec(readFileSync(join(pages, `${name}.html`), 'utf8'))[1].length;
   assert.ok(size('timeline') < 45_000, `${size('timeline')} bytes for 170 small profiles`);
-  assert.ok(size('timeline-large') < 13_500_000, `${size('timeline-large')} bytes for 2,400,000 rows`);
+  assert.ok(size('timeline-large') < 9_500_000, `${size('timeline-large')} bytes for 2,400,000 rows`);
 });
 
 on('timeline', 'the help tells of time and of the wall clock', async (page) => {

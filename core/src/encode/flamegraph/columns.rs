@@ -4,10 +4,11 @@
 //!
 //! - frames: name, file, module (places in `strings`), ±line and flags, frame by frame;
 //! - nodes, depth first: how far up each goes before it goes down; then its frame, as ±difference from the frame that
-//!   last followed the same frame; then its flags;
+//!   last followed the same frame; then how its flags differ from those of the frame;
 //! - samples, by their leaf: how many nodes further the leaf is than that of the one before; then the label set's number
 //!   and the profile's, each as how much larger it is than that of the sample before, where that has the same leaf (and
-//!   the same label set); the ±difference of the leaf's own frame from its node's; and for each column the ±value.
+//!   the same label set); the ±difference of the leaf's own frame from its node's; and for each column the ±value, in
+//!   microseconds where the profile's type is `rounded`.
 
 use std::io::{self, Write};
 
@@ -17,10 +18,16 @@ use flate2::write::ZlibEncoder;
 use super::frames::Tables;
 use super::rows::{Row, Rows};
 use super::text::Base64;
-use super::tree::Tree;
+use super::tree::{Tree, kind};
 
 /// Appends the tables to `out`. Nothing is held of them but what the compressor has under way.
-pub(super) fn write(out: &mut String, tables: &Tables<'_>, tree: &Tree, rows: &Rows) {
+pub(super) fn write(
+    out: &mut String,
+    tables: &Tables<'_>,
+    tree: &Tree,
+    rows: &Rows,
+    is_rounded: impl Fn(u32, usize) -> bool,
+) {
     let mut columns = Columns::new(out);
     for frame in tables.frames() {
         for place in [frame.name, frame.file, frame.module] {
@@ -37,12 +44,14 @@ pub(super) fn write(out: &mut String, tables: &Tables<'_>, tree: &Tree, rows: &R
         follower[before] = frame;
         before = frame as usize + 1;
     }
-    tree.flags.iter().for_each(|&flags| columns.number(flags.into()));
-    samples(&mut columns, tree, rows);
+    for (&flags, &frame) in tree.flags.iter().zip(&tree.frame) {
+        columns.number((flags ^ kind(tables.frames()[frame as usize].flags)).into());
+    }
+    samples(&mut columns, tree, rows, is_rounded);
     columns.finish();
 }
 
-fn samples(columns: &mut Columns<'_>, tree: &Tree, rows: &Rows) {
+fn samples(columns: &mut Columns<'_>, tree: &Tree, rows: &Rows, is_rounded: impl Fn(u32, usize) -> bool) {
     let leaf = |row: &Row| tree.leaf[row.stack as usize];
     let order = rows.order(leaf);
     let in_order = || order.iter().map(|&number| &rows.rows[number as usize]);
@@ -65,8 +74,28 @@ fn samples(columns: &mut Columns<'_>, tree: &Tree, rows: &Rows) {
         columns.signed(i64::from(rows.leaf_frame(row).unwrap_or(0)) - i64::from(of_node));
     }
     for column in 0..rows.width() {
-        order.iter().for_each(|&number| columns.signed(rows.value(number, column)));
+        // What was left out of the rows of each profile so far goes into the next, so that their sum stays right.
+        let mut left = vec![0i64; rows.rows.last().map_or(0, |row| row.profile as usize + 1)];
+        for &number in &order {
+            let (profile, value) = (rows.rows[number as usize].profile, rows.value(number, column));
+            columns.signed(match left.get_mut(profile as usize) {
+                Some(left) if is_rounded(profile, column) => rounded(value, left),
+                _ => value,
+            });
+        }
     }
+}
+
+/// Times of large pages are told in so many nanoseconds.
+pub(super) const ROUNDED: i64 = 1_000;
+
+/// A value in whole [`ROUNDED`], with what was `left` of those before.
+pub(super) fn rounded(value: i64, left: &mut i64) -> i64 {
+    let value = i128::from(value) + i128::from(*left);
+    let whole = (value + i128::from(ROUNDED) / 2).div_euclid(ROUNDED.into());
+    // Less than one of them is left: both fit.
+    *left = (value - whole * i128::from(ROUNDED)) as i64;
+    whole as i64
 }
 
 /// Numbers on their way into the page, through the compressor. Its output is a string, which takes everything, so
@@ -163,6 +192,16 @@ mod tests {
         expected.extend([0xff; 9]);
         expected.push(1);
         assert_eq!(unpacked(&out), expected);
+    }
+
+    #[test]
+    fn rounded_values_have_the_sum_that_they_had() {
+        let values = [1_499, 1_499, 1_499, -700, 999, 0, i64::MAX / 2, 1, 250];
+        let mut left = 0;
+        let sum: i64 = values.iter().map(|&value| rounded(value, &mut left)).sum();
+        assert_eq!(sum * ROUNDED + left, values.iter().sum());
+        assert!(left.abs() <= ROUNDED / 2);
+        assert_eq!(rounded(-1_500, &mut 0) + rounded(1_500, &mut 0), 1, "halves go up");
     }
 
     #[test]

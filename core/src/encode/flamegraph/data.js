@@ -89,7 +89,8 @@ function readTree(data, { number, signed }) {
     frame[node] = own;
     name[node] = data.frames.name[own];
   }
-  for (let node = 1; node < count; node++) flags[node] = number();
+  const ofFrame = data.frames.flags;
+  for (let node = 1; node < count; node++) flags[node] = number() ^ (ofFrame[frame[node]] & INLINED ? ofFrame[frame[node]] : ofFrame[frame[node]] | CALLED);
   closeTree(tree);
   return tree;
 }
@@ -128,9 +129,17 @@ function readSamples(data, { number, signed, big }) {
     if (wide) for (let row = 0; row < rows; row++) values[row] = big();
     else if (of.some(({ huge }) => huge)) for (let row = 0; row < rows; row++) values[row] = Number(big());
     else for (let row = 0; row < rows; row++) values[row] = signed();
+    if (of.some(({ rounded }) => rounded)) unrounded(data, place, values, profile);
     return values;
   });
   return samples;
+}
+
+// Times of large pages stand there in microseconds.
+function unrounded({ profiles, types }, place, values, profile) {
+  const rounded = profiles.map(({ kind }) => types.some((type) => type.kind === kind && type.column === place && type.rounded));
+  const factor = values instanceof BigInt64Array ? 1000n : 1000;
+  for (let row = 0; row < values.length; row++) if (rounded[profile[row]]) values[row] *= factor;
 }
 
 // The values of a sample type, one a sample: those of another kind of profile have something else there.

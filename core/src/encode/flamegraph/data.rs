@@ -13,7 +13,7 @@
 //! processors reach in 20 hours) are marked `wide` for their sample type, and the page adds them up as 64-bit integers. Only
 //! what those could not hold either is `huge`, and rounded.
 
-use super::columns;
+use super::columns::{self, ROUNDED};
 use super::frames::{Doing, Reader, Tables};
 use super::rows::{self, Detail, Rows};
 use super::text::json_string;
@@ -25,6 +25,9 @@ use crate::profile::{AT_WORK, Activity, CROWDED, MOST, Profile, TASKS, ValueType
 const EXACT_LIMIT: i128 = 1 << 52;
 /// Sums of 64 bits hold this; what is larger, some 290 years of nanoseconds, is rounded.
 const WIDE_LIMIT: i128 = i64::MAX as i128;
+
+/// A page of many periods with more rows than this is large.
+const LARGE: usize = 200_000;
 
 /// What is gathered for a page.
 pub(super) struct Data<'p> {
@@ -125,7 +128,15 @@ impl<'p> Data<'p> {
         self.kinds(out);
         out.push_str(",\"profiles\":");
         list(out, self.profiles.iter().enumerate(), |out, (number, profile)| {
-            describe(out, profile, times.map(|times| (times, number)));
+            describe(out, profile, times.map(|times| (times, number)), |column, total| {
+                match self.is_rounded(profile.kind, column) {
+                    // As the rows add up.
+                    true => {
+                        (total + i128::from(ROUNDED) / 2).div_euclid(ROUNDED.into()) * i128::from(ROUNDED)
+                    }
+                    false => total,
+                }
+            });
         });
         if let Some(times) = times {
             times.write(out);
@@ -143,8 +154,22 @@ impl<'p> Data<'p> {
             tree.frame.len(),
             self.rows.rows.len()
         ));
-        columns::write(out, &self.tables, &tree, &self.rows);
+        columns::write(out, &self.tables, &tree, &self.rows, |profile, column| {
+            self.profiles.get(profile as usize).is_some_and(|profile| self.is_rounded(profile.kind, column))
+        });
         out.push_str("\"}");
+    }
+
+    /// Whether the times of a kind are told in microseconds: on a page of many periods that is large, of which their last
+    /// digits would be the most.
+    fn is_rounded(&self, kind: usize, column: usize) -> bool {
+        let types = self.kinds.get(kind).and_then(|kind| kind.types.get(column));
+        self.is_large() && types.is_some_and(|of| of.unit == "nanoseconds")
+    }
+
+    /// Whether it is told in [`ROUNDED`] nanoseconds.
+    pub(super) fn is_large(&self) -> bool {
+        self.rows.detail != Detail::Whole && self.rows.rows.len() > LARGE
     }
 
     /// The kinds, and the sample types of all of them one after the other: those of a kind are columns of its samples.
@@ -172,8 +197,11 @@ impl<'p> Data<'p> {
             out.push_str(",\"unit\":");
             json_string(out, &value_type.unit);
             let size = size(column);
+            let rounded = self.is_rounded(kind, column);
             let (wide, huge) = ((EXACT_LIMIT..=WIDE_LIMIT).contains(&size), size > WIDE_LIMIT);
-            out.push_str(&format!(",\"kind\":{kind},\"column\":{column},\"wide\":{wide},\"huge\":{huge}}}"));
+            out.push_str(&format!(
+                ",\"kind\":{kind},\"column\":{column},\"wide\":{wide},\"huge\":{huge},\"rounded\":{rounded}}}"
+            ));
         });
     }
 
@@ -264,7 +292,12 @@ fn totals(profile: &Profile, columns: &[Option<usize>]) -> Vec<Total> {
 }
 
 /// Numbers that may exceed 2^53 are strings here. `times` knows where the profile stands in a timeline.
-fn describe(out: &mut String, profile: &Described, times: Option<(&Times, usize)>) {
+fn describe(
+    out: &mut String,
+    profile: &Described,
+    times: Option<(&Times, usize)>,
+    told: impl Fn(usize, i128) -> i128,
+) {
     out.push_str(&format!("{{\"kind\":{}", profile.kind));
     match times {
         Some((times, number)) => times.write_place(out, number),
@@ -277,7 +310,9 @@ fn describe(out: &mut String, profile: &Described, times: Option<(&Times, usize)
         ",\"start\":\"{}\",\"duration\":\"{}\",\"periods_per_signal\":{},\"totals\":",
         profile.start, profile.duration, profile.periods_per_signal,
     ));
-    list(out, &profile.totals, |out, total| out.push_str(&format!("\"{}\"", total.sum)));
+    list(out, profile.totals.iter().enumerate(), |out, (column, total)| {
+        out.push_str(&format!("\"{}\"", told(column, total.sum)));
+    });
     out.push('}');
 }
 

@@ -116,6 +116,9 @@ impl Timeline {
             let note = format!("{} rare stacks are cut to their first callers", self.data.cut());
             self.notes.push(note);
         }
+        if self.data.is_large() {
+            self.notes.push("times of stacks are rounded to microseconds".to_owned());
+        }
         if self.places.is_empty() {
             self.data.kind("cpu", &Profile::new(Kind::Cpu));
         }

@@ -74,7 +74,8 @@ impl Tree {
     }
 }
 
-fn kind(flags: u8) -> u8 {
+/// The flags of a node that has this one frame.
+pub(super) fn kind(flags: u8) -> u8 {
     if flags & INLINED == 0 { flags | CALLED } else { flags }
 }
 
