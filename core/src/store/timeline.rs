@@ -86,7 +86,7 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
     let mut page = Timeline::new(options).rows((ROWS / parts.len().max(1)).max(100));
     let (mut count, mut skipped) = (0, Vec::new());
     // By kind first, so that they stand on the page in an order that does not hang on which file is the oldest.
-    let mut parts: Vec<((i64, &str, usize), Vec<&Entry>)> = parts.into_iter().collect();
+    let mut parts: Vec<_> = parts.into_iter().collect();
     parts.sort_by_key(|((_, kind, _), _)| *kind);
     let all: Vec<&Path> = parts.iter().flat_map(|(_, entries)| paths(entries)).collect();
     reading(&all, |next| {

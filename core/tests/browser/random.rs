@@ -74,7 +74,7 @@ fn by_name(rows: impl Iterator<Item = (String, [i64; 2])>) -> BTreeMap<String, [
 
 /// `sort` chooses what the values are like.
 fn random(seed: u64, sort: u64) -> Profile {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (seed + 1) * 0x2545_f491);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ ((seed + 1) * 0x2545_f491));
     let mut b = Builder::of(Kind::Cpu, "1.0");
     b.profile.duration_nanos = (1 + random.below(90) as i64) * 1_000_000_000;
     for _ in 0..random.below(80) {
@@ -94,7 +94,7 @@ fn random(seed: u64, sort: u64) -> Profile {
         let labels = b.profile.labels(&[label]);
         b.profile.add(stack, labels, &[count, nanos]);
     }
-    if sort % 4 == 0 && seed % 2 == 0 {
+    if sort.is_multiple_of(4) && seed.is_multiple_of(2) {
         b.profile.tags.insert("effective_rate_hz".into(), format!("{}", 20 + random.below(60)));
     }
     b.profile

@@ -112,7 +112,7 @@ on('offcpu', 'off CPU has the same colours, hides idle waits, and has no verdict
   assert.equal(await total(page), waits());
   assert.equal(await page.inputValue('#colour'), 'doing');
   assert.equal(await page.locator('#verdict').isVisible(), false);
-  assert.match(await text(page, '#chips'), /Show 381\ss of idle waits/);
+  assert.match(await text(page, '#chips'), /Show 380\ss of idle waits/);
   await legend(page, 'network').click();
   await settled(page);
   assert.equal(await total(page), waits(({ labels }) => labels.wait === 'network'));
