@@ -101,7 +101,7 @@ fn each_wait() {
     let told = by_labels(profile, ["thread_name", "state", "wait", "syscall"]);
     println!("{told:#?}");
     // The profile is a little longer: it begins before the one before it is written.
-    let longer = profile.duration_nanos as f64 / 1e9 / time;
+    let more = (profile.duration_nanos as f64 / 1e9 - time).max(0.0);
     let mut off = Vec::new();
     for ((kind, _), waited) in threads.iter().zip(&truth) {
         let of = |wait: &str| -> f64 {
@@ -110,11 +110,12 @@ fn each_wait() {
             };
             told.iter().filter(|(key, _)| is(key)).map(|(_, nanos)| *nanos as f64 / 1e9).sum()
         };
-        println!("{kind}: {:.3} of {:.3} s, of that {:.3}", of(""), waited * longer, of(kind));
-        off.push((kind, of("") / (waited * longer), of(kind) / of("")));
+        println!("{kind}: {:.3} of {waited:.3} s, and of {more:.3} s more, of that {:.3}", of(""), of(kind));
+        off.push((kind, of(""), waited, of(kind) / of("")));
     }
-    for (kind, all, right) in off {
-        assert!((0.88..1.12).contains(&all), "{kind}: {all}");
+    for (kind, all, waited, right) in off {
+        // What it did in the time that the profile has more, nobody has counted.
+        assert!(all > 0.88 * waited && all < 1.12 * waited + more, "{kind}: {all} of {waited}");
         // `process` begins children and `pipe` writes, which takes its own waits.
         assert!(right > 0.9, "{kind}: {right}");
     }
@@ -251,6 +252,7 @@ fn upstream() {
     match verdict.bound {
         Bound::Wait(Activity::Network) => {}
         Bound::Mixed(Activity::Network) if crowded => {}
+        Bound::Cpu if servers.share(Activity::Runnable) > 0.4 => {}
         other => panic!("{other:?}"),
     }
     assert!(verdict.waits_in.iter().any(|name| name.contains("fetch_from_upstream")));

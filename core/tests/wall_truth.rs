@@ -167,6 +167,12 @@ fn proportions() {
     // Each is told from its birth to the look after its end, which is a tenth of a second off at the most.
     assert!((workers - all).abs() < 0.01 * all + 0.1 * THREADS as f64, "{workers} of {all}");
     assert!(n > 500.0, "{n} looks");
+    let ready: f64 =
+        told.iter().filter(|(key, _)| key[0] == "worker" && key[1] == "runnable").map(|(_, time)| time).sum();
+    // Who waits for another thread waits until that has a processor. On a crowded machine our looks wait for one as well, so
+    // that they are not independent of what they find.
+    let crowd = ready / (ready + workers);
+    println!("crowd {crowd:.3}");
     let mut wrong = Vec::new();
     for (way, [call, wait]) in NAMES.into_iter().enumerate() {
         let p = truth.iter().map(|(waited, _)| waited[way]).sum::<f64>() / all;
@@ -174,7 +180,7 @@ fn proportions() {
             of(&|[thread, _, told, kind]| thread == "worker" && told == call && kind == wait) / workers;
         let sigma = ((1.0 + 1.0 / 12.0) * p * (1.0 - p) / n).sqrt();
         println!("{call}: {seen:.4} of {p:.4}, {:.2} sigma of {sigma:.4}", (seen - p) / sigma);
-        if (seen - p).abs() > 3.0 * sigma {
+        if (seen - p).abs() > 3.0 * sigma + crowd * p {
             wrong.push(call);
         }
     }

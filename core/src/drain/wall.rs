@@ -45,6 +45,8 @@ const PART_OF_BUDGET: f64 = 0.5;
 
 /// To look at threads that have just come may take this part of a processor.
 const CHURNING_SHARE: u64 = 100;
+/// and one that has come waits no longer than this for its first look.
+const LONGEST_UNSEEN: u64 = 100_000_000;
 
 /// We sleep no longer than we mean to by so many nanoseconds, unless there is no processor for us, or nobody runs.
 const OVERSLEPT: u64 = 250_000_000;
@@ -166,7 +168,7 @@ impl Wall {
 
     /// The place of a thread, if it has used so much of the processors now as it had when it was found there.
     pub(super) fn place_of(&self, tid: u32, used: u64) -> Option<&Place> {
-        let thread = self.by_id.get(&tid).filter(|thread| thread.used == used)?;
+        let thread = self.by_id.get(&tid).filter(|thread| thread.used == used && !thread.is_over)?;
         thread.place.as_ref().filter(|place| place.is_final() && !place.is_unknown())
     }
 
@@ -182,12 +184,14 @@ impl Wall {
     }
 
     /// A look is over that took so many nanoseconds of our thread's time.
-    fn end(&mut self, took: u64) {
+    fn end(&mut self, took: u64, is_early: bool) {
         let rest = (took as f64 * self.rest_for_work) as u64;
         let end = monotonic();
         self.next = self.next.max(end + rest.min(LEAST_OFTEN));
         // Threads that come and go are worth one per cent, as to meet them is: lives that no look sees are told by nothing.
-        self.next_new = end + (took.saturating_mul(CHURNING_SHARE)).min(LEAST_OFTEN);
+        if is_early {
+            self.next_new = end + took.saturating_mul(CHURNING_SHARE).min(LONGEST_UNSEEN);
+        }
         self.is_first = false;
         if self.last.saturating_sub(self.own_ready_at) > RENEWED {
             self.own_ready = os::ready_time(gettid()).unwrap_or_default();
@@ -346,7 +350,7 @@ impl Sampler {
         for tid in ended {
             let Some(mut thread) = wall.take_ended(tid, now) else { continue };
             let found = Found { waited: thread.settle(), ..Found::default() };
-            let place = thread.place.unwrap_or_else(Place::unknown);
+            let place = thread.last_place();
             self.count_wait(tid, thread.name, &found, Some(&place));
         }
         wall.last = now;
@@ -354,7 +358,7 @@ impl Sampler {
             self.trouble(news);
         }
         (self.stats.wall_signals, self.stats.wall_untold) = (wall.questions.sent, wall.questions.untold);
-        wall.end(used().saturating_sub(before));
+        wall.end(used().saturating_sub(before), is_early);
         self.wall = Some(wall);
     }
 

@@ -56,15 +56,15 @@ impl Place {
             Look::NotNow => return Seen::Partly(Self::not_now(tid), Why::NoRoom),
         };
         let call = waiting.wait.call;
-        let wait = match call {
-            Some(_) => os::waits_for(call, &waiting.wait.arguments),
-            // For a page, unless it was made to stand still where it was.
-            None => match os::standing(tid).map(|standing| standing.state) {
-                Some(State::Running | State::Ended) => return Seen::Running,
-                Some(State::Stopped) => WaitFor::Process,
-                _ => WaitFor::Disk,
-            },
-        };
+        let mut wait = os::waits_for(call, &waiting.wait.arguments);
+        // Outside of a call for a page, unless it was made to stand still where it was; or in a call that nobody waits in.
+        if call.is_none() || wait == WaitFor::Other {
+            match os::standing(tid).map(|standing| standing.state) {
+                Some(State::Running | State::Ended) if call.is_none() => return Seen::Running,
+                Some(State::Stopped) => wait = WaitFor::Process,
+                _ => {}
+            }
+        }
         let place = Place {
             words: words.get(..waiting.words).unwrap_or_default().into(),
             labels: waiting.labels,

@@ -43,13 +43,15 @@ pub(super) struct Watched {
     rested: u64,
     /// Where it waits; none while it runs.
     pub(super) place: Option<Place>,
+    /// Where it waited when it was last seen waiting, if it has run since.
+    last: Option<Place>,
     pub(super) asked: Asked,
     /// It has run since it told its place, perhaps only to tell it.
     is_doubtful: bool,
     /// Another signal of ours may have interrupted the wait at hand.
     pub(super) spared: Spared,
     /// It has ended, and is there only because others of the process go on.
-    is_over: bool,
+    pub(super) is_over: bool,
     /// As it was last counted.
     pub(super) name: Option<Arc<str>>,
     pub(super) round: u32,
@@ -123,6 +125,7 @@ impl Watched {
             return self.replaced(tid, with, began);
         }
         if self.is_over {
+            self.place = None;
             (self.at, self.used, self.due) = (now, used, due(now, LEAST_OFTEN, with.period));
             return Found::default();
         }
@@ -151,8 +154,10 @@ impl Watched {
         } else {
             return self.runs_on(now, elapsed, ran, with.period);
         }
-        // Where it cannot be read for the moment, what it says comes with the next look.
-        let ready = os::ready_time(tid).unwrap_or(self.ready);
+        let ready = os::ready_time(tid);
+        // Where it cannot be read for the moment, what it says comes with a later look, and nothing is told until then.
+        let is_blind = ready.is_none() && self.ready > 0;
+        let ready = ready.unwrap_or(self.ready);
         let became_ready = ready.saturating_sub(self.ready);
         self.ready = ready;
         if is_old {
@@ -165,7 +170,7 @@ impl Watched {
         if !self.is_held(tid, ran) {
             self.find(tid, &mut with);
         }
-        let waited = if self.is_sure(now) { self.settle() } else { 0 };
+        let waited = if self.is_sure(now) && !is_blind { self.settle() } else { 0 };
         Found { ready: became_ready, waited, rested, is_end: false }
     }
 
@@ -255,12 +260,13 @@ impl Watched {
 
     /// Finds out where it waits, or asks it.
     fn find(&mut self, tid: u32, with: &mut With<'_>) {
+        let before = self.place.take();
         self.place = match Place::seen(with.looker, tid, with.words) {
             Seen::Running => None,
             Seen::Ended => {
-                // When in between it ended, nobody knows.
-                (self.is_over, self.pending) = (true, 0);
-                None
+                // When in between it ended, nobody knows: in the middle.
+                (self.is_over, self.pending) = (true, self.pending / 2);
+                before.clone().or(self.last.take())
             }
             Seen::Waiting(place) => {
                 self.seen_waiting();
@@ -276,6 +282,14 @@ impl Watched {
                 Some(place)
             }
         };
+        if self.place.is_none() {
+            self.last = before.or(self.last.take());
+        }
+    }
+
+    /// Where it waited last, as far as that is known.
+    pub(super) fn last_place(&mut self) -> Place {
+        self.place.take().or(self.last.take()).unwrap_or_else(Place::unknown)
     }
 
     fn seen_waiting(&mut self) {
