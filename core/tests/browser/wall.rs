@@ -9,7 +9,7 @@ use everprof::profile::{Kind, Label, Profile};
 use crate::Builder;
 
 /// The pages by name.
-pub(crate) fn pages() -> [(&'static str, Profile); 6] {
+pub(crate) fn pages() -> [(&'static str, Profile); 7] {
     [
         ("wall", waiting()),
         ("wall-cpu", computing()),
@@ -17,6 +17,7 @@ pub(crate) fn pages() -> [(&'static str, Profile); 6] {
         ("wall-hostile", hostile()),
         ("wall-tasks", asynchronous(400)),
         ("wall-crowded", asynchronous(9_000)),
+        ("wall-loops", loops()),
     ]
 }
 
@@ -207,6 +208,15 @@ fn computing() -> Profile {
         add(&mut b, &thread, "/cart", "runnable", &format!("{POOL};shop::pricing::total"), 500);
         add(&mut b, &thread, "/cart", "network", &format!("{POOL};shop::upstream::fetch;recv"), 400);
     }
+    b.profile
+}
+
+/// Two workers that run tasks now and then, of which nobody tells what they wait for.
+fn loops() -> Profile {
+    let mut b = Builder::of(Kind::Wall, "1.0");
+    add(&mut b, "tokio-rt-worker-0", "", "on_cpu", &format!("{POOL};shop::pricing::total"), 1_300);
+    add(&mut b, "tokio-rt-worker-0", "", "events", &format!("{POOL};epoll_wait"), 8_700);
+    add(&mut b, "tokio-rt-worker-1", "", "thread", PARK, 10_000);
     b.profile
 }
 

@@ -20,7 +20,7 @@ const [samples] = samplesOf('wall');
 const busy = (keep = () => true) => String(sum(samples, WALL, (sample) => !idle(sample) && keep(sample)));
 const legend = (page, name) => page.locator('#legend button', { hasText: name });
 
-for (const name of ['wall', 'wall-cpu', 'wall-idle', 'wall-hostile', 'wall-tasks', 'wall-crowded']) {
+for (const name of ['wall', 'wall-cpu', 'wall-idle', 'wall-hostile', 'wall-tasks', 'wall-crowded', 'wall-loops']) {
   on(name, `the verdict of ${name} is that of Profile::verdict`, async (page) => {
     const expected = verdictOf(name);
     const shown = await page.evaluate(() => {

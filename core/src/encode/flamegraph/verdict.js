@@ -4,29 +4,40 @@
 const SHOWN_GROUPS = 3;
 const PLACE = 3;
 
+const busyOf = (values, doing) => values[doing.busy] + values[doing.ready];
+
 function verdictOf(app) {
   const { data, groupSums } = app;
   const { doing } = data;
   const work = (values) => values.reduce((sum, value, activity) => (activity === doing.idle ? sum : sum + value), 0);
   const total = (values) => values.reduce((sum, value) => sum + value, 0);
-  const busyOf = (values) => values[doing.busy] + values[doing.ready];
-  const groups = [...groupSums].map(([group, values]) => ({ name: data.strings[group], values, work: work(values), total: total(values) }));
+  const groups = [...groupSums].map(([group, values]) => ({ group, name: data.strings[group], values, work: work(values), total: total(values) }));
   groups.sort((a, b) => b.work - a.work || b.total - a.total);
   // Threads that are at work nearly all the time leave tasks waiting for them, whatever those awaited.
   const threads = groups.filter(({ name }) => name !== data.tasks);
-  const ran = threads.reduce((sum, { values }) => sum + busyOf(values), 0);
-  const crowded = ran > 0 && threads.some((group) => 2 * busyOf(group.values) >= ran && busyOf(group.values) >= data.crowded * group.total);
+  const ran = threads.reduce((sum, { values }) => sum + busyOf(values, doing), 0);
+  const crowded = ran > 0 && threads.some((group) => 2 * busyOf(group.values, doing) >= ran && busyOf(group.values, doing) >= data.crowded * group.total);
   const judged = crowded ? threads : groups;
   const sums = doing.names.map((_, activity) => judged.reduce((sum, { values }) => sum + values[activity], 0));
-  const busy = busyOf(sums);
+  const busy = busyOf(sums, doing);
   const longest = sums.reduce((most, sum, activity) => (doing.wait[activity] && (most < 0 || sum >= sums[most]) ? activity : most), -1);
   const all = work(sums);
   let bound = 'mixed';
   if (all < data.at_work * total(sums) || total(sums) === 0) bound = 'idle';
-  else if (busy >= data.most * all) bound = 'cpu';
+  else if (busy >= data.most * all) bound = unseen(app, groups) > busy ? 'idle' : 'cpu';
   else if (all - busy >= data.most * all) bound = 'wait';
   const waitsIn = bound === 'wait' || bound === 'mixed' ? longestPlace(app, longest) : [];
   return { bound, longest, sums, work: all, total: total(sums), groups, waitsIn };
+}
+
+// For how long event loops waited while nobody told what their tasks did: perhaps these waited for an upstream.
+function unseen({ data }, groups) {
+  if (groups.some(({ name }) => name === data.tasks)) return 0;
+  const { doing, strings } = data;
+  const isEvents = (set) => set.some((text, place) => place % 2 === 0 && strings[text] === 'wait' && strings[set[place + 1]] === 'events');
+  const loops = new Set(data.labels.map((set, index) => (doing.of[index] === doing.idle && isEvents(set) ? doing.group[index] : -1)));
+  const isLoop = ({ group, values, total }) => loops.has(group) && busyOf(values, doing) >= data.at_work * total;
+  return groups.filter(isLoop).reduce((sum, { values }) => sum + values[doing.idle], 0);
 }
 
 // The functions of the application in which threads waited most for one thing: innermost first, as [shown, name].
@@ -82,7 +93,11 @@ function sentence(app, verdict) {
   const part = (activity) => percent(ratio(sums[activity], work));
   const strong = (text) => element('b', '', text);
   const waits = doing.names[longest]?.replace('waiting', 'waits');
-  if (bound === 'idle') return [strong('Idle'), `: threads were at work for ${percent(ratio(work, total))} of their time`];
+  if (bound === 'idle') {
+    const hardly = total === 0 || work < app.data.at_work * total;
+    const hint = hardly ? '' : '; what async tasks wait for is told where they are wrapped (Labels::wrap)';
+    return [strong(hardly ? 'Idle' : 'Mostly idle'), `: threads were at work for ${percent(ratio(work, total))} of their time${hint}`];
+  }
   if (bound === 'cpu') {
     const short = sums[doing.ready] > sums[doing.busy];
     const words = short ? `${part(doing.ready)} of the time at work is spent ready to run, without a processor` : `${part(doing.busy)} of the time at work is on CPU`;

@@ -91,7 +91,8 @@ pub enum Bound {
     Wait(Activity),
     /// They do both.
     Mixed(Activity),
-    /// They are hardly at work.
+    /// They are hardly at work; or they are event loops that mostly wait for events, and what their tasks wait for meanwhile
+    /// nobody has told (`Labels::wrap`).
     Idle,
 }
 
@@ -279,6 +280,8 @@ struct Reading {
     groups: BTreeMap<String, Group>,
     /// For how many nanoseconds the threads of a group were busy under labels of the application.
     labelled: BTreeMap<String, u64>,
+    /// Groups of threads that wait for events, as the loops of asynchronous code do.
+    loops: HashSet<String>,
     /// Where threads wait, and for how many nanoseconds.
     places: BTreeMap<Place, u64>,
     /// By the labels of the application: nanoseconds by activity, and by where they wait.
@@ -303,6 +306,9 @@ impl Reading {
         let of_request = is_of_request(labels);
         if of_request && matches!(activity, Activity::OnCpu | Activity::Runnable) {
             *self.labelled.entry(name.to_owned()).or_default() += nanos;
+        }
+        if activity == Activity::Idle && text(labels, "wait") == Some("events") {
+            self.loops.insert(name.to_owned());
         }
         let waits = activity.is_wait() || activity == Activity::Idle;
         let function = if waits { place(profile, stack) } else { Vec::new() };
@@ -331,7 +337,10 @@ impl Reading {
                 *all.nanos.entry(*activity).or_default() += nanos;
             }
         }
-        let bound = bound(&all);
+        let bound = match bound(&all) {
+            Bound::Cpu if self.unseen() > all.busy() => Bound::Idle,
+            bound => bound,
+        };
         let waits_in = match bound {
             Bound::Wait(for_what) | Bound::Mixed(for_what) => self.longest_place(for_what),
             _ => Vec::new(),
@@ -361,6 +370,16 @@ impl Reading {
             _ => false,
         };
         unlabelled.filter(is_idle).cloned().collect()
+    }
+
+    /// For how long event loops waited while nobody told what their tasks did: perhaps these waited for an upstream, so that
+    /// what little the loops ran does not say what bounds the service.
+    fn unseen(&self) -> u64 {
+        if self.groups.contains_key(TASKS) {
+            return 0;
+        }
+        let loops = self.loops.iter().filter(|name| !self.is_asleep(name, true));
+        loops.filter_map(|name| self.groups.get(name)).map(|group| group.of(Activity::Idle)).sum()
     }
 
     /// Whether a group of threads hardly ever runs.

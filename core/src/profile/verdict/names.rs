@@ -112,7 +112,7 @@ fn functions<'p>(profile: &'p Profile, stack: &'p [LocationId]) -> impl Iterator
 }
 
 /// How names begin that say nothing of the application: of languages, their runtimes and the C library.
-const LIBRARIES: [&str; 45] = [
+const LIBRARIES: [&str; 46] = [
     "std::",
     "core::",
     "alloc::",
@@ -149,6 +149,7 @@ const LIBRARIES: [&str; 45] = [
     "crossbeam",
     "deadpool",
     "flume::",
+    "lock_api::",
     "native_tls",
     "openssl::",
     "polling::",

@@ -277,3 +277,32 @@ fn loops_of_libraries_are_idle_under_any_label_and_what_they_call_is_not() {
     let of = |activity| all.of(activity);
     assert_eq!([of(Activity::Idle), of(Activity::Thread), of(Activity::Network)], [101, 10, 11_000]);
 }
+
+#[test]
+fn event_loops_that_mostly_wait_are_not_called_cpu_bound_where_no_task_tells_what_it_waits_for() {
+    let mut profile = Profile::new(Kind::Wall);
+    let worker = ("thread_name", "tokio-rt-worker");
+    let events = [OFF, ("wait", "events"), ("syscall", "epoll_wait"), worker];
+    add(&mut profile, &["shop::render"], &[("state", "on_cpu"), worker], 13);
+    add(&mut profile, &["epoll_wait", "mio::poll::Poll::poll"], &events, 30);
+    add(&mut profile, &["syscall", "std::thread::park"], &[OFF, ("wait", "thread"), worker], 57);
+    let verdict = profile.verdict().unwrap();
+    assert_eq!(verdict.bound, Bound::Idle);
+    let words = verdict.to_string();
+    assert!(words.starts_with("mostly idle: ") && words.contains("13.0 %"), "{words}");
+    assert!(words.contains("Labels::wrap"), "{words}");
+    // A loop that runs most of the time is bound by its processor,
+    add(&mut profile, &["shop::render"], &[("state", "on_cpu"), worker], 200);
+    assert_eq!(profile.verdict().unwrap().bound, Bound::Cpu);
+    // and so are workers that take turns, beside a loop that hardly ever runs.
+    let mut profile = Profile::new(Kind::Wall);
+    add(&mut profile, &["shop::render"], &[("state", "on_cpu"), ("thread_name", "worker-1")], 20);
+    add(
+        &mut profile,
+        &["syscall", "std::thread::park"],
+        &[OFF, ("wait", "thread"), ("thread_name", "worker-2")],
+        80,
+    );
+    add(&mut profile, &["epoll_wait"], &events, 100);
+    assert_eq!(profile.verdict().unwrap().bound, Bound::Cpu);
+}
