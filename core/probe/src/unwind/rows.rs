@@ -40,6 +40,27 @@ pub(super) struct Row {
 
 const NOTHING: Row = Row { cfa: None, ra: Saved::Same, fp: Saved::Same, base: Saved::Same, sp: Saved::Same };
 
+impl Row {
+    /// All that it says in one word, which is not 0, where it says nothing unusual: the CFA from a register, the return
+    /// address and the others at small distances below it. `None` for the few rows that say more.
+    pub(super) fn short(&self) -> Option<u64> {
+        let Some(Place::Offset { register, offset }) = self.cfa else { return None };
+        let (Saved::Cfa(ra), Saved::Same) = (self.ra, self.sp) else { return None };
+        let small = |offset: i64| i16::try_from(offset).ok().filter(|offset| *offset != i16::MIN);
+        let bits = |offset: i64| small(offset).map(|offset| u64::from(offset as u16));
+        let of = |saved: Saved| match saved {
+            Saved::Same => Some(u64::from(i16::MIN as u16)),
+            Saved::Cfa(offset) => bits(offset),
+            _ => None,
+        };
+        // One bit, so that no row is 0; the return address is in words of eight bytes.
+        let ra = i8::try_from(ra / 8).ok().filter(|words| i64::from(*words) * 8 == ra)?;
+        let register = 0x80 | Some(register).filter(|register| *register < 0x80)?;
+        let low = u64::from(register) | u64::from(ra as u8) << 8 | bits(offset)? << 16;
+        Some(low | of(self.fp)? << 32 | of(self.base)? << 48)
+    }
+}
+
 /// Runs the instructions and hands every row to `emit`, with the address that it starts at, in rising order. Says
 /// false where the instructions break off in something unknown; the rows before that are right.
 pub(super) fn run(cie: &Cie<'_>, fde: &Fde<'_>, mut emit: impl FnMut(u64, &Row)) -> bool {

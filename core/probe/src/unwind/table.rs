@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use super::cfi::{Records, Section, header, table_entries};
 use super::page_vec::PageVec;
-use super::rows::run;
+use super::rows::{Row, run};
 use super::rule::{NO_RULE, Rule, RuleId, Rules};
 use crate::regs::{PLT, plt_entry};
 
@@ -158,6 +158,9 @@ const MOST_GAPS: usize = 4096;
 /// Entries of linkage tables that get rules of their own making.
 const MOST_STUBS: usize = 32_768;
 
+/// So many rows are remembered with their rules.
+const KNOWN: usize = 256;
+
 struct Builder<'a> {
     text: Range<u64>,
     code: &'a dyn Fn(u64, &mut [u8]) -> usize,
@@ -166,6 +169,8 @@ struct Builder<'a> {
     rows: PageVec<u32>,
     index: PageVec<u32>,
     rules: &'a mut Rules,
+    /// Rows that were met, in short, and their rules.
+    known: [(u64, RuleId); KNOWN],
     count: &'a mut Count,
     /// The end of the last FDE, and the rule of the last row.
     end: u64,
@@ -191,6 +196,7 @@ impl<'a> Builder<'a> {
             gaps_left: MOST_GAPS,
             stubs_left: MOST_STUBS,
             rules,
+            known: [(0, NO_RULE); KNOWN],
             count,
             last: NO_RULE,
         })
@@ -208,23 +214,33 @@ impl<'a> Builder<'a> {
         }
         self.gap(fde.start);
         let known = cie.return_register == crate::regs::DWARF_RA;
-        let mut previous = None;
         run(&cie, &fde, |location, row| {
             self.count.read += 1;
-            let id = match previous {
-                Some((same, id)) if same == *row => id,
-                _ => match Rule::of(row, cie.signal).filter(|_| known) {
-                    Some(rule) => self.rules.intern(rule),
-                    None => NO_RULE,
-                },
-            };
+            let id = if known { self.rule(row, cie.signal) } else { NO_RULE };
             if id == NO_RULE {
                 self.count.unsupported += 1;
             }
-            previous = Some((*row, id));
             self.push(location, id);
         });
         self.end = fde.end;
+    }
+
+    /// The rule of a row. Nearly all are of a few hundred kinds, over and over.
+    fn rule(&mut self, row: &Row, signal: bool) -> RuleId {
+        let key = if signal { None } else { row.short() };
+        // The number of the place is that of the key's best mixed bits.
+        let place = key.map(|key| (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize);
+        let place = place.unwrap_or_default() % KNOWN;
+        if let Some(&(known, id)) = self.known.get(place)
+            && key == Some(known)
+        {
+            return id;
+        }
+        let id = Rule::of(row, signal).map_or(NO_RULE, |rule| self.rules.intern(rule));
+        if let (Some(key), Some(known)) = (key, self.known.get_mut(place)) {
+            *known = (key, id);
+        }
+        id
     }
 
     /// Code up to `end` that no FDE describes. Linkage tables among it get the rules that their linker did not write.
@@ -233,7 +249,17 @@ impl<'a> Builder<'a> {
             return;
         }
         self.push(self.end, NO_RULE);
-        let mut entry = self.end.next_multiple_of(PLT as u64);
+        let entry = self.end.next_multiple_of(PLT as u64);
+        // Most gaps are what aligns the next function.
+        if entry + PLT as u64 <= end {
+            self.stubs(entry, end);
+        }
+    }
+
+    /// The part of a gap from `entry` on, which has room for an entry of a linkage table. Apart, for its buffer.
+    #[cold]
+    #[inline(never)]
+    fn stubs(&mut self, mut entry: u64, end: u64) {
         let mut bytes = [0; GAP_PART];
         while entry + PLT as u64 <= end && self.gaps_left > 0 {
             self.gaps_left -= 1;
