@@ -7,6 +7,7 @@ mod pulled;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -214,7 +215,8 @@ impl Builder {
     }
 
     /// Sends profiles where `make` says instead of into the local directory. It is called once at the start, on
-    /// everprof's thread, and again in the child of a fork.
+    /// everprof's thread, and again in the child of a fork. The exporters work on another one, where they may take their
+    /// time: neither recordings nor snapshots wait for them, and up to eight sets do.
     pub fn exporters(mut self, make: impl Fn() -> Vec<Box<dyn Exporter>> + Send + Sync + 'static) -> Self {
         self.exporters = Some(Arc::new(make));
         self
@@ -359,7 +361,9 @@ fn watch_process() {
 
 thread_local! {
     /// What the forking thread holds from before a fork until after it.
-    static FORKING: RefCell<Option<Held>> = const { RefCell::new(None) };
+    ///
+    /// Without a destructor: a thread may fork in one of its own, when those of other values ran already.
+    static FORKING: RefCell<Option<ManuallyDrop<Held>>> = const { RefCell::new(None) };
 }
 
 /// Every lock of ours that another thread could hold at the moment of a fork and a child could need, and the forking
@@ -381,19 +385,23 @@ extern "C" fn before_fork() {
         recorded: recorder::lock(),
         tid: os::gettid(),
     };
-    let _ = FORKING.try_with(|forking| forking.replace(Some(held)));
+    let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
     unwind::before_fork();
 }
 
 extern "C" fn after_fork_in_parent() {
     unwind::after_fork_in_parent();
-    let _ = FORKING.try_with(RefCell::take);
+    drop(held());
+}
+
+/// What was held through the fork.
+fn held() -> Option<Held> {
+    FORKING.try_with(RefCell::take).ok().flatten().map(ManuallyDrop::into_inner)
 }
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Ok(Some(Held { served, asked, mut running, mut recorded, tid })) = FORKING.try_with(RefCell::take)
-    else {
+    let Some(Held { served, asked, mut running, mut recorded, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -411,10 +419,10 @@ extern "C" fn after_fork_in_child() {
     serve::after_fork(served);
     STARTING.store(false, Ordering::SeqCst);
     let Some(parent) = running.take() else { return };
-    match run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true) {
-        Ok(child) => *running = Some(child),
-        Err(error) => report::warn(&format!("the forked child is not profiled: {error}")),
-    }
+    // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
+    // been in the middle of the host's logger, which nobody leaves here.
+    *running =
+        run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true).ok();
     // Its threads do not exist here, and some lock inside may be held by one of them for ever.
     std::mem::forget(parent);
 }

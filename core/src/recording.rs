@@ -64,8 +64,8 @@ pub fn record(kind: Kind) -> Result<Recording> {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`] where no profiler runs in this process, or it is so busy with an export that nothing came
-/// for 30 seconds; [`ErrorKind::Unsupported`] where there is no memory for it.
+/// [`ErrorKind::Unavailable`] where no profiler runs in this process, or nothing came for 30 seconds, or on everprof's
+/// own thread; [`ErrorKind::Unsupported`] where there is no memory for it.
 pub fn threads() -> Result<Profile> {
     running()?.threads()
 }
@@ -83,8 +83,8 @@ impl Recording {
     /// the symbols of code that was not met before.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] where the profiler was stopped meanwhile, the recording was given up for its length, or
-    /// everprof is so busy with an export that nothing came for 30 seconds; [`ErrorKind::Unsupported`] in the child of a
+    /// [`ErrorKind::Unavailable`] where the profiler was stopped meanwhile, the recording was given up for its length or
+    /// its size (256 MiB for all that are at hand), or nothing came for 30 seconds; [`ErrorKind::Unsupported`] in the child of a
     /// fork, for a recording that the parent began.
     pub fn finish(mut self) -> Result<Profile> {
         let Some(handle) = self.handle.take() else { return Err(not_ours()) };

@@ -118,8 +118,14 @@ pub(crate) struct Counters {
     pub(crate) export_failures: AtomicU64,
     pub(crate) publisher_cpu: AtomicU64,
     pub(crate) publisher_memory: AtomicU64,
-    /// Closed periods that are not published yet.
+    pub(crate) exporter_cpu: AtomicU64,
+    /// Closed segments of periods that are not named yet.
     pub(crate) waiting: AtomicU64,
+    /// Snapshots that are not named yet.
+    pub(crate) snapshots: AtomicU64,
+    /// Encoded sets that are not exported yet, and their bytes.
+    pub(crate) undelivered: AtomicU64,
+    pub(crate) undelivered_bytes: AtomicU64,
     latest: Mutex<Stats>,
     problem: Mutex<Option<String>>,
     verdict: Mutex<Option<Verdict>>,
@@ -129,6 +135,11 @@ impl Counters {
     /// Replaces the part that the drain keeps.
     pub(crate) fn publish(&self, stats: Stats) {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
+    /// The drain has ended, in whatever way.
+    pub(crate) fn end(&self) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).running = false;
     }
 
     /// Remembers what went wrong.
@@ -146,8 +157,11 @@ impl Counters {
         let mut stats = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats.exported = self.exported.load(Ordering::Relaxed);
         stats.export_failures = self.export_failures.load(Ordering::Relaxed);
-        stats.threads_cpu += Duration::from_nanos(self.publisher_cpu.load(Ordering::Relaxed));
+        for cpu in [&self.publisher_cpu, &self.exporter_cpu] {
+            stats.threads_cpu += Duration::from_nanos(cpu.load(Ordering::Relaxed));
+        }
         stats.memory_bytes += self.publisher_memory.load(Ordering::Relaxed);
+        stats.memory_bytes += self.undelivered_bytes.load(Ordering::Relaxed);
         stats.verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats.last_problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats

@@ -24,6 +24,9 @@ const CASES: &[(&str, fn())] = &[
     ("exit_writes_the_last_profile", exit_writes_the_last_profile),
     ("panic_writes_the_last_profile", panic_writes_the_last_profile),
     ("start_and_stop_race_with_busy_threads", start_and_stop_race),
+    ("start_behind_a_stop_samples", start_behind_a_stop),
+    ("exporter_that_panics_fails_with_its_set_alone", exporter_that_panics),
+    ("fork_in_a_destructor_of_a_thread_does_no_harm", fork_in_a_destructor),
     ("signal_of_another_is_left_to_it", signal_of_another_is_left_to_it),
     ("signal_taken_away_later_does_not_kill", signal_taken_away_later),
     ("foreign_signals_reach_the_chained_handler", foreign_signals_are_chained),
@@ -182,6 +185,108 @@ fn start_and_stop_race() {
     STOP.store(true, Ordering::Relaxed);
     busy.into_iter().for_each(|thread| thread.join().unwrap());
     drop(outcomes);
+    common::remove(&dir);
+}
+
+/// One thread starts while another stops: the profiler that is told to end does not shut the doors of the next one.
+fn start_behind_a_stop() {
+    let dir = directory("behind");
+    let start = || Profiler::builder().dir(&dir).rate_hz(1000).set("symbolize", "off").start();
+    let mut profiler = start().unwrap();
+    for round in 0..40 {
+        profiler = thread::scope(|scope| {
+            let next = scope.spawn(|| {
+                loop {
+                    match start() {
+                        Ok(next) => return next,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyRunning, "{error}"),
+                    }
+                }
+            });
+            let _ = profiler.stop();
+            next.join().unwrap()
+        });
+        let recorder = everprof::recorder::Recorder::new();
+        // The ticks of a crowded machine may miss a thread for a while.
+        let samples = (0..50).any(|_| {
+            burn(Duration::from_millis(20));
+            flush(&profiler);
+            profiler.stats().samples > 0
+        });
+        let stats = profiler.stats();
+        assert!(stats.running && samples, "round {round}: {stats:?}");
+        assert!(recorder.record(&Default::default()), "round {round}: the door is shut");
+    }
+    stop(profiler);
+    common::remove(&dir);
+}
+
+struct Panics(u32);
+
+impl Exporter for Panics {
+    fn name(&self) -> String {
+        "one that panics".into()
+    }
+
+    fn export(&mut self, _: &Set) -> everprof::Result<()> {
+        self.0 += 1;
+        assert!(self.0 > 1, "as planned");
+        Ok(())
+    }
+}
+
+fn exporter_that_panics() {
+    // Without a word, as above.
+    std::panic::set_hook(Box::new(|_| {}));
+    let exporters = || vec![Box::new(Panics(0)) as Box<dyn Exporter>];
+    let start = Profiler::builder().rate_hz(1000).set("symbolize", "off").exporters(exporters).start();
+    let profiler = start.unwrap();
+    burn(Duration::from_millis(50));
+    flush(&profiler);
+    let stats = profiler.stats();
+    assert_eq!((stats.exported, stats.export_failures), (0, 1));
+    assert!(stats.last_problem.unwrap().contains("panicked"));
+    burn(Duration::from_millis(50));
+    flush(&profiler);
+    let stats = profiler.stats();
+    assert_eq!((stats.running, stats.exported, stats.export_failures), (true, 1, 1));
+    let _ = std::panic::take_hook();
+    stop(profiler);
+}
+
+/// Forks when it is dropped: in a destructor of a value of the thread.
+struct Forks(bool);
+
+impl Drop for Forks {
+    fn drop(&mut self) {
+        if !std::mem::take(&mut self.0) {
+            return;
+        }
+        let code = fork(|| {
+            // The child has a profiler of its own that answers.
+            let there = everprof::threads().map(|profile| profile.samples().len());
+            // SAFETY: nothing of the parent's is to be cleaned up here.
+            unsafe { libc::_exit(i32::from(!there.is_ok_and(|there| there == 3))) };
+        });
+        assert_eq!(code, 0, "the child");
+    }
+}
+
+/// The first fork of the thread is in its last destructor, and one before it was in its work: what we keep on a thread
+/// while it forks has to be there in both.
+fn fork_in_a_destructor() {
+    thread_local! {
+        static FORKS: std::cell::RefCell<Forks> = const { std::cell::RefCell::new(Forks(false)) };
+    }
+    let dir = directory("destructor");
+    let profiler = Profiler::builder().dir(&dir).set("symbolize", "off").start().unwrap();
+    let forks = thread::spawn(|| {
+        FORKS.with_borrow_mut(|forks| forks.0 = true);
+        // SAFETY: nothing of the parent's is to be cleaned up here.
+        fork(|| unsafe { libc::_exit(0) })
+    });
+    assert_eq!(forks.join().unwrap(), 0);
+    stop(profiler);
     common::remove(&dir);
 }
 

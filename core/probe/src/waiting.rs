@@ -13,7 +13,7 @@ use crate::sample::CALL_WORDS;
 use crate::thread;
 use crate::unwind::{self, End, Frames};
 
-/// Of a stack, so much is copied first: most are shorter.
+/// Of a stack, so much is copied where nothing is known of it: most are shorter.
 const MOSTLY: usize = 16 * 1024;
 /// And so much where that was not enough.
 const AT_MOST: usize = 512 * 1024;
@@ -61,22 +61,38 @@ pub struct Waiting {
 pub struct Looker {
     copy: Pages,
     found: unwind::Found,
+    /// Where threads waited, and how much of the stack it took there to come to the root: the fewer pages are copied, the
+    /// less the kernel has to do, and that is a fourth of a look.
+    enough: [(u64, usize); PLACES],
 }
+
+/// So many places are remembered.
+const PLACES: usize = 64;
 
 impl Looker {
     /// `None` where there is no memory. It costs address space only until a deep stack is met.
     pub fn new() -> Option<Self> {
-        Some(Self { copy: Pages::new(AT_MOST)?, found: unwind::Found::default() })
+        let enough = [(0, 0); PLACES];
+        Some(Self { copy: Pages::new(AT_MOST)?, found: unwind::Found::default(), enough })
     }
 
     /// Looks at thread `tid` of this process, which is not the calling one, and writes its stack to `words` if it waits.
     /// One that waits for moments only may go on while it is looked at: then it is looked at again.
     pub fn look(&mut self, tid: u32, words: &mut [u64]) -> Look {
-        match self.look_once(tid, words) {
-            first @ Look::Waiting(Waiting { moved: true, .. }) => match self.look_once(tid, words) {
-                Look::Running => Self::leaf_alone(first, words),
-                second => second,
-            },
+        let Some(used) = Clock::Thread(tid).now() else { return Look::Gone };
+        self.look_since(tid, used, words)
+    }
+
+    /// The same, where the caller has read just now that the thread has `used` so many nanoseconds of the processors.
+    pub fn look_since(&mut self, tid: u32, used: u64, words: &mut [u64]) -> Look {
+        match self.look_once(tid, used, words) {
+            first @ Look::Waiting(Waiting { moved: true, .. }) => {
+                let Some(used) = Clock::Thread(tid).now() else { return Look::Gone };
+                match self.look_once(tid, used, words) {
+                    Look::Running => Self::leaf_alone(first, words),
+                    second => second,
+                }
+            }
             look => look,
         }
     }
@@ -91,8 +107,7 @@ impl Looker {
         Look::Waiting(waiting)
     }
 
-    fn look_once(&mut self, tid: u32, words: &mut [u64]) -> Look {
-        let Some(used) = Clock::Thread(tid).now() else { return Look::Gone };
+    fn look_once(&mut self, tid: u32, used: u64, words: &mut [u64]) -> Look {
         let wait = match task(tid) {
             Task::Waiting(wait) => Wait { call: call_of(&wait), ..wait },
             Task::Running => return Look::Running,
@@ -112,18 +127,45 @@ impl Looker {
             labels,
             trace,
         };
-        for len in [MOSTLY, AT_MOST] {
+        for len in [self.enough(wait.pc), MOSTLY, AT_MOST] {
+            if len == 0 {
+                continue;
+            }
             let copied = self.copy_stack(wait.sp, len);
             if Clock::Thread(tid).now() != Some(used) {
                 return Self::leaf_alone(Look::Waiting(seen), words);
             }
             seen.readable = copied > 0;
-            (seen.words, seen.end, seen.lacks_runtime) = self.walk(&wait, copied, words);
-            if copied < len || !matches!(seen.end, End::Lost) {
+            let top;
+            (seen.words, seen.end, seen.lacks_runtime, top) = self.walk(&wait, copied, words);
+            // With less than usual, only a whole stack is believed.
+            if seen.end == End::Root {
+                self.learn(wait.pc, top.saturating_sub(wait.sp));
+                break;
+            }
+            if len >= MOSTLY && (copied < len || !matches!(seen.end, End::Lost)) {
                 break;
             }
         }
         Look::Waiting(seen)
+    }
+
+    /// How much of the stack was enough for a thread that waited there; 0 where that is not known.
+    fn enough(&self, pc: u64) -> usize {
+        let place = self.enough.get(place_of(pc));
+        place.filter(|(known, _)| *known == pc).map_or(0, |(_, enough)| *enough)
+    }
+
+    /// Remembers that so much was enough.
+    fn learn(&mut self, pc: u64, needed: u64) {
+        let needed = usize::try_from(needed).unwrap_or(MOSTLY);
+        let Some(place) = self.enough.get_mut(place_of(pc)).filter(|_| needed > 0 && needed < MOSTLY) else {
+            return;
+        };
+        let (known, before) = *place;
+        // The most, since a second copy costs more than a page; but not for ever.
+        let least = if known == pc { before - before / 32 } else { 0 };
+        *place = (pc, needed.max(least));
     }
 
     fn copy_stack(&mut self, sp: u64, len: usize) -> usize {
@@ -132,7 +174,8 @@ impl Looker {
         memory::copy(sp, room)
     }
 
-    fn walk(&mut self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End, bool) {
+    /// Also returns how far up the walk has come.
+    fn walk(&mut self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End, bool, u64) {
         let mut stack = StackMemory::new();
         let range = wait.sp..wait.sp.saturating_add(copied as u64);
         // SAFETY: so many bytes of the mapping were written, and `&mut self` keeps it as it is.
@@ -140,9 +183,13 @@ impl Looker {
         let mut frames = Frames::new(words);
         let mut regs = Regs::waiting(wait.pc, wait.sp);
         unwind::find_frame_pointer(&mut regs, &stack, &mut self.found);
-        let (end, lacks_runtime) = unwind::walk_waiting(&regs, &stack, &mut frames);
-        (frames.finish().len(), end, lacks_runtime)
+        let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, &mut frames);
+        (frames.finish().len(), end, lacks_runtime, top)
     }
+}
+
+fn place_of(pc: u64) -> usize {
+    (pc ^ pc >> 6) as usize % PLACES
 }
 
 /// In which call a thread waits, also where the kernel has begun it again.
@@ -184,7 +231,7 @@ mod registers {
         let mut words = [0; 8];
         let mut frames = Frames::new(&mut words);
         let regs = Regs::waiting(libc::syscall as *const () as u64 + 4, 0x7000_0000);
-        let (end, _) = unwind::walk_waiting(&regs, &StackMemory::new(), &mut frames);
+        let (end, ..) = unwind::walk_waiting(&regs, &StackMemory::new(), &mut frames);
         assert_eq!(end, End::Lost);
     }
 }

@@ -90,26 +90,26 @@ impl Sampler {
         if cut != Cut::Within {
             self.period_began = now;
             self.threads.rename(0);
-            let _ = self.jobs.send(Job::EndPeriod);
+            self.publish(Job::EndPeriod);
         }
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());
     }
 
-    /// Hands a segment to the publisher, unless that is so far behind that it seems to hang: a disk that does not answer
-    /// must not cost the host its memory.
+    /// Hands a segment to the publisher, unless that is so far behind that it seems to hang: a file of symbols on a disk
+    /// that does not answer must not cost the host its memory.
     fn hand_over(&mut self, period: Period) {
         let waiting = self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         if waiting < MOST_WAITING {
             let recordings = self.recordings.open();
-            let _ = self.jobs.send(Job::Segment { period: Box::new(period), recordings });
+            self.publish(Job::Segment { period: Box::new(period), recordings });
             return;
         }
         self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
         self.recordings.damage();
         if !period.is_empty() {
             self.counters.export_failures.fetch_add(1, Ordering::Relaxed);
-            self.trouble(format!("a profile was given up: {waiting} others still wait to be exported"));
+            self.trouble(format!("a profile was given up: {waiting} others still wait to be named"));
         }
     }
 

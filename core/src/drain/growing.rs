@@ -10,9 +10,6 @@ use crate::profile::Profile;
 
 /// With more samples than this, traces and spans are no longer told apart.
 const MOST_SAMPLES: usize = 256 << 10;
-/// A recording may hold so many bytes.
-const MOST_BYTES: usize = 256 << 20;
-
 /// The keys that are then left out.
 const OF_TRACES: [&str; 2] = ["trace_id", "span_id"];
 
@@ -39,9 +36,9 @@ impl Growing {
         self.signals += part.signals;
     }
 
-    /// Whether it holds more than a recording may.
-    pub(super) fn is_too_large(&self) -> bool {
-        self.profile.memory() > MOST_BYTES
+    /// About how many bytes it holds.
+    pub(super) fn memory(&self) -> usize {
+        self.profile.memory()
     }
 
     /// The profile, with the tags of the deployment.
@@ -80,6 +77,6 @@ mod tests {
         assert_eq!(sum.profile.samples().len(), rows + 1, "what comes now has the tenant alone");
         assert_eq!(sum.profile.totals()[0], 6 + MOST_SAMPLES as i64 + 1 + 999);
         assert_eq!(sum.signals, 4);
-        assert!(!sum.is_too_large());
+        assert!(sum.memory() > MOST_SAMPLES);
     }
 }

@@ -3,11 +3,12 @@
 //! A command waits in a channel and rings the bell; whoever sent it waits for the answer with a limit of time, never for
 //! ever. A drain that has ended answers none: that is an error, which says whether it was stopped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everprof_probe::bell;
 use everprof_probe::thread_block::Facts;
@@ -17,8 +18,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Kind, Profile};
 use crate::stats::{Counters, Stats};
 
-/// How long a recording may take to begin, or to be named: the publisher may be in the middle of an export.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a recording may take to begin, or to be named: the publisher may have large files of symbols to read.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a start waits for the end of the drain before, which was told to stop.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// Whether there is a drain, at work or about to end.
+static EXISTS: AtomicBool = AtomicBool::new(false);
 
 /// The control of a running drain.
 #[derive(Debug)]
@@ -26,6 +32,7 @@ pub(crate) struct Handle {
     commands: Mutex<Sender<Command>>,
     counters: Arc<Counters>,
     stopped: AtomicBool,
+    last_recording: AtomicU64,
 }
 
 /// What the drain is asked to do, and where it answers.
@@ -33,11 +40,61 @@ pub(crate) struct Handle {
 pub(super) enum Command {
     Flush(Sender<()>),
     SetRate(u32),
-    Record(Kind, Sender<Result<u64>>),
+    Record(u64, Kind, Sender<Result<()>>),
     Finish(u64, Sender<Result<Profile>>),
     GiveUp(u64),
-    Threads(Sender<Result<Profile>>),
+    Threads(Sender<Result<Arc<Profile>>>),
     Stop(Sender<()>),
+}
+
+/// Threads of ours, which cannot wait for themselves: code of the host runs on them, such as its logger and its exporters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// Not one of them.
+    No,
+    /// It samples, or names: recordings, snapshots and exports wait for it.
+    Samples,
+    /// It exports.
+    Sends,
+}
+
+thread_local! {
+    static OWN: Cell<Own> = const { Cell::new(Own::No) };
+}
+
+/// Says that the calling thread is one of ours.
+pub(super) fn be_own(own: Own) {
+    OWN.set(own);
+}
+
+/// The drain of the parent is not here. In a fork's child, on its only thread.
+pub(super) fn after_fork() {
+    EXISTS.store(false, Ordering::SeqCst);
+    OWN.set(Own::No);
+}
+
+/// The right to be the drain: two at once would share the rings, the handler and the slots of threads.
+struct Only;
+
+impl Only {
+    /// Waits for the drain before to end.
+    fn take() -> Result<Only> {
+        let begin = Instant::now();
+        while EXISTS.swap(true, Ordering::SeqCst) {
+            if begin.elapsed() > ENDING {
+                let message = "the profiler that was stopped has not ended yet: start again later";
+                return Err(Error::new(ErrorKind::AlreadyRunning, message));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(Only)
+    }
+}
+
+impl Drop for Only {
+    fn drop(&mut self) {
+        EXISTS.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Handle {
@@ -50,18 +107,22 @@ impl Handle {
         let forked = plan.forked;
         // In a child the offsets are known already, and the forking thread is not to be kept waiting.
         let starter = if forked { None } else { Facts::here() };
-        Builder::new()
-            .name("everprof".to_string())
-            .spawn(move || guarded(|| run(plan, starter, &shared, &received, &started)))
-            .map_err(|error| {
-                Error::io(ErrorKind::Unsupported, "everprof's thread could not be started", error)
-            })?;
+        let only = Only::take()?;
+        let work = move || {
+            guarded(|| run(plan, starter, &shared, &received, &started));
+            shared.end();
+            drop(only);
+        };
+        Builder::new().name("everprof".to_string()).spawn(work).map_err(|error| {
+            Error::io(ErrorKind::Unsupported, "everprof's thread could not be started", error)
+        })?;
         if !forked {
             outcome
                 .recv()
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "everprof's thread ended")))?;
         }
-        Ok(Handle { commands: Mutex::new(commands), counters, stopped: AtomicBool::new(false) })
+        let (stopped, last_recording) = (AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Handle { commands: Mutex::new(commands), counters, stopped, last_recording })
     }
 
     /// Closes the period at hand and waits until it is exported, for `budget` at the most.
@@ -96,12 +157,14 @@ impl Handle {
 
     /// Begins a recording and returns its number.
     pub(crate) fn record(&self, kind: Kind) -> Result<u64> {
-        self.ask(|begun| Command::Record(kind, begun))
+        let id = 1 + self.last_recording.fetch_add(1, Ordering::Relaxed);
+        self.ask(Some(id), |begun| Command::Record(id, kind, begun))?;
+        Ok(id)
     }
 
     /// Ends a recording and waits for its profile.
     pub(crate) fn finish(&self, id: u64) -> Result<Profile> {
-        self.ask(|named| Command::Finish(id, named))
+        self.ask(Some(id), |named| Command::Finish(id, named))
     }
 
     /// Forgets a recording. Waits for nobody.
@@ -111,22 +174,33 @@ impl Handle {
 
     /// A snapshot of all threads.
     pub(crate) fn threads(&self) -> Result<Profile> {
-        self.ask(Command::Threads)
+        // Others may have got the same one. It is copied here, if at all, where it costs none of them their time.
+        self.ask(None, Command::Threads).map(Arc::unwrap_or_clone)
     }
 
-    /// Sends a command that is answered by a result.
-    fn ask<T>(&self, command: impl FnOnce(Sender<Result<T>>) -> Command) -> Result<T> {
+    /// Sends a command that is answered by a result. If nobody waits for that any more, `recording` is given up.
+    fn ask<T>(
+        &self,
+        recording: Option<u64>,
+        command: impl FnOnce(Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        if OWN.get() == Own::Samples {
+            return Err(from_own_thread());
+        }
         let (answer, wait) = mpsc::channel();
         self.send(command(answer)).map_err(|_| self.ended())?;
-        wait.recv_timeout(PATIENCE).unwrap_or_else(|error| {
-            Err(match error {
-                RecvTimeoutError::Disconnected => self.ended(),
-                RecvTimeoutError::Timeout => Error::new(
-                    ErrorKind::Unavailable,
-                    format!("everprof did not answer within {PATIENCE:?}: it is busy with an export"),
-                ),
-            })
-        })
+        match wait.recv_timeout(PATIENCE) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
+            Err(RecvTimeoutError::Timeout) => {
+                // It may just have begun: the answer is lost, and the number is known.
+                recording.into_iter().for_each(|id| self.give_up(id));
+                let message = format!(
+                    "everprof did not answer within {PATIENCE:?}: it reads symbols, or has no processor"
+                );
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+        }
     }
 
     /// Why nobody answers.
@@ -146,6 +220,9 @@ impl Handle {
 }
 
 fn exported(wait: &Receiver<()>, budget: Duration) -> Result<()> {
+    if OWN.get() != Own::No {
+        return Err(from_own_thread());
+    }
     wait.recv_timeout(budget).map_err(|error| match error {
         RecvTimeoutError::Disconnected => gone(),
         RecvTimeoutError::Timeout => Error::new(
@@ -153,6 +230,11 @@ fn exported(wait: &Receiver<()>, budget: Duration) -> Result<()> {
             format!("the profile was not exported within {budget:?}; that goes on in the background"),
         ),
     })
+}
+
+fn from_own_thread() -> Error {
+    let message = "everprof's own thread would wait for itself: ask from another thread";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn gone() -> Error {

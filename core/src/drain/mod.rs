@@ -1,7 +1,8 @@
 //! The drain: the one thread that turns what handlers leave in the rings into profiles.
 //!
 //! Five times a second it empties the rings, looks for new threads and new code; every two seconds it judges its
-//! own cost; at the end of a period it closes the sums and gives them to the publisher. It is controlled by the calls of
+//! own cost; at the end of a period it closes the sums and gives them to the publisher, on a thread of its own, and that
+//! the profiles to the exporters, on a third one. It is controlled by the calls of
 //! [`Handle`], and woken by these and by threads that set their first label.
 
 mod account;
@@ -9,6 +10,7 @@ mod awaits;
 mod book;
 mod build;
 mod close;
+mod deliver;
 mod governor;
 mod growing;
 mod handle;
@@ -42,10 +44,11 @@ use crate::error::Result;
 use crate::export::Exporter;
 use crate::labels;
 use crate::options::Options;
+use crate::recorder;
 use crate::stats::Counters;
 
-use handle::Command;
 pub(crate) use handle::Handle;
+use handle::{Command, Own, be_own};
 use sampler::Sampler;
 
 /// How long a fork's child waits before it begins: most children call `exec` at once.
@@ -65,14 +68,23 @@ pub(crate) struct Plan {
 pub(crate) fn after_fork() {
     labels::stop_ticking();
     setup::forget_samples();
+    handle::after_fork();
 }
 
 /// A fault of ours ends the profiler, not the host.
 fn guarded(work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         everprof_probe::sigprof::stop();
+        close_doors();
         report::warn("everprof stopped: its own thread panicked");
     }
+}
+
+/// Nothing is taken any more of what threads of the host have to tell.
+fn close_doors() {
+    labels::set_sampling(false);
+    everprof_probe::thread::want_new(false);
+    recorder::set_open(false);
 }
 
 /// What a fork's child does at first.
@@ -104,6 +116,7 @@ fn run(
     started: &Sender<Result<()>>,
 ) {
     os::block_signals();
+    be_own(Own::Samples);
     let mut first = None;
     if plan.forked {
         match begin_in_child(commands) {
@@ -121,7 +134,7 @@ fn run(
         }
     };
     let _ = started.send(Ok(()));
-    loop {
+    while !sampler.is_alone() {
         let command = match first.take() {
             Some(command) => Ok(command),
             None => commands.try_recv(),
@@ -145,7 +158,7 @@ fn run(
             }
             Ok(Command::Flush(done)) => sampler.flush(done),
             Ok(Command::SetRate(period)) => sampler.set_rate(period),
-            Ok(Command::Record(kind, begun)) => sampler.record(kind, begun),
+            Ok(Command::Record(id, kind, begun)) => sampler.record(id, kind, begun),
             Ok(Command::Finish(id, named)) => sampler.finish(id, named),
             Ok(Command::GiveUp(id)) => sampler.give_up(id),
             Ok(Command::Threads(named)) => sampler.ask_for_snapshot(named),
@@ -153,4 +166,5 @@ fn run(
             Err(TryRecvError::Disconnected) => return,
         }
     }
+    sampler.end();
 }

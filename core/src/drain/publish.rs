@@ -1,8 +1,7 @@
-//! The publisher: names the addresses of what was closed, builds profiles, encodes those of periods and hands them to the
-//! exporter, and gives those of recordings to whoever waits for them.
+//! The publisher: names the addresses of what was closed, builds profiles, encodes those of periods for the exporters
+//! ([`super::deliver`]), and gives those of recordings to whoever waits for them.
 //!
-//! Runs on a thread of its own, so that neither a large symbol table nor a slow disk keeps the rings from being
-//! emptied. What comes in segments is summed up here, by name, so that each segment is named and built once however many
+//! Runs on a thread of its own, so that no large symbol table keeps the rings from being emptied. What comes in segments is summed up here, by name, so that each segment is named and built once however many
 //! recordings it is part of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,17 +12,20 @@ use std::sync::mpsc::{Receiver, Sender};
 use everprof_probe::os::{Clock, gettid};
 
 use super::build;
+use super::deliver::Delivery;
 use super::growing::Growing;
 use super::names::Names;
 use super::period::Period;
 use super::snapshot::Snapshot;
 use crate::encode::{Encoded, Set};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::Exporter;
 use crate::options::Kinds;
 use crate::profile::{Kind, Profile};
 use crate::stats::Counters;
 use crate::symbolize::{self, Symbolizer};
+
+/// All recordings at hand may hold so many bytes.
+const MOST_BYTES: usize = 256 << 20;
 
 /// The publisher and what it keeps from period to period.
 pub(super) struct Publisher {
@@ -31,7 +33,7 @@ pub(super) struct Publisher {
     pub(super) symbolizer: Symbolizer,
     pub(super) mode: symbolize::Mode,
     pub(super) kinds: Kinds,
-    pub(super) exporters: Vec<Box<dyn Exporter>>,
+    pub(super) delivery: Delivery,
     pub(super) counters: Arc<Counters>,
     pub(super) sequence: u64,
     pub(super) sums: Open,
@@ -56,7 +58,7 @@ pub(super) enum Job {
     /// Name this segment, and add it to the period at hand and to these recordings.
     Segment { period: Box<Period>, recordings: Vec<(u64, Kind)> },
     /// Name this snapshot, and give it to these, or where there are none to the period.
-    Snapshot(Box<Snapshot>, Vec<Sender<Result<Profile>>>),
+    Snapshot(Box<Snapshot>, Vec<Sender<Result<Arc<Profile>>>>),
     /// Publish the period.
     EndPeriod,
     /// Give the profile of this recording to whoever waits for it.
@@ -65,6 +67,17 @@ pub(super) enum Job {
     GiveUp(u64),
     /// Say so once everything before is published.
     Reply(Sender<()>),
+}
+
+impl Open {
+    /// Gives up recordings, the largest first, until all together hold no more than so many bytes.
+    fn bound(&mut self, most: usize) {
+        let memory = |sum: &Option<Growing>| sum.as_ref().map_or(0, Growing::memory);
+        while self.recordings.values().map(memory).sum::<usize>() > most {
+            let Some(largest) = self.recordings.values_mut().max_by_key(|sum| memory(sum)) else { return };
+            *largest = None;
+        }
+    }
 }
 
 impl Publisher {
@@ -76,7 +89,10 @@ impl Publisher {
                     self.add(&period, &recordings);
                     self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
-                Job::Snapshot(snapshot, asked) => self.snapshot(&snapshot, asked),
+                Job::Snapshot(snapshot, asked) => {
+                    self.snapshot(&snapshot, asked);
+                    self.counters.snapshots.fetch_sub(1, Ordering::Relaxed);
+                }
                 Job::EndPeriod => self.publish(),
                 Job::Finish(id, named) => {
                     let profile = match self.sums.recordings.remove(&id) {
@@ -87,9 +103,7 @@ impl Publisher {
                     let _ = named.send(profile);
                 }
                 Job::GiveUp(id) => _ = self.sums.recordings.remove(&id),
-                Job::Reply(done) => {
-                    let _ = done.send(());
-                }
+                Job::Reply(done) => self.delivery.reply(done),
             }
             let cpu = Clock::Thread(gettid()).now().unwrap_or_default();
             self.counters.publisher_cpu.store(cpu, Ordering::Relaxed);
@@ -114,7 +128,6 @@ impl Publisher {
                 match self.sums.recordings.get_mut(id) {
                     Some(recording) => {
                         recording.iter_mut().for_each(|sum| sum.add(&part));
-                        recording.take_if(|sum| sum.is_too_large());
                     }
                     None => _ = self.sums.recordings.insert(*id, Some(part.clone())),
                 }
@@ -127,6 +140,7 @@ impl Publisher {
                 None => _ = self.sums.period.insert(kind, part),
             }
         }
+        self.sums.bound(MOST_BYTES);
     }
 
     fn build(&mut self, kind: Kind, period: &Period, names: &Names<'_>) -> Growing {
@@ -149,7 +163,7 @@ impl Publisher {
         }
     }
 
-    fn snapshot(&mut self, snapshot: &Snapshot, asked: Vec<Sender<Result<Profile>>>) {
+    fn snapshot(&mut self, snapshot: &Snapshot, asked: Vec<Sender<Result<Arc<Profile>>>>) {
         let names = Names::of(&snapshot.names, &mut self.symbolizer);
         let sum = Growing::new(build::threads(snapshot, &names, self.mode), 0);
         if asked.is_empty() {
@@ -157,9 +171,12 @@ impl Publisher {
             self.sums.period.insert(Kind::Threads, sum);
             return;
         }
-        let profile = sum.finish(&self.tags);
-        for named in asked {
-            let _ = named.send(Ok(profile.clone()));
+        let mut profile = Some(Arc::new(sum.finish(&self.tags)));
+        let last = asked.len() - 1;
+        for (at, named) in asked.into_iter().enumerate() {
+            // Not held here when the last one gets it, who then need not copy it.
+            let profile = if at == last { profile.take() } else { profile.clone() };
+            let _ = profile.map(|profile| named.send(Ok(profile)));
         }
     }
 
@@ -174,6 +191,9 @@ impl Publisher {
             sums.into_iter().map(|(kind, sum)| (kind, sum.finish(&self.tags))).collect();
         let wall = profiles.iter().find(|(kind, _)| *kind == Kind::Wall);
         self.counters.judge(wall.and_then(|(_, profile)| profile.verdict().ok()));
+        if self.delivery.refuses() {
+            return;
+        }
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,
@@ -182,19 +202,7 @@ impl Publisher {
             profiles: profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
         };
         self.sequence += 1;
-        for exporter in &mut self.exporters {
-            match exporter.export(&set) {
-                Ok(()) => {
-                    self.counters.exported.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    self.counters.export_failures.fetch_add(1, Ordering::Relaxed);
-                    let problem = format!("a profile was not exported to {}: {error}", exporter.name());
-                    super::report::warn(&problem);
-                    self.counters.problem(problem);
-                }
-            }
-        }
+        self.delivery.take(set);
     }
 }
 
@@ -203,5 +211,6 @@ fn lost() -> Error {
 }
 
 fn too_large() -> Error {
-    Error::new(ErrorKind::Unavailable, "the recording grew beyond 256 MiB and was given up: finish it sooner")
+    let message = "the recordings at hand grew beyond 256 MiB, and this one, the largest, was given up: finish it sooner";
+    Error::new(ErrorKind::Unavailable, message)
 }

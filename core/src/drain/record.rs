@@ -33,7 +33,6 @@ const PAUSE: u64 = 5_000_000;
 pub(super) struct Recordings {
     open: Vec<Open>,
     asked: Vec<Asked>,
-    last_id: u64,
     /// When the next cut may be, on the monotonic clock.
     next_cut: u64,
 }
@@ -50,8 +49,16 @@ struct Open {
 /// Who waits for the next cut.
 #[derive(Debug)]
 enum Asked {
-    Begin(Kind, Sender<Result<u64>>),
+    Begin(u64, Kind, Sender<Result<()>>),
     End(u64, Sender<Result<Profile>>),
+}
+
+impl Asked {
+    fn id(&self) -> u64 {
+        match self {
+            Asked::Begin(id, ..) | Asked::End(id, _) => *id,
+        }
+    }
 }
 
 impl Recordings {
@@ -83,10 +90,8 @@ impl Recordings {
         Some(self.open.swap_remove(at))
     }
 
-    fn begin(&mut self, kind: Kind) -> u64 {
-        self.last_id += 1;
-        self.open.push(Open { id: self.last_id, kind, began: Instant::now(), damaged: false });
-        self.last_id
+    fn begin(&mut self, id: u64, kind: Kind) {
+        self.open.push(Open { id, kind, began: Instant::now(), damaged: false });
     }
 
     /// How many there will be once everybody was served that asked.
@@ -97,8 +102,8 @@ impl Recordings {
 }
 
 impl Sampler {
-    /// Somebody wants to begin a recording.
-    pub(super) fn record(&mut self, kind: Kind, begun: Sender<Result<u64>>) {
+    /// Somebody wants to begin a recording, to be known by that number.
+    pub(super) fn record(&mut self, id: u64, kind: Kind, begun: Sender<Result<()>>) {
         if kind == Kind::Threads {
             let _ = begun.send(Err(a_moment()));
             return;
@@ -108,7 +113,7 @@ impl Sampler {
             let _ = begun.send(Err(Error::new(ErrorKind::Unavailable, message)));
             return;
         }
-        self.recordings.asked.push(Asked::Begin(kind, begun));
+        self.recordings.asked.push(Asked::Begin(id, kind, begun));
     }
 
     /// Somebody wants the profile of recording `id`.
@@ -120,18 +125,22 @@ impl Sampler {
         }
     }
 
-    /// Nobody wants recording `id` any more.
+    /// Nobody wants recording `id` any more, nor waits for it.
     pub(super) fn give_up(&mut self, id: u64) {
+        self.recordings.asked.retain(|asked| asked.id() != id);
         if self.recordings.take(id).is_some() {
-            let _ = self.jobs.send(Job::GiveUp(id));
+            self.publish(Job::GiveUp(id));
             self.switch_looks();
         }
     }
 
     /// Gives up recordings that were forgotten.
     pub(super) fn expire_recordings(&mut self) {
-        let old = |open: &&Open| open.began.elapsed() > LONGEST;
-        let old: Vec<u64> = self.recordings.open.iter().filter(old).map(|open| open.id).collect();
+        let Recordings { open, asked, .. } = &self.recordings;
+        // One that somebody waits for ends anyway.
+        let is_old =
+            |open: &&Open| open.began.elapsed() > LONGEST && !asked.iter().any(|asked| asked.id() == open.id);
+        let old: Vec<u64> = open.iter().filter(is_old).map(|open| open.id).collect();
         old.into_iter().for_each(|id| self.give_up(id));
     }
 
@@ -156,15 +165,13 @@ impl Sampler {
     fn answer(&mut self) {
         for asked in std::mem::take(&mut self.recordings.asked) {
             match asked {
-                Asked::Begin(kind, begun) => {
-                    let id = self.recordings.begin(kind);
-                    let answer = if self.switch_looks() { Ok(id) } else { Err(no_memory()) };
+                Asked::Begin(id, kind, begun) => {
+                    self.recordings.begin(id, kind);
+                    let answer = if self.switch_looks() { Ok(()) } else { Err(no_memory()) };
                     // Whoever asked may have given up waiting.
-                    if answer.is_err() || begun.send(Ok(id)).is_err() {
+                    let failed = answer.is_err();
+                    if begun.send(answer).is_err() || failed {
                         self.give_up(id);
-                    }
-                    if let Err(error) = answer {
-                        let _ = begun.send(Err(error));
                     }
                 }
                 Asked::End(id, named) => {
@@ -174,9 +181,9 @@ impl Sampler {
                     };
                     if open.damaged {
                         let _ = named.send(Err(damaged()));
-                        let _ = self.jobs.send(Job::GiveUp(id));
+                        self.publish(Job::GiveUp(id));
                     } else {
-                        let _ = self.jobs.send(Job::Finish(id, named));
+                        self.publish(Job::Finish(id, named));
                     }
                 }
             }
@@ -199,7 +206,7 @@ fn a_moment() -> Error {
 }
 
 fn damaged() -> Error {
-    let message = "a part of the recording was given up, since exports take too long: try again later";
+    let message = "a part of the recording was given up, since it took too long to name it: try again later";
     Error::new(ErrorKind::Unavailable, message)
 }
 

@@ -63,7 +63,8 @@ pub(super) struct Sampler {
     /// Nanoseconds that closed periods have told.
     pub(super) told: u64,
     pub(super) buffer: Vec<u64>,
-    pub(super) jobs: Sender<Job>,
+    jobs: Sender<Job>,
+    is_alone: bool,
     pub(super) counters: Arc<Counters>,
     pub(super) stats: Stats,
     pub(super) period: Duration,
@@ -160,6 +161,7 @@ impl Sampler {
             told: 0,
             buffer: vec![0; MAX_STACK_WORDS],
             jobs: start_publisher(&plan, counters)?,
+            is_alone: false,
             counters: counters.clone(),
             stats: Stats { running: true, signal, ..Stats::default() },
             period: plan.options.period_s.duration(),
@@ -188,7 +190,7 @@ impl Sampler {
         sampler.switch_looks();
         sampler.fall_back_to_timers();
         if let Err(error) = sampler.check_threads() {
-            sampler.undo();
+            sampler.end();
             return Err(error);
         }
         // Starting costs some milliseconds once; the governor judges what comes after.
@@ -198,13 +200,21 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// Ends what a start has begun.
-    fn undo(&mut self) {
+    /// Ends what a start has begun. What was not closed by now is lost.
+    pub(super) fn end(&mut self) {
         sigprof::stop();
-        labels::set_sampling(false);
-        thread::want_new(false);
-        recorder::set_open(false);
+        super::close_doors();
         self.threads.stop();
+    }
+
+    /// Whether the publisher is gone, by a fault of ours: nothing that is sampled can be told any more.
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    /// Gives the publisher something to do.
+    pub(super) fn publish(&mut self, job: Job) {
+        self.is_alone |= self.jobs.send(job).is_err();
     }
 
     /// How long to sleep until the next wake.
@@ -261,7 +271,7 @@ impl Sampler {
         self.drain();
         self.judge();
         self.cut(Cut::Period);
-        let _ = self.jobs.send(Job::Reply(done));
+        self.publish(Job::Reply(done));
     }
 
     /// Samples with another period from now on.
@@ -280,13 +290,11 @@ impl Sampler {
         self.cut(Cut::Last);
         // Before the reply: the next profiler reads the cells itself.
         self.awaits = None;
-        labels::set_sampling(false);
-        thread::want_new(false);
-        recorder::set_open(false);
+        super::close_doors();
         self.threads.stop();
         self.stats.running = false;
-        self.counters.publish(self.stats);
-        let _ = self.jobs.send(Job::Reply(done));
+        self.counters.publish(self.stats.clone());
+        self.publish(Job::Reply(done));
     }
 
     pub(super) fn drain(&mut self) {

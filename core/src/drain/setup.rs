@@ -10,6 +10,8 @@ use everprof_probe::ring::Ring;
 use everprof_probe::sigprof;
 
 use super::Plan;
+use super::deliver::Delivery;
+use super::handle::{Own, be_own};
 use super::publish::{Job, Open, Publisher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{SignalChoice, Symbolize};
@@ -35,21 +37,17 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     let (jobs, received) = mpsc::channel();
     let exporters = plan.exporters.clone();
     let (tags, counters, kinds) = (plan.tags.clone(), counters.clone(), plan.options.kinds.clone());
-    let work = move || {
+    let publish = move || {
         let symbolizer = Symbolizer::new(options);
-        let exporters = exporters();
-        let publisher = Publisher {
-            tags,
-            symbolizer,
-            mode,
-            kinds,
-            exporters,
-            counters,
-            sequence: 0,
-            sums: Open::default(),
-        };
+        let delivery = Delivery::new(exporters(), counters.clone());
+        let sums = Open::default();
+        let publisher = Publisher { tags, symbolizer, mode, kinds, delivery, counters, sequence: 0, sums };
+        publisher.run(&received);
+    };
+    let work = move || {
         everprof_probe::os::block_signals();
-        super::guarded(|| publisher.run(&received));
+        be_own(Own::Samples);
+        super::guarded(publish);
     };
     std::thread::Builder::new().name("everprof-out".to_string()).spawn(work).map_err(|error| {
         Error::io(ErrorKind::Unsupported, "everprof's second thread could not be started", error)

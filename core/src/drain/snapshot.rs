@@ -11,6 +11,7 @@ mod looks;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -19,12 +20,13 @@ use everprof_probe::sample::{CALL_WORDS, Header};
 use everprof_probe::sigprof;
 
 use super::close::Cut;
+use super::handle::PATIENCE;
 use super::period::Period;
 use super::publish::Job;
 use super::sampler::Sampler;
 use super::setup::wall_clock;
 use super::tasks;
-use super::wall::FIRST_NUMBER;
+use super::wall::{FIRST_NUMBER, FIRST_QUEUED};
 use crate::aggregate::{Aggregate, Key, Waited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -38,10 +40,15 @@ const ROUNDS: u32 = 3;
 /// Threads that were met no longer ago than this may have got their names since.
 const YOUNG: u64 = 2_000_000_000;
 /// How long to wait for threads that run to tell their stacks, in nanoseconds, and how long at a time.
-const PATIENCE: u64 = 5_000_000;
+const ANSWERING: u64 = 5_000_000;
 const NAP: Duration = Duration::from_micros(100);
+/// A question that was not answered for so long is asked again, in nanoseconds, where signals do not pile up.
+const LOST_AFTER: u64 = 2_000_000_000;
 /// So many may wait for the next one.
 const MOST_WAITING: usize = 1_000;
+/// So many may wait for their names before the next one is taken, and how long to wait then, in nanoseconds.
+const MOST_UNNAMED: u64 = 2;
+const PAUSE: u64 = 5_000_000;
 /// Snapshots take this part of a processor at most.
 const SHARE: u64 = 10;
 /// What is kept of a snapshot for the next one is given back after so long, in nanoseconds.
@@ -80,15 +87,15 @@ pub(super) struct Snapshot {
 /// Who waits for a snapshot, and what is kept for the next.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    waiting: Vec<Sender<Result<Profile>>>,
+    waiting: Vec<(u64, Sender<Result<Arc<Profile>>>)>,
     /// When the next one may be, and when the last one was, on the monotonic clock.
     next: u64,
     last: u64,
     looks: Option<Looks>,
     /// The number of the questions of this snapshot.
     number: u32,
-    /// Threads that were asked and have not answered, with the number.
-    asked: HashMap<u32, u32>,
+    /// Threads that were asked and have not answered, with the number and the time.
+    asked: HashMap<u32, (u32, u64)>,
     /// What the threads have told that were asked by this snapshot.
     told: HashMap<u32, (Header, Box<[u64]>)>,
 }
@@ -114,28 +121,31 @@ impl Snapshots {
         true
     }
 
-    /// Asks a thread that runs for its stack. Not one that holds the signal back: it has one already.
+    /// Asks a thread that runs for its stack. One that holds the signal back has it already; but a question gets lost
+    /// where the thread's timer has just sent the same signal, and an answer where it finds no room.
     fn ask(&mut self, tid: u32) {
-        if !self.asked.contains_key(&tid) && sigprof::ask(tid, self.number) {
-            self.asked.insert(tid, self.number);
+        let now = monotonic();
+        let is_lost = |at: u64| sigprof::signal() < FIRST_QUEUED && now.saturating_sub(at) > LOST_AFTER;
+        if self.asked.get(&tid).is_none_or(|(_, at)| is_lost(*at)) && sigprof::ask(tid, self.number) {
+            self.asked.insert(tid, (self.number, now));
         }
     }
 
     /// Whether threads have not answered this snapshot.
     fn are_open(&self) -> bool {
-        self.asked.values().any(|number| *number == self.number)
+        self.asked.values().any(|(number, _)| *number == self.number)
     }
 }
 
 impl Sampler {
     /// Somebody wants a snapshot.
-    pub(super) fn ask_for_snapshot(&mut self, named: Sender<Result<Profile>>) {
+    pub(super) fn ask_for_snapshot(&mut self, named: Sender<Result<Arc<Profile>>>) {
         if self.snapshots.waiting.len() >= MOST_WAITING {
             let message = format!("{MOST_WAITING} others wait for a snapshot already: try again later");
             let _ = named.send(Err(Error::new(ErrorKind::Unavailable, message)));
             return;
         }
-        self.snapshots.waiting.push(named);
+        self.snapshots.waiting.push((monotonic(), named));
     }
 
     /// Takes the snapshot that somebody waits for, if it is time for one.
@@ -150,13 +160,20 @@ impl Sampler {
         if now < self.snapshots.next {
             return;
         }
-        if self.is_publisher_behind() {
-            self.snapshots.next = now + 5_000_000;
+        let unnamed = self.counters.snapshots.load(Ordering::Relaxed);
+        if unnamed >= MOST_UNNAMED || self.is_publisher_behind() {
+            // Who has waited for so long does not any more.
+            self.snapshots.waiting.retain(|(since, _)| now - since < PATIENCE.as_nanos() as u64);
+            self.snapshots.next = now + PAUSE;
             return;
         }
         let waiting = std::mem::take(&mut self.snapshots.waiting);
+        let waiting: Vec<_> = waiting.into_iter().map(|(_, named)| named).collect();
         match self.snapshot() {
-            Some(snapshot) => _ = self.jobs.send(Job::Snapshot(Box::new(snapshot), waiting)),
+            Some(snapshot) => {
+                self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
+                self.publish(Job::Snapshot(Box::new(snapshot), waiting));
+            }
             None => waiting.iter().for_each(|named| _ = named.send(Err(no_memory()))),
         }
     }
@@ -167,7 +184,8 @@ impl Sampler {
             return;
         }
         if let Some(snapshot) = self.snapshot() {
-            let _ = self.jobs.send(Job::Snapshot(Box::new(snapshot), Vec::new()));
+            self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
+            self.publish(Job::Snapshot(Box::new(snapshot), Vec::new()));
         }
     }
 
@@ -190,7 +208,10 @@ impl Sampler {
             self.threads.meet_new();
             self.threads.rename(begin.saturating_sub(YOUNG));
             let mut any_gone = false;
-            for tid in self.threads.ids() {
+            let mut ids = self.threads.ids();
+            // In the order in which they were made: so they lie in the kernel's memory.
+            ids.sort_unstable();
+            for tid in ids {
                 if shot.seen.insert(tid) {
                     any_gone |= !self.see(&mut looks, &mut shot, tid);
                 }
@@ -243,7 +264,7 @@ impl Sampler {
 
     /// Hears what the threads tell that run, as long as there is time.
     fn hear(&mut self, looks: &mut Looks, shot: &mut Shot) {
-        let until = monotonic() + PATIENCE;
+        let until = monotonic() + ANSWERING;
         self.drain();
         while self.snapshots.are_open() && monotonic() < until {
             std::thread::sleep(NAP);

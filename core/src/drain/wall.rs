@@ -36,7 +36,7 @@ use crate::profile::Kind;
 use ask::{Asked, Questions};
 use watched::{Found, LEAST_OFTEN, Spared, Watched, With};
 
-pub(super) use ask::FIRST_NUMBER;
+pub(super) use ask::{FIRST_NUMBER, FIRST_QUEUED};
 
 pub(super) use place::{Place, Seen, Why, name_of};
 

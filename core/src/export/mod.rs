@@ -1,7 +1,8 @@
 //! The exporters: where the encoded profiles of a period go.
 //!
-//! Called on everprof's own thread at the end of each period, one after the other; an exporter may take its
-//! time, but not hold the process up at exit. It sees [`Set`], never the profile model.
+//! Called at the end of each period, one after the other, on a thread of everprof's that does nothing else; an exporter
+//! may take its time, but not hold the process up at exit. One that panics has failed with this set, and is called with
+//! the next one. It sees [`Set`], never the profile model.
 
 mod file;
 

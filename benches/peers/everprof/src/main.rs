@@ -1,7 +1,7 @@
 //! everprof, as a program would use it: `Profiler::builder()`, with its profiles kept in memory.
 
 use std::mem::MaybeUninit;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use everprof::encode::pprof;
@@ -72,7 +72,9 @@ impl Peer for Everprof {
 
     fn snapshot(&mut self) -> Option<(usize, Duration)> {
         // They are taken on everprof's first thread and named on its second.
-        let clock = Clock::Thread(thread_called("everprof")?);
+        static SAMPLER: OnceLock<Option<u32>> = OnceLock::new();
+        // Once: to look for it takes as long as a snapshot.
+        let clock = Clock::Thread((*SAMPLER.get_or_init(|| thread_called("everprof")))?);
         let before = clock.now()?;
         let profile = everprof::threads().expect("a snapshot");
         Some((profile.samples().len(), Duration::from_nanos(clock.now()? - before)))

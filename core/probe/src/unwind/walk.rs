@@ -76,8 +76,8 @@ pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: 
 /// Walks the stack of another thread, which waits, off the handler. Of `regs` only the program counter, the stack pointer
 /// and the frame pointer hold, so a caller that hangs on another register ends the walk. Sources are not asked, since they
 /// look at the calling thread: where one of them owns a frame, its frames are marked as missing. Also returns whether
-/// there were such.
-pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> (End, bool) {
+/// there were such, and the stack pointer of the last frame: up to there the stack was read.
+pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> (End, bool, u64) {
     let entered = inflight::enter(thread_pointer());
     let mut walker = Walker::new(regs, stack, snapshot::current(&entered));
     walker.known = false;
@@ -94,7 +94,7 @@ pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_
         End::Root => {}
         _ => out.push_missing(0),
     }
-    (end, owned)
+    (end, owned, walker.regs.sp)
 }
 
 pub(super) struct Walker<'a> {

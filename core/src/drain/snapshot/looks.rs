@@ -40,7 +40,7 @@ impl Looks {
         if let Some(place) = kept.map(|(_, place)| place.clone()).or_else(|| known(used).map(Arc::new)) {
             return Seen::Waiting(place);
         }
-        match Place::seen(&mut self.looker, tid, &mut self.words) {
+        match Place::seen(&mut self.looker, tid, used, &mut self.words) {
             wall::Seen::Ended => Seen::Gone,
             wall::Seen::Running | wall::Seen::Moved(_) => match Clock::Thread(tid).now() {
                 Some(now) => Seen::Running { on_cpu: now != used },

@@ -21,7 +21,7 @@ const FORGETTING: u64 = 60_000_000_000;
 /// Questions have numbers below this one; those from it on are of snapshots.
 pub(crate) const FIRST_NUMBER: u32 = 1 << 30;
 /// Signals from this number on are queued: none gets lost, and more of them would pile up.
-const FIRST_QUEUED: i32 = 32;
+pub(crate) const FIRST_QUEUED: i32 = 32;
 
 /// Who asks, and what came of it.
 #[derive(Debug)]

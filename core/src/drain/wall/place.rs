@@ -46,10 +46,10 @@ pub(crate) enum Why {
 }
 
 impl Place {
-    /// Looks at thread `tid`.
-    pub(crate) fn seen(looker: &mut Looker, tid: u32, words: &mut [u64]) -> Seen {
+    /// Looks at thread `tid`, which by a look just now has `used` so many nanoseconds of the processors.
+    pub(crate) fn seen(looker: &mut Looker, tid: u32, used: u64, words: &mut [u64]) -> Seen {
         let tables = unwind::generation();
-        let waiting = match looker.look(tid, words) {
+        let waiting = match looker.look_since(tid, used, words) {
             Look::Waiting(waiting) => waiting,
             Look::Running | Look::Gone => return Seen::Running,
             Look::Untold => return Self::untold(tid),

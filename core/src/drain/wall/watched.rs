@@ -261,7 +261,9 @@ impl Watched {
     /// Finds out where it waits, or asks it.
     fn find(&mut self, tid: u32, with: &mut With<'_>) {
         let before = self.place.take();
-        self.place = match Place::seen(with.looker, tid, with.words) {
+        // Read again: what was read since has taken its time, in which the thread may have begun to wait.
+        let used = Clock::Thread(tid).now().unwrap_or(self.used);
+        self.place = match Place::seen(with.looker, tid, used, with.words) {
             Seen::Running => None,
             Seen::Ended => {
                 // When in between it ended, nobody knows: in the middle.

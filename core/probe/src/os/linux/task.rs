@@ -1,8 +1,8 @@
 //! What the kernel tells of another thread of this process: whether it runs, and if not, what it waits for and where.
 //!
-//! `/proc/self/task/TID/syscall` has the number and arguments of the system call that a thread is blocked in, and its
+//! `/proc/TID/syscall` has the number and arguments of the system call that a thread is blocked in, and its
 //! stack pointer and program counter (`fs/proc/base.c`, `proc_pid_syscall`). The thread notices nothing of it. Off the
-//! handler: it takes 7 us, most of it to open the file.
+//! handler: it takes 5 us, most of it to open the file.
 
 use super::{Text, Unread};
 
@@ -34,14 +34,18 @@ pub struct Wait {
 
 /// Asks what thread `tid` of this process is doing. Of the calling thread the kernel says that it is in this very call.
 pub fn task(tid: u32) -> Task {
-    let mut path = Text::<48>::new();
-    path.text(b"/proc/self/task/").number(tid).text(b"/syscall\0");
     let mut line = [0; 256];
-    match super::read_file(path.bytes(), &mut line) {
-        Ok(line) => parse(line),
-        Err(Unread::Refused) => Task::Unknown,
-        Err(Unread::NoRoom) => Task::NotNow,
+    // The kernel finds any thread in the first folder, and in fewer steps; a sandbox may have the second one alone.
+    for folder in [b"/proc/".as_slice(), b"/proc/self/task/"] {
+        let mut path = Text::<48>::new();
+        path.text(folder).number(tid).text(b"/syscall\0");
+        match super::read_file(path.bytes(), &mut line) {
+            Ok(line) => return parse(line),
+            Err(Unread::Refused) => {}
+            Err(Unread::NoRoom) => return Task::NotNow,
+        }
     }
+    Task::Unknown
 }
 
 fn parse(line: &[u8]) -> Task {
