@@ -27,6 +27,8 @@ elsewhere=(
     threads         # as wall
     tasks           # as truth, and the verdict needs the kernel's account of threads
     labels_awaits   # as life
+    heap            # as truth
+    lock            # the same
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

@@ -80,6 +80,8 @@ pub mod tags;
 
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
+pub use everprof_probe::alloc::Allocator;
+#[doc(inline)]
 pub use everprof_probe::stacks::StackRange;
 pub use labels::{Labels, TraceContext, with_labels};
 pub use options::Options;

@@ -94,6 +94,10 @@ pub struct Stats {
     pub serve_refused: u64,
     /// What went wrong last: a fallback that was taken, or an export that failed.
     pub last_problem: Option<String>,
+    /// Samples of allocations that were taken.
+    pub alloc_samples: u64,
+    /// Those that were lost: they are in the profile as a frame that says so.
+    pub alloc_lost: u64,
 }
 
 impl Stats {

@@ -13,13 +13,20 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod alloc;
 pub mod awaiting;
 pub mod bell;
 pub mod chain;
+pub mod got;
+pub mod heap;
+pub mod here;
+pub mod lock;
 pub mod loss;
 pub mod memory;
 pub mod os;
+pub mod own;
 pub mod perf;
+pub mod poisson;
 pub mod regs;
 pub mod ring;
 pub mod sample;

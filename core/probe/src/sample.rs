@@ -21,16 +21,29 @@ pub enum Source {
     Cpu = 1,
     /// A thread that waits was asked for its stack. Before the stack stand [`CALL_WORDS`] words about its system call.
     Wall = 2,
-    /// An allocation.
+    /// An allocation. Before the stack stand [`ALLOC_WORDS`] words about it.
     Alloc = 3,
-    /// A contended lock.
+    /// A thread has waited for another one. Before the stack stand [`LOCK_WORDS`] words about it.
     Lock = 4,
     /// Our thread has just discovered the thread: the sample stands for CPU time that no timer accounted for.
     Unclaimed = 5,
+    /// A block whose allocation was sampled is given back. Instead of a stack it has two words: the block's handle, and the
+    /// number of the event, as [`ALLOC_WORDS`] says.
+    Free = 6,
+    /// A thread ends what another one waits for. Before the stack stands the number of that wait.
+    Release = 7,
 }
 
 /// Words before the stack of a sample of [`Source::Wall`]: what [`crate::waiting::interrupted`] reads.
 pub const CALL_WORDS: usize = 3;
+
+/// Words before the stack of a sample of [`Source::Alloc`]: the bytes asked for, the block's [`crate::heap::Handle`] or 0
+/// where the block is not followed, the mean distance of samples in bytes, and a number that grows from event to event.
+pub const ALLOC_WORDS: usize = 4;
+
+/// Words before the stack of a sample of [`Source::Lock`]: the nanoseconds that it waited, those from which on each wait is
+/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number, and the number of the wait.
+pub const LOCK_WORDS: usize = 5;
 
 /// The header of a sample in the ring. The words of the stack follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{CALL_WORDS, Header, Source};
 use crate::thread::{self, Slot};
-use crate::{chain, perf, scratch, stacks, thread_block, unwind};
+use crate::{chain, here, perf, scratch, stacks, thread_block, unwind};
 
 /// What a signal to a newly discovered thread carries instead of a slot: a sign that it is ours. See [`discover`].
 pub const DISCOVERY: usize = 0x6576_6572;
@@ -228,36 +228,16 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
 /// Our thread has discovered this one, which has used that many microseconds by now. What such a sample is worth in the
 /// end is settled by our thread, which knows how much CPU time no timer has accounted for.
 fn of_discovered(micros: u64, context: *const libc::c_void) {
-    let Some(header) = of_this_thread(Source::Unclaimed, micros, DISCOVERY_UNIT) else { return };
+    let Some(header) = here::header(Source::Unclaimed, micros, DISCOVERY_UNIT) else { return };
     take(header, &[], header.tid as usize, context);
 }
 
 /// Our thread asks where this one waits.
 fn of_waiting(number: u32, context: *const libc::c_void) {
-    let Some(header) = of_this_thread(Source::Wall, u64::from(number), 1) else { return };
+    let Some(header) = here::header(Source::Wall, u64::from(number), 1) else { return };
     // SAFETY: the context is the one the kernel gave to the handler that called us.
     let call: [u64; CALL_WORDS] = unsafe { regs::call_registers(context) };
     take(header, &call, header.tid as usize, context);
-}
-
-/// The header of a sample that no timer of the thread asked for.
-fn of_this_thread(source: Source, weight: u64, period: u32) -> Option<Header> {
-    let tid = thread_block::tid();
-    if tid == 0 {
-        return None;
-    }
-    let slot = thread::find(tid);
-    let (trace_id, span_id) = slot.map_or((0, 0), Slot::trace);
-    Some(Header {
-        source: source as u8,
-        weight,
-        period,
-        tid,
-        labels: slot.map_or(0, Slot::labels),
-        generation: 0,
-        trace_id: if span_id == 0 { 0 } else { trace_id },
-        span_id,
-    })
 }
 
 /// Which of the rings is the one of a thread whose number, of whatever kind, is `hint`.

@@ -1,5 +1,7 @@
 //! From the sums of a period to its profiles: addresses get names, samples their weight and their labels.
 
+mod heap;
+mod locks;
 mod tasks;
 mod threads;
 mod time;
@@ -19,6 +21,8 @@ use crate::profile::{
 use crate::recorder::NamedFrame;
 use crate::symbolize::{self, Module, SymbolFrame, runtime};
 
+pub(super) use heap::heap;
+pub(super) use locks::locks;
 pub(super) use threads::threads;
 pub(super) use time::{off_cpu, wall};
 
@@ -131,14 +135,19 @@ impl<'p> Builder<'p> {
 
     /// Adds time that has no stack, under a frame that says why.
     fn add_frame(&mut self, name: &str, thread: Option<u32>, more: &[Label], sums: Sums) {
-        let lines = vec![self.named_line(&format!("[{name}]"))];
-        let location = self.profile.location(Location { lines, ..Location::default() });
-        let stack = self.profile.stack(&[location]);
+        let stack = self.mark(name);
         let labels = match thread {
             Some(thread) => self.labels(Key { thread, ..Key::default() }, more),
             None => self.profile.labels(more),
         };
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
+    }
+
+    /// A stack of one frame that says something of us.
+    fn mark(&mut self, name: &str) -> StackId {
+        let lines = vec![self.named_line(&format!("[{name}]"))];
+        let location = self.profile.location(Location { lines, ..Location::default() });
+        self.profile.stack(&[location])
     }
 
     fn stack(&mut self, at: u32) -> StackId {
@@ -153,6 +162,32 @@ impl<'p> Builder<'p> {
             *place = Some(id);
         }
         id
+    }
+
+    /// A stack without the functions at its leaf whose names begin so: they are in the way of all that is told.
+    fn stack_without(&mut self, at: u32, plumbing: &[&str]) -> StackId {
+        let whole = self.stack(at);
+        let locations = self.profile.get_stack(whole).to_vec();
+        let mut own: Vec<LocationId> = Vec::with_capacity(locations.len());
+        for id in locations {
+            let location = self.profile.get_location(id);
+            let is_plumbing = |line: &&Line| {
+                let name = self.profile.text(self.profile.get_function(line.function).name);
+                plumbing.iter().any(|prefix| name.starts_with(prefix))
+            };
+            let lines: Vec<Line> = location.lines.iter().skip_while(is_plumbing).copied().collect();
+            let all = location.lines.len();
+            match lines.len() {
+                _ if !own.is_empty() => own.push(id),
+                0 if all != 0 => {}
+                left if left == all => own.push(id),
+                _ => {
+                    let rest = Location { lines, ..location.clone() };
+                    own.push(self.profile.location(rest));
+                }
+            }
+        }
+        if own.is_empty() { whole } else { self.profile.stack(&own) }
     }
 
     fn location(&mut self, epoch: u32, frame: Frame) -> LocationId {

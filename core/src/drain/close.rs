@@ -61,6 +61,12 @@ impl Sampler {
         let unmet = self.threads.charge_unmet(discovered, cut);
         self.without_stack(&mut stackless, "threads that ended unsampled", None, unmet.unsampled);
         let (first_epoch, epochs) = self.modules.take();
+        if let Some(heap) = &mut self.heap {
+            heap.keep_epochs(first_epoch, &epochs);
+        }
+        if let Some(locks) = &mut self.locks {
+            locks.keep_epochs(first_epoch, &epochs);
+        }
         let mut names: Vec<_> = self.thread_numbers.drain().map(|(name, number)| (number, name)).collect();
         names.sort_unstable_by_key(|(number, _)| *number);
         let period = Period {
@@ -87,6 +93,8 @@ impl Sampler {
         self.stats.process_cpu = Duration::from_nanos(process.saturating_sub(self.process_cpu_at_start));
         self.hand_over(period);
         self.snapshot_of_period(cut);
+        self.heap_of_period(cut);
+        self.locks_of_period(cut);
         if cut != Cut::Within {
             self.period_began = now;
             self.threads.rename(0);

@@ -65,6 +65,8 @@ thread_local! {
 /// Says that the calling thread is one of ours.
 pub(super) fn be_own(own: Own) {
     OWN.set(own);
+    // What it allocates and waits for is nothing of the program's.
+    everprof_probe::own::Own::of_this_thread().leave_out();
 }
 
 /// The drain of the parent is not here. In a fork's child, on its only thread.

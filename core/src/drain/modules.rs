@@ -26,11 +26,14 @@ impl Modules {
     }
 
     /// Looks for modules that came or went, at the price of a few nanoseconds where none did.
-    pub(super) fn update(&mut self) {
+    /// Says true where there may be some.
+    pub(super) fn update(&mut self) -> bool {
         // Code that no loader announced, such as a JIT's, is noticed by a walk that met it.
-        if unwind::wanted() | unwind::refresh() {
+        let is_changed = unwind::wanted() | unwind::refresh();
+        if is_changed {
             self.read_again();
         }
+        is_changed
     }
 
     /// Looks again whether or not the loader reported anything: code that was not loaded by it, such as a JIT's.

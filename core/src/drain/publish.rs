@@ -14,6 +14,8 @@ use everprof_probe::os::{Clock, gettid};
 use super::build;
 use super::deliver::Delivery;
 use super::growing::Growing;
+use super::heap::HeapCut;
+use super::locks::LocksCut;
 use super::names::Names;
 use super::period::Period;
 use super::snapshot::Snapshot;
@@ -59,6 +61,10 @@ pub(super) enum Job {
     Segment { period: Box<Period>, recordings: Vec<(u64, Kind)> },
     /// Name this snapshot, and give it to these, or where there are none to the period.
     Snapshot(Box<Snapshot>, Vec<Sender<Result<Arc<Profile>>>>),
+    /// Name this account of the heap, and give it to the period.
+    Heap(Box<HeapCut>),
+    /// And this one of waits for locks.
+    Locks(Box<LocksCut>),
     /// Publish the period.
     EndPeriod,
     /// Give the profile of this recording to whoever waits for it.
@@ -93,6 +99,8 @@ impl Publisher {
                     self.snapshot(&snapshot, asked);
                     self.counters.snapshots.fetch_sub(1, Ordering::Relaxed);
                 }
+                Job::Heap(cut) => self.heap(&cut),
+                Job::Locks(cut) => self.locks(&cut),
                 Job::EndPeriod => self.publish(),
                 Job::Finish(id, named) => {
                     let profile = match self.sums.recordings.remove(&id) {
@@ -121,7 +129,7 @@ impl Publisher {
         let names = Names::of(period, &mut self.symbolizer);
         let recorded = recordings.iter().map(|(_, kind)| *kind);
         let mut kinds: BTreeSet<Kind> = self.kinds.iter().chain(recorded).collect();
-        kinds.remove(&Kind::Threads);
+        kinds.retain(|kind| *kind != Kind::Threads && !kind.needs_hooks());
         for kind in kinds {
             let part = self.build(kind, period, &names);
             for (id, _) in recordings.iter().filter(|(_, of)| *of == kind) {
@@ -159,7 +167,7 @@ impl Publisher {
                 Growing::new(build::off_cpu(period, names, self.mode, rest), looks)
             }
             // Not of a period, but of a moment.
-            Kind::Threads => Growing::new(Profile::new(kind), 0),
+            _ => Growing::new(Profile::new(kind), 0),
         }
     }
 
@@ -177,6 +185,24 @@ impl Publisher {
             // Not held here when the last one gets it, who then need not copy it.
             let profile = if at == last { profile.take() } else { profile.clone() };
             let _ = profile.map(|profile| named.send(Ok(profile)));
+        }
+    }
+
+    fn heap(&mut self, cut: &HeapCut) {
+        let names = Names::of(&cut.names, &mut self.symbolizer);
+        self.sums.is_worth_it |= !cut.rows.is_empty();
+        for kind in self.kinds.iter().filter(|kind| kind.needs_allocations()) {
+            let profile = build::heap(kind, cut, &names, self.mode);
+            self.sums.period.insert(kind, Growing::new(profile, cut.samples));
+        }
+    }
+
+    fn locks(&mut self, cut: &LocksCut) {
+        let names = Names::of(&cut.names, &mut self.symbolizer);
+        self.sums.is_worth_it |= !cut.rows.is_empty();
+        for kind in self.kinds.iter().filter(|kind| kind.needs_locks()) {
+            let profile = build::locks(kind, cut, &names, self.mode);
+            self.sums.period.insert(kind, Growing::new(profile, cut.samples));
         }
     }
 

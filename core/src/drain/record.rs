@@ -108,6 +108,10 @@ impl Sampler {
             let _ = begun.send(Err(a_moment()));
             return;
         }
+        if kind.needs_hooks() {
+            let _ = begun.send(Err(of_periods(kind)));
+            return;
+        }
         if self.recordings.expected() >= MOST {
             let message = format!("{MOST} recordings run already: finish one of them first, or drop it");
             let _ = begun.send(Err(Error::new(ErrorKind::Unavailable, message)));
@@ -202,6 +206,13 @@ fn too_long() -> Error {
 fn a_moment() -> Error {
     let message =
         "threads are seen at a moment, not over a stretch of time: take a snapshot (everprof::threads)";
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+fn of_periods(kind: Kind) -> Error {
+    let name = kind.name();
+    let message =
+        format!("{name} is told by periods, not over a stretch of its own: start with {name} among kinds");
     Error::new(ErrorKind::Unsupported, message)
 }
 

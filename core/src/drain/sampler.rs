@@ -15,10 +15,13 @@ use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
 use super::awaits::Awaits;
 use super::close::Cut;
 use super::governor::Governor;
+use super::heap::Heap;
+use super::locks::Locks;
 use super::modules::Modules;
 use super::publish::Job;
 use super::record::Recordings;
 use super::setup::{choose_signal, rings, start_publisher, wall_clock};
+use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
@@ -57,6 +60,10 @@ pub(super) struct Sampler {
     pub(super) wall_options: WallOptions,
     /// The waits of tasks that go on, where those are wanted.
     pub(super) awaits: Option<Awaits>,
+    /// The account of the heap, where that is wanted.
+    pub(super) heap: Option<Heap>,
+    /// The account of waits for locks, where that is wanted.
+    pub(super) locks: Option<Locks>,
     /// By the thread's number: nanoseconds that it was ready to run and had no processor.
     pub(super) ready: HashMap<u32, u64>,
     pub(super) thread_ids: bool,
@@ -156,6 +163,8 @@ impl Sampler {
             wall: None,
             wall_options,
             awaits: None,
+            heap: None,
+            locks: None,
             ready: HashMap::new(),
             thread_ids: plan.options.thread_ids,
             told: 0,
@@ -188,6 +197,8 @@ impl Sampler {
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
         sampler.switch_looks();
+        sampler.follow_heap(plan.options.interval_bytes.get(), max_words);
+        sampler.follow_locks(plan.options.lock_threshold_ns.get().into(), max_words);
         sampler.fall_back_to_timers();
         if let Err(error) = sampler.check_threads() {
             sampler.end();
@@ -254,7 +265,11 @@ impl Sampler {
             return;
         }
         self.woke = Instant::now();
-        self.modules.update();
+        if self.modules.update()
+            && let Some(locks) = &self.locks
+        {
+            locks.hook_again();
+        }
         self.watch_calm();
         self.drain();
         if self.judged.elapsed() >= JUDGE_EVERY {
@@ -291,6 +306,8 @@ impl Sampler {
         // Before the reply: the next profiler reads the cells itself.
         self.awaits = None;
         super::close_doors();
+        self.heap = None;
+        self.locks = None;
         self.threads.stop();
         self.stats.running = false;
         self.counters.publish(self.stats.clone());
@@ -302,6 +319,8 @@ impl Sampler {
         for ring in rings().unwrap_or_default() {
             ring.drain(&mut buffer, |header, words| self.count(&header, words));
         }
+        self.drain_heap(&mut buffer);
+        self.drain_locks(&mut buffer);
         self.buffer = buffer;
         self.threads.drained();
         self.read_awaits(false);
@@ -362,6 +381,13 @@ impl Sampler {
         let place = labels::resolve(id).map_or(0, |set| self.sums.intern_labels(set));
         self.label_places.insert(id, place);
         place
+    }
+
+    /// The site of a sample's stack in an account of its own.
+    pub(super) fn site(&mut self, sites: &mut Sites, header: &Header, stack: &[u64]) -> Arc<Site> {
+        let epoch = self.modules.epoch_of(header.generation);
+        let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
+        sites.site(epoch, stack, thread, labels::resolve(header.labels))
     }
 
     pub(super) fn thread_number(&mut self, name: Arc<str>, tid: Option<u32>) -> u32 {

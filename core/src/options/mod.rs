@@ -26,7 +26,7 @@ mod value;
 mod word;
 
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
+pub use number::{Bytes, Days, Frames, Nanos, Percent, Period, Rate, WallRate};
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
 pub use value::TagValue;

@@ -57,6 +57,8 @@ whole_numbers! {
     Period(1..=3_600, default 60);
     /// An age in days.
     Days(1..=3_650, default 30);
+    /// A time in nanoseconds.
+    Nanos(1..=1_000_000_000, default 100_000);
     /// A number of stack frames.
     Frames(16..=4_096, default 1_024);
 }

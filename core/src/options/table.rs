@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, Frames, Percent, Period, Rate, WallRate};
+use super::number::{Bytes, Days, Frames, Nanos, Percent, Period, Rate, WallRate};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
 use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
@@ -133,6 +133,13 @@ options! {
     /// Whether futures that are wrapped with labels tell what their tasks wait for. `off`: nobody's waits are told, and no
     /// poll gets a waker of everprof's, also while somebody records; for executors that accept their own wakers only.
     async_waits: bool = true, "", "wall, offcpu", "0.1.0";
+
+    /// Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a
+    /// sample. Less is more precise and costs more.
+    interval_bytes: Bytes = Bytes::of(512 << 10), "bytes", "alloc, heap", "0.1.0";
+
+    /// A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good.
+    lock_threshold_ns: Nanos = Nanos::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0";
 
     /// Length of one profile.
     period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";

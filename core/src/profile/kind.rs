@@ -32,11 +32,31 @@ pub enum Kind {
     OffCpu,
     /// Live threads by stack, at one moment.
     Threads,
+    /// Allocations by stack: objects and bytes.
+    Alloc,
+    /// The same, and what of it and of all before lives at the end: the live heap.
+    Heap,
+    /// Waits for locks that another thread held, by who waited.
+    Lock,
+    /// The same by who held the lock and gave it back, as Go has it.
+    Mutex,
+    /// Every wait of a thread for another one, by who waited, as Go has it: for locks, conditions, channels, or to be woken.
+    Block,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 4] = [Kind::Cpu, Kind::Wall, Kind::OffCpu, Kind::Threads];
+    pub const ALL: [Kind; 9] = [
+        Kind::Cpu,
+        Kind::Wall,
+        Kind::OffCpu,
+        Kind::Threads,
+        Kind::Alloc,
+        Kind::Heap,
+        Kind::Lock,
+        Kind::Mutex,
+        Kind::Block,
+    ];
 
     /// The name in options and file names.
     pub const fn name(self) -> &'static str {
@@ -45,6 +65,11 @@ impl Kind {
             Kind::Wall => "wall",
             Kind::OffCpu => "offcpu",
             Kind::Threads => "threads",
+            Kind::Alloc => "alloc",
+            Kind::Heap => "heap",
+            Kind::Lock => "lock",
+            Kind::Mutex => "mutex",
+            Kind::Block => "block",
         }
     }
 
@@ -58,6 +83,21 @@ impl Kind {
         matches!(self, Kind::Wall | Kind::OffCpu)
     }
 
+    /// Whether it is made of samples of allocations.
+    pub(crate) fn needs_allocations(self) -> bool {
+        matches!(self, Kind::Alloc | Kind::Heap)
+    }
+
+    /// Whether it is made of samples of waits for others.
+    pub(crate) fn needs_locks(self) -> bool {
+        matches!(self, Kind::Lock | Kind::Mutex | Kind::Block)
+    }
+
+    /// Whether it is made of what the hooks of calls tell, which has an account of its own.
+    pub(crate) fn needs_hooks(self) -> bool {
+        self.needs_allocations() || self.needs_locks()
+    }
+
     /// What the values of a sample are, in order.
     pub fn sample_types(self) -> Vec<ValueType> {
         match self {
@@ -67,6 +107,18 @@ impl Kind {
                 vec![ValueType::new("samples", "count"), ValueType::new("off_cpu", "nanoseconds")]
             }
             Kind::Threads => vec![ValueType::new("threads", "count")],
+            Kind::Alloc => {
+                vec![ValueType::new("alloc_objects", "count"), ValueType::new("alloc_space", "bytes")]
+            }
+            Kind::Heap => vec![
+                ValueType::new("alloc_objects", "count"),
+                ValueType::new("alloc_space", "bytes"),
+                ValueType::new("inuse_objects", "count"),
+                ValueType::new("inuse_space", "bytes"),
+            ],
+            Kind::Lock | Kind::Mutex | Kind::Block => {
+                vec![ValueType::new("contentions", "count"), ValueType::new("delay", "nanoseconds")]
+            }
         }
     }
 
@@ -77,6 +129,9 @@ impl Kind {
             Kind::Wall => "wall",
             Kind::OffCpu => "off_cpu",
             Kind::Threads => "threads",
+            Kind::Alloc => "alloc_space",
+            Kind::Heap => "inuse_space",
+            Kind::Lock | Kind::Mutex | Kind::Block => "delay",
         }
     }
 
@@ -87,6 +142,8 @@ impl Kind {
             Kind::Wall => ValueType::new("wall", "nanoseconds"),
             Kind::OffCpu => ValueType::new("off_cpu", "nanoseconds"),
             Kind::Threads => ValueType::new("threads", "count"),
+            Kind::Alloc | Kind::Heap => ValueType::new("space", "bytes"),
+            Kind::Lock | Kind::Mutex | Kind::Block => ValueType::new("contentions", "nanoseconds"),
         }
     }
 }

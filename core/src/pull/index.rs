@@ -39,7 +39,7 @@ const AT_ONCE: [AtOnce; 3] = [
 ];
 
 const MISSING: [(&str, &str); 4] = [
-    ("heap, allocs", "memory: with a later version"),
+    ("heap, allocs", "memory: in the profiles of periods (kinds=heap); here with a later version"),
     ("mutex, block", "locks: with a later version; see wall"),
     ("threadcreate", "see threads"),
     ("trace", "no execution traces are written; see wall"),

@@ -92,12 +92,13 @@ fn named(name: &str, request: &Request) -> Decision {
         "profile" => recording(name, Kind::Cpu, request),
         "fgprof" => fgprof(request),
         "goroutine" | "threads" => snapshot(name, request),
-        "heap" | "allocs" | "delta_heap" => now(unknown(
-            "memory is not profiled yet: the hooks of allocations come with a later version of everprof",
+        "heap" | "alloc" | "allocs" | "delta_heap" => now(unknown(
+            "the heap cannot be fetched yet, that comes with a later version of everprof: the profiles of periods have it, \
+             with heap or alloc among the kinds",
         )),
-        "mutex" | "block" | "delta_mutex" | "delta_block" => now(unknown(
-            "locks are not profiled yet: their hooks come with a later version of everprof; what threads wait for is in \
-             /debug/pprof/wall",
+        "lock" | "mutex" | "block" | "delta_mutex" | "delta_block" => now(unknown(
+            "waits for locks cannot be fetched yet, that comes with a later version of everprof: the profiles of periods \
+             have them, with lock, mutex or block among the kinds; what threads wait for is in /debug/pprof/wall",
         )),
         "threadcreate" => {
             now(unknown("who creates threads is not recorded; those that live are in /debug/pprof/threads"))

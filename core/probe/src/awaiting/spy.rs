@@ -6,15 +6,13 @@
 //! their clones, but no stack is taken of them.
 
 use core::mem::ManuallyDrop;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::{Claim, Registered};
-use crate::memory::StackMemory;
+use crate::here;
 use crate::regs::{self, Regs};
-use crate::unwind::{self, Frames};
-use crate::{stacks, thread_block};
+use crate::unwind::Trail;
 
 static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake_by_ref, wake_by_ref, do_nothing);
 
@@ -103,29 +101,6 @@ fn unregistered(claim: &Claim) {
 /// Takes the calling thread's stack from `regs` on, which are those of a function that is ours and left out.
 fn take(claim: &Claim, registered: Registered, regs: &Regs) {
     let begin = regs::ticks();
-    claim.write(registered, |words| {
-        let own = thread_block::stack();
-        let held = if own.contains(&regs.sp) { None } else { stacks::hold(regs.sp) };
-        let stack = stack_of(regs.sp, own, held.as_ref().map(stacks::Held::range));
-        let mut frames = Frames::new(words);
-        let walked = unwind::walk_along(&mut unwind::Trail::default(), regs, &stack, &mut frames);
-        (frames.finish().len(), walked.generation)
-    });
+    claim.write(registered, |words| here::walk(regs, &mut Trail::default(), words));
     TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
-}
-
-/// The memory that the calling thread's frames lie in, of which `sp` is one: its own stack, or a registered one.
-fn stack_of(sp: u64, own: Range<u64>, held: Option<Range<u64>>) -> StackMemory {
-    let mut stack = StackMemory::new();
-    if own.contains(&sp) {
-        // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
-        unsafe { stack.add(sp..own.end) };
-    } else if let Some(held) = held {
-        // SAFETY: the range is held until the walk is over.
-        unsafe { stack.add(sp.max(held.start)..held.end) };
-        // Where coroutines say who resumed them, the walk goes on there.
-        // SAFETY: the stack is mapped from its guard on; the main thread's at least from any stack pointer it had.
-        unsafe { stack.add(own) };
-    }
-    stack
 }

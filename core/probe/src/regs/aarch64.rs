@@ -1,6 +1,6 @@
 //! aarch64.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::ops::Range;
 
 use super::{CallBefore, CallRegisters, EINTR, Interrupted};
@@ -8,6 +8,10 @@ use super::{CallBefore, CallRegisters, EINTR, Interrupted};
 /// DWARF's numbers of the registers that a walk carries from frame to frame.
 pub(crate) const DWARF_SP: u8 = 31;
 pub(crate) const DWARF_FP: u8 = 29;
+/// The relocations of slots that hold a function of another object: `R_AARCH64_GLOB_DAT` and `R_AARCH64_JUMP_SLOT`.
+pub(crate) const RELOCATION_GLOB_DAT: u32 = 1025;
+pub(crate) const RELOCATION_JUMP_SLOT: u32 = 1026;
+
 /// x19: LLVM's base pointer.
 pub(crate) const DWARF_BASE: u8 = 19;
 pub(crate) const DWARF_RA: u64 = 30;
@@ -212,6 +216,41 @@ pub fn thread_pointer() -> u64 {
     // SAFETY: reading the register has no effect.
     unsafe { asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nostack, preserves_flags, nomem, pure)) };
     pointer
+}
+
+// The calling thread's own block: see [`super::OWN_BLOCK`]. Its name has the version in it, so that two versions of this
+// crate can be linked into one program.
+global_asm!(
+    ".pushsection .tbss.everprof, \"awT\", @nobits",
+    ".p2align 6",
+    concat!(".globl ", own_block_symbol!()),
+    concat!(".hidden ", own_block_symbol!()),
+    concat!(".type ", own_block_symbol!(), ", @object"),
+    concat!(".size ", own_block_symbol!(), ", 64"),
+    concat!(own_block_symbol!(), ":"),
+    ".zero 64",
+    ".popsection",
+);
+
+/// The calling thread's own block of [`super::OWN_BLOCK`] bytes, zeroed when the thread began and there until it is gone.
+/// Async-signal-safe. Not to be kept by code that may go on on another thread, such as a coroutine.
+#[inline(always)]
+pub fn own_block() -> *mut u8 {
+    let block: *mut u8;
+    // SAFETY: reads the block's distance from the thread pointer, which the loader has written before any code of this
+    // object runs, and the thread pointer. Not `pure`: a coroutine may have changed the thread since.
+    unsafe {
+        asm!(
+            concat!("adrp {distance}, :gottprel:", own_block_symbol!()),
+            concat!("ldr {distance}, [{distance}, :gottprel_lo12:", own_block_symbol!(), "]"),
+            "mrs {block}, tpidr_el0",
+            "add {block}, {block}, {distance}",
+            distance = out(reg) _,
+            block = out(reg) block,
+            options(nostack, preserves_flags, readonly)
+        )
+    };
+    block
 }
 
 /// What a return address found on a stack means: its address without the signature.

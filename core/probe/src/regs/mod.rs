@@ -3,6 +3,20 @@
 //! One file a processor, with the same item names in each; this and [`crate::os`] are the only places of the crate with a
 //! `cfg(target_*)`. Everything here is async-signal-safe.
 
+/// The name of the block of [`own_block`].
+macro_rules! own_block_symbol {
+    () => {
+        concat!(
+            "everprof_own_block_",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH")
+        )
+    };
+}
+
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "x86_64")]
@@ -20,10 +34,16 @@ pub(crate) use cpu::{
     DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, prefetch, return_address,
 };
 pub(crate) use cpu::{PLT, plt_entry};
-pub use cpu::{Regs, altstack, thread_pointer, ticks};
+pub(crate) use cpu::{RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT};
+pub use cpu::{Regs, altstack, own_block, thread_pointer, ticks};
 pub(crate) use cpu::{SET_FRAME, called_slot, frame_distance, frame_room, jumped_slot};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};
 pub(crate) use cpu::{call_at, call_number, call_registers};
+
+/// Bytes that each thread has for us, found without a call: a `thread_local!` of a library that was loaded at run time
+/// gets its memory from the allocator at the first use, which is where ours is used. So the block is of the initial-exec
+/// model, for which the loader sets room aside at once (64 bytes of the 512 and more that it has to spare).
+pub const OWN_BLOCK: usize = 64;
 
 /// A system call that a signal has interrupted, as far as registers and code tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! x86_64.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::ops::Range;
 
 use super::{CallBefore, CallRegisters, EINTR, Interrupted};
@@ -11,6 +11,10 @@ pub(crate) const DWARF_FP: u8 = 6;
 /// rbx: LLVM's base pointer, and the register that the loader's lazy binding keeps its frame in.
 pub(crate) const DWARF_BASE: u8 = 3;
 pub(crate) const DWARF_RA: u64 = 16;
+
+/// The relocations of slots that hold a function of another object: `R_X86_64_GLOB_DAT` and `R_X86_64_JUMP_SLOT`.
+pub(crate) const RELOCATION_GLOB_DAT: u32 = 6;
+pub(crate) const RELOCATION_JUMP_SLOT: u32 = 7;
 
 /// A call pushes the return address: it lies at the stack pointer when a function is entered.
 pub(crate) const WORD_STACK_CALL: bool = true;
@@ -205,6 +209,38 @@ pub fn thread_pointer() -> u64 {
     // SAFETY: on Linux the word at fs:0 is the thread-control block's own address, for every thread.
     unsafe { asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, preserves_flags, readonly, pure)) };
     pointer
+}
+
+// The calling thread's own block: see [`super::OWN_BLOCK`]. Its name has the version in it, so that two versions of this
+// crate can be linked into one program.
+global_asm!(
+    ".pushsection .tbss.everprof, \"awT\", @nobits",
+    ".p2align 6",
+    concat!(".globl ", own_block_symbol!()),
+    concat!(".hidden ", own_block_symbol!()),
+    concat!(".type ", own_block_symbol!(), ", @object"),
+    concat!(".size ", own_block_symbol!(), ", 64"),
+    concat!(own_block_symbol!(), ":"),
+    ".zero 64",
+    ".popsection",
+);
+
+/// The calling thread's own block of [`super::OWN_BLOCK`] bytes, zeroed when the thread began and there until it is gone.
+/// Async-signal-safe. Not to be kept by code that may go on on another thread, such as a coroutine.
+#[inline(always)]
+pub fn own_block() -> *mut u8 {
+    let block: *mut u8;
+    // SAFETY: two loads, of the block's distance from the thread pointer, which the loader has written before any code of
+    // this object runs, and of the thread pointer, as above. Not `pure`: a coroutine may have changed the thread since.
+    unsafe {
+        asm!(
+            concat!("mov {0}, qword ptr [rip + ", own_block_symbol!(), "@GOTTPOFF]"),
+            "add {0}, qword ptr fs:[0]",
+            out(reg) block,
+            options(nostack, readonly)
+        )
+    };
+    block
 }
 
 /// What a return address found on a stack means: itself.

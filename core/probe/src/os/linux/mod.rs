@@ -24,6 +24,7 @@ pub use calls::{WaitFor, call_name, waits_for};
 pub use futex::{wait, wake};
 pub use objects::keep_loaded;
 pub use pages::Pages;
+pub(crate) use pages::{Protection, page_size, protect};
 pub use perf::PerfEvent;
 pub use poll::{Awaited, Watched, poll};
 pub use ready::{Standing, State, holds_back, ready_time, standing};
@@ -38,9 +39,17 @@ pub use thread::{
 pub use timer::{Clock, CpuTimer, monotonic, tick};
 
 /// The calling thread's `errno`.
-fn errno() -> i32 {
+pub(crate) fn errno() -> i32 {
     // SAFETY: always valid for the calling thread.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the C library's pointer to the calling thread's own value.
     unsafe { *errno }
+}
+
+/// Sets the calling thread's `errno`.
+pub(crate) fn set_errno(value: i32) {
+    // SAFETY: always valid for the calling thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the C library's pointer to the calling thread's own value.
+    unsafe { *errno = value };
 }

@@ -1,6 +1,7 @@
 //! Zeroed memory straight from the kernel: this crate has no heap, and what a handler touches must not move.
 
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicUsize;
 
 /// An anonymous private mapping, zeroed, whose pages cost memory only once they are touched.
 #[derive(Debug)]
@@ -86,4 +87,28 @@ impl Drop for Pages {
         // SAFETY: start and len are those of the mapping, which nobody else unmaps.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
+}
+/// What may be done with the page of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    Read,
+    Write,
+}
+
+/// Says what may be done with the page that `word` lies in, which holds data; false where the kernel does not let us.
+pub(crate) fn protect(word: &AtomicUsize, protection: Protection) -> bool {
+    let page = page_size();
+    let start = core::ptr::from_ref(word) as u64 & !(page - 1);
+    let flags = match protection {
+        Protection::Read => libc::PROT_READ,
+        Protection::Write => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    // SAFETY: a page of an object's data, of which nothing is taken away that anybody needs: what was read-only is so again.
+    unsafe { libc::mprotect(start as *mut libc::c_void, page as usize, flags) == 0 }
+}
+
+/// The size of a page in bytes.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getauxval(libc::AT_PAGESZ) }.max(4096)
 }

@@ -1,0 +1,122 @@
+//! Calls from one object into another go through slots: words in the caller's global offset table that the loader has
+//! filled. Here a function of ours is put into the slots of some functions, and the old one back.
+//!
+//! Our thread. The loader's lock is held meanwhile, so no object comes or goes; the program's threads run on, and each
+//! call takes the way that the slot shows at that moment. A slot is one aligned word, changed by one store.
+//!
+//! Which slots: those of relocations of a symbol by its name, in any object that does not define that symbol itself, and only where the slot holds the very function that ours will call in its place, or the stub by which
+//! the loader fills it at the first call. So calls inside of one object, an allocator of an object's own, and those that
+//! `dlmopen` has put elsewhere are left alone. Slots that are read-only by now are made writable for the moment of the
+//! store, and read-only again. Nothing is remembered: to undo is to look for slots that hold our function, so that objects
+//! that are gone need no care.
+//!
+//! What there is no slot for is not seen: calls inside of the C library, and everything in a static executable.
+
+mod dynamic;
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::os::objects::{self, Object};
+use crate::os::{self, Protection};
+
+use dynamic::Dynamic;
+
+/// One function to stand in for another.
+#[derive(Debug)]
+pub struct Hook {
+    /// The symbol's name.
+    pub name: &'static [u8],
+    /// Ours.
+    pub ours: usize,
+    /// The function that ours calls: the one in slots that were filled. 0 where there is none.
+    pub original: usize,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patched {
+    /// Slots that have changed.
+    pub changed: usize,
+    /// Slots that were as they should be.
+    pub unchanged: usize,
+    /// Slots that hold somebody else's function.
+    pub foreign: usize,
+    /// Slots whose page the kernel would not make writable.
+    pub refused: usize,
+}
+
+impl core::ops::AddAssign for Patched {
+    fn add_assign(&mut self, more: Self) {
+        self.changed += more.changed;
+        self.unchanged += more.unchanged;
+        self.foreign += more.foreign;
+        self.refused += more.refused;
+    }
+}
+
+/// Puts the hooks into the slots of every object, those that were loaded since the last call as well. Our thread.
+pub fn install(hooks: &[Hook]) -> Patched {
+    each_slot(hooks, |hook, slot, patched| {
+        let now = slot.word.load(Ordering::Relaxed);
+        if now == hook.ours {
+            patched.unchanged += 1;
+        } else if hook.original != 0 && (now == hook.original || slot.is_stub(now)) {
+            slot.put(hook.ours, patched);
+        } else {
+            patched.foreign += 1;
+        }
+    })
+}
+
+/// Puts what was there before into every slot that holds a hook. Calls that are inside of one go on. Our thread.
+pub fn remove(hooks: &[Hook]) -> Patched {
+    each_slot(hooks, |hook, slot, patched| {
+        if slot.word.load(Ordering::Relaxed) == hook.ours {
+            slot.put(hook.original, patched);
+        }
+    })
+}
+
+/// One slot of an object.
+struct Slot<'o> {
+    word: &'o AtomicUsize,
+    object: &'o Object<'o>,
+    dynamic: &'o Dynamic,
+}
+
+impl Slot<'_> {
+    /// Whether `target` is code of the object itself, which in a slot of a function of others is the stub that has the
+    /// loader fill it.
+    fn is_stub(&self, target: usize) -> bool {
+        self.object.segments().any(|segment| {
+            let is_code = segment.kind == libc::PT_LOAD && segment.flags & libc::PF_X != 0;
+            is_code && (target as u64).wrapping_sub(segment.address) < segment.len
+        })
+    }
+
+    fn put(&self, target: usize, patched: &mut Patched) {
+        let is_read_only = self.dynamic.is_read_only(core::ptr::from_ref(self.word) as u64);
+        if is_read_only && !os::protect(self.word, Protection::Write) {
+            patched.refused += 1;
+            return;
+        }
+        self.word.store(target, Ordering::Release);
+        if is_read_only {
+            os::protect(self.word, Protection::Read);
+        }
+        patched.changed += 1;
+    }
+}
+
+fn each_slot(hooks: &[Hook], mut each: impl FnMut(&Hook, &Slot<'_>, &mut Patched)) -> Patched {
+    let mut patched = Patched::default();
+    objects::for_each(|object| {
+        let Some(dynamic) = Dynamic::of(object) else { return };
+        dynamic.each_import(|name, word| {
+            if let Some(hook) = hooks.iter().find(|hook| hook.name == name) {
+                each(hook, &Slot { word, object, dynamic: &dynamic }, &mut patched);
+            }
+        });
+    });
+    patched
+}

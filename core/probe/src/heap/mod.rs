@@ -1,0 +1,167 @@
+//! Allocations: each byte that a thread asks for has the same chance to be sampled, and the blocks that were are known
+//! until they are given back.
+//!
+//! Called on the program's threads by whatever stands in the way of its allocations (`alloc`, `malloc`). The way of nearly
+//! all of them is short: [`count`] takes the bytes off a number of the thread's own, and [`may_hold`] reads one byte.
+//! When the number is used up a sample is taken: the stack by the tables of `unwind`, which goes into a ring. No heap, no
+//! lock, and no system call but to wake our thread in a burst; a thread that ends, one that has not begun, a handler of the program's and a fork's child come
+//! through here like any other.
+//!
+//! What is refused: to sample an allocation that is made while one is being sampled on the same thread, by a handler of the
+//! program's say. Those that are lost, for that or for want of room, are counted with their bytes.
+
+mod live;
+mod pace;
+
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+pub use live::{Handle, ROOM, count as count_live, forget, lives, may_hold};
+
+use crate::own::Own;
+use crate::regs::{self, Regs};
+use crate::ring::Ring;
+use crate::sample::{ALLOC_WORDS, Header, Source};
+use crate::{bell, here, scratch};
+
+/// How full of samples the ring may get, in per cent, before our thread is woken.
+const CROWDED: u64 = 25;
+
+static RING: AtomicPtr<Ring> = AtomicPtr::new(core::ptr::null_mut());
+static MAX_WORDS: AtomicUsize = AtomicUsize::new(1024);
+/// Numbers events, so that our thread knows what came first.
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+/// Samples that were lost, and the objects and bytes that they stood for.
+static LOST: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// Begins to take samples, one in `interval` bytes on the average, with stacks of up to `max_words` words, which go to
+/// `ring`. Our thread, after `scratch::prepare`.
+pub fn start(interval: u64, max_words: usize, ring: &'static Ring) {
+    RING.store(core::ptr::from_ref(ring).cast_mut(), Ordering::Release);
+    MAX_WORDS.store(max_words, Ordering::Relaxed);
+    pace::set_interval(interval.max(1));
+}
+
+/// Takes samples of another mean distance in bytes from now on, or with 0 none. Each thread follows within 64 KiB of its
+/// allocations; blocks that were sampled are known on.
+pub fn set_interval(bytes: u64) {
+    pace::set_interval(bytes);
+}
+
+/// The mean distance of samples in bytes; 0 where there are none.
+pub fn interval() -> u64 {
+    pace::interval()
+}
+
+/// A number that changes with each allocation of the calling thread that comes by us.
+pub fn left() -> i64 {
+    Own::of_this_thread().countdown.get()
+}
+
+/// Makes the distances that the calling thread draws a sequence that is known. For tests.
+#[doc(hidden)]
+pub fn seed(seed: u64) {
+    pace::seed(Own::of_this_thread(), seed);
+}
+
+/// Takes how many samples were lost since the last call, and the objects and bytes that they stood for. Our thread.
+pub fn take_lost() -> [u64; 3] {
+    LOST.each_ref().map(|count| count.swap(0, Ordering::Relaxed))
+}
+
+/// The ticks of [`regs::ticks`] that were spent on taking samples since the process began.
+pub fn cost() -> u64 {
+    TICKS.load(Ordering::Relaxed)
+}
+
+/// Counts an allocation of so many bytes. Where it says true, [`allocated`] is to be told of the block.
+#[inline(always)]
+pub fn count(bytes: usize) -> bool {
+    pace::count(Own::of_this_thread(), bytes)
+}
+
+/// [`count`] has said true for this block of so many bytes, which nobody knows yet; 0 where there was no memory for it.
+/// Takes a sample, if it is one to be sampled.
+#[cold]
+#[inline(never)]
+pub fn allocated(address: u64, bytes: usize) {
+    let own = Own::of_this_thread();
+    let Some(interval) = pace::cross(own) else { return };
+    if address == 0 {
+        return;
+    }
+    if own.busy.replace(true) {
+        return lose(bytes as u64, interval);
+    }
+    let begin = regs::ticks();
+    if take(address, bytes as u64, interval, &Regs::here()).is_none() {
+        lose(bytes as u64, interval);
+    }
+    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    own.busy.set(false);
+}
+
+/// The block at `address`, of which [`may_hold`] has said true, is about to be given back or to be changed in size: from
+/// now on it is not known any more. Whoever gives it back then says so by [`gone`].
+#[cold]
+#[inline(never)]
+pub fn take_out(address: u64) -> Option<Handle> {
+    live::remove(address)
+}
+
+/// A block that was taken out is given back.
+pub fn gone(handle: Handle) {
+    let header = Header { source: Source::Free as u8, weight: 1, ..Header::default() };
+    let event = EVENTS.fetch_add(1, Ordering::Relaxed);
+    // Where there is no room: that it does not live our thread can see, but not since when.
+    let _ = ring().is_some_and(|ring| ring.push(&header, &[handle, event]));
+}
+
+/// A block that was taken out stays where and what it was. Where that cannot be told any more, it counts as gone.
+pub fn put_back(address: u64, handle: Handle) {
+    if !live::restore(address, handle) {
+        gone(handle);
+    }
+}
+
+fn take(address: u64, bytes: u64, interval: u64, regs: &Regs) -> Option<()> {
+    let ring = ring()?;
+    let mut header = here::header(Source::Alloc, 1, 0)?;
+    let mut scratch = scratch::claim(header.tid as usize)?;
+    let (mut trail, words) = scratch.parts();
+    let (first, rest) = words.split_at_mut_checked(ALLOC_WORDS)?;
+    let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
+    let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
+    header.generation = generation;
+    // Where there is no room for it, its allocation is told all the same.
+    let handle = live::insert(address).unwrap_or_default();
+    first.copy_from_slice(&[bytes, handle, interval, EVENTS.fetch_add(1, Ordering::Relaxed)]);
+    let is_told = ring.push(&header, words.get(..ALLOC_WORDS + len)?);
+    if !is_told {
+        live::remove(address);
+    }
+    // A burst: our thread would look in its own time only.
+    if ring.percent_full() >= CROWDED {
+        bell::ring();
+    }
+    is_told.then_some(())
+}
+
+/// Counts a sample that was lost. What it stood for is `n / (1 - exp(-n / mean))` bytes, of which this is the beginning of
+/// the series, and from two means on `n`: within a twentieth.
+#[cold]
+fn lose(bytes: u64, mean: u64) {
+    let stood_for = if bytes < 2 * mean { mean + bytes / 2 + bytes * bytes / mean / 12 } else { bytes };
+    for (count, more) in LOST.iter().zip([1, stood_for / bytes.max(1), stood_for]) {
+        count.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+fn ring() -> Option<&'static Ring> {
+    // SAFETY: null or a ring that lives as long as the process.
+    unsafe { RING.load(Ordering::Acquire).as_ref() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Where something happened that outlives a period, or that has sums of its own: stacks with thread and labels, each kept
+//! once for as long as somebody needs it.
+//!
+//! The sums of CPU time begin anew with each period, and so do their stacks. A live block's stack is needed as long as the
+//! block lives, in profiles of periods when the library that it is of may be gone; so with the stacks the address spaces
+//! are kept that they are of.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::period::{Epoch, Period};
+use crate::aggregate::Key;
+use crate::labels::LabelSet;
+
+/// A stack, and the epoch of the address space that it is of.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Stack {
+    epoch: u32,
+    words: Box<[u64]>,
+}
+
+/// What happenings are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Site {
+    stack: Arc<Stack>,
+    thread: Arc<str>,
+    tid: Option<u32>,
+    labels: Option<LabelSet>,
+}
+
+/// The sites that are in use.
+#[derive(Debug, Default)]
+pub(super) struct Sites {
+    stacks: HashSet<Arc<Stack>>,
+    sites: HashSet<Arc<Site>>,
+    epochs: HashMap<u32, Epoch>,
+}
+
+impl Sites {
+    /// The site of a stack in an epoch, of a thread by its name and, where it is wanted, its id.
+    pub(super) fn site(
+        &mut self,
+        epoch: u32,
+        words: &[u64],
+        (thread, tid): (Arc<str>, Option<u32>),
+        labels: Option<LabelSet>,
+    ) -> Arc<Site> {
+        let stack = shared(&mut self.stacks, Stack { epoch, words: words.into() });
+        shared(&mut self.sites, Site { stack, thread, tid, labels })
+    }
+
+    /// Remembers the address spaces of the epochs from `first` on, for as long as stacks are of them.
+    pub(super) fn keep_epochs(&mut self, first: u32, epochs: &[Epoch]) {
+        // What was known of the last one may have grown.
+        self.epochs.extend((first..).zip(epochs.iter().cloned()));
+        let used: HashSet<u32> = self.stacks.iter().map(|stack| stack.epoch).collect();
+        let last = first + (epochs.len() as u32).saturating_sub(1);
+        self.epochs.retain(|epoch, _| *epoch == last || used.contains(epoch));
+    }
+
+    /// Forgets sites that nobody holds.
+    pub(super) fn forget_unused(&mut self) {
+        self.sites.retain(|site| Arc::strong_count(site) > 1);
+        self.stacks.retain(|stack| Arc::strong_count(stack) > 1);
+    }
+
+    /// Begins to number what is to be named.
+    pub(super) fn numbering(&self) -> Numbering {
+        let sorted: BTreeMap<u32, &Epoch> =
+            self.epochs.iter().map(|(epoch, space)| (*epoch, space)).collect();
+        let epochs = sorted.keys().copied().zip(0..).collect();
+        let names = Period { epochs: sorted.into_values().cloned().collect(), ..Period::default() };
+        Numbering { epochs, threads: HashMap::new(), names }
+    }
+}
+
+/// Numbers what sites have in common, for the publisher.
+#[derive(Debug)]
+pub(super) struct Numbering {
+    /// Numbers of epochs in what is made here, by those in the sites.
+    epochs: HashMap<u32, u32>,
+    threads: HashMap<(Arc<str>, Option<u32>), u32>,
+    /// What was numbered; its sums hold the stacks and the labels alone.
+    pub(super) names: Period,
+}
+
+impl Numbering {
+    /// The numbers of a site.
+    pub(super) fn key(&mut self, site: &Site) -> Key {
+        let sums = &mut self.names.sums;
+        let (epoch, words) =
+            (self.epochs.get(&site.stack.epoch).copied().unwrap_or_default(), &*site.stack.words);
+        let who = (site.thread.clone(), site.tid);
+        let next = self.threads.len() as u32;
+        let thread = *self.threads.entry(who.clone()).or_insert(next);
+        if thread == next {
+            self.names.threads.push(who);
+        }
+        // Of more stacks than can be kept, the leaf has to do.
+        let stack = sums.intern_stack(epoch, words).or_else(|| sums.intern_stack(epoch, words.get(..1)?));
+        let labels = site.labels.clone().map_or(0, |set| sums.intern_labels(set));
+        Key { stack: stack.unwrap_or_default(), thread, labels, ..Key::default() }
+    }
+}
+
+/// The one that equals `new`, which is it where there is none yet.
+fn shared<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
+    if let Some(known) = known.get(&new) {
+        return known.clone();
+    }
+    let new = Arc::new(new);
+    known.insert(new.clone());
+    new
+}
