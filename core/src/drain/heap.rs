@@ -198,6 +198,16 @@ impl Sampler {
     }
 }
 
+/// Forgets what the parent's threads left behind, and its blocks, of which the child has no account. In a fork's child, on its
+/// only thread.
+pub(super) fn after_fork() {
+    heap::set_interval(0);
+    if let Some(ring) = SAMPLES.get() {
+        ring.clear();
+        heap::forget();
+    }
+}
+
 /// Ages that differ by less than half count as one: a profile is to have no more rows than can be told apart.
 fn age_class(age: u64) -> u64 {
     age.checked_ilog2().map_or(0, |log| 1 << log)

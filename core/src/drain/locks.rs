@@ -185,6 +185,14 @@ impl Sampler {
     }
 }
 
+/// Forgets what the parent's threads left behind. In a fork's child, on its only thread.
+pub(super) fn after_fork() {
+    if let Some(ring) = SAMPLES.get() {
+        ring.clear();
+        lock::after_fork();
+    }
+}
+
 fn ring() -> Result<&'static Ring> {
     if let Some(ring) = SAMPLES.get() {
         return Ok(ring);

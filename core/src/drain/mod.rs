@@ -71,6 +71,8 @@ pub(crate) struct Plan {
 pub(crate) fn after_fork() {
     labels::stop_ticking();
     setup::forget_samples();
+    heap::after_fork();
+    locks::after_fork();
     handle::after_fork();
 }
 

@@ -94,8 +94,9 @@ pub fn cost() -> u64 {
     TICKS.load(Ordering::Relaxed)
 }
 
-/// In a fork's child: nobody waits here.
+/// In a fork's child: nobody waits here, and nothing is told until the next start.
 pub fn after_fork() {
+    ACTIVE.store(false, Ordering::SeqCst);
     waiters::forget();
 }
 
