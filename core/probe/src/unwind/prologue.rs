@@ -45,8 +45,9 @@ pub(crate) fn find_frame_pointer(regs: &mut Regs, stack: &StackMemory, found: &m
             Kind::Sp if rule.fp != SAME => return,
             Kind::Sp if rule.ra != SAME => sp.wrapping_add_signed(rule.cfa.into()),
             Kind::Fp => {
-                let frame =
-                    found.function(snapshot, pc).and_then(|function| function.frame(sp, stack, found));
+                let frame = found
+                    .function(snapshot, pc)
+                    .and_then(|function| function.frame(snapshot, sp, stack, found));
                 return regs.fp = frame.unwrap_or_default();
             }
             _ => return,
@@ -140,29 +141,29 @@ impl Function {
     }
 
     /// The frame pointer while its stack pointer is `sp`.
-    fn frame(&self, sp: u64, stack: &StackMemory, found: &mut Found) -> Option<u64> {
+    fn frame(&self, snapshot: &Snapshot, sp: u64, stack: &StackMemory, found: &mut Found) -> Option<u64> {
         let ra = |fp: u64| stack.read(fp.wrapping_add(8)).filter(|ra| *ra > 4096);
-        // Anything may lie on the stack: but for the place that is told, none of it is worth keeping.
-        let caller = |fp: u64| ra(fp).map_or(Caller::Other, |ra| self.called_before(ra));
-        let is_certain = |fp: &u64| matches!(caller(*fp), Caller::Certain);
+        // Anything may lie on the stack. What is no code of a module is no return address, and not worth a system call.
+        let code = |fp: u64| ra(fp).filter(|ra| snapshot.rule(ra - 1).is_some());
         let told = self.distance.map(|distance| sp.wrapping_add(distance));
         let told = told.zip(told.and_then(ra)).map(|(fp, ra)| (fp, found.caller(self, ra)));
         if let Some((fp, Caller::Certain)) = told {
             return Some(fp);
         }
+        let mut caller = |fp: u64| code(fp).map_or(Caller::Other, |ra| found.caller(self, ra));
         let tried = || (0..=MOST_SAVED).map(|saved| sp.wrapping_add(self.room + 8 * saved));
-        if let Some(fp) = tried().find(is_certain) {
+        if let Some(fp) = tried().find(|fp| matches!(caller(*fp), Caller::Certain)) {
             return Some(fp);
         }
         if let Some((fp, Caller::Likely)) = told {
             return Some(fp);
         }
-        if let Some(fp) = (sp..sp.saturating_add(FRAME_BYTES)).step_by(8).find(is_certain) {
+        let mut all = (sp..sp.saturating_add(FRAME_BYTES)).step_by(8);
+        if let Some(fp) = all.find(|fp| matches!(caller(*fp), Caller::Certain)) {
             return Some(fp);
         }
         // What is below the return address are registers that were saved, which hardly ever look like one.
-        let is_likely = |fp: &u64| matches!(caller(*fp), Caller::Likely);
-        tried().filter(|_| self.room > 0).find(is_likely)
+        tried().filter(|_| self.room > 0).find(|fp| matches!(caller(*fp), Caller::Likely))
     }
 
     /// Whether the return address `ra` is that of a call of this function.
