@@ -170,9 +170,6 @@ pub(crate) const AT_WORK: f64 = 0.01;
 pub(crate) const MOST: f64 = 0.6;
 /// A group that is busy for less of its time is asleep, whatever wakes it.
 const AWAKE: f64 = 0.01;
-/// One that waits for those whom it has connected to, an upstream most often, may be busy for less: 200 microseconds of work
-/// for an answer of 100 milliseconds. Who listens for news that hardly ever come is busy for less than this.
-const AWAKE_AT_UPSTREAM: f64 = 0.001;
 /// Threads that are busy for so much of their time leave tasks waiting for them.
 pub(crate) const CROWDED: f64 = 0.7;
 /// The name of the group of tasks that await.
@@ -359,14 +356,13 @@ impl Reading {
     ///
     /// Where what ran is not told, in a profile of kind `offcpu`, a thread is asleep only if it waits for the time alone.
     fn find_idle(&self, tells_running: bool) -> Vec<Place> {
-        let asleep = |place: &Place| self.is_asleep(&place.group, AWAKE, tells_running);
-        let hears_nothing = |place: &Place| self.is_asleep(&place.group, AWAKE_AT_UPSTREAM, true);
+        let asleep = |place: &Place| self.is_asleep(&place.group, tells_running);
         // What is said of a task by its stack is all there is to be said.
         let unlabelled = self.places.keys().filter(|place| !place.of_request && place.group != TASKS);
         let is_idle = |place: &&Place| match place.activity {
             Activity::Timer => asleep(place),
             Activity::Other => tells_running && asleep(place),
-            Activity::Network => tells_running && hears_nothing(place) || self.labels_its_work(&place.group),
+            Activity::Network => tells_running && asleep(place) || self.labels_its_work(&place.group),
             Activity::Lock => {
                 let idle = Place { activity: Activity::Idle, ..(*place).clone() };
                 !place.functions.is_empty() && self.places.contains_key(&idle)
@@ -382,17 +378,17 @@ impl Reading {
         if self.groups.contains_key(TASKS) {
             return 0;
         }
-        let loops = self.loops.iter().filter(|name| !self.is_asleep(name, AWAKE, true));
+        let loops = self.loops.iter().filter(|name| !self.is_asleep(name, true));
         loops.filter_map(|name| self.groups.get(name)).map(|group| group.of(Activity::Idle)).sum()
     }
 
-    /// Whether a group of threads runs for less than this part of its time.
-    fn is_asleep(&self, group: &str, awake: f64, tells_running: bool) -> bool {
+    /// Whether a group of threads hardly ever runs.
+    fn is_asleep(&self, group: &str, tells_running: bool) -> bool {
         let at_work = |group: &Group| match tells_running {
             true => group.busy(),
             false => group.busy() + group.waited().saturating_sub(group.of(Activity::Timer)),
         };
-        self.groups.get(group).is_some_and(|group| (at_work(group) as f64) < awake * group.total() as f64)
+        self.groups.get(group).is_some_and(|group| (at_work(group) as f64) < AWAKE * group.total() as f64)
     }
 
     /// Whether a group of threads mostly works under labels of the application: then all of its requests have them, and

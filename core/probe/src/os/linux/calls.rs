@@ -213,13 +213,9 @@ fn of_source(descriptor: u64) -> WaitFor {
 /// Whether a socket is that of a connection which others have made to this process. The kernel does not say so, but such a
 /// socket has from the one that listens what sockets that connect to others have no use for: the option by which a server
 /// takes its port again after a restart (all libraries set it), or a name in the file system.
-///
-/// Where datagrams come from anybody, they are requests as well.
 fn is_accepted(descriptor: u64) -> bool {
-    match number_of(descriptor, libc::SO_TYPE) {
-        Some(libc::SOCK_STREAM) => {}
-        Some(libc::SOCK_DGRAM) => return !has_peer(descriptor),
-        _ => return false,
+    if number_of(descriptor, libc::SO_TYPE) != Some(libc::SOCK_STREAM) {
+        return false;
     }
     match number_of(descriptor, libc::SO_DOMAIN) {
         Some(libc::AF_INET | libc::AF_INET6) => number_of(descriptor, libc::SO_REUSEADDR) == Some(1),
@@ -236,16 +232,6 @@ fn number_of(descriptor: u64, option: i32) -> Option<i32> {
     // SAFETY: the value and its length are ours to write; the kernel checks the number.
     let failed = unsafe { libc::getsockopt(descriptor as i32, libc::SOL_SOCKET, option, into, &mut len) };
     (failed == 0).then_some(value)
-}
-
-/// Whether a socket is connected.
-fn has_peer(descriptor: u64) -> bool {
-    // SAFETY: all zero is a valid address.
-    let mut address: libc::sockaddr_storage = unsafe { core::mem::zeroed() };
-    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    let into = (&raw mut address).cast();
-    // SAFETY: the address and its length are ours to write; the kernel checks the number.
-    unsafe { libc::getpeername(descriptor as i32, into, &mut len) == 0 }
 }
 
 /// Whether a socket of this machine has a name.
@@ -295,8 +281,6 @@ mod tests {
         let (pipe, _writer) = std::io::pipe().unwrap();
         let read = |descriptor: i32| of(libc::SYS_read, [descriptor as u64, 0, 0, 0, 0, 0]);
         assert_eq!(read(file.as_raw_fd()), Disk);
-        assert_eq!(read(socket.as_raw_fd()), Client, "datagrams of anybody");
-        socket.connect("127.0.0.1:9").unwrap();
         assert_eq!(read(socket.as_raw_fd()), Network);
         assert_eq!(read(pipe.as_raw_fd()), WaitFor::Pipe);
         assert_eq!(read(-1), WaitFor::Other);
