@@ -1,5 +1,5 @@
-//! The part of everprof that runs on the application's threads at a bad moment: inside a signal handler, and later
-//! inside `malloc` and inside a lock.
+//! The part of everprof that runs on the application's threads at a bad moment: inside a signal handler, inside
+//! its allocator, and where it waits for a lock.
 //!
 //! # The contract of code in this crate
 //!

@@ -150,8 +150,12 @@ fn released(number: u64) {
 fn sample(source: Source, before: &[u64], regs: &Regs) {
     let own = Own::of_this_thread();
     let begin = regs::ticks();
-    // Not in a handler that has interrupted us here.
-    if own.busy.replace(true) || take(source, before, regs).is_none() {
+    // Not in a handler that has interrupted us here, where the sign is not ours to take away.
+    if own.busy.replace(true) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    if take(source, before, regs).is_none() {
         LOST.fetch_add(1, Ordering::Relaxed);
     }
     own.busy.set(false);
