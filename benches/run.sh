@@ -6,7 +6,9 @@ cd "$(dirname "$0")/.."
 # Built one by one: together, cargo would give a dependency that two of them share the features that both ask for.
 # Without flags: the default has no frame pointers.
 unset RUSTFLAGS
-for package in peer-floor peer-everprof peer-everyone peer-pprof-default peer-pprof-frame-pointer peer-pprof-framehop peer-pyroscope compare; do
+for package in peer-floor peer-everprof peer-everyone peer-pprof-default peer-pprof-frame-pointer peer-pprof-framehop peer-pyroscope \
+    alloc-system-bare alloc-system-everprof alloc-system-dhat alloc-jemalloc-bare alloc-jemalloc-everprof alloc-jemalloc-pprof \
+    locks-bare locks-everprof compare; do
     cargo build --quiet --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers -p "$package"
 done
 # What names addresses is measured on its own code, with full debug information.

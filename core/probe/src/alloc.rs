@@ -42,12 +42,16 @@ impl<A> Allocator<A> {
     }
 }
 
-/// What was asked for, or null, is `block`.
+/// Counts the bytes, and allocates them by `allocate`. Before and not after, so that the way of nearly all allocations ends
+/// with a jump to the allocator; that some are counted which then fail takes no chance from the others.
 #[inline(always)]
-fn count(block: *mut u8, bytes: usize) {
+fn counted(bytes: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
     if heap::count(bytes) {
+        let block = allocate();
         heap::allocated(block as u64, bytes);
+        return block;
     }
+    allocate()
 }
 
 // SAFETY: every call is passed on as it came, and its result returned as it is.
@@ -55,17 +59,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Allocator<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: by the caller's promise.
-        let block = unsafe { self.0.alloc(layout) };
-        count(block, layout.size());
-        block
+        counted(layout.size(), || unsafe { self.0.alloc(layout) })
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: by the caller's promise.
-        let block = unsafe { self.0.alloc_zeroed(layout) };
-        count(block, layout.size());
-        block
+        counted(layout.size(), || unsafe { self.0.alloc_zeroed(layout) })
     }
 
     #[inline]
@@ -88,7 +88,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Allocator<A> {
         if let Some(handle) = known {
             if moved.is_null() { heap::put_back(block as u64, handle) } else { heap::gone(handle) }
         }
-        count(moved, new_size);
+        if heap::count(new_size) {
+            heap::allocated(moved as u64, new_size);
+        }
         moved
     }
 }

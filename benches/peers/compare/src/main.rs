@@ -12,8 +12,10 @@ use std::process::Command;
 /// Cases that the same peers go through.
 struct Topic {
     name: &'static str,
-    /// The binary: `peer-` and the peer's name, or one for all, which is told the name.
+    /// The binary, where there is one for all, which is told the peer's name.
     shared: Option<&'static str>,
+    /// What the binaries' names begin with, where there is one for each peer.
+    prefix: &'static str,
     /// How often each peer runs, unless the command line says otherwise.
     rounds: usize,
     peers: &'static [&'static str],
@@ -24,26 +26,90 @@ struct Topic {
 const EVERPROF: &str = "everprof";
 const PROFILERS: &[&str] = &["pprof-default", "pprof-frame-pointer", "pyroscope"];
 
+const PEER: &str = "peer";
+/// What the program's allocator does: no samples, allocations, and the live heap as well.
+const ALLOCATIONS: &[&str] = &["allocations off", "allocations alloc", "allocations heap"];
+
 const TOPICS: &[Topic] = &[
-    Topic { shared: None, name: "memory", rounds: 3, peers: PROFILERS, cases: &["memory 10000"] },
-    Topic { shared: None, name: "labels", rounds: 3, peers: &["pyroscope"], cases: &["labels"] },
     Topic {
+        prefix: "alloc-system",
+        shared: None,
+        name: "alloc-system",
+        rounds: 3,
+        peers: &["bare", "dhat"],
+        cases: ALLOCATIONS,
+    },
+    Topic {
+        prefix: "alloc-jemalloc",
+        shared: None,
+        name: "alloc-jemalloc",
+        rounds: 3,
+        peers: &["bare", "pprof"],
+        cases: ALLOCATIONS,
+    },
+    Topic {
+        prefix: "locks",
+        shared: None,
+        name: "locks",
+        rounds: 3,
+        peers: &["bare"],
+        cases: &[
+            "std 1",
+            "parking_lot 1",
+            "pthread 1",
+            "std 2 unsampled",
+            "std 2",
+            "std 8",
+            "std 32",
+            "parking_lot 2",
+            "parking_lot 32",
+            "pthread 2",
+            "pthread 32",
+        ],
+    },
+    Topic {
+        prefix: PEER,
+        shared: None,
+        name: "memory",
+        rounds: 3,
+        peers: PROFILERS,
+        cases: &["memory 10000"],
+    },
+    Topic {
+        prefix: PEER,
+        shared: None,
+        name: "labels",
+        rounds: 3,
+        peers: &["pyroscope"],
+        cases: &["labels"],
+    },
+    Topic {
+        prefix: PEER,
         name: "symbolize",
         shared: Some("../full/tools"),
         rounds: 3,
         peers: &["backtrace", "addr2line", "blazesym"],
         cases: &["symbolize lines", "symbolize names"],
     },
-    Topic { name: "encode", shared: Some("../full/tools"), rounds: 5, peers: &["prost"], cases: &["encode"] },
     Topic {
+        prefix: PEER,
+        name: "encode",
+        shared: Some("../full/tools"),
+        rounds: 5,
+        peers: &["prost"],
+        cases: &["encode"],
+    },
+    Topic {
+        prefix: PEER,
         shared: None,
         name: "wall",
         rounds: 3,
         peers: &["everyone"],
         cases: &["wall 1000 10", "wall 4000 19"],
     },
-    Topic { shared: None, name: "threads", rounds: 3, peers: &[], cases: &["threads 1000"] },
+    Topic { prefix: PEER, shared: None, name: "threads", rounds: 3, peers: &[], cases: &["threads 1000"] },
     Topic {
+        prefix: PEER,
         shared: None,
         name: "stacks",
         rounds: 1,
@@ -51,6 +117,7 @@ const TOPICS: &[Topic] = &[
         cases: &["stacks rust", "stacks mixed"],
     },
     Topic {
+        prefix: PEER,
         shared: None,
         name: "totals",
         rounds: 1,
@@ -69,6 +136,7 @@ const TOPICS: &[Topic] = &[
         ],
     },
     Topic {
+        prefix: PEER,
         shared: None,
         name: "overhead",
         rounds: 3,
@@ -76,6 +144,7 @@ const TOPICS: &[Topic] = &[
         cases: &["overhead 99"],
     },
     Topic {
+        prefix: PEER,
         shared: None,
         name: "handler",
         rounds: 3,
@@ -121,7 +190,7 @@ fn compare(binaries: &Path, topic: &Topic, case: &str, rounds: usize) -> String 
     let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
     for _ in 0..rounds {
         for peer in std::iter::once(&EVERPROF).chain(topic.peers) {
-            add(all.entry(peer).or_default(), &run(binaries, topic.shared, peer, case));
+            add(all.entry(peer).or_default(), &run(binaries, topic, peer, case));
         }
     }
     let mut lines = String::new();
@@ -171,12 +240,12 @@ fn number(value: f64) -> String {
     if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-fn run(binaries: &Path, shared: Option<&str>, peer: &str, case: &str) -> String {
-    let mut command = match shared {
+fn run(binaries: &Path, topic: &Topic, peer: &str, case: &str) -> String {
+    let mut command = match topic.shared {
         Some(name) => Command::new(binaries.join(name)),
-        None => Command::new(binaries.join(format!("peer-{peer}"))),
+        None => Command::new(binaries.join(format!("{}-{peer}", topic.prefix))),
     };
-    command.args(shared.map(|_| peer));
+    command.args(topic.shared.map(|_| peer));
     let output =
         command.args(case.split(' ')).env("THREAD_IDS", "on").output().expect("built by `make bench-rust`");
     if !output.status.success() {

@@ -3,6 +3,7 @@
 //! A profiler's binary implements [`Peer`] and calls [`run`], which does the one measure that the command line names
 //! and prints a line `metric <tab> unit <tab> value` for each figure. The program `compare` runs the binaries in turn.
 
+mod allocations;
 mod clock;
 mod handler;
 mod labels;
@@ -12,11 +13,14 @@ mod overhead;
 mod stacks;
 mod threads;
 mod totals;
+mod waits;
 mod wall;
 
 use std::time::Duration;
 
+pub use allocations::{Allocations, INTERVAL, run_allocations};
 pub use clock::{process_cpu, thread_cpu};
+pub use waits::{Locked, measure_lock};
 
 /// A profiler that can be measured.
 pub trait Peer: Sized {
