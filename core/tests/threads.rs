@@ -20,6 +20,7 @@ use common::{directory, flush, kind_of, names, stop};
 
 const CASES: &[(&str, fn())] = &[
     ("each_thread_is_there_once_with_its_state", each_once),
+    ("they_are_those_of_the_kernel_where_one_takes_anothers_place", as_the_kernel_says),
     ("threads_that_come_and_go_do_no_harm", churn),
     ("a_thousand_threads_at_once", thousand),
     ("a_thread_that_holds_signals_back_is_there_as_well", deaf),
@@ -120,6 +121,57 @@ fn each_once() {
     }
     println!("the one that runs told its stack {told} times");
     assert!(told > 0);
+    stop(profiler);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Every thread of the process with its name, as the kernel tells them.
+fn of_the_kernel() -> BTreeMap<u32, String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let ids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    let named = ids.filter_map(|id: u32| {
+        let name = std::fs::read_to_string(format!("/proc/self/task/{id}/comm")).ok()?;
+        Some((id, name.trim_end().to_owned()))
+    });
+    named.collect()
+}
+
+/// One thread ends and another begins between two snapshots, so that there are as many as before.
+fn as_the_kernel_says() {
+    let (profiler, dir) = start("kernel", "cpu");
+    let begin = |round: usize| {
+        let (end, ended) = mpsc::channel::<()>();
+        let work = move || waits_for_the_end(&ended);
+        (end, thread::Builder::new().name(format!("thread {round}")).spawn(work).unwrap())
+    };
+    let mut living: std::collections::VecDeque<_> = (0..8).map(begin).collect();
+    let mut compared = 0;
+    for round in 8..400 {
+        if let Some((end, thread)) = living.pop_front() {
+            drop(end);
+            thread.join().unwrap();
+        }
+        living.push_back(begin(round));
+        let before = of_the_kernel();
+        let profile = everprof::threads().unwrap();
+        // A thread has its name a moment after its birth.
+        if of_the_kernel() != before
+            || before.values().filter(|name| name.starts_with("thread ")).count() != 8
+        {
+            continue;
+        }
+        let told: BTreeMap<u32, String> = profile
+            .samples()
+            .map(|sample| {
+                let of = |key| label(&profile, &sample, key).unwrap_or_default();
+                (of("thread_id").parse().unwrap(), of("thread_name"))
+            })
+            .collect();
+        assert_eq!((&told, told.len()), (&before, profile.samples().count()), "round {round}");
+        compared += 1;
+    }
+    println!("{compared} snapshots compared");
+    assert!(compared > 20);
     stop(profiler);
     let _ = std::fs::remove_dir_all(dir);
 }

@@ -112,6 +112,16 @@ pub fn copy(address: u64, into: &mut [u8]) -> usize {
     os::memory::copy(address, into)
 }
 
+/// The same for a caller that makes many copies: it knows the id of its own thread, or of another one that lives.
+pub(crate) fn copy_as(own: u32, address: u64, into: &mut [u8]) -> usize {
+    os::memory::copy_as(own, address, into)
+}
+
+/// Copies several pieces in one call, up to the first that is not readable as a whole, and returns how many bytes it were.
+pub(crate) fn copy_all<'i>(own: u32, pieces: impl Iterator<Item = (u64, &'i mut [u8])>) -> usize {
+    os::memory::copy_all(own, pieces)
+}
+
 #[cfg(test)]
 mod tests {
     use super::StackMemory;

@@ -6,12 +6,16 @@
 //! known again from where a caller's function has saved them, and a caller whose frame hangs on one that nobody saved ends
 //! the walk. Off the handler: a look at a thread takes some 10 us of our thread's time, and nothing of its own.
 
+mod together;
+
 use crate::memory::{self, StackMemory};
 use crate::os::{self, Clock, Pages, Task, Wait, task};
 use crate::regs::{self, Interrupted, Regs};
 use crate::sample::CALL_WORDS;
 use crate::thread;
 use crate::unwind::{self, End, Frames};
+
+pub use together::TOGETHER;
 
 /// Of a stack, so much is copied where nothing is known of it: most are shorter.
 const MOSTLY: usize = 16 * 1024;
@@ -60,6 +64,8 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Looker {
     copy: Pages,
+    /// The thread that looks.
+    own: u32,
     found: unwind::Found,
     /// Where threads waited, and how much of the stack it took there to come to the root: the fewer pages are copied, the
     /// less the kernel has to do, and that is a fourth of a look.
@@ -70,10 +76,12 @@ pub struct Looker {
 const PLACES: usize = 64;
 
 impl Looker {
-    /// `None` where there is no memory. It costs address space only until a deep stack is met.
+    /// `None` where there is no memory. It costs address space only until a deep stack is met. The calling thread is the one
+    /// that looks.
     pub fn new() -> Option<Self> {
         let enough = [(0, 0); PLACES];
-        Some(Self { copy: Pages::new(AT_MOST)?, found: unwind::Found::default(), enough })
+        let copy = Pages::new(AT_MOST)?;
+        Some(Self { copy, own: os::gettid(), found: unwind::Found::default(), enough })
     }
 
     /// Looks at thread `tid` of this process, which is not the calling one, and writes its stack to `words` if it waits.
@@ -137,7 +145,7 @@ impl Looker {
             }
             seen.readable = copied > 0;
             let top;
-            (seen.words, seen.end, seen.lacks_runtime, top) = self.walk(&wait, copied, words);
+            (seen.words, seen.end, seen.lacks_runtime, top) = self.walk(&wait, 0, copied, words);
             // With less than usual, only a whole stack is believed.
             if seen.end == End::Root {
                 self.learn(wait.pc, top.saturating_sub(wait.sp));
@@ -171,15 +179,15 @@ impl Looker {
     fn copy_stack(&mut self, sp: u64, len: usize) -> usize {
         // SAFETY: the mapping has `AT_MOST` bytes, is ours alone, and `&mut self` says that nobody else looks at it.
         let room = unsafe { core::slice::from_raw_parts_mut(self.copy.as_ptr(), len.min(AT_MOST)) };
-        memory::copy(sp, room)
+        memory::copy_as(self.own, sp, room)
     }
 
-    /// Also returns how far up the walk has come.
-    fn walk(&mut self, wait: &Wait, copied: usize, words: &mut [u64]) -> (usize, End, bool, u64) {
+    /// Walks the copy that begins at this byte of the room. Also returns how far up the walk has come.
+    fn walk(&mut self, wait: &Wait, at: usize, copied: usize, words: &mut [u64]) -> (usize, End, bool, u64) {
         let mut stack = StackMemory::new();
         let range = wait.sp..wait.sp.saturating_add(copied as u64);
-        // SAFETY: so many bytes of the mapping were written, and `&mut self` keeps it as it is.
-        unsafe { stack.add_copy(range, self.copy.as_ptr() as u64) };
+        // SAFETY: so many bytes of the mapping were written there, and `&mut self` keeps it as it is.
+        unsafe { stack.add_copy(range, self.copy.as_ptr() as u64 + at as u64) };
         let mut frames = Frames::new(words);
         let mut regs = Regs::waiting(wait.pc, wait.sp);
         unwind::find_frame_pointer(&mut regs, &stack, &mut self.found);

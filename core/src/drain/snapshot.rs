@@ -9,7 +9,7 @@
 
 mod looks;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use everprof_probe::os::{Clock, gettid, monotonic};
 use everprof_probe::sample::{CALL_WORDS, Header};
 use everprof_probe::sigprof;
+use everprof_probe::waiting::TOGETHER;
 
 use super::close::Cut;
 use super::handle::PATIENCE;
@@ -26,7 +27,7 @@ use super::publish::Job;
 use super::sampler::Sampler;
 use super::setup::wall_clock;
 use super::tasks;
-use super::wall::{FIRST_NUMBER, FIRST_QUEUED};
+use super::wall::{FIRST_NUMBER, FIRST_QUEUED, Place};
 use crate::aggregate::{Aggregate, Key, Waited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -203,27 +204,31 @@ impl Sampler {
         self.snapshots.told.clear();
         let mut shot = Shot { snapshot: Snapshot { own, ..Snapshot::default() }, ..Shot::default() };
         shot.snapshot.names.time_nanos = wall_clock();
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let links = tasks::links();
-            self.threads.meet_new();
+            // Where as many live as are known, and each of these is found living, there are no others: to read the
+            // directory takes as long as a hundred looks.
+            if round > 0 || tasks::count(links) != Some(self.threads.counts().0) {
+                self.threads.meet_new();
+            }
             self.threads.rename(begin.saturating_sub(YOUNG));
             let mut any_gone = false;
-            let mut ids = self.threads.ids();
             // In the order in which they were made: so they lie in the kernel's memory.
-            ids.sort_unstable();
-            for tid in ids {
-                if shot.seen.insert(tid) {
-                    any_gone |= !self.see(&mut looks, &mut shot, tid);
-                }
+            let mut threads = self.threads.named();
+            threads.retain(|(tid, _)| !shot.has_seen(*tid));
+            shot.seen.extend(threads.iter().map(|(tid, _)| *tid));
+            shot.seen.sort_unstable();
+            for some in threads.chunks(TOGETHER) {
+                any_gone |= self.see(&mut looks, &mut shot, some);
             }
             if !any_gone && tasks::links() == links {
                 break;
             }
         }
         self.hear(&mut looks, &mut shot);
-        looks.keep_only(&shot.seen);
+        looks.keep_only(|tid| shot.has_seen(tid));
         let snapshots = &mut self.snapshots;
-        snapshots.asked.retain(|tid, _| shot.seen.contains(tid));
+        snapshots.asked.retain(|tid, _| shot.has_seen(*tid));
         snapshots.looks = Some(looks);
         snapshots.last = monotonic();
         // To wait for answers costs nothing.
@@ -234,32 +239,36 @@ impl Sampler {
         Some(snapshot)
     }
 
-    /// Looks at one thread; false where it has ended.
-    fn see(&mut self, looks: &mut Looks, shot: &mut Shot, tid: u32) -> bool {
-        if tid == shot.snapshot.own {
-            shot.add(self.threads.name(tid), tid, State::OnCpu, None);
-            return true;
-        }
-        let wall = self.wall.as_ref();
-        match looks.see(tid, |used| wall?.place_of(tid, used).cloned()) {
-            Seen::Gone => return false,
-            Seen::Waiting(place) => {
-                let stack = Stack { words: &place.words, labels: place.labels, trace: place.trace };
-                let stack = Some((self.modules.epoch(), stack));
-                shot.add(self.threads.name(tid), tid, State::OffCpu(place.waited), stack);
-            }
+    /// Looks at some threads; true where one has ended.
+    fn see(&mut self, looks: &mut Looks, shot: &mut Shot, some: &[(u32, Arc<str>)]) -> bool {
+        let own = shot.snapshot.own;
+        let mut any_gone = false;
+        let mut running = Vec::new();
+        let tids: Vec<u32> = some.iter().map(|(tid, _)| *tid).filter(|tid| *tid != own).collect();
+        let name_of = |tid| some.iter().find(|(known, _)| *known == tid).map(|(_, name)| name.clone());
+        let (wall, epoch) = (self.wall.as_ref(), self.modules.epoch());
+        let known = |tid, used| wall?.place_of(tid, used).cloned();
+        looks.see(&tids, known, |tid, seen| match seen {
+            Seen::Gone => any_gone = true,
+            Seen::Waiting(place) => shot.add_waiting(name_of(tid).unwrap_or_default(), tid, epoch, &place),
             Seen::Running { on_cpu } => {
-                let is_asked = self.wall.as_ref().is_some_and(|wall| wall.is_asking(tid));
-                if self.wall_options.may_ask && !is_asked {
-                    if let Some(wall) = &mut self.wall {
-                        wall.spare(tid);
-                    }
-                    self.snapshots.ask(tid);
+                running.push((tid, if on_cpu { State::OnCpu } else { State::Runnable }))
+            }
+        });
+        if let Some((_, name)) = some.iter().find(|(tid, _)| *tid == own) {
+            shot.add(name.clone(), own, State::OnCpu, None);
+        }
+        for (tid, _) in &running {
+            let is_asked = self.wall.as_ref().is_some_and(|wall| wall.is_asking(*tid));
+            if self.wall_options.may_ask && !is_asked {
+                if let Some(wall) = &mut self.wall {
+                    wall.spare(*tid);
                 }
-                shot.running.push((tid, if on_cpu { State::OnCpu } else { State::Runnable }));
+                self.snapshots.ask(*tid);
             }
         }
-        true
+        shot.running.extend(running);
+        any_gone
     }
 
     /// Hears what the threads tell that run, as long as there is time.
@@ -280,15 +289,16 @@ impl Sampler {
                 continue;
             }
             // It may have begun to wait.
-            match looks.see(tid, |_| None) {
-                Seen::Gone => {}
-                Seen::Waiting(place) => {
-                    let stack = Stack { words: &place.words, labels: place.labels, trace: place.trace };
-                    let stack = Some((self.modules.epoch(), stack));
-                    shot.add(name, tid, State::OffCpu(place.waited), stack);
-                }
-                Seen::Running { .. } => shot.add(name, tid, state, None),
-            }
+            let epoch = self.modules.epoch();
+            looks.see(
+                &[tid],
+                |_, _| None,
+                |_, seen| match seen {
+                    Seen::Gone => {}
+                    Seen::Waiting(place) => shot.add_waiting(name.clone(), tid, epoch, &place),
+                    Seen::Running { .. } => shot.add(name.clone(), tid, state, None),
+                },
+            );
         }
     }
 }
@@ -297,7 +307,8 @@ impl Sampler {
 #[derive(Default)]
 struct Shot {
     snapshot: Snapshot,
-    seen: HashSet<u32>,
+    /// Whom it has looked at, in order.
+    seen: Vec<u32>,
     /// Threads that run, which were asked for their stacks.
     running: Vec<(u32, State)>,
 }
@@ -310,6 +321,15 @@ struct Stack<'a> {
 }
 
 impl Shot {
+    fn has_seen(&self, tid: u32) -> bool {
+        self.seen.binary_search(&tid).is_ok()
+    }
+
+    fn add_waiting(&mut self, name: Arc<str>, tid: u32, epoch: u32, place: &Place) {
+        let stack = Stack { words: &place.words, labels: place.labels, trace: place.trace };
+        self.add(name, tid, State::OffCpu(place.waited), Some((epoch, stack)));
+    }
+
     /// Adds a thread, with its stack and the epoch that this is of.
     fn add(&mut self, name: Arc<str>, tid: u32, state: State, stack: Option<(u32, Stack<'_>)>) {
         let Snapshot { names, rows, .. } = &mut self.snapshot;

@@ -27,6 +27,12 @@ pub(super) fn links() -> u64 {
     fs::metadata(TASKS).map_or(0, |tasks| tasks.nlink())
 }
 
+/// How many threads live where that is the number: the kernel adds them to the two links of any directory
+/// (`fs/proc/base.c`, `proc_task_getattr`).
+pub(super) fn count(links: u64) -> Option<usize> {
+    usize::try_from(links.checked_sub(2)?).ok()
+}
+
 /// Whether a thread of that id lives; true where nobody can say.
 pub(super) fn lives(tid: u32) -> bool {
     fs::exists(format!("{TASKS}/{tid}")).unwrap_or(true)

@@ -362,6 +362,13 @@ impl Threads {
         self.by_id.keys().copied().collect()
     }
 
+    /// The same with their names, in the order in which they were made.
+    pub(super) fn named(&self) -> Vec<(u32, Arc<str>)> {
+        let mut all: Vec<_> = self.by_id.iter().map(|(tid, thread)| (*tid, thread.name.clone())).collect();
+        all.sort_unstable_by_key(|(tid, _)| *tid);
+        all
+    }
+
     /// How many threads live, and how many of them have no timer.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.by_id.len(), self.by_id.values().filter(|thread| thread.timer.is_none()).count())

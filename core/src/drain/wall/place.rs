@@ -49,7 +49,14 @@ impl Place {
     /// Looks at thread `tid`, which by a look just now has `used` so many nanoseconds of the processors.
     pub(crate) fn seen(looker: &mut Looker, tid: u32, used: u64, words: &mut [u64]) -> Seen {
         let tables = unwind::generation();
-        let waiting = match looker.look_since(tid, used, words) {
+        let look = looker.look_since(tid, used, words);
+        let stack = if let Look::Waiting(waiting) = look { waiting.words } else { 0 };
+        Self::of(look, tid, words.get(..stack).unwrap_or_default(), tables)
+    }
+
+    /// What a look at thread `tid` has found, with its stack, which was walked with these `tables`.
+    pub(crate) fn of(look: Look, tid: u32, stack: &[u64], tables: u32) -> Seen {
+        let waiting = match look {
             Look::Waiting(waiting) => waiting,
             Look::Running | Look::Gone => return Seen::Running,
             Look::Untold => return Self::untold(tid),
@@ -66,7 +73,7 @@ impl Place {
             }
         }
         let place = Place {
-            words: words.get(..waiting.words).unwrap_or_default().into(),
+            words: stack.into(),
             labels: waiting.labels,
             trace: waiting.trace,
             waited: Waited { call, wait: wait as u8, ..Waited::default() },

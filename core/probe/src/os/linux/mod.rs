@@ -22,6 +22,7 @@ pub use block::Block;
 pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
 pub use futex::{wait, wake};
+pub use memory::PIECES;
 pub use objects::keep_loaded;
 pub use pages::Pages;
 pub(crate) use pages::{Protection, page_size, protect};
