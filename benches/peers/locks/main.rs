@@ -1,13 +1,19 @@
 //! Locks of std, of parking_lot and of C, with everprof and without it; the package decides.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
 
-use harness::{Locked, measure_lock};
+use harness::{Locked, measure_lock, measure_wait};
 
 #[cfg(feature = "everprof")]
 fn start() -> everprof::Profiler {
-    // Where no wait is to be a sample, it is one from a second on, or in proportion.
-    let threshold = if std::env::args().any(|word| word == "unsampled") { "1000000000" } else { "100000" };
+    let said = |word| std::env::args().any(|argument| argument == word);
+    // Where no wait is to be a sample, it is one from a second on, or in proportion; where each is, from a nanosecond on.
+    let threshold = match (said("unsampled"), said("futex")) {
+        (true, _) => "1000000000",
+        (false, true) => "1",
+        (false, false) => "100000",
+    };
     let dir = std::env::temp_dir().join(format!("everprof-bench-{}", std::process::id()));
     let builder =
         everprof::Profiler::builder().dir(dir).set("kinds", "cpu,lock,mutex,block").set("period_s", "3600");
@@ -56,10 +62,25 @@ static STD: Mutex<()> = Mutex::new(());
 static PARKING_LOT: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 static NATIVE: Native = Native(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
 
+/// The call by which locks wait, for a word that is not what it says.
+fn futex() {
+    static WORD: AtomicU32 = AtomicU32::new(1);
+    let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is live, and there is no time to wait until.
+    unsafe { libc::syscall(libc::SYS_futex, WORD.as_ptr(), wait, 0, std::ptr::null::<libc::timespec>()) };
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let threads = arguments[1].parse().expect("a number of threads");
     let _profiler = start();
+    if arguments[0] == "futex" {
+        // So few at a time that there is room for a sample of each.
+        return measure_wait(
+            &futex,
+            if arguments.iter().any(|word| word == "unsampled") { 100_000 } else { 100 },
+        );
+    }
     let (lock, free): (Locked<'_>, &dyn Fn(u32)) = match arguments[0].as_str() {
         "std" => (
             &|work| {

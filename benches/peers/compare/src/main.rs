@@ -57,6 +57,8 @@ const TOPICS: &[Topic] = &[
             "std 1",
             "parking_lot 1",
             "pthread 1",
+            "futex 1 unsampled",
+            "futex 1",
             "std 2 unsampled",
             "std 2",
             "std 8",

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use allocations::{Allocations, INTERVAL, run_allocations};
 pub use clock::{process_cpu, thread_cpu};
-pub use waits::{Locked, measure_lock};
+pub use waits::{Locked, measure_lock, measure_wait};
 
 /// A profiler that can be measured.
 pub trait Peer: Sized {

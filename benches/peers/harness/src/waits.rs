@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use crate::clock::{process_cpu, thread_cpu};
+use crate::load::at_depth;
 use crate::{quantile, say};
 
 /// How often each is measured; the lower quartile is told, since whatever disturbs makes it longer.
 const ROUNDS: usize = 15;
 const FREE: u32 = 1_000_000;
+/// Frames of the stack that waits.
+const DEPTH: usize = 33;
 /// How long a thread keeps the lock that others wait for.
 const HELD: Duration = Duration::from_micros(60);
 /// How often it is taken in a round, by all threads together.
@@ -27,6 +30,21 @@ pub fn measure_lock(lock: Locked<'_>, uncontended: &dyn Fn(u32), threads: usize)
         return say("lock_unlock", "ns", lower(round));
     }
     say("cpu_per_wait", "us", lower(|| contended(lock, threads)));
+}
+
+/// Prints what a wait costs that is over before it begins, `times` in a row, at the depth of a stack in a service.
+pub fn measure_wait(wait: &(dyn Fn() + Sync), times: u32) {
+    at_depth(DEPTH, || {
+        let round = || {
+            // What was sampled is taken away meanwhile, so that there is room for what will be.
+            std::thread::sleep(Duration::from_millis(100));
+            (0..times).for_each(|_| wait());
+            let before = thread_cpu();
+            (0..times).for_each(|_| wait());
+            (thread_cpu() - before).as_nanos() as f64 / f64::from(times)
+        };
+        say("wait_of_no_time", "ns", lower(round));
+    });
 }
 
 /// CPU time of the whole process for each time that the lock is taken, in microseconds. Who holds it sleeps, so that the
