@@ -61,6 +61,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 soak: ## the long forms: ten million signals, hours of load
 	EVERPROF_SOAK=1 cargo test -p everprof --release --test storm -- --nocapture
 
+.PHONY: soak-service
+soak-service: ## a server from the registry on mimalloc under load for SOAK_SECONDS (600), with every kind of profile; wants wrk
+	@examples/rust/soak.sh
+
 .PHONY: bench-rust
 bench-rust: ## everprof beside its peers: tables here, JSON lines in target/bench/ (TOPICS="handler memory" for some)
 	@benches/run.sh $(TOPICS)

@@ -39,7 +39,9 @@ sed -i -e '/^#\[cfg(all(target_env = "musl"/d' \
     -e 's|^static GLOBAL: .*|static GLOBAL: everprof::Allocator<mimalloc::MiMalloc> = everprof::Allocator::with(mimalloc::MiMalloc);|' \
     -e 's|^fn main() -> Result {|&\n    let _profiler = everprof::Profiler::start();|' src/bin/server.rs
 diff -u "$source/src/bin/server.rs" src/bin/server.rs | grep '^[+-] *[a-z#]' || true
-CARGO_TARGET_DIR=$room/build cargo build --release --quiet --bin static-web-server
+# Its release build is stripped, which leaves places in place of names.
+CARGO_PROFILE_RELEASE_STRIP=false CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
+    CARGO_TARGET_DIR=$room/build cargo build --release --quiet --bin static-web-server
 cd "$OLDPWD"
 
 step "$seconds seconds under load"
@@ -88,7 +90,7 @@ awk '{ all[NR] = $1 } END {
 }' "$room/resident.txt" || { echo "resident memory grows" >&2; exit 1; }
 
 step "report"
-cargo run --quiet --release --example report -- "$room/profiles" "$room" | head -40
+cargo run --quiet --example report -- "$room/profiles" "$room" | head -40
 for kind in cpu wall offcpu alloc heap lock mutex block; do
     count=$(find "$room/profiles" -name "*.$kind.pb.gz" | wc -l)
     echo "$count profiles of $kind"
