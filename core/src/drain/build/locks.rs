@@ -74,7 +74,7 @@ impl For {
 }
 
 /// Functions that wait, by what is part of their names.
-const FUNCTIONS: [(&str, For); 16] = [
+const FUNCTIONS: [(&str, For); 19] = [
     ("mutex::futex::Mutex", For::Mutex),
     ("rwlock::futex::RwLock", For::RwLock),
     ("once::futex::Once", For::Once),
@@ -84,11 +84,14 @@ const FUNCTIONS: [(&str, For); 16] = [
     ("parking_lot::once::Once", For::Once),
     ("condvar::futex::Condvar", For::Condition),
     ("parking_lot::condvar::Condvar", For::Condition),
+    ("raw_condvar::RawCondvar", For::Condition),
+    ("barrier::Barrier", For::Barrier),
     ("thread_parking::", For::Park),
     ("thread::park", For::Park),
     ("thread::functions::park", For::Park),
     ("thread::current::park", For::Park),
     ("thread::Thread::park", For::Park),
+    ("thread::Thread>::park", For::Park),
     ("std::sync::poison::condvar::Condvar", For::Condition),
     ("std::sync::nonpoison::condvar::Condvar", For::Condition),
 ];
@@ -252,6 +255,10 @@ mod tests {
         let parked = "parking_lot_core::parking_lot::park::{{closure}}";
         let parker = "<parking_lot_core::thread_parker::imp::ThreadParker as ThreadParkerT>::park";
         assert_eq!(of(&[parker, parked, slow]), For::RwLock);
+        // As the standard library's own symbols have it since 1.93.
+        let park = "<std::thread::thread::Thread>::park";
+        assert_eq!(of(&[park, "std::thread::scoped::scope", "shop::sell"]), For::Join);
+        assert_eq!(of(&["<std::sys::sync::mutex::futex::Mutex>::lock_contended"]), For::Mutex);
         assert_eq!(of(&[]), For::Unknown);
         assert_eq!(of(&["shop+0x1234", mutex]), For::Unknown);
     }
