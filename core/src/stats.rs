@@ -98,6 +98,14 @@ pub struct Stats {
     pub alloc_samples: u64,
     /// Those that were lost: they are in the profile as a frame that says so.
     pub alloc_lost: u64,
+    /// Samples of waits for locks that were lost: they are in the profiles as a frame that says so.
+    pub lock_lost: u64,
+    /// Slots of functions that wait for locks, in all loaded objects, that are hooked.
+    pub lock_slots: u64,
+    /// Such slots that hold somebody else's function, or an older version, and are left alone.
+    pub lock_slots_foreign: u64,
+    /// Such slots that the system did not let be changed.
+    pub lock_slots_refused: u64,
 }
 
 impl Stats {

@@ -4,15 +4,17 @@
 //! Our thread. The loader's lock is held meanwhile, so no object comes or goes; the program's threads run on, and each
 //! call takes the way that the slot shows at that moment. A slot is one aligned word, changed by one store.
 //!
-//! Which slots: those of relocations of a symbol by its name, in any object that does not define that symbol itself, and only where the slot holds the very function that ours will call in its place, or the stub by which
-//! the loader fills it at the first call. So calls inside of one object, an allocator of an object's own, and those that
-//! `dlmopen` has put elsewhere are left alone. Slots that are read-only by now are made writable for the moment of the
+//! Which slots: those of relocations of a symbol by its name, in any object that does not define that symbol itself, and only
+//! where the slot holds the very function that ours will call in its place, or the stub by which the loader fills it with that
+//! at the first call (`lazy`). So calls inside of one object, an allocator of an object's own, older versions of a function,
+//! hooks of others, and what `dlmopen` has put elsewhere are left alone. Slots that are read-only by now are made writable for the moment of the
 //! store, and read-only again. Nothing is remembered: to undo is to look for slots that hold our function, so that objects
 //! that are gone need no care.
 //!
 //! What there is no slot for is not seen: calls inside of the C library, and everything in a static executable.
 
 mod dynamic;
+mod lazy;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +22,7 @@ use crate::os::objects::{self, Object};
 use crate::os::{self, Protection};
 
 use dynamic::Dynamic;
+use lazy::Bindings;
 
 /// One function to stand in for another.
 #[derive(Debug)]
@@ -56,12 +59,32 @@ impl core::ops::AddAssign for Patched {
 
 /// Puts the hooks into the slots of every object, those that were loaded since the last call as well. Our thread.
 pub fn install(hooks: &[Hook]) -> Patched {
+    let mut bindings = Bindings::new();
+    let first = fill(hooks, &mut bindings);
+    if !bindings.resolve() {
+        return first;
+    }
+    // Stubs were met of which it was not known where they lead.
+    let second = fill(hooks, &mut bindings);
+    let unchanged = second.unchanged.saturating_sub(first.changed);
+    Patched { changed: first.changed + second.changed, unchanged, ..second }
+}
+
+fn fill(hooks: &[Hook], bindings: &mut Bindings) -> Patched {
     each_slot(hooks, |hook, slot, patched| {
         let now = slot.word.load(Ordering::Relaxed);
         if now == hook.ours {
             patched.unchanged += 1;
-        } else if hook.original != 0 && (now == hook.original || slot.is_stub(now)) {
+        } else if hook.original != 0 && now == hook.original {
             slot.put(hook.ours, patched);
+        } else if hook.original != 0
+            && let Some(version) = slot.dynamic.stub(slot.word, now)
+        {
+            match bindings.leads_to(hook, version) {
+                Some(true) => slot.put(hook.ours, patched),
+                Some(false) => patched.foreign += 1,
+                None => {}
+            }
         } else {
             patched.foreign += 1;
         }
@@ -77,6 +100,25 @@ pub fn remove(hooks: &[Hook]) -> Patched {
     })
 }
 
+/// Of the functions with these names, the addresses, as slots hold them; 0 where there is none. Our thread.
+///
+/// A function's address may be that of a stub in the executable, where that is not position-independent: all objects then
+/// take that for the address, but it leads through a slot of the executable's.
+pub fn originals<const N: usize>(names: [&'static [u8]; N]) -> [usize; N] {
+    let mut found = names.map(|name| os::symbol(name, None));
+    let mut is_stub = [false; N];
+    let hooks = names.map(|name| Hook { name, ours: 0, original: 0 });
+    each_slot(&hooks, |hook, slot, _| {
+        for ((name, address), is_stub) in names.iter().zip(&found).zip(&mut is_stub) {
+            *is_stub |= *name == hook.name && slot.is_inside(*address);
+        }
+    });
+    for ((address, name), _) in found.iter_mut().zip(names).zip(is_stub).filter(|(_, is_stub)| *is_stub) {
+        *address = os::symbol_of_libc(name);
+    }
+    found
+}
+
 /// One slot of an object.
 struct Slot<'o> {
     word: &'o AtomicUsize,
@@ -85,12 +127,11 @@ struct Slot<'o> {
 }
 
 impl Slot<'_> {
-    /// Whether `target` is code of the object itself, which in a slot of a function of others is the stub that has the
-    /// loader fill it.
-    fn is_stub(&self, target: usize) -> bool {
+    /// Whether `address` is code of the object itself.
+    fn is_inside(&self, address: usize) -> bool {
         self.object.segments().any(|segment| {
             let is_code = segment.kind == libc::PT_LOAD && segment.flags & libc::PF_X != 0;
-            is_code && (target as u64).wrapping_sub(segment.address) < segment.len
+            is_code && (address as u64).wrapping_sub(segment.address) < segment.len
         })
     }
 

@@ -59,7 +59,7 @@ fn waits_are_told_with_who_ended_them() {
     unwind::refresh();
     assert!(scratch::prepare());
     let ring: &'static Ring = Box::leak(Box::new(Ring::new(0).unwrap()));
-    let config = Config { threshold: 1_000_000, max_words: 200, pthread: true };
+    let config = Config { threshold: 1_000_000, max_words: 200, c_locks: true };
     let patched = lock::start(config, ring);
     assert!(patched.changed > 0 && patched.refused == 0, "{patched:?}");
     let again = lock::start(config, ring);

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use everprof_probe::lock::{self, Config};
-use everprof_probe::ring::Ring;
-use everprof_probe::sample::{Header, LOCK_WORDS, Source};
+use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
+use everprof_probe::sample::{AGAIN, Header, LOCK_WORDS, Source};
 
 use super::close::Cut;
+use super::hooked::Hooked;
 use super::period::{Epoch, Period};
 use super::publish::Job;
 use super::sampler::Sampler;
@@ -31,12 +32,13 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    fn of(nanos: u64, threshold: u64) -> Self {
-        let count = (threshold as f64 / nanos.max(1) as f64).max(1.0);
-        Self { count, nanos: nanos as f64 * count }
+    /// Those that a sample stands for: of a wait that goes on `again`, of no more of them.
+    fn of(nanos: u64, threshold: u64, again: bool) -> Self {
+        let weight = (threshold as f64 / nanos.max(1) as f64).max(1.0);
+        Self { count: if again { 0.0 } else { weight }, nanos: nanos as f64 * weight }
     }
 
-    fn add(&mut self, more: Waits) {
+    pub(super) fn add(&mut self, more: Waits) {
         self.count += more.count;
         self.nanos += more.nanos;
     }
@@ -52,6 +54,8 @@ pub(super) struct LocksCut {
     pub(super) threshold: u64,
     /// How many samples of waits the period had.
     pub(super) samples: u64,
+    /// What lost samples stood for.
+    pub(super) lost: Waits,
 }
 
 /// The waits of one site.
@@ -77,32 +81,43 @@ pub(super) struct Locks {
     /// Those who ended waits that are not told yet, by the number of the wait; of this period and of the one before.
     releases: [HashMap<u64, Arc<Site>>; 2],
     samples: u64,
+    lost: Waits,
+    hooked: Hooked,
 }
 
 impl Locks {
-    fn start(threshold: u64, max_words: usize) -> Result<Self> {
-        let config = Config { threshold, max_words, pthread: true };
-        let locks = Self {
+    fn start(config: Config) -> Result<Self> {
+        // What was left of waits before this start is not of it.
+        lock::take_lost();
+        ring()?.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
+        let mut locks = Self {
             config,
             sites: Sites::default(),
             waits: HashMap::new(),
             releases: Default::default(),
             samples: 0,
+            lost: Waits::default(),
+            hooked: Hooked::default(),
         };
-        let patched = lock::start(config, ring()?);
-        if patched.changed + patched.unchanged == 0 {
-            let problem = "waits for locks are not seen: nothing calls the C library by slots that could be hooked, as in a \
-                           static executable";
-            return Err(Error::new(ErrorKind::Unsupported, problem));
+        locks.hooked.note(lock::start(config, ring()?));
+        match locks.hooked.slots() {
+            0 => Err(Error::new(ErrorKind::Unsupported, locks.hooked.problem())),
+            _ => Ok(locks),
         }
-        Ok(locks)
     }
 
-    /// Hooks the objects that were loaded since.
-    pub(super) fn hook_again(&self) {
-        if let Some(ring) = SAMPLES.get() {
-            lock::start(self.config, ring);
+    /// Hooks the objects that were loaded since, where modules have `changed` or may still be changing. Returns what there is
+    /// to tell of it, once.
+    pub(super) fn keep_hooked(&mut self, changed: bool) -> Option<String> {
+        if !self.hooked.is_due(changed) {
+            return None;
         }
+        self.hooked.note(lock::hook_again(self.config.c_locks))
+    }
+
+    /// How the slots are.
+    pub(super) fn hooked(&self) -> &Hooked {
+        &self.hooked
     }
 
     /// Remembers the address spaces that stacks are of.
@@ -122,8 +137,9 @@ impl Locks {
         let [now, before] = &mut self.releases;
         *before = std::mem::take(now);
         self.sites.forget_unused();
-        let samples = std::mem::take(&mut self.samples);
-        LocksCut { names: numbering.names, rows, threshold: self.config.threshold, samples }
+        let (samples, lost) = (std::mem::take(&mut self.samples), std::mem::take(&mut self.lost));
+        self.hooked.look_again();
+        LocksCut { names: numbering.names, rows, threshold: lock::threshold(), samples, lost }
     }
 }
 
@@ -135,13 +151,21 @@ impl Drop for Locks {
 
 impl Sampler {
     /// Begins to follow waits for locks, where that is among the kinds.
-    pub(super) fn follow_locks(&mut self, threshold: u64, max_words: usize) {
+    pub(super) fn follow_locks(&mut self, config: Config) {
         if !self.kinds.iter().any(Kind::needs_locks) {
             return;
         }
-        match Locks::start(threshold, max_words) {
+        match Locks::start(config) {
             Ok(locks) => self.locks = Some(locks),
             Err(error) => self.trouble(error.to_string()),
+        }
+    }
+
+    /// Hooks what was loaded since.
+    pub(super) fn keep_locks_hooked(&mut self, changed: bool) {
+        let problem = self.locks.as_mut().and_then(|locks| locks.keep_hooked(changed));
+        if let Some(problem) = problem {
+            self.trouble(problem);
         }
     }
 
@@ -158,6 +182,13 @@ impl Sampler {
             }
             _ => {}
         });
+        let [samples, count, nanos] = lock::take_lost();
+        locks.lost.add(Waits { count: count as f64, nanos: nanos as f64 });
+        self.stats.lock_lost += samples;
+        let hooked = locks.hooked();
+        self.stats.lock_slots = hooked.slots();
+        self.stats.lock_slots_foreign = hooked.foreign();
+        self.stats.lock_slots_refused = hooked.refused();
         self.locks = Some(locks);
     }
 
@@ -180,7 +211,8 @@ impl Sampler {
         };
         let site = self.site(&mut locks.sites, header, stack);
         let release = locks.releases.iter_mut().find_map(|releases| releases.remove(number));
-        locks.waits.entry((site, *object, release)).or_default().add(Waits::of(*nanos, *threshold));
+        let waits = Waits::of(*nanos, *threshold, object & AGAIN != 0);
+        locks.waits.entry((site, object & !AGAIN, release)).or_default().add(waits);
         locks.samples += 1;
     }
 }
@@ -208,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_short_wait_stands_for_those_that_were_no_samples() {
-        assert_eq!(Waits::of(1_000, 10_000), Waits { count: 10.0, nanos: 10_000.0 });
-        assert_eq!(Waits::of(50_000, 10_000), Waits { count: 1.0, nanos: 50_000.0 });
+        assert_eq!(Waits::of(1_000, 10_000, false), Waits { count: 10.0, nanos: 10_000.0 });
+        assert_eq!(Waits::of(50_000, 10_000, false), Waits { count: 1.0, nanos: 50_000.0 });
+        assert_eq!(Waits::of(1_000, 10_000, true), Waits { count: 0.0, nanos: 10_000.0 });
     }
 }

@@ -15,6 +15,7 @@ mod governor;
 mod growing;
 mod handle;
 mod heap;
+mod hooked;
 mod locks;
 mod modules;
 mod names;

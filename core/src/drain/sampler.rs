@@ -10,7 +10,7 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
+use everprof_probe::{awaiting, lock, regs, sigprof, stacks, thread, unwind};
 
 use super::awaits::Awaits;
 use super::close::Cut;
@@ -198,7 +198,8 @@ impl Sampler {
         sampler.threads.scan();
         sampler.switch_looks();
         sampler.follow_heap(plan.options.interval_bytes.get(), max_words);
-        sampler.follow_locks(plan.options.lock_threshold_ns.get().into(), max_words);
+        let (threshold, c_locks) = (plan.options.lock_threshold_ns.get().into(), plan.options.c_locks);
+        sampler.follow_locks(lock::Config { threshold, max_words, c_locks });
         sampler.fall_back_to_timers();
         if let Err(error) = sampler.check_threads() {
             sampler.end();
@@ -265,11 +266,8 @@ impl Sampler {
             return;
         }
         self.woke = Instant::now();
-        if self.modules.update()
-            && let Some(locks) = &self.locks
-        {
-            locks.hook_again();
-        }
+        let changed = self.modules.update();
+        self.keep_locks_hooked(changed);
         self.watch_calm();
         self.drain();
         if self.judged.elapsed() >= JUDGE_EVERY {

@@ -141,6 +141,10 @@ options! {
     /// A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good.
     lock_threshold_ns: Nanos = Nanos::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0";
 
+    /// Whether waits for locks of C and C++ code are seen as well, whose functions are hooked: each lock and unlock of theirs
+    /// costs a nanosecond or two more. `off`: those of Rust alone, for which nothing is added to a lock that is free.
+    c_locks: bool = true, "", "lock, mutex, block", "0.1.0";
+
     /// Length of one profile.
     period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";
 

@@ -4,6 +4,10 @@
 //! Read only while the loader's lock is held, and nothing outside of the object's segments is touched, whatever its tables
 //! say.
 
+mod stubs;
+
+pub(super) use stubs::Version;
+
 use core::sync::atomic::AtomicUsize;
 
 use crate::os;
@@ -17,6 +21,8 @@ const DT_RELA: u64 = 7;
 const DT_RELASZ: u64 = 8;
 const DT_STRSZ: u64 = 10;
 const DT_JMPREL: u64 = 23;
+const DT_VERSYM: u64 = 0x6fff_fff0;
+const DT_VERNEED: u64 = 0x6fff_fffe;
 /// Segments of one object that are looked at; linkers make four or five.
 const MOST_SEGMENTS: usize = 16;
 
@@ -54,6 +60,8 @@ pub(super) struct Dynamic {
     symbols: u64,
     strings: (u64, u64),
     relocations: [(u64, u64); 2],
+    /// The tables of versions: the number of each symbol's, and what is known of those that are taken from others.
+    versions: (u64, u64),
 }
 
 impl Dynamic {
@@ -80,6 +88,7 @@ impl Dynamic {
             symbols: 0,
             strings: (0, 0),
             relocations: [(0, 0); 2],
+            versions: (0, 0),
         };
         dynamic.read_section(section?)?;
         (dynamic.symbols != 0 && dynamic.strings.0 != 0).then_some(dynamic)
@@ -113,11 +122,13 @@ impl Dynamic {
     fn import(&self, number: u64) -> Option<&[u8]> {
         let symbol = self.read::<Symbol>(self.symbols.checked_add(number * size_of::<Symbol>() as u64)?)?;
         let name = u64::from(symbol.name);
-        if symbol.section != 0 || name == 0 || name >= self.strings.1 {
-            return None;
-        }
-        let start = self.strings.0 + name;
-        let most = LONGEST_NAME.min(self.strings.1 - name);
+        if symbol.section != 0 || name == 0 { None } else { self.text(name) }
+    }
+
+    /// A text in the table of those, without its end.
+    fn text(&self, offset: u64) -> Option<&[u8]> {
+        let most = LONGEST_NAME.min(self.strings.1.checked_sub(offset)?);
+        let start = self.strings.0 + offset;
         if !self.holds(start, most) {
             return None;
         }
@@ -148,6 +159,8 @@ impl Dynamic {
                 DT_RELASZ => table.1 = value,
                 DT_JMPREL => linkage.0 = self.address(value),
                 DT_PLTRELSZ => linkage.1 = value,
+                DT_VERSYM => self.versions.0 = self.address(value),
+                DT_VERNEED => self.versions.1 = self.address(value),
                 _ => {}
             }
         }

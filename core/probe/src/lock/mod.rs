@@ -2,15 +2,20 @@
 //!
 //! The hooks run on the program's threads. A thread that need not wait is not held up: the futex of Rust's locks is asked
 //! for only by who waits, and the locks of C are tried first. Who waits is timed, and the longer it waited the likelier it
-//! is a sample: from [`Config::threshold`] on always, below that in proportion, so that each nanosecond that was waited has
+//! is a sample: from the threshold on always, below that in proportion, so that each nanosecond that was waited has
 //! the same chance, and sums are unbiased. Whether it will be one is drawn before the wait, as a time from which on it is,
-//! so that the thread that ends the wait knows it as well and can leave its own stack.
+//! so that the thread that ends the wait knows it as well and can leave its own stack. Each sample carries the threshold that
+//! it was drawn by, so that this may change at any time.
 //!
 //! No heap, no lock and, but for the two looks at the clock, nothing that waits. What ends a wait abruptly - a thread that
-//! is cancelled, a jump out of a handler - leaves nothing behind that does harm. `errno` is as the call has left it.
+//! is cancelled, a jump out of a handler - leaves nothing behind that does harm, and meets no frame of ours on its way
+//! (`regs::hook`). `errno` is as the call has left it.
+//!
+//! What counts as a wait: each call that lets a thread sleep; of std's mutex all sleeps until it is had are one. A wait is told
+//! when it is over, one that never ends never.
 
-mod futex;
-mod pthread;
+mod calls;
+mod functions;
 mod waiters;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -19,26 +24,25 @@ use crate::got::{self, Patched};
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{Header, LOCK_WORDS, Source};
-use crate::{here, os, scratch};
+use crate::sample::{AGAIN, Header, LOCK_WORDS, Source};
+use crate::{here, scratch};
 
-static ACTIVE: AtomicBool = AtomicBool::new(false);
+static STARTED: AtomicBool = AtomicBool::new(false);
 static THRESHOLD: AtomicU64 = AtomicU64::new(u64::MAX);
 static MAX_WORDS: AtomicUsize = AtomicUsize::new(1024);
 static RING: AtomicPtr<Ring> = AtomicPtr::new(core::ptr::null_mut());
-static WAITS: AtomicU64 = AtomicU64::new(0);
-static LOST: AtomicU64 = AtomicU64::new(0);
+static LOST: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// How waits are sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Nanoseconds from which on each wait is a sample.
+    /// Nanoseconds from which on each wait is a sample; 0: none is, until [`set_threshold`] says otherwise.
     pub threshold: u64,
     /// The longest stack kept, in words of the sample format.
     pub max_words: usize,
-    /// Whether the locks of C are looked after as well, which are tried first then: some nanoseconds for each.
-    pub pthread: bool,
+    /// Whether the locks of C are looked after as well, which are tried first then: a nanosecond or two for each.
+    pub c_locks: bool,
 }
 
 /// What a thread waited for.
@@ -55,38 +59,59 @@ pub enum Object {
     Condition = 3,
     /// `sem_t`.
     Semaphore = 4,
+    /// The end of a thread.
+    Join = 5,
+    /// `pthread_barrier_t`.
+    Barrier = 6,
 }
 
-/// Installs the hooks and begins to take samples, which go to `ring`. Again where objects were loaded since: those get
-/// theirs. Our thread, after `scratch::prepare`.
+/// Installs the hooks and begins to take samples, which go to `ring`. Our thread, after `scratch::prepare`.
 pub fn start(config: Config, ring: &'static Ring) -> Patched {
     RING.store(core::ptr::from_ref(ring).cast_mut(), Ordering::Release);
     MAX_WORDS.store(config.max_words, Ordering::Relaxed);
+    STARTED.store(true, Ordering::SeqCst);
     set_threshold(config.threshold);
-    ACTIVE.store(true, Ordering::SeqCst);
-    let mut patched = got::install(&futex::hooks());
-    if config.pthread {
-        patched += got::install(&pthread::hooks());
+    hook_again(config.c_locks)
+}
+
+/// Installs the hooks in objects that were loaded since, and where they were not to be had before. Our thread.
+pub fn hook_again(c_locks: bool) -> Patched {
+    let mut patched = got::install(&functions::of_rust());
+    // A static executable has no slots, and no other objects.
+    if c_locks && patched.changed + patched.unchanged > 0 {
+        patched += got::install(&functions::of_c());
     }
+    waiters::sweep();
     patched
 }
 
 /// Takes the hooks out. Threads that wait by one go on, and are not told. Our thread.
 pub fn stop() {
-    ACTIVE.store(false, Ordering::SeqCst);
-    got::remove(&futex::hooks());
-    got::remove(&pthread::hooks());
+    STARTED.store(false, Ordering::SeqCst);
+    calls::close();
+    got::remove(&functions::of_rust());
+    got::remove(&functions::of_c());
     waiters::forget();
 }
 
-/// Each wait of so many nanoseconds is a sample from now on.
+/// Each wait of so many nanoseconds is a sample from now on, or with 0 none; the hooks stay where they are and cost next to
+/// nothing then. Without effect before [`start`] and after [`stop`].
 pub fn set_threshold(nanos: u64) {
-    THRESHOLD.store(nanos.max(1), Ordering::Relaxed);
+    if nanos == 0 || !STARTED.load(Ordering::SeqCst) {
+        return calls::close();
+    }
+    THRESHOLD.store(nanos, Ordering::Relaxed);
+    calls::open();
 }
 
-/// Takes how many samples were lost since the last call. Our thread.
-pub fn take_lost() -> u64 {
-    LOST.swap(0, Ordering::Relaxed)
+/// The nanoseconds from which on each wait is a sample; 0 where none is.
+pub fn threshold() -> u64 {
+    if calls::is_open() { THRESHOLD.load(Ordering::Relaxed) } else { 0 }
+}
+
+/// Takes how many samples were lost since the last call, and the waits and nanoseconds that they stood for. Our thread.
+pub fn take_lost() -> [u64; 3] {
+    LOST.each_ref().map(|count| count.swap(0, Ordering::Relaxed))
 }
 
 /// The ticks of [`regs::ticks`] that were spent on taking samples since the process began.
@@ -96,70 +121,57 @@ pub fn cost() -> u64 {
 
 /// In a fork's child: nobody waits here, and nothing is told until the next start.
 pub fn after_fork() {
-    ACTIVE.store(false, Ordering::SeqCst);
-    waiters::forget();
+    STARTED.store(false, Ordering::SeqCst);
+    calls::close();
+    waiters::after_fork();
 }
 
-/// Whether the calling thread's waits are of interest.
-#[inline]
-fn is_wanted() -> bool {
-    ACTIVE.load(Ordering::Relaxed) && !Own::of_this_thread().is_ours()
+/// A wait that is over and that is a sample.
+struct Wait {
+    nanos: u64,
+    threshold: u64,
+    address: u64,
+    object: u64,
+    number: u64,
+    /// The thread had waited for the same lock already and not got it.
+    is_again: bool,
 }
 
-/// Times `wait`, which waits for the `object` at `address`, and samples it.
-#[inline(always)]
-fn timed<T>(object: Object, address: usize, wait: impl FnOnce() -> T) -> T {
-    let threshold = THRESHOLD.load(Ordering::Relaxed);
-    let number = WAITS.fetch_add(1, Ordering::Relaxed) + 1;
-    // From 1 to the threshold, each as likely.
-    let drawn = u128::from(Own::of_this_thread().random()) * u128::from(threshold);
-    let least = 1 + (drawn >> 64) as u64;
-    let begin = os::monotonic();
-    let entry = waiters::enter(address as u64, number, begin.saturating_add(least));
-    let result = wait();
-    let nanos = os::monotonic().saturating_sub(begin);
-    waiters::leave(entry, number);
-    if nanos >= least {
-        waited([nanos, threshold, address as u64, object as u64, number]);
-    }
-    result
-}
-
-/// Takes a sample of a wait that is over.
+/// Takes a sample of it.
 #[cold]
 #[inline(never)]
-fn waited(words: [u64; LOCK_WORDS]) {
-    sample(Source::Lock, &words, &Regs::here());
-}
-
-/// The calling thread is about to end a wait for the object at `address`: takes a sample of who does, where the wait is
-/// one to sample.
-#[inline(always)]
-fn ends(address: usize) {
-    if let Some(number) = waiters::due(address as u64) {
-        released(number);
+fn waited(wait: &Wait, caller: &Regs) {
+    let again = if wait.is_again { AGAIN } else { 0 };
+    let words: [u64; LOCK_WORDS] =
+        [wait.nanos, wait.threshold, wait.address, wait.object | again, wait.number];
+    if !sample(Source::Lock, &words, caller) {
+        // As the samples that come through: each stands for those that were none.
+        let count = (wait.threshold / wait.nanos.max(1)).max(1);
+        let waits = if wait.is_again { 0 } else { count };
+        for (lost, more) in LOST.iter().zip([1, waits, wait.nanos.max(wait.threshold)]) {
+            lost.fetch_add(more, Ordering::Relaxed);
+        }
     }
 }
 
+/// The calling thread ends the wait of this number: takes a sample of who does.
 #[cold]
 #[inline(never)]
-fn released(number: u64) {
-    sample(Source::Release, &[number], &Regs::here());
+fn released(number: u64, caller: &Regs) {
+    sample(Source::Release, &[number], caller);
 }
 
-fn sample(source: Source, before: &[u64], regs: &Regs) {
+fn sample(source: Source, before: &[u64], regs: &Regs) -> bool {
     let own = Own::of_this_thread();
     let begin = regs::ticks();
     // Not in a handler that has interrupted us here, where the sign is not ours to take away.
     if own.busy.replace(true) {
-        LOST.fetch_add(1, Ordering::Relaxed);
-        return;
+        return false;
     }
-    if take(source, before, regs).is_none() {
-        LOST.fetch_add(1, Ordering::Relaxed);
-    }
+    let is_taken = take(source, before, regs).is_some();
     own.busy.set(false);
     TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    is_taken
 }
 
 fn take(source: Source, before: &[u64], regs: &Regs) -> Option<()> {

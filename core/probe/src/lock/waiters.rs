@@ -1,89 +1,199 @@
 //! Who waits for what, and from when on its wait is a sample: looked at by who ends a wait.
 //!
-//! A small table by address. It is a help and no account: an entry that finds no room is left out, and one that was left
-//! behind by a thread that never came back is taken over. Each word is written and read by itself, so what is read of an
-//! entry may be of two waits; the worst that follows is a stack that nobody asks for.
+//! A small table by address. It is a help and no account: a wait that finds no room is left out, and an entry that was left
+//! behind by a thread that never came back is given back by ours. Each word is written and read by itself, so what is read
+//! of an entry may be of two waits; the worst that follows is a stack that nobody asks for.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::calls::CONTENDED;
 use crate::os;
 
-const ENTRIES: usize = 1024;
-/// The entries in which one may lie, from its address's place on.
-const WINDOW: usize = 8;
-/// An entry that is due for so long, in nanoseconds, may be another's: nobody knows whether its thread is still there.
+/// Places of the table; each address has one.
+const BUCKETS: usize = 128;
+/// The waits of one place, one for each bit of a word.
+const ROOM: usize = 64;
+/// An entry that is due for so long, in nanoseconds, may be one that was left behind: nobody knows whether its thread is still
+/// there, and it can do without.
 const OLD: u64 = 600_000_000_000;
+/// No place.
+const NOWHERE: u64 = u64::MAX;
 
-static TABLE: [Entry; ENTRIES + WINDOW] = [const { Entry::free() }; ENTRIES + WINDOW];
+static TABLE: [Bucket; BUCKETS] = [const { Bucket::new() }; BUCKETS];
+
+struct Bucket {
+    /// Which entries are taken.
+    taken: AtomicU64,
+    entries: [Entry; ROOM],
+}
 
 struct Entry {
-    /// 0: free.
-    address: AtomicU64,
+    /// The number of the wait; 0: none. Whoever takes it away gives the entry back.
     number: AtomicU64,
+    /// Its lowest bit, which is no part of an address, says that the wait is among those of [`CONTENDED`].
+    address: AtomicU64,
     /// On the monotonic clock; 0 once its end was seen.
     due: AtomicU64,
 }
 
-impl Entry {
-    const fn free() -> Self {
-        Self { address: AtomicU64::new(0), number: AtomicU64::new(0), due: AtomicU64::new(0) }
+impl Bucket {
+    const fn new() -> Self {
+        Self { taken: AtomicU64::new(0), entries: [const { Entry::new() }; ROOM] }
+    }
+
+    fn of(address: u64) -> (usize, Option<&'static Self>) {
+        // Locks lie at multiples of 4; the multiplication spreads them.
+        let place = (address & !1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKETS.ilog2());
+        (place as usize, TABLE.get(place as usize))
+    }
+
+    /// Takes a free entry.
+    fn take(&self) -> Option<(usize, &Entry)> {
+        let mut taken = self.taken.load(Ordering::Relaxed);
+        loop {
+            let free = (!taken).trailing_zeros() as usize;
+            let entry = self.entries.get(free)?;
+            let with = taken | 1 << free;
+            match self.taken.compare_exchange_weak(taken, with, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some((free, entry)),
+                Err(now) => taken = now,
+            }
+        }
+    }
+
+    /// Those that are taken.
+    fn entries(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        let mut left = self.taken.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            let place = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            self.entries.get(place).map(|entry| (place, entry))
+        })
+    }
+
+    /// Gives an entry back, unless somebody else has.
+    fn give_back(&self, place: usize, entry: &Entry, number: u64) {
+        let address = entry.address.load(Ordering::Relaxed);
+        let is_ours = entry.number.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if number != 0 && is_ours {
+            if is_counted(address) {
+                CONTENDED.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.taken.fetch_and(!(1 << place), Ordering::AcqRel);
+        }
     }
 }
 
-/// The calling thread waits from now on; its place in the table, if it has one.
-pub(super) fn enter(address: u64, number: u64, due: u64) -> Option<usize> {
-    for (place, entry) in window(address) {
-        let there = entry.address.load(Ordering::Relaxed);
-        let is_left = there != 0 && entry.due.load(Ordering::Relaxed).saturating_add(OLD) < due;
-        if (there == 0 || is_left)
-            && entry.address.compare_exchange(there, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        {
-            entry.number.store(number, Ordering::Relaxed);
-            entry.due.store(due, Ordering::Relaxed);
-            entry.address.store(address, Ordering::Release);
-            return Some(place);
-        }
+impl Entry {
+    const fn new() -> Self {
+        Self { number: AtomicU64::new(0), address: AtomicU64::new(0), due: AtomicU64::new(0) }
     }
-    None
+
+    fn is_for(&self, address: u64) -> bool {
+        self.address.load(Ordering::Acquire) & !1 == address & !1 && self.number.load(Ordering::Relaxed) != 0
+    }
+}
+
+fn is_counted(word: u64) -> bool {
+    word & 1 != 0
+}
+
+/// The calling thread waits from now on; its place in the table, if it has one. Whether it `is_counted` among those whose
+/// end is looked for only while there are any.
+pub(super) fn enter(address: u64, number: u64, due: u64, is_counted: bool) -> u64 {
+    let (bucket, entries) = Bucket::of(address);
+    let Some((place, entry)) = entries.and_then(Bucket::take) else { return NOWHERE };
+    entry.due.store(due, Ordering::Relaxed);
+    entry.address.store(address & !1 | u64::from(is_counted), Ordering::Relaxed);
+    if is_counted {
+        CONTENDED.fetch_add(1, Ordering::SeqCst);
+    }
+    entry.number.store(number, Ordering::SeqCst);
+    (bucket * ROOM + place) as u64
 }
 
 /// It waits no more.
-pub(super) fn leave(place: Option<usize>, number: u64) {
-    let Some(entry) = place.and_then(|place| TABLE.get(place)) else { return };
-    // Unless it was taken over.
-    if entry.number.load(Ordering::Relaxed) == number {
-        entry.address.store(0, Ordering::Release);
+pub(super) fn leave(place: u64, number: u64) {
+    let (bucket, place) = (place as usize / ROOM, place as usize % ROOM);
+    if let Some(bucket) = TABLE.get(bucket)
+        && let Some(entry) = bucket.entries.get(place)
+    {
+        bucket.give_back(place, entry, number);
     }
 }
 
 /// The number of a wait for `address` that is a sample by now, of several the oldest; once.
-#[inline(always)]
 pub(super) fn due(address: u64) -> Option<u64> {
-    let mut waits =
-        window(address).filter(|(_, entry)| entry.address.load(Ordering::Acquire) == address).peekable();
-    waits.peek()?;
-    oldest(waits.map(|(_, entry)| entry))
+    let (_, bucket) = Bucket::of(address);
+    let waits = bucket?.entries().map(|(_, entry)| entry).filter(|entry| entry.is_for(address));
+    let open = waits.filter(|entry| entry.due.load(Ordering::Relaxed) != 0);
+    let first = open.min_by_key(|entry| entry.number.load(Ordering::Relaxed))?;
+    let number = first.number.load(Ordering::Relaxed);
+    let due = first.due.swap(0, Ordering::Relaxed);
+    (due != 0 && due <= os::monotonic()).then_some(number)
 }
 
-fn oldest(waits: impl Iterator<Item = &'static Entry>) -> Option<u64> {
-    let numbered = waits.filter(|entry| entry.due.load(Ordering::Relaxed) != 0);
-    let first = numbered.min_by_key(|entry| entry.number.load(Ordering::Relaxed))?;
-    let due = first.due.swap(0, Ordering::Relaxed);
-    (due != 0 && due <= os::monotonic()).then(|| first.number.load(Ordering::Relaxed))
+/// Frees what threads have left behind that never came back. Our thread.
+pub(super) fn sweep() {
+    let now = os::monotonic();
+    // One that was seen to end is given back by its thread in a moment, or was left behind.
+    give_back_where(|entry| entry.due.load(Ordering::Relaxed).saturating_add(OLD) < now);
 }
 
 /// Empties the table.
 pub(super) fn forget() {
-    TABLE.iter().for_each(|entry| entry.address.store(0, Ordering::Relaxed));
+    give_back_where(|_| true);
 }
 
-fn window(address: u64) -> impl Iterator<Item = (usize, &'static Entry)> {
-    // Locks lie at multiples of 4; the multiplication spreads them.
-    let start = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % ENTRIES;
-    TABLE
-        .get(start..start + WINDOW)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-        .map(move |(step, entry)| (start + step, entry))
+fn give_back_where(is_over: impl Fn(&Entry) -> bool) {
+    for bucket in &TABLE {
+        for (place, entry) in bucket.entries().filter(|(_, entry)| is_over(entry)) {
+            bucket.give_back(place, entry, entry.number.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// In a fork's child, which has one thread: nobody waits, and nobody writes.
+pub(super) fn after_fork() {
+    for bucket in &TABLE {
+        bucket.entries().for_each(|(_, entry)| entry.number.store(0, Ordering::Relaxed));
+        bucket.taken.store(0, Ordering::Relaxed);
+    }
+    CONTENDED.store(0, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_is_right_whatever_becomes_of_waits() {
+        let contended = || CONTENDED.load(Ordering::Relaxed);
+        let now = os::monotonic();
+        let (first, second) = (enter(0x1000, 1, now, true), enter(0x1000, 2, now + OLD, true));
+        let third = enter(0x1000, 3, now, false);
+        assert_eq!(contended(), 2);
+        assert_eq!([due(0x2000), due(0x1000)], [None, Some(1)]);
+        leave(third, 3);
+        leave(first, 1);
+        leave(first, 1);
+        assert_eq!(contended(), 1);
+        // It is not due yet, and asked about once.
+        assert_eq!([due(0x1000), due(0x1000)], [None, None]);
+        // Nobody knows whether it is ever left.
+        sweep();
+        assert_eq!(contended(), 0);
+        leave(second, 2);
+        enter(0x3000, 4, now, true);
+        forget();
+        assert_eq!(contended(), 0);
+        // The window of an address has room for so many.
+        let places = (0..70).map(|number| enter(0x4000, number + 10, now, true));
+        assert_eq!(places.filter(|place| *place == NOWHERE).count(), 70 - ROOM);
+        assert_eq!(contended(), ROOM as u32);
+        assert_eq!((0..ROOM).filter_map(|_| due(0x4000)).count(), ROOM);
+        forget();
+        assert_eq!(contended(), 0);
+    }
 }

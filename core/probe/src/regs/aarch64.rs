@@ -1,5 +1,7 @@
 //! aarch64.
 
+pub(crate) mod hook;
+
 use core::arch::{asm, global_asm};
 use core::ops::Range;
 

@@ -3,11 +3,13 @@
 //! One file a processor, with the same item names in each; this and [`crate::os`] are the only places of the crate with a
 //! `cfg(target_*)`. Everything here is async-signal-safe.
 
-/// The name of the block of [`own_block`].
-macro_rules! own_block_symbol {
-    () => {
+/// A name for the linker with the version in it, so that two versions of this crate can be linked into one program.
+macro_rules! versioned {
+    ($name:literal) => {
         concat!(
-            "everprof_own_block_",
+            "everprof_",
+            $name,
+            "_",
             env!("CARGO_PKG_VERSION_MAJOR"),
             "_",
             env!("CARGO_PKG_VERSION_MINOR"),
@@ -16,6 +18,15 @@ macro_rules! own_block_symbol {
         )
     };
 }
+
+/// The name of the block of [`own_block`].
+macro_rules! own_block_symbol {
+    () => {
+        versioned!("own_block")
+    };
+}
+
+pub(crate) mod hook;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

@@ -1,5 +1,7 @@
 //! x86_64.
 
+pub(crate) mod hook;
+
 use core::arch::{asm, global_asm};
 use core::ops::Range;
 

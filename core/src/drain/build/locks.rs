@@ -3,11 +3,18 @@
 //! What a futex is for, only the functions know that wait for it: those of the standard library and of parking_lot are told
 //! by their names. Contention is a wait for a lock, or for an initialisation, that another thread has begun; a condition, a
 //! parked thread and a channel are waited for as long as there is nothing to do.
+//!
+//! Nothing is guessed: between the call and the function that says what it is for may stand only what is known to do nothing
+//! else. Where such functions have no names, or an optimiser has made them part of the program's own, what they wait for is
+//! unknown, and counts as no contention.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use everprof_probe::lock::Object;
 
-use super::super::locks::{LockRow, LocksCut};
+use super::super::locks::{LockRow, LocksCut, Waits};
 use super::super::names::Names;
+use super::super::report;
 use super::Builder;
 use crate::profile::{Kind, Label, Profile, StackId};
 use crate::symbolize;
@@ -22,6 +29,8 @@ enum For {
     Semaphore,
     Channel,
     Park,
+    Join,
+    Barrier,
     Unknown,
 }
 
@@ -35,17 +44,37 @@ impl For {
             For::Semaphore => "semaphore",
             For::Channel => "channel",
             For::Park => "park",
-            For::Unknown => "futex",
+            For::Join => "join",
+            For::Barrier => "barrier",
+            For::Unknown => "unknown",
         }
     }
 
     fn is_contention(self) -> bool {
         matches!(self, For::Mutex | For::RwLock | For::Once)
     }
+
+    /// What the functions are for that wait for a futex, leaf first.
+    fn of<'n>(names: impl Iterator<Item = &'n str>) -> Self {
+        let mut names = names.skip_while(|name| is_one_of(name, &PLUMBING));
+        let Some(first) = names.next() else { return For::Unknown };
+        let known = |table: &[(&str, For)], name: &str| {
+            table.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| *what)
+        };
+        match known(&FUNCTIONS, first) {
+            // Of what is made of these as well.
+            Some(part @ (For::Condition | For::Park)) => {
+                let mut more = names.take_while(|name| is_one_of(name, &LIBRARIES));
+                more.find_map(|name| known(&WHOLES, name)).unwrap_or(part)
+            }
+            Some(whole) => whole,
+            None => For::Unknown,
+        }
+    }
 }
 
-/// Functions that wait, by what is part of their names, in the order of their rank: a channel parks its threads.
-const FUNCTIONS: [(&str, For); 17] = [
+/// Functions that wait, by what is part of their names.
+const FUNCTIONS: [(&str, For); 19] = [
     ("mutex::futex::Mutex", For::Mutex),
     ("rwlock::futex::RwLock", For::RwLock),
     ("once::futex::Once", For::Once),
@@ -55,21 +84,50 @@ const FUNCTIONS: [(&str, For); 17] = [
     ("parking_lot::once::Once", For::Once),
     ("condvar::futex::Condvar", For::Condition),
     ("parking_lot::condvar::Condvar", For::Condition),
-    ("mpmc::", For::Channel),
-    ("mpsc::", For::Channel),
-    ("crossbeam_channel::", For::Channel),
-    ("flume::", For::Channel),
+    ("raw_condvar::RawCondvar", For::Condition),
+    ("barrier::Barrier", For::Barrier),
     ("thread_parking::", For::Park),
     ("thread::park", For::Park),
+    ("thread::functions::park", For::Park),
     ("thread::current::park", For::Park),
     ("thread::Thread::park", For::Park),
+    ("thread::Thread>::park", For::Park),
+    ("std::sync::poison::condvar::Condvar", For::Condition),
+    ("std::sync::nonpoison::condvar::Condvar", For::Condition),
 ];
 
-/// The functions between a wait and us.
-const PLUMBING: [&str; 3] = ["everprof_probe::", "<everprof_probe::", "std::sys::pal::unix::futex"];
+/// Those that are made of conditions and parks.
+const WHOLES: [(&str, For); 7] = [
+    ("sync::mpmc::", For::Channel),
+    ("sync::mpsc::", For::Channel),
+    ("crossbeam_channel::", For::Channel),
+    ("flume::", For::Channel),
+    ("barrier::Barrier", For::Barrier),
+    ("wait_group::WaitGroup", For::Barrier),
+    ("thread::scoped::scope", For::Join),
+];
+
+/// Where those are, and what may stand between.
+const LIBRARIES: [&str; 6] = ["std::", "core::", "alloc::", "parking_lot", "crossbeam_", "flume::"];
+
+/// The functions between a wait and what it is for, which do nothing else.
+const PLUMBING: [&str; 6] = [
+    "everprof_probe::",
+    "std::sys::pal::unix::futex",
+    "std::sys::futex",
+    "parking_lot_core::",
+    "lock_api::",
+    "syscall",
+];
 
 /// So many frames from the leaf on may tell what a wait is for.
 const NEAR: usize = 16;
+
+/// Whether a function is of one of these paths, itself or as the method of a trait.
+fn is_one_of(name: &str, paths: &[&str]) -> bool {
+    let name = name.trim_start_matches(['<', '&']);
+    paths.iter().any(|path| name.starts_with(path))
+}
 
 /// The waits of a period: for [`Kind::Lock`] contention by who waits, for [`Kind::Mutex`] by who let it wait, and for
 /// [`Kind::Block`] every wait by who waits.
@@ -82,18 +140,21 @@ pub(in super::super) fn locks(
     let mut builder = Builder::new(kind, &cut.names, names, mode);
     builder.profile.period = cut.threshold as i64;
     let mut rows: Vec<&LockRow> = cut.rows.iter().collect();
+    let (mut told, mut unknown) = (Waits::default(), 0);
     rows.sort_unstable_by_key(|row| (row.key.stack, row.key.thread, row.key.labels, row.object));
     for row in rows {
-        let stack = builder.stack_without(row.key.stack, &PLUMBING);
+        let stack = builder.stack(row.key.stack);
         let cause = builder.waits_for(stack, row.object);
+        unknown += u64::from(cause == For::Unknown);
         if kind != Kind::Block && !cause.is_contention() {
             continue;
         }
+        told.add(row.waits);
         let values = [row.waits.count.round() as i64, row.waits.nanos.round() as i64];
         let wait = Label::text("wait", cause.name());
         match (kind, row.release) {
             (Kind::Mutex, Some(release)) => {
-                let stack = builder.stack_without(release.stack, &PLUMBING);
+                let stack = builder.stack(release.stack);
                 let labels = builder.labels(release, &[wait]);
                 builder.profile.add(stack, labels, &values);
             }
@@ -105,7 +166,23 @@ pub(in super::super) fn locks(
             }
         }
     }
+    let all = cut.rows.iter().map(|row| row.waits.nanos).sum::<f64>();
+    builder.add_lost(cut.lost, if all > 0.0 { told.nanos / all } else { 1.0 });
+    if unknown * 2 > cut.rows.len() as u64 {
+        tell_unknown();
+    }
     builder.profile
+}
+
+/// Says once that most waits cannot be told apart.
+fn tell_unknown() {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        report::warn(
+            "most waits are for something unknown, since the functions that wait have no names: in a stripped program, or with \
+             symbolize=off. They are told as kind block with wait=unknown, and as no contention",
+        );
+    }
 }
 
 impl Builder<'_> {
@@ -114,11 +191,15 @@ impl Builder<'_> {
         const RW_LOCK: u64 = Object::RwLock as u64;
         const CONDITION: u64 = Object::Condition as u64;
         const SEMAPHORE: u64 = Object::Semaphore as u64;
+        const JOIN: u64 = Object::Join as u64;
+        const BARRIER: u64 = Object::Barrier as u64;
         match object {
             MUTEX => For::Mutex,
             RW_LOCK => For::RwLock,
             CONDITION => For::Condition,
             SEMAPHORE => For::Semaphore,
+            JOIN => For::Join,
+            BARRIER => For::Barrier,
             _ => self.futex_is_for(stack),
         }
     }
@@ -126,9 +207,59 @@ impl Builder<'_> {
     fn futex_is_for(&self, stack: StackId) -> For {
         let locations = self.profile.get_stack(stack).iter().take(NEAR);
         let lines = locations.flat_map(|id| &self.profile.get_location(*id).lines);
-        let names: Vec<&str> =
-            lines.map(|line| self.profile.text(self.profile.get_function(line.function).name)).collect();
-        let known = FUNCTIONS.iter().find(|(part, _)| names.iter().any(|name| name.contains(part)));
-        known.map_or(For::Unknown, |(_, cause)| *cause)
+        For::of(lines.map(|line| self.profile.text(self.profile.get_function(line.function).name)))
+    }
+
+    /// Adds the part of lost samples that belongs to this kind, as far as those tell that were not lost.
+    fn add_lost(&mut self, lost: Waits, part: f64) {
+        let values = [(lost.count * part).round() as i64, (lost.nanos * part).round() as i64];
+        if values[1] != 0 {
+            let stack = self.mark("lost: too many samples of waits at once");
+            let labels = self.profile.labels(&[]);
+            self.profile.add(stack, labels, &values);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::For;
+
+    #[test]
+    fn waits_are_told_by_the_function_next_to_the_call() {
+        let of = |names: &[&str]| For::of(names.iter().copied());
+        const FUTEX: &str = "std::sys::pal::unix::futex::futex_wait";
+        const CONDVAR: &str = "std::sys::sync::condvar::futex::Condvar::wait_optional_timeout";
+        const ONCE: &str = "std::sys::sync::once::futex::Once::call";
+        let mutex = "std::sys::sync::mutex::futex::Mutex::lock_contended";
+        assert_eq!(of(&[FUTEX, mutex, "shop::sell"]), For::Mutex);
+        // The lock of a condition, after it.
+        assert_eq!(
+            of(&[FUTEX, mutex, "std::sync::poison::condvar::Condvar::wait", "shop::sell"]),
+            For::Mutex
+        );
+        assert_eq!(of(&[FUTEX, CONDVAR, "std::sync::barrier::Barrier::wait"]), For::Barrier);
+        assert_eq!(of(&[FUTEX, ONCE, "std::sync::once_lock::OnceLock<T>::initialize"]), For::Once);
+        // What the first thread does in an initialisation is no wait for it.
+        let in_once = "std::sync::poison::once::Once::call_once::{{closure}}";
+        assert_eq!(of(&[FUTEX, CONDVAR, "shop::ask", in_once, ONCE]), For::Condition);
+        assert_eq!(of(&[in_once, ONCE, "shop::sell"]), For::Unknown);
+        let park = "std::thread::functions::park";
+        let receive = "std::sync::mpmc::list::Channel<T>::recv::{{closure}}";
+        assert_eq!(
+            of(&[FUTEX, park, "std::sync::mpmc::context::Context::wait_until", receive]),
+            For::Channel
+        );
+        assert_eq!(of(&[FUTEX, park, "shop::idle", receive]), For::Park);
+        let slow = "<parking_lot::raw_rwlock::RawRwLock as lock_api::rwlock::RawRwLock>::lock_shared";
+        let parked = "parking_lot_core::parking_lot::park::{{closure}}";
+        let parker = "<parking_lot_core::thread_parker::imp::ThreadParker as ThreadParkerT>::park";
+        assert_eq!(of(&[parker, parked, slow]), For::RwLock);
+        // As the standard library's own symbols have it since 1.93.
+        let park = "<std::thread::thread::Thread>::park";
+        assert_eq!(of(&[park, "std::thread::scoped::scope", "shop::sell"]), For::Join);
+        assert_eq!(of(&["<std::sys::sync::mutex::futex::Mutex>::lock_contended"]), For::Mutex);
+        assert_eq!(of(&[]), For::Unknown);
+        assert_eq!(of(&["shop+0x1234", mutex]), For::Unknown);
     }
 }

@@ -12,6 +12,7 @@ mod perf;
 mod poll;
 mod ready;
 mod signal;
+mod symbols;
 mod task;
 mod thread;
 mod timer;
@@ -32,6 +33,7 @@ pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };
+pub(crate) use symbols::{symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit, step_back,

@@ -1,0 +1,163 @@
+//! What is done before and after a call of a function by which threads wait (`functions`): it is timed, and known to who ends
+//! it while it lasts.
+//!
+//! On the program's threads. `before` says how the call goes on; between it and `after` nothing of ours is on the stack but
+//! the numbers that are kept ([`Call::kept`]). Where `after` is never told, since the thread was cancelled or jumped away, an
+//! entry in `waiters` is all that stays.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::{Object, Wait, functions, threshold, waiters};
+use crate::os;
+use crate::own::Own;
+use crate::regs::hook::{Call, Next};
+
+/// 1 while waits are of interest.
+pub(super) static SWITCH: AtomicU32 = AtomicU32::new(0);
+/// How many threads wait for locks of C, as far as is known.
+pub(super) static CONTENDED: AtomicU32 = AtomicU32::new(0);
+
+/// Changes with each start: waits that began before it are not told.
+static SESSION: AtomicU64 = AtomicU64::new(0);
+static WAITS: AtomicU64 = AtomicU64::new(0);
+
+/// The operation of a futex call without its flags, which are higher bits.
+const OPERATION: usize = 0x7f;
+/// What std's mutex waits for to change: that others wait for it as well.
+const STD_CONTENDED: usize = 2;
+
+/// Waits are of interest from now on.
+pub(super) fn open() {
+    if !is_open() {
+        SESSION.fetch_add(1, Ordering::Relaxed);
+        SWITCH.store(1, Ordering::SeqCst);
+    }
+}
+
+/// They are not.
+pub(super) fn close() {
+    SWITCH.store(0, Ordering::SeqCst);
+}
+
+/// Whether they are.
+pub(super) fn is_open() -> bool {
+    SWITCH.load(Ordering::Relaxed) != 0
+}
+
+/// A system call: one of the operations of a futex, or any other.
+pub(super) extern "C" fn before_call(call: &mut Call) -> Next {
+    if call.argument(0) as i64 != libc::SYS_futex || Own::of_this_thread().is_ours() {
+        return Next::Pass;
+    }
+    let (address, expected) = (call.argument(1), call.argument(3));
+    match (call.argument(2) & OPERATION) as i32 {
+        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
+            // A mutex of std's is woken by who frees it, but another one may take it meanwhile. Whoever has waited for it and
+            // got it wakes others by it when he frees it, so that without that he waits for it still.
+            let wanted = &Own::of_this_thread().wanted;
+            let is_of_std = expected as u32 as usize == STD_CONTENDED;
+            let again = is_of_std && wanted.get() == address as u64;
+            wanted.set(if is_of_std { address as u64 } else { 0 });
+            begin(call, address, again)
+        }
+        libc::FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => begin(call, address, false),
+        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET | libc::FUTEX_UNLOCK_PI => {
+            Own::of_this_thread().wanted.set(0);
+            ends(call, address);
+            Next::Pass
+        }
+        _ => Next::Pass,
+    }
+}
+
+const FUTEX_LOCK_PI2: i32 = 13;
+
+/// It is over. What the kernel has not let wait, since the word had changed by then, was no wait.
+pub(super) extern "C" fn after_call(call: &mut Call) {
+    let errno = os::errno();
+    let did_wait = call.result as isize != -1 || errno != libc::EAGAIN;
+    end(call, did_wait);
+    os::set_errno(errno);
+}
+
+/// A function that will wait: a lock that was tried in vain, or another thing.
+pub(super) extern "C" fn before_wait(call: &mut Call) -> Next {
+    if Own::of_this_thread().is_ours() {
+        return Next::Pass;
+    }
+    if object_of(call) == Object::Condition as u64 {
+        // The lock of a condition is free for others meanwhile.
+        ends(call, call.argument(1));
+    }
+    begin(call, call.argument(0), false)
+}
+
+/// A semaphore, for which one may not have to wait.
+pub(super) extern "C" fn before_semaphore(call: &mut Call) -> Next {
+    if functions::is_available(call.argument(0)) { Next::Pass } else { before_wait(call) }
+}
+
+/// It is over. Who was refused has not waited.
+pub(super) extern "C" fn after_wait(call: &mut Call) {
+    const THRD_TIMEDOUT: i32 = 4;
+    let errno = os::errno();
+    let was_refused = !matches!(
+        call.result as i32,
+        // 0, an error in `errno`, the one of a barrier's threads, and what ends a wait.
+        0 | -1 | libc::ETIMEDOUT | libc::EOWNERDEAD | THRD_TIMEDOUT
+    );
+    end(call, !was_refused);
+    os::set_errno(errno);
+}
+
+/// A function that lets others go on. Asked only while somebody waits.
+pub(super) extern "C" fn before_end(call: &mut Call) -> Next {
+    ends(call, call.argument(0));
+    Next::Pass
+}
+
+fn object_of(call: &Call) -> u64 {
+    call.entry().object().into()
+}
+
+fn begin(call: &mut Call, address: usize, again: bool) -> Next {
+    // Off meanwhile: the wait will not be told.
+    let threshold = threshold().max(1);
+    let number = WAITS.fetch_add(1, Ordering::Relaxed) + 1;
+    // From 1 to the threshold, each as likely.
+    let drawn = u128::from(Own::of_this_thread().random()) * u128::from(threshold);
+    let least = 1 + (drawn >> 64) as u64;
+    let begin = os::monotonic();
+    let is_of_c = matches!(object_of(call), MUTEX | RW_LOCK);
+    let place = waiters::enter(address as u64, number, begin.saturating_add(least), is_of_c);
+    let session = SESSION.load(Ordering::Relaxed) << 1 | u64::from(again);
+    call.kept = [begin, least, threshold, number, place, session];
+    Next::Call
+}
+
+const MUTEX: u64 = Object::Mutex as u64;
+const RW_LOCK: u64 = Object::RwLock as u64;
+
+fn end(call: &Call, did_wait: bool) {
+    let [begin, least, threshold, number, place, session] = call.kept;
+    let nanos = os::monotonic().saturating_sub(begin);
+    waiters::leave(place, number);
+    let is_told = is_open() && session >> 1 == SESSION.load(Ordering::Relaxed);
+    if nanos < least || !did_wait || !is_told {
+        return;
+    }
+    let object = object_of(call);
+    let address = call.argument(if object == Object::Futex as u64 { 1 } else { 0 }) as u64;
+    let is_again = session & 1 != 0;
+    super::waited(&Wait { nanos, threshold, address, object, number, is_again }, &call.caller());
+}
+
+/// The calling thread is about to end a wait for the object at `address`: takes a sample of who does, where the wait is
+/// one to sample.
+fn ends(call: &Call, address: usize) {
+    if let Some(number) = waiters::due(address as u64) {
+        let errno = os::errno();
+        super::released(number, &call.caller());
+        os::set_errno(errno);
+    }
+}

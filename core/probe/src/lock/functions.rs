@@ -1,0 +1,212 @@
+//! The functions by which threads wait for each other, and those by which they let others go on: one table.
+//!
+//! Locks of C are tried first, which is what taking a free one costs anyway; only where that fails is the wait timed. To
+//! try is as good as to take for every type of lock: a recursive one counts up, one whose owner died says so, and one that
+//! would refuse its own owner is busy, and refuses when it is asked to wait. Semaphores and conditions are not tried: to wait
+//! for them is a point where a thread may be cancelled, in vain or not.
+//!
+//! Not here: `pthread_once` and `call_once`, in which the thread that initialises spends its time as well; and who signals
+//! a condition or a semaphore, which nobody holds.
+
+use core::ffi::c_int;
+use core::sync::atomic::AtomicU32;
+
+use super::Object;
+use super::calls::{self, CONTENDED, SWITCH};
+use crate::got::{self, Hook};
+use crate::regs::hook::{self, After, Before, HOOKS, Plan};
+
+/// One function, and what is done in its place.
+struct Function {
+    name: &'static [u8],
+    object: Object,
+    attempt: Attempt,
+    switch: &'static AtomicU32,
+    before: Before,
+    after: After,
+}
+
+/// What is called first, and its result where that was in vain.
+#[derive(Clone, Copy)]
+enum Attempt {
+    None,
+    /// A function of the C library.
+    Of(&'static [u8], u32),
+    /// One of ours, of up to three arguments.
+    Our(extern "C" fn(usize, usize, usize) -> u32, u32),
+}
+
+const EBUSY: u32 = libc::EBUSY as u32;
+/// `thrd_busy` of glibc's and musl's `<threads.h>`.
+const THRD_BUSY: u32 = 1;
+
+const TRY_MUTEX: Attempt = Attempt::Of(b"pthread_mutex_trylock", EBUSY);
+const TRY_READ: Attempt = Attempt::Of(b"pthread_rwlock_tryrdlock", EBUSY);
+const TRY_WRITE: Attempt = Attempt::Of(b"pthread_rwlock_trywrlock", EBUSY);
+const TRY_MTX: Attempt = Attempt::Of(b"mtx_trylock", THRD_BUSY);
+
+static FUNCTIONS: [Function; 28] = [
+    // By which Rust's locks wait, std's and parking_lot's. The first one, and there without the others.
+    Function { before: calls::before_call, after: calls::after_call, ..wait(b"syscall", Object::Futex) },
+    lock(b"pthread_mutex_lock", Object::Mutex, TRY_MUTEX),
+    lock(b"pthread_mutex_timedlock", Object::Mutex, Attempt::Our(mutex_until, EBUSY)),
+    lock(b"pthread_mutex_clocklock", Object::Mutex, Attempt::Our(mutex_by_clock, EBUSY)),
+    end(b"pthread_mutex_unlock", Object::Mutex),
+    lock(b"pthread_rwlock_rdlock", Object::RwLock, TRY_READ),
+    lock(b"pthread_rwlock_wrlock", Object::RwLock, TRY_WRITE),
+    lock(b"pthread_rwlock_timedrdlock", Object::RwLock, Attempt::Our(read_until, EBUSY)),
+    lock(b"pthread_rwlock_timedwrlock", Object::RwLock, Attempt::Our(write_until, EBUSY)),
+    lock(b"pthread_rwlock_clockrdlock", Object::RwLock, Attempt::Our(read_by_clock, EBUSY)),
+    lock(b"pthread_rwlock_clockwrlock", Object::RwLock, Attempt::Our(write_by_clock, EBUSY)),
+    end(b"pthread_rwlock_unlock", Object::RwLock),
+    wait(b"pthread_cond_wait", Object::Condition),
+    wait(b"pthread_cond_timedwait", Object::Condition),
+    wait(b"pthread_cond_clockwait", Object::Condition),
+    semaphore(b"sem_wait"),
+    semaphore(b"sem_timedwait"),
+    semaphore(b"sem_clockwait"),
+    wait(b"pthread_join", Object::Join),
+    wait(b"pthread_timedjoin_np", Object::Join),
+    wait(b"pthread_clockjoin_np", Object::Join),
+    wait(b"pthread_barrier_wait", Object::Barrier),
+    lock(b"mtx_lock", Object::Mutex, TRY_MTX),
+    lock(b"mtx_timedlock", Object::Mutex, Attempt::Our(mtx_until, THRD_BUSY)),
+    end(b"mtx_unlock", Object::Mutex),
+    wait(b"cnd_wait", Object::Condition),
+    wait(b"cnd_timedwait", Object::Condition),
+    wait(b"thrd_join", Object::Join),
+];
+
+const _: () = assert!(FUNCTIONS.len() <= HOOKS);
+
+const fn lock(name: &'static [u8], object: Object, attempt: Attempt) -> Function {
+    Function { attempt, ..wait(name, object) }
+}
+
+const fn semaphore(name: &'static [u8]) -> Function {
+    Function { before: calls::before_semaphore, ..wait(name, Object::Semaphore) }
+}
+
+const fn wait(name: &'static [u8], object: Object) -> Function {
+    let (before, after) = (calls::before_wait, calls::after_wait);
+    Function { name, object, attempt: Attempt::None, switch: &SWITCH, before, after }
+}
+
+/// The end of a wait of others, looked at while somebody waits for a lock of C.
+const fn end(name: &'static [u8], object: Object) -> Function {
+    Function { switch: &CONTENDED, before: calls::before_end, ..wait(name, object) }
+}
+
+/// The hook by which Rust's locks are seen.
+pub(super) fn of_rust() -> [Hook; 1] {
+    prepare();
+    [hook_of(0)]
+}
+
+/// Those of the locks of C.
+pub(super) fn of_c() -> [Hook; FUNCTIONS.len() - 1] {
+    prepare();
+    core::array::from_fn(|number| hook_of(number + 1))
+}
+
+fn hook_of(number: usize) -> Hook {
+    let name = FUNCTIONS.get(number).map_or(&b""[..], |function| function.name);
+    let original = hook::entry(number).map_or(0, hook::Entry::original);
+    Hook { name, ours: hook::function(number), original }
+}
+
+/// Looks for the functions, the first time. Our thread.
+fn prepare() {
+    if hook::entry(0).is_none_or(|entry| entry.original() != 0) {
+        return;
+    }
+    let names = FUNCTIONS.each_ref().map(|function| function.name);
+    let attempts = FUNCTIONS.each_ref().map(|function| match function.attempt {
+        Attempt::Of(name, _) => name,
+        _ => b"",
+    });
+    let found = got::originals(names).into_iter().zip(got::originals(attempts));
+    for (number, (function, (original, attempt))) in FUNCTIONS.iter().zip(found).enumerate() {
+        let (attempt, busy) = match function.attempt {
+            Attempt::None => (0, 0),
+            // What cannot be tried is left alone.
+            Attempt::Of(..) if attempt == 0 => continue,
+            Attempt::Of(_, busy) => (attempt, busy),
+            Attempt::Our(ours, busy) => (ours as usize, busy),
+        };
+        if original != 0 {
+            let &Function { object, switch, before, after, .. } = function;
+            let object = object as u32;
+            hook::prepare(number, Plan { original, switch, attempt, busy, object, before, after });
+        }
+    }
+}
+
+/// Whether a time is one that the C library takes: it refuses others before it looks at the lock, and so must we.
+fn is_time(until: usize) -> bool {
+    let until = until as *const libc::timespec;
+    if until.is_null() {
+        return false;
+    }
+    // SAFETY: the program gave it to a function that reads it.
+    let nanos = unsafe { (*until).tv_nsec };
+    (0..1_000_000_000).contains(&nanos)
+}
+
+/// The same with a clock: of others than these two it refuses all times.
+fn is_time_of(clock: usize, until: usize) -> bool {
+    matches!(clock as c_int, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) && is_time(until)
+}
+
+fn try_mutex(lock: usize) -> u32 {
+    // SAFETY: the program gave it to a function that takes a mutex.
+    unsafe { libc::pthread_mutex_trylock(lock as *mut libc::pthread_mutex_t) as u32 }
+}
+
+fn try_read(lock: usize) -> u32 {
+    // SAFETY: the program gave it to a function that takes such a lock.
+    unsafe { libc::pthread_rwlock_tryrdlock(lock as *mut libc::pthread_rwlock_t) as u32 }
+}
+
+fn try_write(lock: usize) -> u32 {
+    // SAFETY: as above.
+    unsafe { libc::pthread_rwlock_trywrlock(lock as *mut libc::pthread_rwlock_t) as u32 }
+}
+
+extern "C" fn mutex_until(lock: usize, until: usize, _: usize) -> u32 {
+    if is_time(until) { try_mutex(lock) } else { EBUSY }
+}
+
+extern "C" fn mutex_by_clock(lock: usize, clock: usize, until: usize) -> u32 {
+    if is_time_of(clock, until) { try_mutex(lock) } else { EBUSY }
+}
+
+extern "C" fn read_until(lock: usize, until: usize, _: usize) -> u32 {
+    if is_time(until) { try_read(lock) } else { EBUSY }
+}
+
+extern "C" fn read_by_clock(lock: usize, clock: usize, until: usize) -> u32 {
+    if is_time_of(clock, until) { try_read(lock) } else { EBUSY }
+}
+
+extern "C" fn write_until(lock: usize, until: usize, _: usize) -> u32 {
+    if is_time(until) { try_write(lock) } else { EBUSY }
+}
+
+extern "C" fn write_by_clock(lock: usize, clock: usize, until: usize) -> u32 {
+    if is_time_of(clock, until) { try_write(lock) } else { EBUSY }
+}
+
+/// A lock of `<threads.h>`, which in glibc and musl is one of POSIX.
+extern "C" fn mtx_until(lock: usize, until: usize, _: usize) -> u32 {
+    let is_taken = is_time(until) && try_mutex(lock) == 0;
+    if is_taken { 0 } else { THRD_BUSY }
+}
+
+/// Whether a semaphore is there to be had at once.
+pub(super) fn is_available(semaphore: usize) -> bool {
+    let mut value = 0;
+    // SAFETY: the program gave it to a function that takes a semaphore; the other pointer is to a live value.
+    let result = unsafe { libc::sem_getvalue(semaphore as *mut libc::sem_t, &raw mut value) };
+    result == 0 && value > 0
+}
