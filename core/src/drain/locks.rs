@@ -8,18 +8,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use everprof_probe::lock::{self, Config};
-use everprof_probe::ring::Ring;
+use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
 use everprof_probe::sample::{Header, LOCK_WORDS, Source};
 
-use super::close::Cut;
 use super::period::{Epoch, Period};
-use super::publish::Job;
 use super::sampler::Sampler;
-use super::setup::RING_WORDS;
-use super::sites::{Site, Sites};
+use super::setup::{RING_WORDS, wall_clock};
+use super::sites::{Same, Site, Sites};
+use super::tallies::{Amounts, Tallies, Tally};
 use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::Kind;
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
 
@@ -35,14 +33,20 @@ impl Waits {
         let count = (threshold as f64 / nanos.max(1) as f64).max(1.0);
         Self { count, nanos: nanos as f64 * count }
     }
+}
 
-    fn add(&mut self, more: Waits) {
+impl Amounts for Waits {
+    fn add(&mut self, more: Self) {
         self.count += more.count;
         self.nanos += more.nanos;
     }
+
+    fn weight(&self) -> f64 {
+        self.nanos
+    }
 }
 
-/// The account of one period, ready to be named.
+/// What an account has to tell, ready to be named.
 #[derive(Debug, Default)]
 pub(super) struct LocksCut {
     /// What is needed to name it; its sums hold the stacks and the labels alone.
@@ -50,8 +54,10 @@ pub(super) struct LocksCut {
     pub(super) rows: Vec<LockRow>,
     /// The nanoseconds from which on each wait is a sample.
     pub(super) threshold: u64,
-    /// How many samples of waits the period had.
+    /// How many samples of waits there were.
     pub(super) samples: u64,
+    /// Those of places that there is no room for.
+    pub(super) rest: Waits,
 }
 
 /// The waits of one site.
@@ -66,29 +72,34 @@ pub(super) struct LockRow {
 }
 
 /// A wait's site, its object, and the site of who ended it.
-type Place = (Arc<Site>, u64, Option<Arc<Site>>);
+type Place = (Same, u64, Option<Same>);
 
 /// The account.
 #[derive(Debug)]
 pub(super) struct Locks {
     config: Config,
     sites: Sites,
-    waits: HashMap<Place, Waits>,
+    tallies: Tallies<Place, Waits>,
     /// Those who ended waits that are not told yet, by the number of the wait; of this period and of the one before.
     releases: [HashMap<u64, Arc<Site>>; 2],
-    samples: u64,
 }
 
 impl Locks {
-    fn start(threshold: u64, max_words: usize) -> Result<Self> {
+    /// Installs the hooks and begins to sample.
+    pub(super) fn start(threshold: u64, max_words: usize) -> Result<Self> {
+        if threshold == 0 {
+            let problem = "waits for locks are not sampled: lock_threshold_ns is off; set it to a number of nanoseconds";
+            return Err(Error::new(ErrorKind::Unsupported, problem));
+        }
         let config = Config { threshold, max_words, pthread: true };
         let locks = Self {
             config,
             sites: Sites::default(),
-            waits: HashMap::new(),
+            tallies: Tallies::default(),
             releases: Default::default(),
-            samples: 0,
         };
+        // What an account before this one has left belongs to nobody.
+        ring()?.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
         let patched = lock::start(config, ring()?);
         if patched.changed + patched.unchanged == 0 {
             let problem = "waits for locks are not seen: nothing calls the C library by slots that could be hooked, as in a \
@@ -100,7 +111,7 @@ impl Locks {
 
     /// Hooks the objects that were loaded since.
     pub(super) fn hook_again(&self) {
-        if let Some(ring) = SAMPLES.get() {
+        if let Some(ring) = SAMPLES.get().filter(|_| self.config.threshold > 0) {
             lock::start(self.config, ring);
         }
     }
@@ -110,20 +121,70 @@ impl Locks {
         self.sites.keep_epochs(first, epochs);
     }
 
-    fn close(&mut self) -> LocksCut {
-        let mut numbering = self.sites.numbering();
-        let rows = self.waits.drain().map(|((site, object, release), waits)| LockRow {
-            key: numbering.key(&site),
-            object,
-            release: release.map(|site| numbering.key(&site)),
-            waits,
-        });
-        let rows: Vec<LockRow> = rows.collect();
+    /// Each wait of so many nanoseconds is a sample from now on; 0: none is, and the hooks are taken out.
+    pub(super) fn set_threshold(&mut self, threshold: u64) {
+        let before = std::mem::replace(&mut self.config.threshold, threshold);
+        match (before, threshold) {
+            (_, 0) => lock::stop(),
+            (0, _) => self.hook_again(),
+            _ => lock::set_threshold(threshold),
+        }
+    }
+
+    /// Begins to count for a recording.
+    pub(super) fn begin(&mut self, id: u64) {
+        self.tallies.begin(id);
+    }
+
+    /// What a recording has to tell.
+    pub(super) fn end(&mut self, id: u64) -> Option<LocksCut> {
+        let tally = self.tallies.end(id)?;
+        Some(self.cut(&tally))
+    }
+
+    /// Forgets a recording.
+    pub(super) fn give_up(&mut self, id: u64) {
+        self.tallies.end(id);
+    }
+
+    /// What was waited for since the account began.
+    pub(super) fn now(&mut self) -> LocksCut {
+        let total = self.tallies.total().clone();
+        let mut cut = self.cut(&total);
+        // It is of a moment.
+        (cut.names.time_nanos, cut.names.duration_nanos) = (wall_clock(), 0);
+        cut
+    }
+
+    /// Closes the period.
+    pub(super) fn close(&mut self) -> LocksCut {
+        let tally = self.tallies.end_period();
+        let cut = self.cut(&tally);
         let [now, before] = &mut self.releases;
         *before = std::mem::take(now);
+        drop(tally);
         self.sites.forget_unused();
-        let samples = std::mem::take(&mut self.samples);
-        LocksCut { names: numbering.names, rows, threshold: self.config.threshold, samples }
+        cut
+    }
+
+    /// About how many bytes the account holds.
+    pub(super) fn memory(&self) -> usize {
+        const PLACE: usize = 80;
+        self.sites.memory() + self.tallies.places() * PLACE
+    }
+
+    fn cut(&self, tally: &Tally<Place, Waits>) -> LocksCut {
+        let mut numbering = self.sites.numbering();
+        let rows = tally.rows.iter().map(|((site, object, release), waits)| LockRow {
+            key: numbering.key(site),
+            object: *object,
+            release: release.as_ref().map(|site| numbering.key(site)),
+            waits: *waits,
+        });
+        let rows: Vec<LockRow> = rows.collect();
+        let mut names = numbering.names;
+        (names.time_nanos, names.duration_nanos) = tally.span();
+        LocksCut { names, rows, threshold: self.config.threshold, samples: tally.samples, rest: tally.rest }
     }
 }
 
@@ -134,17 +195,6 @@ impl Drop for Locks {
 }
 
 impl Sampler {
-    /// Begins to follow waits for locks, where that is among the kinds.
-    pub(super) fn follow_locks(&mut self, threshold: u64, max_words: usize) {
-        if !self.kinds.iter().any(Kind::needs_locks) {
-            return;
-        }
-        match Locks::start(threshold, max_words) {
-            Ok(locks) => self.locks = Some(locks),
-            Err(error) => self.trouble(error.to_string()),
-        }
-    }
-
     /// Empties the ring of waits.
     pub(super) fn drain_locks(&mut self, buffer: &mut [u64]) {
         let (Some(mut locks), Some(ring)) = (self.locks.take(), SAMPLES.get()) else { return };
@@ -161,17 +211,6 @@ impl Sampler {
         self.locks = Some(locks);
     }
 
-    /// Gives the account of the period that ends to the publisher.
-    pub(super) fn locks_of_period(&mut self, cut: Cut) {
-        if cut == Cut::Within || self.is_publisher_stuck() {
-            return;
-        }
-        if let Some(locks) = &mut self.locks {
-            let cut = locks.close();
-            self.publish(Job::Locks(Box::new(cut)));
-        }
-    }
-
     fn count_blocked(&mut self, locks: &mut Locks, header: &Header, words: &[u64]) {
         let Some(([nanos, threshold, _address, object, number], stack)) =
             words.split_first_chunk::<LOCK_WORDS>()
@@ -180,8 +219,9 @@ impl Sampler {
         };
         let site = self.site(&mut locks.sites, header, stack);
         let release = locks.releases.iter_mut().find_map(|releases| releases.remove(number));
-        locks.waits.entry((site, *object, release)).or_default().add(Waits::of(*nanos, *threshold));
-        locks.samples += 1;
+        let place = (site.into(), *object, release.map(Same::from));
+        locks.tallies.add(place, Waits::of(*nanos, *threshold));
+        self.stats.lock_samples += 1;
     }
 }
 

@@ -105,6 +105,13 @@ pub(in super::super) fn locks(
             }
         }
     }
+    let rest = [cut.rest.count.round() as i64, cut.rest.nanos.round() as i64];
+    // Who let them wait is not known.
+    if rest[0] != 0 && kind != Kind::Mutex {
+        let stack = builder.mark("lost: too many places");
+        let labels = builder.profile.labels(&[]);
+        builder.profile.add(stack, labels, &rest);
+    }
     builder.profile
 }
 
