@@ -23,6 +23,8 @@ impl Sampler {
     }
 
     fn change(&mut self, options: &Options) -> Result<()> {
+        // A host may change options often: what was sampled by now is not to wait for room.
+        self.drain();
         let before = (self.hook_options, self.wall_options);
         let (wanted, budget_before) = (self.governor.wanted(), self.governor.budget());
         self.hook_options = HookOptions::of(options, self.hook_options.max_words);
