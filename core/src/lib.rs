@@ -35,9 +35,11 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | start, stop, change the rate, ask what it costs | [`Profiler`], [`Stats`] |
+//! | start, stop, ask what it costs | [`Profiler`], [`Stats`] |
 //! | take a profile of the stretch of time that is of interest | [`record`] |
 //! | see what every thread is doing now | [`threads`] |
+//! | see what is allocated, what lives and who waits for locks, as of now | [`snapshot`] |
+//! | change the rate, the kinds and other options while it runs | [`set`] |
 //! | fetch profiles while the program runs, by browser or `go tool pprof` | [`pull`], the option `serve` |
 //! | set options in code or by `EVERPROF_…` | [`Options`] |
 //! | say whose work a sample is: tenants, endpoints, traces, futures | [`labels`] |
@@ -85,9 +87,10 @@ pub use everprof_probe::alloc::Allocator;
 pub use everprof_probe::stacks::StackRange;
 pub use labels::{Labels, TraceContext, with_labels};
 pub use options::Options;
-pub use profiler::Profiler;
 #[doc(inline)]
-pub use recording::{Recording, record, threads};
+pub use profiler::{Profiler, set};
+#[doc(inline)]
+pub use recording::{Recording, record, snapshot, threads};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use serve::fuzz_head;

@@ -11,7 +11,7 @@ use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
@@ -100,32 +100,22 @@ impl Profiler {
         stopped
     }
 
-    /// Changes an option that can change while the profiler runs: `rate_hz`.
+    /// Changes an option while the profiler runs, as [`crate::set`] does.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidOption`] for a wrong value, and for an option that needs a restart.
+    /// As [`crate::set`]; a guard that does nothing, since the options said so, accepts what is right.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let mut options = Options::default();
         options.set(name, value)?;
-        if name != "rate_hz" {
-            return Err(Error::new(
-                ErrorKind::InvalidOption,
-                format!("the option {name} cannot change while the profiler runs: stop it and start it anew"),
-            ));
-        }
-        self.set_rate(options.rate_hz)
+        if self.enabled { set(name, value) } else { Ok(()) }
     }
 
     /// Samples at another rate from now on; profiles stay right across the change.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where everprof's thread has ended.
+    /// As [`crate::set`].
     pub fn set_rate(&self, rate: Rate) -> Result<()> {
-        let Some(handle) = self.handle() else { return Ok(()) };
-        if let Some(running) = lock().as_mut() {
-            running.options.rate_hz = rate;
-        }
-        handle.set_rate(rate.period().as_nanos() as u32)
+        self.set("rate_hz", &rate.hz().to_string())
     }
 
     /// What the profiler says about itself; renewed every 2 seconds and at each flush.
@@ -154,6 +144,88 @@ impl Drop for Profiler {
             report::warn(&format!("the last profile: {error}"));
         }
     }
+}
+
+/// Changes an option of the profiler that runs in this process: one of those that [`OptionSpec::live`] says so of, such as
+/// `kinds`, `rate_hz`, `interval_bytes` and `lock_threshold_ns`. Profiles stay right across the change, since each sample
+/// carries what it stands for; a change of kinds ends the period at hand. Children that fork go on with what was set.
+/// Blocks until the profiler has taken it over, some milliseconds.
+///
+/// As Go has `runtime.MemProfileRate`, `SetMutexProfileFraction` and `SetBlockProfileRate`:
+///
+/// ```no_run
+/// let _profiler = everprof::Profiler::start()?;
+/// everprof::set("kinds", "cpu,heap,mutex")?;
+/// everprof::set("interval_bytes", "64KiB")?;
+/// everprof::set("lock_threshold_ns", "off")?;
+/// # Ok::<(), everprof::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::InvalidOption`] for a name that is no option, a wrong value, and an option that needs a new start;
+/// [`ErrorKind::Unsupported`] for a kind of profile that cannot be had here; [`ErrorKind::Unavailable`] where no profiler
+/// runs, or on everprof's own thread. Nothing has changed then.
+///
+/// [`OptionSpec::live`]: crate::options::OptionSpec::live
+pub fn set(name: &str, value: &str) -> Result<()> {
+    change(|options| options.set(name, value))
+}
+
+/// Changes any number of options at once: all of them, or where one cannot be had, none.
+pub(crate) fn change(make: impl FnOnce(&mut Options) -> Result<()>) -> Result<()> {
+    let _turn = Changing::take()?;
+    let (handle, before) = {
+        let running = lock();
+        let running = running.as_ref().ok_or_else(not_running)?;
+        (running.handle.clone(), running.options.clone())
+    };
+    let mut options = before.clone();
+    make(&mut options)?;
+    if let Some(fixed) = options.differing(&before).find(|spec| !spec.live) {
+        let name = fixed.name;
+        let message =
+            format!("the option {name} cannot change while the profiler runs: stop it and start it anew");
+        return Err(Error::new(ErrorKind::InvalidOption, message));
+    }
+    handle.set(&options)?;
+    if let Some(running) = lock().as_mut().filter(|running| Arc::ptr_eq(&running.handle, &handle)) {
+        running.options = options;
+    }
+    Ok(())
+}
+
+/// The right to change options: one after the other, since each begins with what the one before has left. It is no lock, for
+/// which a fork would have to wait.
+struct Changing;
+
+static CHANGING: AtomicBool = AtomicBool::new(false);
+
+impl Changing {
+    fn take() -> Result<Changing> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        const NAP: Duration = Duration::from_micros(200);
+        crate::drain::check_thread()?;
+        let begin = Instant::now();
+        while CHANGING.swap(true, Ordering::SeqCst) {
+            if begin.elapsed() > PATIENCE {
+                let message = "another thread is changing options: try again later";
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            std::thread::sleep(NAP);
+        }
+        Ok(Changing)
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        CHANGING.store(false, Ordering::SeqCst);
+    }
+}
+
+fn not_running() -> Error {
+    let message = "no profiler runs in this process: start one first (everprof::Profiler::start)";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// Options in code for a profiler; see [`Options`] for their meaning.
@@ -418,6 +490,7 @@ extern "C" fn after_fork_in_child() {
     pull::after_fork(asked);
     serve::after_fork(served);
     STARTING.store(false, Ordering::SeqCst);
+    CHANGING.store(false, Ordering::SeqCst);
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.

@@ -24,9 +24,12 @@ pub struct Recording {
 /// Begins to record a profile of a kind. The profiles of the periods go on as they are.
 ///
 /// Several recordings may run at once, 16 at most, each for an hour at most; one that is forgotten is then given up. A
-/// recording of kind `wall` where that is not among `kinds` looks at the threads for as long as it lasts. Recordings cost
-/// what naming their samples costs: a segment of the period ends where a recording begins or ends. Blocks for about a
-/// millisecond; longer where many begin and end at once.
+/// recording of kind `wall` where that is not among `kinds` looks at the threads for as long as it lasts; one of allocations
+/// or of waits for locks installs the hooks for as long. Recordings cost what naming their samples costs: a segment of the
+/// period ends where a recording begins or ends. Blocks for about a millisecond; longer where many begin and end at once.
+///
+/// Of kind `heap`, what was allocated is that of the recording, and what lives is what lives at its end, of blocks that were
+/// allocated since the heap is followed: since the recording began, where `heap` is not among `kinds`.
 ///
 /// ```no_run
 /// use everprof::profile::Kind;
@@ -40,7 +43,8 @@ pub struct Recording {
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] where no profiler runs in this process, or too many recordings do;
-/// [`ErrorKind::Unsupported`] for a kind that cannot be recorded here.
+/// [`ErrorKind::Unsupported`] for a kind that cannot be recorded here, such as `heap` where the program's allocator is not
+/// [`crate::Allocator`]; the message says what would be needed.
 pub fn record(kind: Kind) -> Result<Recording> {
     let handle = running()?;
     let id = handle.record(kind)?;
@@ -68,6 +72,30 @@ pub fn record(kind: Kind) -> Result<Recording> {
 /// own thread; [`ErrorKind::Unsupported`] where there is no memory for it.
 pub fn threads() -> Result<Profile> {
     running()?.threads()
+}
+
+/// What there is now of a kind that is followed all the time, as Go's `/debug/pprof/heap` has it: for `heap`, `alloc`, `lock`,
+/// `mutex` and `block` all that was allocated or waited for since the kind is among `kinds`, and for `heap` what lives now;
+/// for `threads` what [`threads`] says.
+///
+/// The places of an account are bounded (8,192): of more, those that weigh least are one frame that says so. Blocks for some
+/// milliseconds, and for the names.
+///
+/// ```no_run
+/// use everprof::profile::Kind;
+/// let _profiler = everprof::Profiler::builder().set("kinds", "cpu,heap").start()?;
+/// println!("{}", everprof::store::top(&everprof::snapshot(Kind::Heap)?)?.render(10));
+/// # Ok::<(), everprof::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where the kind is not among `kinds`, or is of a stretch of time and not of a moment;
+/// [`ErrorKind::Unavailable`] as for [`threads`].
+pub fn snapshot(kind: Kind) -> Result<Profile> {
+    match kind {
+        Kind::Threads => threads(),
+        _ => running()?.account(kind),
+    }
 }
 
 fn running() -> Result<Arc<Handle>> {

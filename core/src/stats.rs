@@ -51,7 +51,8 @@ pub struct Stats {
     /// Signals per second of CPU time really delivered: at most the kernel's tick with the clock `timer`. Each signal
     /// carries the weight of the expiries it stands for, so totals are right at any rate.
     pub effective_rate_hz: f64,
-    /// Whether the governor holds the rate down because of `cpu_budget_percent`.
+    /// Whether the governor holds down the rate, or samples of allocations or of waits for locks, because of
+    /// `cpu_budget_percent`.
     pub throttled: bool,
     /// Signals handled.
     pub signals: u64,
@@ -98,6 +99,11 @@ pub struct Stats {
     pub alloc_samples: u64,
     /// Those that were lost: they are in the profile as a frame that says so.
     pub alloc_lost: u64,
+    /// Sampled blocks that are not followed, because too many live at once near each other: the live heap has them as a
+    /// frame, in the period in which they were allocated.
+    pub alloc_unfollowed: u64,
+    /// Samples of waits for locks that were taken.
+    pub lock_samples: u64,
     /// Samples of waits for locks that were lost: they are in the profiles as a frame that says so.
     pub lock_lost: u64,
     /// Slots of functions that wait for locks, in all loaded objects, that are hooked.
@@ -106,12 +112,20 @@ pub struct Stats {
     pub lock_slots_foreign: u64,
     /// Such slots that the system did not let be changed.
     pub lock_slots_refused: u64,
+    /// Time spent on the application's threads for samples of allocations and of waits for locks.
+    pub hooks_time: Duration,
+    /// The mean distance of samples of allocations in force, in bytes: more than `interval_bytes` while the governor holds it
+    /// up, or where more blocks live than can be followed otherwise; 0 where none are taken.
+    pub interval_bytes: u64,
+    /// How long a wait for a lock is at least that is always a sample: more than `lock_threshold_ns` while the governor holds
+    /// it up; 0 where none are taken.
+    pub lock_threshold: Duration,
 }
 
 impl Stats {
-    /// Everything that everprof cost: its threads, its handler, and the delivery of its signals.
+    /// Everything that everprof cost: its threads, its handler, its hooks, and the delivery of its signals.
     pub fn own_cpu(&self) -> Duration {
-        self.threads_cpu + self.handler_time + self.delivery_time
+        self.threads_cpu + self.handler_time + self.hooks_time + self.delivery_time
     }
 
     /// That cost as a share of the process's CPU time, 0.0 to 1.0.

@@ -25,24 +25,30 @@ fn the_environment_page_shows_every_variable() {
 }
 
 fn readme_table() -> String {
-    let mut out = "| option | default | what it does |\n|---|---|---|\n".to_string();
+    let mut out = "| option | default | live | what it does |\n|---|---|---|---|\n".to_string();
     for spec in Options::table() {
         let (default, doc) = (default(spec), cell(&spec.doc()));
-        writeln!(out, "| `{}` | {default} | {doc} {} |", spec.name, accepts(spec)).unwrap();
+        writeln!(out, "| `{}` | {default} | {} | {doc} {} |", spec.name, live(spec), accepts(spec)).unwrap();
     }
     out
 }
 
 fn environment_page() -> String {
     let mut out = PAGE_HEAD.to_string();
-    out.push_str("| variable | accepts | default | since | what it does |\n|---|---|---|---|---|\n");
+    out.push_str(
+        "| variable | accepts | default | live | since | what it does |\n|---|---|---|---|---|---|\n",
+    );
     for spec in Options::table() {
         let (variable, since, doc) = (spec.environment(), spec.since, cell(&spec.doc()));
-        let (accepts, default) = (cell(&spec.accepts()), default(spec));
-        writeln!(out, "| `{variable}` | {accepts} | {default} | {since} | {doc} |").unwrap();
+        let (accepts, default, live) = (cell(&spec.accepts()), default(spec), live(spec));
+        writeln!(out, "| `{variable}` | {accepts} | {default} | {live} | {since} | {doc} |").unwrap();
     }
     out.push_str(PAGE_TAIL);
     out
+}
+
+fn live(spec: &OptionSpec) -> &'static str {
+    if spec.live { "yes" } else { "" }
 }
 
 fn accepts(spec: &OptionSpec) -> String {
@@ -92,6 +98,8 @@ const PAGE_HEAD: &str = "\
 Every option can be set by `EVERPROF_<NAME>`. An empty variable counts as not set. A wrong value is an error of
 `Profiler::start()` that names the variable and what would be right; a variable with this prefix that is no option is
 reported through the logger and ignored.
+
+An option that is live can change while the profiler runs, by `everprof::set`; the others need a new start.
 
 What the program sets in code wins over these variables, and they win over a file and the defaults. There is one
 exception, for operators: `EVERPROF_ENABLED=false` wins over everything, and then no other variable is looked at.

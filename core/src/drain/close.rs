@@ -93,8 +93,7 @@ impl Sampler {
         self.stats.process_cpu = Duration::from_nanos(process.saturating_sub(self.process_cpu_at_start));
         self.hand_over(period);
         self.snapshot_of_period(cut);
-        self.heap_of_period(cut);
-        self.locks_of_period(cut);
+        self.accounts_of_period(cut);
         if cut != Cut::Within {
             self.period_began = now;
             self.threads.rename(0);

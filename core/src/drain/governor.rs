@@ -1,4 +1,7 @@
-//! The overhead governor: lowers the rate when everprof uses more CPU time than it was given, and raises it again.
+//! The overhead governor: takes samples less often when everprof uses more CPU time than it was given, and more often again.
+//!
+//! Three things can be taken less often: samples of CPU time, of allocations, and of waits for locks. What costs the most
+//! is; all of them come back together. A sample carries what it stands for, so profiles stay right meanwhile.
 
 use std::time::Duration;
 
@@ -7,8 +10,10 @@ use std::time::Duration;
 const DELIVERY_NANOS: u64 = 3_000;
 /// Less time than this says nothing: a host that changes the rate or asks for profiles often would be judged by a moment.
 const LEAST_WINDOW: u64 = 1_000_000_000;
-/// The rate is never lowered further than this part of what was asked for.
-const LEAST_PART: u32 = 64;
+/// Nothing is done less often than by this factor than what was asked for.
+const LEAST_PART: u64 = 64;
+/// The longest period of the timers, in nanoseconds.
+const LONGEST_PERIOD: u64 = 1_000_000_000;
 
 /// What everprof used and the process had, summed since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +26,11 @@ pub(super) struct Usage {
     pub(super) handler: u64,
     /// Signals handled.
     pub(super) signals: u64,
+    /// Nanoseconds on the program's threads for samples of allocations, and of waits for locks.
+    pub(super) heap: u64,
+    pub(super) locks: u64,
+    /// How many samples there were of each [`Part`].
+    pub(super) samples: [u64; 3],
     /// CPU nanoseconds of the process.
     pub(super) process: u64,
     /// Nanoseconds on the monotonic clock.
@@ -30,28 +40,89 @@ pub(super) struct Usage {
 impl Usage {
     /// What it costs to sample.
     pub(super) fn own(&self) -> u64 {
-        self.threads.saturating_sub(self.requests) + self.handler + self.signals * DELIVERY_NANOS
+        let threads = self.threads.saturating_sub(self.requests);
+        threads + self.handler + self.signals * DELIVERY_NANOS + self.heap + self.locks
     }
 
     /// The part of it that delivering the signals cost, by estimate.
     pub(super) fn delivery(&self) -> Duration {
         Duration::from_nanos(self.signals * DELIVERY_NANOS)
     }
+
+    /// What each part cost since `before`: what it did on the program's threads, and of ours by the number of its samples.
+    fn parts(&self, before: &Usage) -> [f64; 3] {
+        let since = |of: fn(&Usage) -> u64| of(self).saturating_sub(of(before)) as f64;
+        let threads = since(|usage| usage.threads.saturating_sub(usage.requests));
+        let signals = since(|usage| usage.handler + usage.signals * DELIVERY_NANOS);
+        let on_hosts = [signals, since(|usage| usage.heap), since(|usage| usage.locks)];
+        let samples = [0, 1, 2].map(|part| self.samples[part].saturating_sub(before.samples[part]) as f64);
+        let all = samples.iter().sum::<f64>().max(1.0);
+        [0, 1, 2].map(|part| on_hosts[part] + threads * samples[part] / all)
+    }
 }
 
-/// Decides on the period of the timers.
+/// What can be done less often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Samples of CPU time.
+    Rate = 0,
+    /// Samples of allocations.
+    Heap = 1,
+    /// Samples of waits for locks.
+    Locks = 2,
+}
+
+impl Part {
+    const ALL: [Part; 3] = [Part::Rate, Part::Heap, Part::Locks];
+}
+
+/// The distance of samples: nanoseconds, or bytes. 0: none are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dial {
+    wanted: u64,
+    now: u64,
+    most: u64,
+}
+
+impl Dial {
+    fn new(wanted: u64, limit: u64) -> Self {
+        let most = wanted.saturating_mul(LEAST_PART).min(limit).max(wanted);
+        Self { wanted, now: wanted, most }
+    }
+
+    /// Less often; false where that cannot be.
+    fn slow(&mut self) -> bool {
+        let before = self.now;
+        self.now = self.now.saturating_mul(2).min(self.most);
+        self.now != before
+    }
+
+    /// More often; false where it is as it was asked for.
+    fn hasten(&mut self) -> bool {
+        let before = self.now;
+        self.now = (self.now / 2).max(self.wanted);
+        self.now != before
+    }
+}
+
+/// Decides on the distances of samples.
 #[derive(Debug)]
 pub(super) struct Governor {
     budget: f64,
-    wanted: u32,
-    period: u32,
+    dials: [Dial; 3],
     before: Usage,
 }
 
 impl Governor {
-    /// A governor for a budget, as a fraction, and the period that was asked for, in nanoseconds.
-    pub(super) fn new(budget: f64, period: u32) -> Self {
-        Self { budget, wanted: period, period, before: Usage::default() }
+    /// A governor for a budget, as a fraction, and what was asked for: the period in nanoseconds, the mean distance of samples
+    /// of allocations in bytes, and the nanoseconds from which on a wait is a sample; 0 where there are to be none.
+    pub(super) fn new(budget: f64, period: u32, interval: u64, threshold: u64) -> Self {
+        let dials = [
+            Dial::new(period.into(), LONGEST_PERIOD),
+            Dial::new(interval, u64::MAX),
+            Dial::new(threshold, u64::MAX),
+        ];
+        Self { budget, dials, before: Usage::default() }
     }
 
     /// Judges from this moment on.
@@ -59,52 +130,76 @@ impl Governor {
         self.before = now;
     }
 
-    /// Asks for another period.
-    pub(super) fn want(&mut self, period: u32) {
-        self.wanted = period;
-        self.period = period;
+    /// Asks for something else; what was asked for before goes on as it is.
+    pub(super) fn want(&mut self, budget: f64, period: u32, interval: u64, threshold: u64) {
+        self.budget = budget;
+        let new = Governor::new(budget, period, interval, threshold).dials;
+        for (dial, new) in self.dials.iter_mut().zip(new) {
+            if dial.wanted != new.wanted {
+                *dial = new;
+            }
+        }
+    }
+
+    /// The share that may be used.
+    pub(super) fn budget(&self) -> f64 {
+        self.budget
     }
 
     /// The period in force, in nanoseconds.
     pub(super) fn period(&self) -> u32 {
-        self.period
+        self.dials[0].now as u32
     }
 
     /// The period that was asked for, in nanoseconds.
     pub(super) fn wanted(&self) -> u32 {
-        self.wanted
+        self.dials[0].wanted as u32
     }
 
-    /// Whether the period in force is longer than the one that was asked for.
+    /// The mean distance of samples of allocations in force, in bytes.
+    pub(super) fn interval(&self) -> u64 {
+        self.dials[1].now
+    }
+
+    /// From how many nanoseconds on a wait is always a sample.
+    pub(super) fn threshold(&self) -> u64 {
+        self.dials[2].now
+    }
+
+    /// Whether samples of this part come less often than was asked for.
+    pub(super) fn holds(&self, part: Part) -> bool {
+        let Dial { wanted, now, .. } = self.dials[part as usize];
+        now > wanted
+    }
+
+    /// Whether anything is done less often than was asked for.
     pub(super) fn is_throttled(&self) -> bool {
-        self.period > self.wanted
+        Part::ALL.into_iter().any(|part| self.holds(part))
     }
 
-    /// Looks at what was used since the last call, some seconds ago; returns a new period where it must change.
+    /// Looks at what was used since the last call, some seconds ago; returns what has changed.
     ///
     /// The budget is a share of the process's CPU time, but of no less than one processor's time: an idle process is
     /// not to be told that a profiler which costs next to nothing costs all that there is.
-    pub(super) fn judge(&mut self, now: Usage) -> Option<u32> {
+    pub(super) fn judge(&mut self, now: Usage) -> Vec<Part> {
         if now.wall.saturating_sub(self.before.wall) < LEAST_WINDOW {
-            return None;
+            return Vec::new();
         }
         let own = now.own().saturating_sub(self.before.own());
         let process = now.process.saturating_sub(self.before.process);
         let wall = now.wall.saturating_sub(self.before.wall);
+        let costs = now.parts(&self.before);
         self.before = now;
         let share = own as f64 / process.max(wall).max(1) as f64;
-        let longest = self.wanted.saturating_mul(LEAST_PART).min(1_000_000_000).max(self.wanted);
-        let next = if share > self.budget {
-            self.period.saturating_mul(2).min(longest)
-        } else if share < self.budget / 4.0 {
-            (self.period / 2).max(self.wanted)
-        } else {
-            self.period
-        };
-        (next != self.period).then(|| {
-            self.period = next;
-            next
-        })
+        if share > self.budget {
+            let mut dearest = Part::ALL;
+            dearest.sort_by(|a, b| costs[*b as usize].total_cmp(&costs[*a as usize]));
+            return dearest.into_iter().find(|part| self.dials[*part as usize].slow()).into_iter().collect();
+        }
+        if share >= self.budget / 4.0 {
+            return Vec::new();
+        }
+        Part::ALL.into_iter().filter(|part| self.dials[*part as usize].hasten()).collect()
     }
 }
 
@@ -116,31 +211,82 @@ mod tests {
         Usage { threads: own_millis * 1_000_000, process: 0, wall: at * 1_000_000_000, ..Usage::default() }
     }
 
+    fn of_rate(budget: f64, period: u32) -> Governor {
+        Governor::new(budget, period, 0, 0)
+    }
+
+    /// The period where it has changed.
+    fn judged(governor: &mut Governor, now: Usage) -> Option<u32> {
+        let changed = governor.judge(now);
+        assert!(changed.iter().all(|part| *part == Part::Rate), "{changed:?}");
+        (!changed.is_empty()).then(|| governor.period())
+    }
+
     #[test]
     fn the_rate_falls_above_the_budget_and_comes_back() {
-        let mut governor = Governor::new(0.01, 10_000_000);
-        assert_eq!(governor.judge(second(5, 1)), None, "0.5 % is within 1 %");
-        assert_eq!(governor.judge(second(25, 2)), Some(20_000_000), "2 % is not");
+        let mut governor = of_rate(0.01, 10_000_000);
+        assert_eq!(judged(&mut governor, second(5, 1)), None, "0.5 % is within 1 %");
+        assert_eq!(judged(&mut governor, second(25, 2)), Some(20_000_000), "2 % is not");
         assert!(governor.is_throttled());
-        assert_eq!(governor.judge(second(26, 3)), Some(10_000_000));
+        assert_eq!(judged(&mut governor, second(26, 3)), Some(10_000_000));
         assert!(!governor.is_throttled());
-        assert_eq!(governor.judge(second(27, 4)), None, "never above what was asked for");
+        assert_eq!(judged(&mut governor, second(27, 4)), None, "never above what was asked for");
         let asked = Usage { requests: 500_000_000, ..second(527, 5) };
-        assert_eq!(governor.judge(asked), None, "what was asked for is not the rate's doing");
+        assert_eq!(judged(&mut governor, asked), None, "what was asked for is not the rate's doing");
     }
 
     #[test]
     fn a_moment_is_not_judged() {
-        let mut governor = Governor::new(0.01, 10_000_000);
+        let mut governor = of_rate(0.01, 10_000_000);
         let moment = |own: u64| Usage { threads: own, wall: own, ..Usage::default() };
-        assert_eq!(governor.judge(moment(500_000_000)), None);
-        assert_eq!(governor.judge(moment(1_000_000_000)), Some(20_000_000), "since the last judgement");
+        assert_eq!(judged(&mut governor, moment(500_000_000)), None);
+        let since = judged(&mut governor, moment(1_000_000_000));
+        assert_eq!(since, Some(20_000_000), "since the last judgement");
     }
 
     #[test]
     fn the_rate_has_a_floor() {
-        let mut governor = Governor::new(0.01, 10_000_000);
-        let last = (1..30).filter_map(|at| governor.judge(second(at * 500, at))).last();
+        let mut governor = of_rate(0.01, 10_000_000);
+        let last = (1..30).filter_map(|at| judged(&mut governor, second(at * 500, at))).last();
         assert_eq!(last, Some(640_000_000));
+    }
+
+    #[test]
+    fn what_costs_the_most_comes_less_often() {
+        let mut governor = Governor::new(0.01, 10_000_000, 64 << 10, 100_000);
+        let at = |at: u64, threads: u64, heap: u64, locks: u64, samples| Usage {
+            heap: heap * 1_000_000,
+            locks: locks * 1_000_000,
+            samples,
+            ..second(threads, at)
+        };
+        assert_eq!(governor.judge(at(1, 1, 20, 5, [100, 10_000, 1_000])), [Part::Heap]);
+        assert_eq!(governor.interval(), 128 << 10);
+        // Our own thread's time is that of those whose samples it counts.
+        assert_eq!(governor.judge(at(2, 21, 22, 8, [200, 20_000, 1_100])), [Part::Heap]);
+        assert_eq!(governor.judge(at(3, 22, 23, 28, [300, 20_100, 5_000])), [Part::Locks]);
+        assert_eq!(
+            (governor.period(), governor.interval(), governor.threshold()),
+            (10_000_000, 256 << 10, 200_000)
+        );
+        assert!(governor.is_throttled() && !governor.holds(Part::Rate));
+        // All come back together.
+        assert_eq!(governor.judge(at(4, 23, 23, 28, [400, 20_200, 5_000])), [Part::Heap, Part::Locks]);
+        assert_eq!(governor.judge(at(5, 24, 23, 28, [500, 20_300, 5_000])), [Part::Heap]);
+        assert!(!governor.is_throttled());
+    }
+
+    #[test]
+    fn what_is_off_stays_off_and_what_is_new_begins_as_it_was_asked_for() {
+        let mut governor = Governor::new(0.01, 10_000_000, 0, 0);
+        let heavy = Usage { heap: 900_000_000, ..second(1, 1) };
+        assert_eq!(governor.judge(heavy), [Part::Rate], "there is nothing else to slow down");
+        assert_eq!((governor.interval(), governor.threshold()), (0, 0));
+        governor.want(0.01, 10_000_000, 1 << 20, 0);
+        assert_eq!(
+            (governor.period(), governor.interval()),
+            (20_000_000, 1 << 20),
+            "the rate is held down as it was"
+        );
     }
 }

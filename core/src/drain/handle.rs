@@ -15,6 +15,7 @@ use everprof_probe::thread_block::Facts;
 
 use super::{Plan, guarded, run};
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::Options;
 use crate::profile::{Kind, Profile};
 use crate::stats::{Counters, Stats};
 
@@ -39,9 +40,10 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 pub(super) enum Command {
     Flush(Sender<()>),
-    SetRate(u32),
+    Set(Box<Options>, Sender<Result<()>>),
     Record(u64, Kind, Sender<Result<()>>),
-    Finish(u64, Sender<Result<Profile>>),
+    Finish { id: u64, as_change: bool, named: Sender<Result<Profile>> },
+    Account(Kind, Sender<Result<Profile>>),
     GiveUp(u64),
     Threads(Sender<Result<Arc<Profile>>>),
     Stop(Sender<()>),
@@ -134,9 +136,9 @@ impl Handle {
         exported(&wait, budget)
     }
 
-    /// Samples with another period from now on, in nanoseconds.
-    pub(crate) fn set_rate(&self, period_nanos: u32) -> Result<()> {
-        self.send(Command::SetRate(period_nanos))
+    /// Goes on with these options, as far as they can change while it runs; where one of them cannot be had, with those before.
+    pub(crate) fn set(&self, options: &Options) -> Result<()> {
+        self.ask(None, |done| Command::Set(Box::new(options.clone()), done))
     }
 
     /// Stops sampling, exports what there is, and waits for that no longer than `budget`.
@@ -166,7 +168,17 @@ impl Handle {
 
     /// Ends a recording and waits for its profile.
     pub(crate) fn finish(&self, id: u64) -> Result<Profile> {
-        self.ask(Some(id), |named| Command::Finish(id, named))
+        self.ask(Some(id), |named| Command::Finish { id, as_change: false, named })
+    }
+
+    /// The same, of levels such as that of the live heap how they have changed.
+    pub(crate) fn finish_as_change(&self, id: u64) -> Result<Profile> {
+        self.ask(Some(id), |named| Command::Finish { id, as_change: true, named })
+    }
+
+    /// What is there now of a kind whose samples come from hooks, and what was counted since that is among the kinds.
+    pub(crate) fn account(&self, kind: Kind) -> Result<Profile> {
+        self.ask(None, |named| Command::Account(kind, named))
     }
 
     /// Forgets a recording. Waits for nobody.
@@ -186,9 +198,7 @@ impl Handle {
         recording: Option<u64>,
         command: impl FnOnce(Sender<Result<T>>) -> Command,
     ) -> Result<T> {
-        if OWN.get() == Own::Samples {
-            return Err(from_own_thread());
-        }
+        check_thread()?;
         let (answer, wait) = mpsc::channel();
         self.send(command(answer)).map_err(|_| self.ended())?;
         match wait.recv_timeout(PATIENCE) {
@@ -219,6 +229,11 @@ impl Handle {
         bell::ring();
         Ok(())
     }
+}
+
+/// An error on a thread of ours that would wait for itself.
+pub(crate) fn check_thread() -> Result<()> {
+    if OWN.get() == Own::Samples { Err(from_own_thread()) } else { Ok(()) }
 }
 
 fn exported(wait: &Receiver<()>, budget: Duration) -> Result<()> {

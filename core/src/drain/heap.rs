@@ -1,28 +1,40 @@
-//! The account of the heap: what was allocated in the period, where, and which of it lives.
+//! The account of the heap: what was allocated, where, and which of it lives.
 //!
 //! Our thread. Samples of allocations come through a ring of their own, so that a burst of them takes no room from those of
 //! CPU time. Each is weighed as it comes, by its size and the mean distance in force: an allocation of `n` bytes is sampled
 //! with the probability `p = 1 - exp(-n / mean)` and stands for `1 / p` of its kind, so that sums are unbiased for every
-//! size. A sampled block lives while its handle does (`everprof_probe::heap::lives`); its site is kept until then.
+//! size. A sampled block is followed until its end is told, or is seen ([`live`]); its site is kept until then.
+//!
+//! There is room for so many blocks at once. Before it is used up, samples come half as often, and of the blocks that are
+//! followed those are forgotten that would not have been samples then: so a heap of any size is told, less precisely.
+
+mod live;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use everprof_probe::heap::{self, Handle};
-use everprof_probe::ring::Ring;
+use everprof_probe::heap::{self, Handle, ROOM};
+use everprof_probe::poisson;
+use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
 use everprof_probe::sample::{ALLOC_WORDS, Header, Source};
 
-use super::close::Cut;
 use super::period::{Epoch, Period};
-use super::publish::Job;
 use super::sampler::Sampler;
-use super::setup::RING_WORDS;
-use super::sites::{Site, Sites};
+use super::setup::{RING_WORDS, wall_clock};
+use super::sites::{Same, Sites};
+use super::tallies::{Amounts, Tallies, Tally};
 use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::Kind;
+use live::{Live, PERIOD, Peak};
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
+
+/// Of the room for live blocks, more than this part is not to be used: they lie where their addresses lead them, and the
+/// fuller it is, the more find no place near it.
+const FULL: usize = ROOM as usize / 2;
+/// With fewer than this, samples may come more often again.
+const ROOMY: usize = ROOM as usize / 8;
 
 /// Objects and bytes, as far as samples tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,13 +53,24 @@ impl Amount {
         Self { objects, bytes: size * objects }
     }
 
-    fn add(&mut self, more: Amount) {
-        self.objects += more.objects;
-        self.bytes += more.bytes;
+    fn take(&mut self, less: Amount) {
+        self.objects -= less.objects;
+        self.bytes -= less.bytes;
     }
 }
 
-/// The account of one period, ready to be named.
+impl Amounts for Amount {
+    fn add(&mut self, more: Self) {
+        self.objects += more.objects;
+        self.bytes += more.bytes;
+    }
+
+    fn weight(&self) -> f64 {
+        self.bytes
+    }
+}
+
+/// What an account has to tell, ready to be named.
 #[derive(Debug, Default)]
 pub(super) struct HeapCut {
     /// What is needed to name it; its sums hold the stacks and the labels alone.
@@ -55,54 +78,81 @@ pub(super) struct HeapCut {
     pub(super) rows: Vec<HeapRow>,
     /// The mean distance of samples in bytes.
     pub(super) interval: u64,
-    /// How many samples of allocations the period had.
+    /// How many samples of allocations there were.
     pub(super) samples: u64,
     /// What lost samples stood for.
     pub(super) lost: Amount,
+    /// What was allocated at places that there is no room for.
+    pub(super) rest: Amount,
+    /// Of the blocks allocated since the period began, those that could not be followed.
+    pub(super) unfollowed: Amount,
+    /// Where it is of the moment when there was most: that, in nanoseconds since the epoch.
+    pub(super) peak_at: Option<i64>,
 }
 
 /// What was allocated and what lives of one site and age.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeapRow {
     pub(super) key: Key,
-    /// How many ends of periods the blocks have lived to see, before this one.
-    pub(super) age: u64,
+    /// How many ends of periods the blocks have lived to see, before this one; none where that is not told.
+    pub(super) age: Option<u64>,
     pub(super) allocated: Amount,
     pub(super) live: Amount,
 }
 
-/// A sampled block that lives, as far as is known.
-#[derive(Debug)]
-struct Block {
-    site: Arc<Site>,
-    amount: Amount,
-    /// The period in which it was allocated.
-    born: u64,
-}
-
 /// The account.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Heap {
     sites: Sites,
-    allocated: HashMap<Arc<Site>, Amount>,
-    live: HashMap<Handle, Block>,
-    /// The number of the period at hand.
-    period: u64,
-    /// Samples in it.
-    samples: u64,
-    lost: Amount,
+    tallies: Tallies<Same, Amount>,
+    live: Live,
+    /// What lived by site when each recording began.
+    before: HashMap<u64, HashMap<Same, Amount>>,
+    unfollowed: Amount,
+    /// The mean distance that was asked for, 0 where nothing is to be sampled.
+    wanted: u64,
+    /// At least this, lest there are more blocks than there is room for.
+    least: u64,
+    random: u64,
+}
+
+/// What of the live heap goes into a cut.
+enum Of<'a> {
+    /// All of it, by age.
+    Now,
+    /// What became of it since.
+    Since(&'a HashMap<Same, Amount>),
+    /// What there was when there was most.
+    Peak(Peak),
 }
 
 impl Heap {
     /// Begins to sample, where the program's allocations come by us.
-    fn start(interval: u64, max_words: usize) -> Result<Self> {
+    pub(super) fn start(interval: u64, max_words: usize) -> Result<Self> {
+        if interval == 0 {
+            let problem = "allocations are not sampled: interval_bytes is off; set it to a number of bytes";
+            return Err(Error::new(ErrorKind::Unsupported, problem));
+        }
         if !is_hooked() {
             let problem = "allocations are not seen: make everprof's the program's allocator (#[global_allocator] static \
                            ALLOCATOR: everprof::Allocator = everprof::Allocator::new();)";
             return Err(Error::new(ErrorKind::Unsupported, problem));
         }
-        heap::start(interval, max_words, ring()?);
-        Ok(Self::default())
+        let ring = ring()?;
+        // What an account before this one has left belongs to nobody.
+        ring.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
+        heap::take_lost();
+        heap::start(interval, max_words, ring);
+        Ok(Self {
+            sites: Sites::default(),
+            tallies: Tallies::default(),
+            live: Live::default(),
+            before: HashMap::new(),
+            unfollowed: Amount::default(),
+            wanted: interval,
+            least: 0,
+            random: wall_clock() as u64 | 1,
+        })
     }
 
     /// Remembers the address spaces that stacks are of.
@@ -110,25 +160,158 @@ impl Heap {
         self.sites.keep_epochs(first, epochs);
     }
 
-    fn add(&mut self, site: Arc<Site>, bytes: u64, mean: u64, handle: Handle) {
-        let amount = Amount::of(bytes, mean);
-        self.allocated.entry(site.clone()).or_default().add(amount);
-        if handle != 0 {
-            self.live.insert(handle, Block { site, amount, born: self.period });
+    /// Samples with another mean distance from now on; 0: not at all.
+    pub(super) fn set_interval(&mut self, wanted: u64) {
+        self.wanted = wanted;
+        let next = if wanted == 0 { 0 } else { wanted.max(self.least) };
+        if next != heap::interval() {
+            heap::set_interval(next);
         }
-        self.samples += 1;
     }
 
-    /// Closes the period.
-    fn close(&mut self) -> HeapCut {
-        self.live.retain(|handle, _| heap::lives(*handle));
-        let mut rows: HashMap<(Arc<Site>, u64), (Amount, Amount)> = HashMap::new();
-        for (site, amount) in self.allocated.drain() {
-            rows.entry((site, 0)).or_default().0.add(amount);
+    /// The mean distance in force.
+    pub(super) fn interval(&self) -> u64 {
+        heap::interval()
+    }
+
+    /// Whether there is a peak to be told of the period.
+    pub(super) fn follow_peak(&mut self, wanted: bool) {
+        if wanted && !self.live.has_peak(PERIOD) {
+            self.live.begin_peak(PERIOD);
+        } else if !wanted {
+            self.live.end_peak(PERIOD);
         }
-        for block in self.live.values() {
-            let age = age_class(self.period - block.born);
-            rows.entry((block.site.clone(), age)).or_default().1.add(block.amount);
+    }
+
+    /// Begins to count for a recording.
+    pub(super) fn begin(&mut self, id: u64, kind: Kind) {
+        self.tallies.begin(id);
+        self.before.insert(id, self.live.by_site());
+        if kind == Kind::Peak {
+            self.live.begin_peak(id);
+        }
+    }
+
+    /// What a recording has to tell: of the live heap what there is, or with `as_change` what became of it.
+    pub(super) fn end(&mut self, id: u64, as_change: bool) -> Option<HeapCut> {
+        let tally = self.tallies.end(id)?;
+        self.live.sweep();
+        let before = self.before.remove(&id).unwrap_or_default();
+        let of = match self.live.end_peak(id) {
+            Some(peak) => Of::Peak(peak),
+            None if as_change => Of::Since(&before),
+            None => Of::Now,
+        };
+        Some(self.cut(&tally, of))
+    }
+
+    /// Forgets a recording.
+    pub(super) fn give_up(&mut self, id: u64) {
+        self.tallies.end(id);
+        self.before.remove(&id);
+        self.live.end_peak(id);
+    }
+
+    /// What lives now, and what was allocated since the account began.
+    pub(super) fn now(&mut self) -> HeapCut {
+        self.live.sweep();
+        let total = self.tallies.total().clone();
+        let mut cut = self.cut(&total, Of::Now);
+        // It is of a moment.
+        (cut.names.time_nanos, cut.names.duration_nanos) = (wall_clock(), 0);
+        cut
+    }
+
+    /// Closes the period: what was allocated in it and lives at its end, and where it is wanted, what there was when there was
+    /// most.
+    pub(super) fn close(&mut self) -> (HeapCut, Option<HeapCut>) {
+        self.live.sweep();
+        let tally = self.tallies.end_period();
+        let cut = self.cut(&tally, Of::Now);
+        let peak = self.live.end_peak(PERIOD).map(|peak| {
+            self.live.begin_peak(PERIOD);
+            self.cut(&tally, Of::Peak(peak))
+        });
+        self.live.end_period();
+        self.unfollowed = Amount::default();
+        self.sites.forget_unused();
+        (cut, peak)
+    }
+
+    /// About how many bytes the account holds.
+    pub(super) fn memory(&self) -> usize {
+        const PLACE: usize = 64;
+        const BLOCK: usize = 96;
+        self.sites.memory() + self.tallies.places() * PLACE + self.live.len() * BLOCK
+    }
+
+    fn add(&mut self, site: Same, bytes: u64, mean: u64, handle: Handle) {
+        let amount = Amount::of(bytes, mean);
+        self.tallies.add(site.clone(), amount);
+        match handle {
+            0 => self.unfollowed.add(amount),
+            // It was a sample by a mean that does not hold any more.
+            _ if mean < self.least && !self.is_kept(bytes, mean) => heap::let_go(handle),
+            _ => self.live.add(handle, site, bytes, mean.max(self.least)),
+        }
+    }
+
+    /// Whether a block that was a sample by `mean` would have been one by the mean that holds.
+    fn is_kept(&mut self, bytes: u64, mean: u64) -> bool {
+        random(&mut self.random) < Amount::of(bytes, mean).objects / Amount::of(bytes, self.least).objects
+    }
+
+    /// Keeps room for more live blocks: says the mean distance that is then the least, where that has changed.
+    fn keep_room(&mut self) -> Option<u64> {
+        if self.live.is_behind() {
+            self.live.sweep();
+        }
+        let blocks = self.live.len();
+        if blocks > FULL {
+            let mean = heap::interval().max(self.wanted).max(self.least).saturating_mul(2);
+            self.least = mean;
+            let state = &mut self.random;
+            self.live.thin(mean, || random(state)).into_iter().for_each(heap::let_go);
+        } else if blocks < ROOMY && self.least > self.wanted {
+            self.least /= 2;
+        } else {
+            return None;
+        }
+        self.set_interval(self.wanted);
+        Some(self.least)
+    }
+
+    fn cut(&self, tally: &Tally<Same, Amount>, of: Of<'_>) -> HeapCut {
+        let mut rows: HashMap<(Same, Option<u64>), (Amount, Amount)> = HashMap::new();
+        let mut row = |site: Same, age, allocated, live| {
+            let (known, lives) = rows.entry((site, age)).or_default();
+            known.add(allocated);
+            lives.add(live);
+        };
+        let none = Amount::default();
+        let ages = matches!(of, Of::Now).then_some(0);
+        if !matches!(of, Of::Peak(_)) {
+            tally.rows.iter().for_each(|(site, amount)| row(site.clone(), ages, *amount, none));
+        }
+        let (time_nanos, duration_nanos) = tally.span();
+        let mut peak_at = None;
+        match of {
+            Of::Now => {
+                self.live
+                    .by_age()
+                    .into_iter()
+                    .for_each(|((site, age), live)| row(site, Some(age), none, live));
+            }
+            Of::Since(before) => {
+                self.live.by_site().into_iter().for_each(|(site, live)| row(site, None, none, live));
+                for (site, gone) in before {
+                    row(site.clone(), None, none, Amount { objects: -gone.objects, bytes: -gone.bytes });
+                }
+            }
+            Of::Peak(peak) => {
+                peak_at = Some(peak.at);
+                peak.rows.into_iter().for_each(|(site, live)| row(site, None, none, live));
+            }
         }
         let mut numbering = self.sites.numbering();
         let rows = rows.into_iter().map(|((site, age), (allocated, live))| HeapRow {
@@ -138,54 +321,50 @@ impl Heap {
             live,
         });
         let rows: Vec<HeapRow> = rows.collect();
-        self.period += 1;
-        self.sites.forget_unused();
-        let (samples, lost) = (std::mem::take(&mut self.samples), std::mem::take(&mut self.lost));
-        HeapCut { names: numbering.names, rows, interval: heap::interval(), samples, lost }
+        let mut names = numbering.names;
+        (names.time_nanos, names.duration_nanos) = (time_nanos, duration_nanos);
+        let Tally { samples, lost, rest, .. } = *tally;
+        HeapCut {
+            names,
+            rows,
+            interval: heap::interval(),
+            samples,
+            lost,
+            rest,
+            unfollowed: self.unfollowed,
+            peak_at,
+        }
     }
 }
 
 impl Drop for Heap {
     fn drop(&mut self) {
         heap::set_interval(0);
+        // Nobody asks for them any more.
+        heap::forget();
     }
 }
 
 impl Sampler {
-    /// Begins to follow the heap, where that is among the kinds.
-    pub(super) fn follow_heap(&mut self, interval: u64, max_words: usize) {
-        if !self.kinds.iter().any(Kind::needs_allocations) {
-            return;
-        }
-        match Heap::start(interval, max_words) {
-            Ok(heap) => self.heap = Some(heap),
-            Err(error) => self.trouble(error.to_string()),
-        }
-    }
-
     /// Empties the ring of allocations.
     pub(super) fn drain_heap(&mut self, buffer: &mut [u64]) {
         let (Some(mut account), Some(ring)) = (self.heap.take(), SAMPLES.get()) else { return };
-        ring.drain(buffer, |header, words| {
-            if header.source == Source::Alloc as u8 {
-                self.count_allocation(&mut account, &header, words);
+        ring.drain(buffer, |header, words| match header.source {
+            source if source == Source::Alloc as u8 => self.count_allocation(&mut account, &header, words),
+            source if source == Source::Free as u8 => {
+                words.first().into_iter().for_each(|handle| account.live.remove(*handle));
             }
+            _ => {}
         });
         let [samples, objects, bytes] = heap::take_lost();
         self.stats.alloc_lost += samples;
-        account.lost.add(Amount { objects: objects as f64, bytes: bytes as f64 });
+        if samples > 0 {
+            account.tallies.lose(Amount { objects: objects as f64, bytes: bytes as f64 });
+        }
+        if let Some(mean) = account.keep_room() {
+            self.tell_room(mean, account.interval());
+        }
         self.heap = Some(account);
-    }
-
-    /// Gives the account of the period that ends to the publisher.
-    pub(super) fn heap_of_period(&mut self, cut: Cut) {
-        if cut == Cut::Within || self.is_publisher_stuck() {
-            return;
-        }
-        if let Some(heap) = &mut self.heap {
-            let cut = heap.close();
-            self.publish(Job::Heap(Box::new(cut)));
-        }
     }
 
     fn count_allocation(&mut self, account: &mut Heap, header: &Header, words: &[u64]) {
@@ -193,8 +372,9 @@ impl Sampler {
             return;
         };
         let site = self.site(&mut account.sites, header, stack);
-        account.add(site, *bytes, *mean, *handle);
+        account.add(site.into(), *bytes, *mean, *handle);
         self.stats.alloc_samples += 1;
+        self.stats.alloc_unfollowed += u64::from(*handle == 0);
     }
 }
 
@@ -208,9 +388,10 @@ pub(super) fn after_fork() {
     }
 }
 
-/// Ages that differ by less than half count as one: a profile is to have no more rows than can be told apart.
-fn age_class(age: u64) -> u64 {
-    age.checked_ilog2().map_or(0, |log| 1 << log)
+/// The next number from 0 to 1 of a sequence.
+fn random(state: &mut u64) -> f64 {
+    *state = poisson::next(*state);
+    (poisson::bits(*state) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 fn ring() -> Result<&'static Ring> {
@@ -232,7 +413,7 @@ fn is_hooked() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, age_class};
+    use super::Amount;
 
     #[test]
     fn a_sample_stands_for_what_was_not_sampled() {
@@ -242,10 +423,5 @@ mod tests {
         let large = Amount::of(64 << 20, 512 << 10);
         assert_eq!((large.objects, large.bytes), (1.0, f64::from(64 << 20)));
         assert_eq!(Amount::of(0, 512 << 10).objects, 1.0);
-    }
-
-    #[test]
-    fn ages_come_in_classes() {
-        assert_eq!([0, 1, 2, 3, 4, 7, 8, 1000].map(age_class), [0, 1, 2, 2, 4, 4, 8, 512]);
     }
 }

@@ -11,16 +11,15 @@ use everprof_probe::lock::{self, Config};
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
 use everprof_probe::sample::{AGAIN, Header, LOCK_WORDS, Source};
 
-use super::close::Cut;
 use super::hooked::Hooked;
+use super::hooks::HookOptions;
 use super::period::{Epoch, Period};
-use super::publish::Job;
 use super::sampler::Sampler;
-use super::setup::RING_WORDS;
-use super::sites::{Site, Sites};
+use super::setup::{RING_WORDS, wall_clock};
+use super::sites::{Same, Site, Sites};
+use super::tallies::{Amounts, Tallies, Tally};
 use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::Kind;
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
 
@@ -37,14 +36,20 @@ impl Waits {
         let weight = (threshold as f64 / nanos.max(1) as f64).max(1.0);
         Self { count: if again { 0.0 } else { weight }, nanos: nanos as f64 * weight }
     }
+}
 
-    pub(super) fn add(&mut self, more: Waits) {
+impl Amounts for Waits {
+    fn add(&mut self, more: Self) {
         self.count += more.count;
         self.nanos += more.nanos;
     }
+
+    fn weight(&self) -> f64 {
+        self.nanos
+    }
 }
 
-/// The account of one period, ready to be named.
+/// What an account has to tell, ready to be named.
 #[derive(Debug, Default)]
 pub(super) struct LocksCut {
     /// What is needed to name it; its sums hold the stacks and the labels alone.
@@ -52,8 +57,10 @@ pub(super) struct LocksCut {
     pub(super) rows: Vec<LockRow>,
     /// The nanoseconds from which on each wait is a sample.
     pub(super) threshold: u64,
-    /// How many samples of waits the period had.
+    /// How many samples of waits there were.
     pub(super) samples: u64,
+    /// Those of places that there is no room for.
+    pub(super) rest: Waits,
     /// What lost samples stood for.
     pub(super) lost: Waits,
 }
@@ -70,33 +77,35 @@ pub(super) struct LockRow {
 }
 
 /// A wait's site, its object, and the site of who ended it.
-type Place = (Arc<Site>, u64, Option<Arc<Site>>);
+type Place = (Same, u64, Option<Same>);
 
 /// The account.
 #[derive(Debug)]
 pub(super) struct Locks {
     config: Config,
     sites: Sites,
-    waits: HashMap<Place, Waits>,
+    tallies: Tallies<Place, Waits>,
     /// Those who ended waits that are not told yet, by the number of the wait; of this period and of the one before.
     releases: [HashMap<u64, Arc<Site>>; 2],
-    samples: u64,
-    lost: Waits,
     hooked: Hooked,
 }
 
 impl Locks {
-    fn start(config: Config) -> Result<Self> {
+    /// Installs the hooks and begins to sample, one in proportion below so many nanoseconds.
+    pub(super) fn start(threshold: u64, options: HookOptions) -> Result<Self> {
+        if threshold == 0 {
+            let problem = "waits for locks are not sampled: lock_threshold_ns is off; set it to a number of nanoseconds";
+            return Err(Error::new(ErrorKind::Unsupported, problem));
+        }
+        let config = Config { threshold, max_words: options.max_words, c_locks: options.c_locks };
         // What was left of waits before this start is not of it.
         lock::take_lost();
         ring()?.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
         let mut locks = Self {
             config,
             sites: Sites::default(),
-            waits: HashMap::new(),
+            tallies: Tallies::default(),
             releases: Default::default(),
-            samples: 0,
-            lost: Waits::default(),
             hooked: Hooked::default(),
         };
         locks.hooked.note(lock::start(config, ring()?));
@@ -109,7 +118,7 @@ impl Locks {
     /// Hooks the objects that were loaded since, where modules have `changed` or may still be changing. Returns what there is
     /// to tell of it, once.
     pub(super) fn keep_hooked(&mut self, changed: bool) -> Option<String> {
-        if !self.hooked.is_due(changed) {
+        if self.config.threshold == 0 || !self.hooked.is_due(changed) {
             return None;
         }
         self.hooked.note(lock::hook_again(self.config.c_locks))
@@ -125,21 +134,75 @@ impl Locks {
         self.sites.keep_epochs(first, epochs);
     }
 
-    fn close(&mut self) -> LocksCut {
-        let mut numbering = self.sites.numbering();
-        let rows = self.waits.drain().map(|((site, object, release), waits)| LockRow {
-            key: numbering.key(&site),
-            object,
-            release: release.map(|site| numbering.key(&site)),
-            waits,
-        });
-        let rows: Vec<LockRow> = rows.collect();
+    /// Each wait of so many nanoseconds is a sample from now on; 0: none is, and the hooks are taken out.
+    pub(super) fn set_threshold(&mut self, threshold: u64) {
+        let before = std::mem::replace(&mut self.config.threshold, threshold);
+        match (before, threshold) {
+            (_, 0) => lock::stop(),
+            (0, _) => {
+                let patched = SAMPLES.get().map(|ring| lock::start(self.config, ring));
+                patched.map(|patched| self.hooked.note(patched));
+            }
+            _ => lock::set_threshold(threshold),
+        }
+    }
+
+    /// Begins to count for a recording.
+    pub(super) fn begin(&mut self, id: u64) {
+        self.tallies.begin(id);
+    }
+
+    /// What a recording has to tell.
+    pub(super) fn end(&mut self, id: u64) -> Option<LocksCut> {
+        let tally = self.tallies.end(id)?;
+        Some(self.cut(&tally))
+    }
+
+    /// Forgets a recording.
+    pub(super) fn give_up(&mut self, id: u64) {
+        self.tallies.end(id);
+    }
+
+    /// What was waited for since the account began.
+    pub(super) fn now(&mut self) -> LocksCut {
+        let total = self.tallies.total().clone();
+        let mut cut = self.cut(&total);
+        // It is of a moment.
+        (cut.names.time_nanos, cut.names.duration_nanos) = (wall_clock(), 0);
+        cut
+    }
+
+    /// Closes the period.
+    pub(super) fn close(&mut self) -> LocksCut {
+        let tally = self.tallies.end_period();
+        let cut = self.cut(&tally);
         let [now, before] = &mut self.releases;
         *before = std::mem::take(now);
+        drop(tally);
         self.sites.forget_unused();
-        let (samples, lost) = (std::mem::take(&mut self.samples), std::mem::take(&mut self.lost));
         self.hooked.look_again();
-        LocksCut { names: numbering.names, rows, threshold: lock::threshold(), samples, lost }
+        cut
+    }
+
+    /// About how many bytes the account holds.
+    pub(super) fn memory(&self) -> usize {
+        const PLACE: usize = 80;
+        self.sites.memory() + self.tallies.places() * PLACE
+    }
+
+    fn cut(&self, tally: &Tally<Place, Waits>) -> LocksCut {
+        let mut numbering = self.sites.numbering();
+        let rows = tally.rows.iter().map(|((site, object, release), waits)| LockRow {
+            key: numbering.key(site),
+            object: *object,
+            release: release.as_ref().map(|site| numbering.key(site)),
+            waits: *waits,
+        });
+        let rows: Vec<LockRow> = rows.collect();
+        let mut names = numbering.names;
+        (names.time_nanos, names.duration_nanos) = tally.span();
+        let Tally { samples, lost, rest, .. } = *tally;
+        LocksCut { names, rows, threshold: self.config.threshold, samples, lost, rest }
     }
 }
 
@@ -150,17 +213,6 @@ impl Drop for Locks {
 }
 
 impl Sampler {
-    /// Begins to follow waits for locks, where that is among the kinds.
-    pub(super) fn follow_locks(&mut self, config: Config) {
-        if !self.kinds.iter().any(Kind::needs_locks) {
-            return;
-        }
-        match Locks::start(config) {
-            Ok(locks) => self.locks = Some(locks),
-            Err(error) => self.trouble(error.to_string()),
-        }
-    }
-
     /// Hooks what was loaded since.
     pub(super) fn keep_locks_hooked(&mut self, changed: bool) {
         let problem = self.locks.as_mut().and_then(|locks| locks.keep_hooked(changed));
@@ -183,24 +235,13 @@ impl Sampler {
             _ => {}
         });
         let [samples, count, nanos] = lock::take_lost();
-        locks.lost.add(Waits { count: count as f64, nanos: nanos as f64 });
+        locks.tallies.lose(Waits { count: count as f64, nanos: nanos as f64 });
         self.stats.lock_lost += samples;
         let hooked = locks.hooked();
         self.stats.lock_slots = hooked.slots();
         self.stats.lock_slots_foreign = hooked.foreign();
         self.stats.lock_slots_refused = hooked.refused();
         self.locks = Some(locks);
-    }
-
-    /// Gives the account of the period that ends to the publisher.
-    pub(super) fn locks_of_period(&mut self, cut: Cut) {
-        if cut == Cut::Within || self.is_publisher_stuck() {
-            return;
-        }
-        if let Some(locks) = &mut self.locks {
-            let cut = locks.close();
-            self.publish(Job::Locks(Box::new(cut)));
-        }
     }
 
     fn count_blocked(&mut self, locks: &mut Locks, header: &Header, words: &[u64]) {
@@ -212,8 +253,8 @@ impl Sampler {
         let site = self.site(&mut locks.sites, header, stack);
         let release = locks.releases.iter_mut().find_map(|releases| releases.remove(number));
         let waits = Waits::of(*nanos, *threshold, object & AGAIN != 0);
-        locks.waits.entry((site, object & !AGAIN, release)).or_default().add(waits);
-        locks.samples += 1;
+        locks.tallies.add((site.into(), object & !AGAIN, release.map(Same::from)), waits);
+        self.stats.lock_samples += 1;
     }
 }
 

@@ -16,6 +16,8 @@ mod growing;
 mod handle;
 mod heap;
 mod hooked;
+mod hooks;
+mod live_options;
 mod locks;
 mod modules;
 mod names;
@@ -29,6 +31,7 @@ mod settle;
 mod setup;
 mod sites;
 mod snapshot;
+mod tallies;
 mod tasks;
 mod threads;
 mod upkeep;
@@ -51,8 +54,8 @@ use crate::options::Options;
 use crate::recorder;
 use crate::stats::Counters;
 
-pub(crate) use handle::Handle;
 use handle::{Command, Own, be_own};
+pub(crate) use handle::{Handle, check_thread};
 use sampler::Sampler;
 
 /// How long a fork's child waits before it begins: most children call `exec` at once.
@@ -163,9 +166,10 @@ fn run(
                 sampler.wake();
             }
             Ok(Command::Flush(done)) => sampler.flush(done),
-            Ok(Command::SetRate(period)) => sampler.set_rate(period),
+            Ok(Command::Set(options, done)) => sampler.set(&options, &done),
             Ok(Command::Record(id, kind, begun)) => sampler.record(id, kind, begun),
-            Ok(Command::Finish(id, named)) => sampler.finish(id, named),
+            Ok(Command::Finish { id, as_change, named }) => sampler.finish(id, as_change, named),
+            Ok(Command::Account(kind, named)) => sampler.tell_account(kind, named),
             Ok(Command::GiveUp(id)) => sampler.give_up(id),
             Ok(Command::Threads(named)) => sampler.ask_for_snapshot(named),
             Ok(Command::Stop(done)) => return sampler.stop(done),

@@ -67,6 +67,13 @@ impl Modules {
         (self.epoch(), vec![Arc::from(self.current.as_slice())])
     }
 
+    /// The epochs since [`Modules::take`], with the number of the first; they are still to be taken.
+    pub(super) fn known(&self) -> (u32, Vec<Epoch>) {
+        let mut epochs = self.closed.clone();
+        epochs.push(Arc::from(self.current.as_slice()));
+        (self.first, epochs)
+    }
+
     /// Hands out the epochs since the last call, with the number of the first; the one at hand goes on.
     pub(super) fn take(&mut self) -> (u32, Vec<Epoch>) {
         let first = self.first;

@@ -14,8 +14,7 @@ use everprof_probe::os::{Clock, gettid};
 use super::build;
 use super::deliver::Delivery;
 use super::growing::Growing;
-use super::heap::HeapCut;
-use super::locks::LocksCut;
+use super::hooks::{Account, To};
 use super::names::Names;
 use super::period::Period;
 use super::snapshot::Snapshot;
@@ -61,10 +60,10 @@ pub(super) enum Job {
     Segment { period: Box<Period>, recordings: Vec<(u64, Kind)> },
     /// Name this snapshot, and give it to these, or where there are none to the period.
     Snapshot(Box<Snapshot>, Vec<Sender<Result<Arc<Profile>>>>),
-    /// Name this account of the heap, and give it to the period.
-    Heap(Box<HeapCut>),
-    /// And this one of waits for locks.
-    Locks(Box<LocksCut>),
+    /// Name this account of the heap or of waits for locks, and give its profiles of these kinds to whom they are for.
+    Account { kinds: Vec<Kind>, account: Box<Account>, to: To },
+    /// These kinds are taken of each period from now on.
+    Kinds(Kinds),
     /// Publish the period.
     EndPeriod,
     /// Give the profile of this recording to whoever waits for it.
@@ -99,8 +98,8 @@ impl Publisher {
                     self.snapshot(&snapshot, asked);
                     self.counters.snapshots.fetch_sub(1, Ordering::Relaxed);
                 }
-                Job::Heap(cut) => self.heap(&cut),
-                Job::Locks(cut) => self.locks(&cut),
+                Job::Account { kinds, account, to } => self.account(&kinds, &account, to),
+                Job::Kinds(kinds) => self.kinds = kinds,
                 Job::EndPeriod => self.publish(),
                 Job::Finish(id, named) => {
                     let profile = match self.sums.recordings.remove(&id) {
@@ -188,21 +187,22 @@ impl Publisher {
         }
     }
 
-    fn heap(&mut self, cut: &HeapCut) {
-        let names = Names::of(&cut.names, &mut self.symbolizer);
-        self.sums.is_worth_it |= !cut.rows.is_empty();
-        for kind in self.kinds.iter().filter(|kind| kind.needs_allocations()) {
-            let profile = build::heap(kind, cut, &names, self.mode);
-            self.sums.period.insert(kind, Growing::new(profile, cut.samples));
-        }
-    }
-
-    fn locks(&mut self, cut: &LocksCut) {
-        let names = Names::of(&cut.names, &mut self.symbolizer);
-        self.sums.is_worth_it |= !cut.rows.is_empty();
-        for kind in self.kinds.iter().filter(|kind| kind.needs_locks()) {
-            let profile = build::locks(kind, cut, &names, self.mode);
-            self.sums.period.insert(kind, Growing::new(profile, cut.samples));
+    fn account(&mut self, kinds: &[Kind], account: &Account, to: To) {
+        let names = Names::of(account.names(), &mut self.symbolizer);
+        let profiles = kinds.iter().map(|kind| {
+            let profile = account.profile(*kind, &names, self.mode);
+            (*kind, Growing::new(profile, account.samples()))
+        });
+        match to {
+            To::Period => {
+                self.sums.is_worth_it |= !account.is_empty();
+                self.sums.period.extend(profiles);
+            }
+            To::One(named) => {
+                for (_, sum) in profiles {
+                    let _ = named.send(Ok(sum.finish(&self.tags)));
+                }
+            }
         }
     }
 

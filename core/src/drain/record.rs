@@ -62,9 +62,10 @@ impl Asked {
 }
 
 impl Recordings {
-    /// Those at hand, by number.
+    /// Those at hand that are made of segments, by number.
     pub(super) fn open(&self) -> Vec<(u64, Kind)> {
-        self.open.iter().map(|open| (open.id, open.kind)).collect()
+        let segmented = self.open.iter().filter(|open| !open.kind.needs_hooks());
+        segmented.map(|open| (open.id, open.kind)).collect()
     }
 
     /// Whether one of them needs looks at threads that wait.
@@ -72,9 +73,14 @@ impl Recordings {
         self.open.iter().any(|open| open.kind.needs_looks())
     }
 
-    /// A segment was given up: those at hand are not whole.
+    /// Their kinds.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
+        self.open.iter().map(|open| open.kind)
+    }
+
+    /// A segment was given up: those at hand that are made of such are not whole.
     pub(super) fn damage(&mut self) {
-        self.open.iter_mut().for_each(|open| open.damaged = true);
+        self.open.iter_mut().for_each(|open| open.damaged |= !open.kind.needs_hooks());
     }
 
     /// How long to sleep at most: somebody may wait for a cut.
@@ -108,31 +114,43 @@ impl Sampler {
             let _ = begun.send(Err(a_moment()));
             return;
         }
-        if kind.needs_hooks() {
-            let _ = begun.send(Err(of_periods(kind)));
-            return;
-        }
         if self.recordings.expected() >= MOST {
             let message = format!("{MOST} recordings run already: finish one of them first, or drop it");
             let _ = begun.send(Err(Error::new(ErrorKind::Unavailable, message)));
             return;
         }
+        if kind.needs_hooks() {
+            // Its account has no cuts to wait for.
+            self.recordings.begin(id, kind);
+            let answer = self.begin_to_count(id, kind);
+            let failed = answer.is_err();
+            if begun.send(answer).is_err() || failed {
+                self.give_up(id);
+            }
+            return;
+        }
         self.recordings.asked.push(Asked::Begin(id, kind, begun));
     }
 
-    /// Somebody wants the profile of recording `id`.
-    pub(super) fn finish(&mut self, id: u64, named: Sender<Result<Profile>>) {
-        if self.recordings.open.iter().any(|open| open.id == id) {
-            self.recordings.asked.push(Asked::End(id, named));
-        } else {
-            let _ = named.send(Err(too_long()));
+    /// Somebody wants the profile of recording `id`; with `as_change`, what became of levels and not what they are.
+    pub(super) fn finish(&mut self, id: u64, as_change: bool, named: Sender<Result<Profile>>) {
+        match self.recordings.open.iter().find(|open| open.id == id).map(|open| open.kind) {
+            Some(kind) if kind.needs_hooks() => {
+                self.recordings.take(id);
+                self.end_to_count(id, kind, as_change, named);
+            }
+            Some(_) => self.recordings.asked.push(Asked::End(id, named)),
+            None => _ = named.send(Err(too_long())),
         }
     }
 
     /// Nobody wants recording `id` any more, nor waits for it.
     pub(super) fn give_up(&mut self, id: u64) {
         self.recordings.asked.retain(|asked| asked.id() != id);
-        if self.recordings.take(id).is_some() {
+        if let Some(open) = self.recordings.take(id) {
+            if open.kind.needs_hooks() {
+                return self.count_no_more(id);
+            }
             self.publish(Job::GiveUp(id));
             self.switch_looks();
         }
@@ -206,13 +224,6 @@ fn too_long() -> Error {
 fn a_moment() -> Error {
     let message =
         "threads are seen at a moment, not over a stretch of time: take a snapshot (everprof::threads)";
-    Error::new(ErrorKind::Unsupported, message)
-}
-
-fn of_periods(kind: Kind) -> Error {
-    let name = kind.name();
-    let message =
-        format!("{name} is told by periods, not over a stretch of its own: start with {name} among kinds");
     Error::new(ErrorKind::Unsupported, message)
 }
 

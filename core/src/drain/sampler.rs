@@ -10,12 +10,13 @@ use everprof_probe::ring::MAX_STACK_WORDS;
 use everprof_probe::sample::{Frame, Header, Source, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{awaiting, lock, regs, sigprof, stacks, thread, unwind};
+use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
 
 use super::awaits::Awaits;
 use super::close::Cut;
 use super::governor::Governor;
 use super::heap::Heap;
+use super::hooks::HookOptions;
 use super::locks::Locks;
 use super::modules::Modules;
 use super::publish::Job;
@@ -64,6 +65,9 @@ pub(super) struct Sampler {
     pub(super) heap: Option<Heap>,
     /// The account of waits for locks, where that is wanted.
     pub(super) locks: Option<Locks>,
+    pub(super) hook_options: HookOptions,
+    /// Ticks that samples of allocations and of waits had cost when we began.
+    pub(super) hook_ticks_at_start: [u64; 2],
     /// By the thread's number: nanoseconds that it was ready to run and had no processor.
     pub(super) ready: HashMap<u32, u64>,
     pub(super) thread_ids: bool,
@@ -135,6 +139,7 @@ impl Sampler {
         let rings = rings()?;
         // Two words a frame at most, and one that says what is missing.
         let max_words = (plan.options.max_frames.get() as usize + 1).min(MAX_STACK_WORDS);
+        let hook_options = HookOptions::of(&plan.options, max_words);
         if !sigprof::start(sigprof::Config { signal, max_words }, rings) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -153,7 +158,12 @@ impl Sampler {
         let mut sampler = Sampler {
             threads: Threads::new(sampling),
             modules,
-            governor: Governor::new(plan.options.cpu_budget_percent.fraction(), period),
+            governor: Governor::new(
+                plan.options.cpu_budget_percent.fraction(),
+                period,
+                hook_options.interval,
+                hook_options.threshold,
+            ),
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
@@ -165,6 +175,8 @@ impl Sampler {
             awaits: None,
             heap: None,
             locks: None,
+            hook_options,
+            hook_ticks_at_start: [everprof_probe::heap::cost(), everprof_probe::lock::cost()],
             ready: HashMap::new(),
             thread_ids: plan.options.thread_ids,
             told: 0,
@@ -197,9 +209,7 @@ impl Sampler {
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
         sampler.switch_looks();
-        sampler.follow_heap(plan.options.interval_bytes.get(), max_words);
-        let (threshold, c_locks) = (plan.options.lock_threshold_ns.get().into(), plan.options.c_locks);
-        sampler.follow_locks(lock::Config { threshold, max_words, c_locks });
+        sampler.begin_hooks();
         sampler.fall_back_to_timers();
         if let Err(error) = sampler.check_threads() {
             sampler.end();
@@ -287,13 +297,6 @@ impl Sampler {
         self.publish(Job::Reply(done));
     }
 
-    /// Samples with another period from now on.
-    pub(super) fn set_rate(&mut self, period: u32) {
-        self.governor.want(period);
-        self.apply(period);
-        self.judge();
-    }
-
     /// Stops sampling and closes the last period; `done` hears when it is exported.
     pub(super) fn stop(mut self, done: Sender<()>) {
         // The handler is closed before the timers go: what they accounted for is part of the last account.
@@ -317,8 +320,7 @@ impl Sampler {
         for ring in rings().unwrap_or_default() {
             ring.drain(&mut buffer, |header, words| self.count(&header, words));
         }
-        self.drain_heap(&mut buffer);
-        self.drain_locks(&mut buffer);
+        self.drain_hooks(&mut buffer);
         self.buffer = buffer;
         self.threads.drained();
         self.read_awaits(false);

@@ -6,7 +6,7 @@
 //! are kept that they are of.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::period::{Epoch, Period};
@@ -27,6 +27,39 @@ pub(super) struct Site {
     thread: Arc<str>,
     tid: Option<u32>,
     labels: Option<LabelSet>,
+}
+
+/// A site as a key: each is there once, so that to be equal is to be the same one, which costs no look at its stack. Those of
+/// two [`Sites`] never are.
+#[derive(Clone, Debug)]
+pub(super) struct Same(Arc<Site>);
+
+impl From<Arc<Site>> for Same {
+    fn from(site: Arc<Site>) -> Self {
+        Self(site)
+    }
+}
+
+impl std::ops::Deref for Same {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.0
+    }
+}
+
+impl PartialEq for Same {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Same {}
+
+impl Hash for Same {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// The sites that are in use.
@@ -57,6 +90,14 @@ impl Sites {
         let used: HashSet<u32> = self.stacks.iter().map(|stack| stack.epoch).collect();
         let last = first + (epochs.len() as u32).saturating_sub(1);
         self.epochs.retain(|epoch, _| *epoch == last || used.contains(epoch));
+    }
+
+    /// About how many bytes they hold.
+    pub(super) fn memory(&self) -> usize {
+        const SITE: usize = 128;
+        const STACK: usize = 64;
+        let words: usize = self.stacks.iter().map(|stack| size_of_val(&*stack.words) + STACK).sum();
+        words + self.sites.len() * SITE
     }
 
     /// Forgets sites that nobody holds.

@@ -7,7 +7,9 @@ use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
-use super::governor::Usage;
+use super::governor::{Part, Usage};
+use super::heap::Heap;
+use super::locks::Locks;
 use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
@@ -21,20 +23,34 @@ impl Sampler {
         self.judged = Instant::now();
         self.keep_signal();
         let usage = self.usage(Clock::Process.now().unwrap_or_default());
-        if let Some(period) = self.governor.judge(usage) {
-            let hz = |period: u32| 1e9 / f64::from(period);
-            let (rate, wanted) = (hz(period), hz(self.governor.wanted()));
-            report::info(&if self.governor.is_throttled() {
-                format!(
-                    "the rate is {rate:.1} Hz from now on instead of {wanted:.0} Hz: more would exceed cpu_budget_percent"
-                )
-            } else {
-                format!("the rate is {wanted:.0} Hz again, within cpu_budget_percent")
-            });
-            self.apply(period);
+        for part in self.governor.judge(usage) {
+            self.tell_throttle(part);
+            match part {
+                Part::Rate => self.apply(self.governor.period()),
+                Part::Heap | Part::Locks => self.apply_hooks(),
+            }
         }
         self.tell_untimed();
         self.take_stock();
+    }
+
+    /// Says what the governor has decided.
+    fn tell_throttle(&self, part: Part) {
+        let hz = |period: u32| 1e9 / f64::from(period);
+        let now = match part {
+            Part::Rate => format!("the rate is {:.1} Hz", hz(self.governor.period())),
+            Part::Heap => format!("one in {} bytes allocated is a sample", self.governor.interval()),
+            Part::Locks => format!("waits for locks are samples from {} ns", self.governor.threshold()),
+        };
+        let why = match part {
+            Part::Rate if self.governor.holds(part) => {
+                let wanted = hz(self.governor.wanted());
+                format!(" instead of {wanted:.0} Hz: more would exceed cpu_budget_percent")
+            }
+            _ if self.governor.holds(part) => ": more would exceed cpu_budget_percent".to_string(),
+            _ => ", as it was asked for: that is within cpu_budget_percent again".to_string(),
+        };
+        report::info(&format!("{now} from now on{why}"));
     }
 
     /// Renews the statistics, and looks whether threads come and go.
@@ -63,6 +79,10 @@ impl Sampler {
         stats.threads_cpu = Duration::from_nanos(usage.threads);
         stats.handler_time = Duration::from_nanos(usage.handler);
         stats.delivery_time = usage.delivery();
+        stats.hooks_time = Duration::from_nanos(usage.heap + usage.locks);
+        stats.interval_bytes = self.heap.as_ref().map_or(0, Heap::interval);
+        stats.lock_threshold =
+            self.locks.as_ref().map_or(Duration::ZERO, |_| Duration::from_nanos(self.governor.threshold()));
         stats.incomplete_unknown_stack = stacks::unknown() - self.unknown_stacks_at_start;
         stats.awaits_lost = labels::lost() - self.awaits_lost_at_start;
         stats.threads = threads as u64;
@@ -81,11 +101,15 @@ impl Sampler {
         let ticks = ticks.wrapping_add(awaiting::cost());
         let wall = self.began.elapsed().as_nanos() as u64;
         let nanos_per_tick = wall as f64 / regs::ticks().wrapping_sub(first_tick).max(1) as f64;
+        let [heap, locks] = self.hooks_time(nanos_per_tick);
         Usage {
             threads: Clock::Thread(gettid()).now().unwrap_or_default(),
             requests: self.requests_cpu,
             handler: (ticks.wrapping_sub(ticks_before) as f64 * nanos_per_tick) as u64,
             signals: handled.wrapping_sub(handled_before),
+            heap: heap.as_nanos() as u64,
+            locks: locks.as_nanos() as u64,
+            samples: [self.stats.samples, self.stats.alloc_samples, self.stats.lock_samples],
             process: process.saturating_sub(self.process_cpu_at_start),
             wall,
         }
@@ -104,7 +128,10 @@ impl Sampler {
     pub(super) fn memory(&self) -> u64 {
         let rings = rings().unwrap_or_default().len() * RING_WORDS * size_of::<u64>();
         let awaits = self.awaits.as_ref().map_or(0, Awaits::memory);
-        (rings + awaits + self.sums.memory() + self.buffer.capacity() * size_of::<u64>()) as u64
+        let heap = self.heap.as_ref().map_or(0, Heap::memory);
+        let locks = self.locks.as_ref().map_or(0, Locks::memory);
+        (rings + awaits + heap + locks + self.sums.memory() + self.buffer.capacity() * size_of::<u64>())
+            as u64
     }
 
     pub(super) fn apply(&mut self, period: u32) {

@@ -139,6 +139,12 @@ impl Wall {
         })
     }
 
+    /// Looks as often as these say from now on: what a look stands for is measured, not reckoned.
+    pub(super) fn set(&mut self, options: WallOptions) {
+        self.period = options.period;
+        self.rest_for_work = 1.0 / (options.budget * PART_OF_BUDGET);
+    }
+
     /// Nanoseconds until the next look; where `calm`, until one that somebody is due at.
     pub(super) fn rest(&self, calm: bool) -> u64 {
         let due =

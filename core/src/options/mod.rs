@@ -26,7 +26,7 @@ mod value;
 mod word;
 
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, Frames, Nanos, Percent, Period, Rate, WallRate};
+pub use number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
 pub use value::TagValue;
@@ -80,6 +80,18 @@ impl Options {
             text if spec.secret && !text.is_empty() => (spec, spell::HIDDEN.to_string()),
             text => (spec, text),
         })
+    }
+
+    /// The options whose values here differ from those of `other`, in the order of the table.
+    ///
+    /// ```
+    /// use everprof::Options;
+    /// let (before, mut now) = (Options::default(), Options::default());
+    /// now.set("rate_hz", "19").unwrap();
+    /// assert_eq!(now.differing(&before).map(|spec| spec.name).collect::<Vec<_>>(), ["rate_hz"]);
+    /// ```
+    pub fn differing<'a>(&'a self, other: &'a Options) -> impl Iterator<Item = &'static OptionSpec> + 'a {
+        Self::table().iter().filter(move |spec| (spec.get)(self) != (spec.get)(other))
     }
 
     /// Whether to profile at all: the option `enabled`, unless the environment that these options were read from said

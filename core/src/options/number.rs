@@ -57,8 +57,6 @@ whole_numbers! {
     Period(1..=3_600, default 60);
     /// An age in days.
     Days(1..=3_650, default 30);
-    /// A time in nanoseconds.
-    Nanos(1..=1_000_000_000, default 100_000);
     /// A number of stack frames.
     Frames(16..=4_096, default 1_024);
 }
@@ -157,6 +155,90 @@ impl Setting for Bytes {
             None => self.0.to_string(),
         }
     }
+}
+
+/// A mean distance of samples in bytes, or none at all: `512KiB`, `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interval(u64);
+
+impl Interval {
+    /// The value, where 0 means off, or an error of kind [`ErrorKind::InvalidOption`] below 64 KiB or above 1 PiB.
+    pub fn new(bytes: u64) -> crate::Result<Self> {
+        <Self as Setting>::parse(&bytes.to_string())
+            .map_err(|right| Error::new(ErrorKind::InvalidOption, format!("{bytes} bytes: {right}")))
+    }
+
+    /// The number of bytes; 0 where it is off.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Setting for Interval {
+    fn accepts() -> String {
+        format!("off, {}", Bytes::accepts())
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if is_off(text) {
+            return Ok(Self(0));
+        }
+        Bytes::parse(text).map(|bytes| Self(bytes.get())).map_err(|right| format!("{right}; or off"))
+    }
+
+    fn text(&self) -> String {
+        if self.0 == 0 { OFF.to_string() } else { Bytes(self.0).text() }
+    }
+}
+
+/// A time in nanoseconds, up to a second, or none at all: `100000`, `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Threshold(u32);
+
+impl Threshold {
+    /// The greatest value.
+    pub const MOST: u32 = 1_000_000_000;
+    pub(super) const DEFAULT: Self = Self(100_000);
+
+    /// The value, where 0 means off, or an error of kind [`ErrorKind::InvalidOption`] above a second.
+    pub fn new(nanos: u32) -> crate::Result<Self> {
+        <Self as Setting>::parse(&nanos.to_string()).map_err(|right| {
+            Error::new(ErrorKind::InvalidOption, format!("{nanos} is out of range: {right}"))
+        })
+    }
+
+    /// The nanoseconds; 0 where it is off.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Setting for Threshold {
+    fn accepts() -> String {
+        format!("off, or whole number, 1 to {}", Self::MOST)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if is_off(text) => Ok(Self(0)),
+            Ok(value) if (1..=Self::MOST).contains(&value) => Ok(Self(value)),
+            _ => Err(format!("give a whole number from 1 to {}, or off", Self::MOST)),
+        }
+    }
+
+    fn text(&self) -> String {
+        if self.0 == 0 { OFF.to_string() } else { self.0.to_string() }
+    }
+}
+
+const OFF: &str = "off";
+
+fn is_off(text: &str) -> bool {
+    text == "0" || text.eq_ignore_ascii_case(OFF)
 }
 
 /// A percentage, from 0.01 to 100.

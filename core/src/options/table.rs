@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, Frames, Nanos, Percent, Period, Rate, WallRate};
+use super::number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
 use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
@@ -23,6 +23,8 @@ pub struct OptionSpec {
     pub kinds: &'static str,
     /// The version that brought it.
     pub since: &'static str,
+    /// Whether it can change while the profiler runs, by [`crate::set`]; others need a new start.
+    pub live: bool,
     /// Whether its value is hidden in output and errors.
     pub secret: bool,
     lines: &'static str,
@@ -59,7 +61,7 @@ pub(super) fn find(name: &str) -> Option<&'static OptionSpec> {
 }
 
 macro_rules! options {
-    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $unit:literal, $kinds:literal, $since:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $unit:literal, $kinds:literal, $since:literal $(, $live:ident)?;)+) => {
         /// Every option, typed. `Options::default()` is what runs when nothing is said.
         ///
         /// ```
@@ -88,6 +90,7 @@ macro_rules! options {
             unit: $unit,
             kinds: $kinds,
             since: $since,
+            live: [$(stringify!($live),)? ""].len() > 1,
             secret: <$type as Setting>::SECRET,
             lines: concat!($($doc),+),
             accepts: <$type as Setting>::accepts,
@@ -116,14 +119,14 @@ options! {
     tags: UserTags = UserTags::default(), "", "", "0.1.0";
 
     /// The kinds of profile to take.
-    kinds: Kinds = Kinds::default(), "", "", "0.1.0";
+    kinds: Kinds = Kinds::default(), "", "", "0.1.0", live;
 
     /// Samples per second of CPU time of each thread.
-    rate_hz: Rate = Rate::DEFAULT, "Hz", "cpu", "0.1.0";
+    rate_hz: Rate = Rate::DEFAULT, "Hz", "cpu", "0.1.0", live;
 
     /// Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the
     /// less often it is looked at, every two seconds at least.
-    wall_rate_hz: WallRate = WallRate::DEFAULT, "Hz", "wall", "0.1.0";
+    wall_rate_hz: WallRate = WallRate::DEFAULT, "Hz", "wall", "0.1.0", live;
 
     /// Whether a thread that waits may get a signal, which ends some calls with EINTR: once for each wait where the kernel
     /// does not tell where it waits or its stack is not whole, and once when it is met while it runs (`auto`); or never,
@@ -135,18 +138,20 @@ options! {
     async_waits: bool = true, "", "wall, offcpu", "0.1.0";
 
     /// Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a
-    /// sample. Less is more precise and costs more.
-    interval_bytes: Bytes = Bytes::of(512 << 10), "bytes", "alloc, heap", "0.1.0";
+    /// sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no
+    /// allocation is sampled.
+    interval_bytes: Interval = Interval::of(512 << 10), "bytes", "alloc, heap, peak", "0.1.0", live;
 
     /// A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good.
-    lock_threshold_ns: Nanos = Nanos::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0";
+    /// `off`: no wait is sampled, and no function is hooked.
+    lock_threshold_ns: Threshold = Threshold::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0", live;
 
     /// Whether waits for locks of C and C++ code are seen as well, whose functions are hooked: each lock and unlock of theirs
     /// costs a nanosecond or two more. `off`: those of Rust alone, for which nothing is added to a lock that is free.
     c_locks: bool = true, "", "lock, mutex, block", "0.1.0";
 
     /// Length of one profile.
-    period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0";
+    period_s: Period = Period::DEFAULT, "seconds", "", "0.1.0", live;
 
     /// Directory that profiles are written to; it is created when the first one is written. A relative one counts from
     /// the working directory at the start.
@@ -179,8 +184,8 @@ options! {
     thread_ids: bool = false, "", "cpu", "0.1.0";
 
     /// CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where
-    /// that is more; above it the rate is lowered.
-    cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0";
+    /// that is more; above it the rate is lowered, or the distance of samples of allocations or waits raised, whichever costs the most.
+    cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0", live;
 
     /// Where profiles can be fetched while the program runs, as from Go's `net/http/pprof`: `/debug/pprof/`. A port alone is
     /// one of loopback, port 0 one that the system chooses. Where it cannot be had, the program goes on without.
@@ -190,7 +195,7 @@ options! {
     serve_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// The least important of everprof's own messages that go to the host's logger (crate `log`, target `everprof`).
-    log: LogLevel = LogLevel::Info, "", "", "0.1.0";
+    log: LogLevel = LogLevel::Info, "", "", "0.1.0", live;
 
     /// Whether to profile at all. `EVERPROF_ENABLED=false` wins over what the program says, and makes
     /// `Profiler::start()` return a guard that does nothing.

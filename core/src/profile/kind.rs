@@ -2,7 +2,7 @@
 //!
 //! Names and order are those of Go's `runtime/pprof`, the lingua franca of the field, and `off_cpu`, which that does not
 //! have, is what Pyroscope calls it; they never change for a kind, because merging and comparing profiles needs identical
-//! sample types.
+//! sample types. So the highest state of the heap is a kind of its own, and `heap` has the four types that every reader knows.
 
 /// What a value counts: profile.proto's `ValueType`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +17,17 @@ impl ValueType {
     /// A value type from its two names.
     pub fn new(name: impl Into<String>, unit: impl Into<String>) -> Self {
         Self { name: name.into(), unit: unit.into() }
+    }
+
+    /// Whether its values are of a moment, as those of the live heap are: those of one process at two moments do not add up.
+    ///
+    /// ```
+    /// use everprof::profile::ValueType;
+    /// assert!(ValueType::new("inuse_space", "bytes").is_level());
+    /// assert!(!ValueType::new("alloc_space", "bytes").is_level());
+    /// ```
+    pub fn is_level(&self) -> bool {
+        self.name.starts_with("inuse_") || self.name.starts_with("peak_")
     }
 }
 
@@ -36,6 +47,8 @@ pub enum Kind {
     Alloc,
     /// The same, and what of it and of all before lives at the end: the live heap.
     Heap,
+    /// The live heap at the moment of the period at which it was largest.
+    Peak,
     /// Waits for locks that another thread held, by who waited.
     Lock,
     /// The same by who held the lock and gave it back, as Go has it.
@@ -46,13 +59,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Cpu,
         Kind::Wall,
         Kind::OffCpu,
         Kind::Threads,
         Kind::Alloc,
         Kind::Heap,
+        Kind::Peak,
         Kind::Lock,
         Kind::Mutex,
         Kind::Block,
@@ -67,6 +81,7 @@ impl Kind {
             Kind::Threads => "threads",
             Kind::Alloc => "alloc",
             Kind::Heap => "heap",
+            Kind::Peak => "peak",
             Kind::Lock => "lock",
             Kind::Mutex => "mutex",
             Kind::Block => "block",
@@ -85,7 +100,7 @@ impl Kind {
 
     /// Whether it is made of samples of allocations.
     pub(crate) fn needs_allocations(self) -> bool {
-        matches!(self, Kind::Alloc | Kind::Heap)
+        matches!(self, Kind::Alloc | Kind::Heap | Kind::Peak)
     }
 
     /// Whether it is made of samples of waits for others.
@@ -116,6 +131,9 @@ impl Kind {
                 ValueType::new("inuse_objects", "count"),
                 ValueType::new("inuse_space", "bytes"),
             ],
+            Kind::Peak => {
+                vec![ValueType::new("peak_objects", "count"), ValueType::new("peak_space", "bytes")]
+            }
             Kind::Lock | Kind::Mutex | Kind::Block => {
                 vec![ValueType::new("contentions", "count"), ValueType::new("delay", "nanoseconds")]
             }
@@ -131,6 +149,7 @@ impl Kind {
             Kind::Threads => "threads",
             Kind::Alloc => "alloc_space",
             Kind::Heap => "inuse_space",
+            Kind::Peak => "peak_space",
             Kind::Lock | Kind::Mutex | Kind::Block => "delay",
         }
     }
@@ -142,7 +161,7 @@ impl Kind {
             Kind::Wall => ValueType::new("wall", "nanoseconds"),
             Kind::OffCpu => ValueType::new("off_cpu", "nanoseconds"),
             Kind::Threads => ValueType::new("threads", "count"),
-            Kind::Alloc | Kind::Heap => ValueType::new("space", "bytes"),
+            Kind::Alloc | Kind::Heap | Kind::Peak => ValueType::new("space", "bytes"),
             Kind::Lock | Kind::Mutex | Kind::Block => ValueType::new("contentions", "nanoseconds"),
         }
     }

@@ -95,6 +95,13 @@ impl Profile {
         Ok(())
     }
 
+    /// Divides every value, to the nearest whole. `by` is above 0.
+    pub(crate) fn divide(&mut self, by: i64) {
+        if by > 1 {
+            self.samples.divide(by);
+        }
+    }
+
     /// Turns the sign of every value: merged into a later snapshot, this one is then taken off it.
     pub(crate) fn negate(&mut self) {
         self.samples.negate();

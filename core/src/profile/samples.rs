@@ -108,8 +108,23 @@ impl Loose {
         })
     }
 
+    /// The same with nothing but the values at places of which `keep` holds; samples that have none left are left out.
+    pub(crate) fn only(&self, width: usize, keep: impl Fn(usize) -> bool) -> Loose {
+        let mut part = Loose::default();
+        for (stack, labels, values) in self.iter(width) {
+            if values.iter().enumerate().all(|(place, value)| *value == 0 || !keep(place)) {
+                continue;
+            }
+            part.locations.extend_from_slice(stack);
+            part.values
+                .extend(values.iter().enumerate().map(|(at, value)| if keep(at) { *value } else { 0 }));
+            part.finish(labels);
+        }
+        part
+    }
+
     /// The sum of each of the `width` values over all samples.
-    pub(super) fn totals(&self, width: usize) -> Vec<i64> {
+    pub(crate) fn totals(&self, width: usize) -> Vec<i64> {
         let mut totals = vec![0i64; width];
         for (_, _, values) in self.iter(width) {
             for (total, value) in totals.iter_mut().zip(values) {
@@ -140,6 +155,13 @@ impl Samples {
         for (sum, value) in self.values[start..start + self.width].iter_mut().zip(values) {
             *sum = sum.saturating_add(*value);
         }
+    }
+
+    /// Divides every value, to the nearest whole.
+    pub(super) fn divide(&mut self, by: i64) {
+        let half = by / 2;
+        let nearest = |value: i64| (value.saturating_add(if value < 0 { -half } else { half })) / by;
+        self.values.iter_mut().for_each(|value| *value = nearest(*value));
     }
 
     /// Turns the sign of every value.

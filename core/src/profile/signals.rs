@@ -18,14 +18,34 @@ impl Profile {
         }
     }
 
-    /// How many periods a signal stands for on average, at least 1; 1 where the profile does not tell.
+    /// How many periods a signal stands for on average, at least 1; 1 where the profile does not tell. Of allocations, and of
+    /// waits for locks: how many of them a sample stands for.
     pub(crate) fn periods_per_signal(&self) -> f64 {
         let totals = self.totals();
+        if matches!(self.period_type.name.as_str(), "space" | "contentions") {
+            return self.weight_of_samples(&totals);
+        }
         let samples = self.sample_types.iter().position(|known| known.unit == "count");
         let (Some(rate), Some(samples)) = (self.rate(), samples) else { return 1.0 };
         let signals = rate * self.cpu_seconds();
         // A file of others may name any rate; the result has to stay a number.
         if signals > 0.0 { (totals[samples] as f64 / signals).clamp(1.0, 1e9) } else { 1.0 }
+    }
+
+    /// A sample stands for one in so many bytes, and for waits of so many nanoseconds together, or for one larger one.
+    fn weight_of_samples(&self, totals: &[i64]) -> f64 {
+        let of_type = |wanted: &str| {
+            let place = self.sample_types.iter().position(|known| known.name == wanted)?;
+            totals.get(place).map(|total| total.unsigned_abs() as f64)
+        };
+        let shown = self.default_sample_type.as_str();
+        let counted = match shown.strip_suffix("_space") {
+            Some(family) => of_type(&format!("{family}_objects")),
+            None => of_type("contentions"),
+        };
+        let (Some(counted), Some(all)) = (counted, of_type(shown)) else { return 1.0 };
+        let samples = all / self.period.max(1) as f64;
+        if samples > 0.0 { (counted / samples).clamp(1.0, 1e9) } else { 1.0 }
     }
 
     /// The rate of this profile and `other` together, before they are summed. One that is not known leaves none. `totals` are

@@ -16,17 +16,21 @@ struct Own {
     handle: Arc<Handle>,
     /// None once it is finished.
     id: Option<u64>,
+    as_change: bool,
 }
 
 impl Source for Present {
-    fn record(&self, kind: Kind) -> Result<Box<dyn Recorded>> {
+    fn record(&self, kind: Kind, as_change: bool) -> Result<Box<dyn Recorded>> {
         let handle = running()?;
         let id = handle.record(kind)?;
-        Ok(Box::new(Own { handle, id: Some(id) }))
+        Ok(Box::new(Own { handle, id: Some(id), as_change }))
     }
 
-    fn threads(&self) -> Result<Profile> {
-        running()?.threads()
+    fn now(&self, kind: Kind) -> Result<Profile> {
+        match kind {
+            Kind::Threads => running()?.threads(),
+            _ => running()?.account(kind),
+        }
     }
 
     fn about(&self) -> About {
@@ -49,6 +53,7 @@ impl Source for Present {
 impl Recorded for Own {
     fn finish(mut self: Box<Self>) -> Result<Profile> {
         match self.id.take() {
+            Some(id) if self.as_change => self.handle.finish_as_change(id),
             Some(id) => self.handle.finish(id),
             None => Err(Error::new(ErrorKind::Internal, "the recording ended already")),
         }

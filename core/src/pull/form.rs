@@ -2,20 +2,22 @@
 
 use super::answer::{Answer, HTML, TEXT};
 use super::route::{Form, Work};
-use super::text;
+use super::{accounts, text};
 use crate::encode::collapsed::Collapsed;
 use crate::encode::flamegraph::{self, PageOptions};
 use crate::encode::speedscope::Speedscope;
 use crate::encode::{Format, pprof};
 use crate::error::Result;
-use crate::profile::Profile;
+use crate::profile::{Kind, Profile};
 
 impl Work {
     /// The headers that the answer would have.
     pub(super) fn head(&self) -> Answer {
         match self {
+            Work::Change { name, form, .. } | Work::Record { name, form, delta: true, .. } => {
+                answer(&format!("{name}-delta"), *form, Vec::new())
+            }
             Work::Record { name, form, .. } => answer(name, *form, Vec::new()),
-            Work::Change { name, form, .. } => answer(&format!("{name}-delta"), *form, Vec::new()),
             Work::Snapshot { debug, .. } if *debug != 0 => Answer::of(TEXT, ""),
             Work::Snapshot { name, form, .. } => answer(name, *form, Vec::new()),
             Work::Symbols(_) => Answer::of(TEXT, ""),
@@ -27,9 +29,12 @@ impl Work {
     pub(super) fn answer(&self, profile: &Profile) -> Result<Answer> {
         let mut answer = self.head();
         answer.body = match self {
-            Work::Snapshot { name, debug, .. } if *debug != 0 => {
-                text::threads(profile, name, *debug).into_bytes()
+            Work::Snapshot { name, kind, debug, .. } if *debug != 0 => match kind {
+                Kind::Threads => text::threads(profile, name, *debug),
+                Kind::Heap => accounts::heap(profile),
+                _ => accounts::waits(profile, name),
             }
+            .into_bytes(),
             Work::Record { form, .. } | Work::Change { form, .. } | Work::Snapshot { form, .. } => {
                 written(profile, *form)?
             }

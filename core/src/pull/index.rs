@@ -38,12 +38,26 @@ const AT_ONCE: [AtOnce; 3] = [
     ("symbol", "The names of addresses, for tools that ask for them.", &[("text", "symbol")]),
 ];
 
-const MISSING: [(&str, &str); 4] = [
-    ("heap, allocs", "memory: in the profiles of periods (kinds=heap); here with a later version"),
-    ("mutex, block", "locks: with a later version; see wall"),
-    ("threadcreate", "see threads"),
-    ("trace", "no execution traces are written; see wall"),
+/// What is there at once where it is among the kinds, and for a stretch of time where it is not: its path, the kinds that make
+/// it known, and what it is.
+type Followed = (&'static str, &'static [Kind], &'static str);
+
+const FOLLOWED: [Followed; 5] = [
+    ("heap", OF_HEAP, "What is allocated and lives now, by stack and age. Where memory is."),
+    ("allocs", OF_HEAP, "All that was allocated since the heap is followed. Who keeps the allocator busy."),
+    ("mutex", OF_LOCKS, "Waits for locks, by who held them: whose work made others wait."),
+    ("lock", OF_LOCKS, "Waits for locks, by who waited."),
+    (
+        "block",
+        OF_LOCKS,
+        "Every wait of a thread for another: for locks, conditions, channels, and to be woken.",
+    ),
 ];
+const OF_HEAP: &[Kind] = &[Kind::Heap, Kind::Alloc, Kind::Peak];
+const OF_LOCKS: &[Kind] = &[Kind::Lock, Kind::Mutex, Kind::Block];
+
+const MISSING: [(&str, &str); 2] =
+    [("threadcreate", "see threads"), ("trace", "no execution traces are written; see wall")];
 
 pub(super) fn page(about: &About) -> String {
     let tag =
@@ -68,7 +82,7 @@ pub(super) fn page(about: &About) -> String {
     }
     body.push_str("</ul></header>\n<main>\n");
     verdict(&mut body, about);
-    kinds(&mut body);
+    kinds(&mut body, about);
     own(&mut body, &about.stats);
     body.push_str("</main>\n");
     plain_page(&format!("{title}: profiles"), STYLE, &body)
@@ -158,22 +172,38 @@ fn groups(body: &mut String, verdict: &Verdict) {
     body.push_str("</tbody></table>");
 }
 
-fn kinds(body: &mut String) {
+fn kinds(body: &mut String, about: &About) {
     body.push_str("<section><h2>Profiles</h2>\n<table class=\"kinds\"><tbody>\n");
     for (path, kind, about) in TIMED {
         if Kind::from_name(kind).is_none() {
             continue;
         }
-        let _ = writeln!(
+        let _ = write!(
             body,
-            "<tr><th id=\"{path}\"><a href=\"{path}?seconds=5&amp;format=html\">{path}</a></th><td>{about}</td><td>\
-             <form action=\"{path}\"><label><input name=\"seconds\" type=\"number\" min=\"1\" max=\"{LONGEST}\" value=\"5\" \
-             aria-label=\"Seconds of {path}\"> s</label>\
-             <button name=\"format\" value=\"html\">Flame graph</button>\
-             <button name=\"format\" value=\"pprof\">pprof</button>\
-             <button name=\"format\" value=\"speedscope\">speedscope</button>\
-             <button name=\"format\" value=\"collapsed\">collapsed</button></form></td></tr>"
+            "<tr><th id=\"{path}\"><a href=\"{path}?seconds=5&amp;format=html\">{path}</a></th><td>{about}</td><td>"
         );
+        form(body, path);
+        body.push_str("</td></tr>\n");
+    }
+    for (path, kinds, what) in FOLLOWED {
+        let stats = &about.stats;
+        let count = if kinds == OF_HEAP { stats.alloc_samples } else { stats.lock_samples };
+        // Where it is not followed, there is nothing yet, and hooks are installed for the seconds that are asked for.
+        let is_followed = kinds.iter().any(|kind| about.kinds.contains(kind));
+        let link = if is_followed { "" } else { "seconds=5&amp;" };
+        let _ = write!(
+            body,
+            "<tr><th id=\"{path}\"><a href=\"{path}?{link}format=html\">{path}</a></th><td>{what}</td><td class=\"links\">"
+        );
+        if is_followed {
+            let _ = write!(
+                body,
+                "<span>{count} samples:</span> <a href=\"{path}?format=html\">flame graph</a> <a href=\"{path}?debug=1\">text</a> \
+                 <a href=\"{path}\">pprof file</a>; or what changes in "
+            );
+        }
+        form(body, path);
+        body.push_str("</td></tr>\n");
     }
     for (path, about, links) in AT_ONCE {
         let _ = write!(
@@ -192,6 +222,19 @@ fn kinds(body: &mut String) {
     body.push_str(
         "</tbody></table>\n<p class=\"hint\">For the command line: <code>go tool pprof -http=: \
          <i>this address</i>profile?seconds=10</code></p></section>\n",
+    );
+}
+
+/// A form that asks for some seconds of it.
+fn form(body: &mut String, path: &str) {
+    let _ = write!(
+        body,
+        "<form action=\"{path}\"><label><input name=\"seconds\" type=\"number\" min=\"1\" max=\"{LONGEST}\" value=\"5\" \
+         aria-label=\"Seconds of {path}\"> s</label>\
+         <button name=\"format\" value=\"html\">Flame graph</button>\
+         <button name=\"format\" value=\"pprof\">pprof</button>\
+         <button name=\"format\" value=\"speedscope\">speedscope</button>\
+         <button name=\"format\" value=\"collapsed\">collapsed</button></form>"
     );
 }
 

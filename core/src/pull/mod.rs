@@ -9,8 +9,14 @@
 //! | `profile?seconds=30` | CPU time of the next seconds |
 //! | `wall?seconds=30` | the time of all threads on the wall clock; also as `/debug/fgprof` |
 //! | `threads`, `goroutine` | the stacks of all threads now; with `seconds=` how they change |
+//! | `heap`, `allocs` | what lives now, and what was allocated since the heap is followed; with `seconds=` what changes |
+//! | `mutex`, `block`, `lock` | waits since they are followed, by who held the lock, all by who waited, and those for locks by who waited; with `seconds=` those of the next seconds |
+//! | `peak?seconds=30` | the live heap at the moment of the next seconds at which it was largest |
 //! | `cmdline`, `symbol` | the arguments of the program; the names of addresses |
-//! | `heap`, `allocs`, `mutex`, `block`, `threadcreate`, `trace` | 404, with the reason |
+//! | `threadcreate`, `trace` | 404, with the reason |
+//!
+//! Where the heap or waits are not among `kinds`, they are known with `seconds=` only, for which the hooks are installed; and
+//! where there is nothing that could be hooked, the answer is 404, with the reason.
 //!
 //! `format=html` is a flame graph, `collapsed`, `folded` and `speedscope` are for other viewers; `debug=1` and `debug=2`
 //! are text. `go tool pprof http://127.0.0.1:6060/debug/pprof/profile?seconds=5` works, and so does what polls services
@@ -19,6 +25,7 @@
 //! Answers are worked out on a thread of everprof's own, one after the other; only so many are at work at once, and a
 //! profile lasts for ten minutes at the most. Who goes away gives his recording up.
 
+mod accounts;
 mod allowance;
 mod answer;
 mod form;

@@ -20,11 +20,11 @@ pub(super) enum Decision {
 /// What has to be done for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// A recording of so many seconds.
-    Record { name: String, kind: Kind, seconds: u64, form: Form },
-    /// The stacks of all threads, now.
-    Snapshot { name: String, debug: i64, form: Form },
-    /// How they change in so many seconds.
+    /// A recording of so many seconds; as a `delta` it says what became of levels, such as that of the live heap.
+    Record { name: String, kind: Kind, seconds: u64, form: Form, delta: bool },
+    /// The stacks of all threads, now, or what a kind has counted by now.
+    Snapshot { name: String, kind: Kind, debug: i64, form: Form },
+    /// How threads change in so many seconds.
     Change { name: String, seconds: u64, form: Form },
     /// The names of addresses.
     Symbols(Vec<u8>),
@@ -91,14 +91,15 @@ fn named(name: &str, request: &Request) -> Decision {
         "symbol" => Decision::Later(Work::Symbols(request.query.clone().into_bytes())),
         "profile" => recording(name, Kind::Cpu, request),
         "fgprof" => fgprof(request),
-        "goroutine" | "threads" => snapshot(name, request),
-        "heap" | "alloc" | "allocs" | "delta_heap" => now(unknown(
-            "the heap cannot be fetched yet, that comes with a later version of everprof: the profiles of periods have it, \
-             with heap or alloc among the kinds",
-        )),
-        "lock" | "mutex" | "block" | "delta_mutex" | "delta_block" => now(unknown(
-            "waits for locks cannot be fetched yet, that comes with a later version of everprof: the profiles of periods \
-             have them, with lock, mutex or block among the kinds; what threads wait for is in /debug/pprof/wall",
+        "goroutine" | "threads" => snapshot(name, Kind::Threads, request),
+        // Both have all four values of Go's; what is shown first differs.
+        "heap" | "alloc" | "allocs" => snapshot(name, Kind::Heap, request),
+        "lock" => snapshot(name, Kind::Lock, request),
+        "mutex" => snapshot(name, Kind::Mutex, request),
+        "block" => snapshot(name, Kind::Block, request),
+        "delta_heap" | "delta_mutex" | "delta_block" => now(unknown(
+            "what changed since the last request is not kept, since there may be several who ask: say over how many seconds, \
+             as in heap?seconds=10",
         )),
         "threadcreate" => {
             now(unknown("who creates threads is not recorded; those that live are in /debug/pprof/threads"))
@@ -119,7 +120,13 @@ fn recording(name: &str, kind: Kind, request: &Request) -> Decision {
         Ok(seconds) if seconds > 0 => seconds,
         _ => 30,
     };
-    lasting(seconds, request, |seconds, form| Work::Record { name: name.to_string(), kind, seconds, form })
+    lasting(seconds, request, |seconds, form| Work::Record {
+        name: name.to_string(),
+        kind,
+        seconds,
+        form,
+        delta: false,
+    })
 }
 
 /// The wall clock as `felixge/fgprof` serves it, which is stricter about its parameters.
@@ -132,12 +139,13 @@ fn fgprof(request: &Request) -> Decision {
     }
 }
 
-fn snapshot(name: &str, request: &Request) -> Decision {
+/// What there is now, or with `seconds` what changes; `gc=1` asks for something that there is not here, and is accepted.
+fn snapshot(name: &str, kind: Kind, request: &Request) -> Decision {
     let given = request.value("seconds");
     let debug = request.number("debug");
     if given.is_empty() {
         return match form(request) {
-            Ok(form) => Decision::Later(Work::Snapshot { name: name.to_string(), debug, form }),
+            Ok(form) => Decision::Later(Work::Snapshot { name: name.to_string(), kind, debug, form }),
             Err(answer) => Decision::Now(answer),
         };
     }
@@ -150,7 +158,12 @@ fn snapshot(name: &str, request: &Request) -> Decision {
     if seconds <= LONGEST && debug != 0 {
         return Decision::Now(Answer::error(400, "seconds and debug params are incompatible"));
     }
-    lasting(seconds, request, |seconds, form| Work::Change { name: name.to_string(), seconds, form })
+    let name = name.to_string();
+    lasting(seconds, request, |seconds, form| match kind {
+        Kind::Threads => Work::Change { name, seconds, form },
+        // An account counts for it from the beginning on, and begins where there is none.
+        _ => Work::Record { name, kind, seconds, form, delta: true },
+    })
 }
 
 fn lasting(seconds: i64, request: &Request, work: impl FnOnce(u64, Form) -> Work) -> Decision {
@@ -248,7 +261,14 @@ mod tests {
             ("/debug/pprof/goroutine", "seconds=1&debug=1", 400),
             ("/debug/pprof/goroutine", "seconds=1&debug=x", 200),
             ("/debug/pprof/goroutine", "seconds=9223372036854775807", 400),
-            ("/debug/pprof/heap", "seconds=0", 404),
+            ("/debug/pprof/heap", "seconds=0", 400),
+            ("/debug/pprof/heap", "gc=1", 200),
+            ("/debug/pprof/allocs", "debug=1", 200),
+            ("/debug/pprof/mutex", "seconds=1&debug=1", 400),
+            ("/debug/pprof/block", "seconds=601", 400),
+            ("/debug/pprof/lock", "format=html", 200),
+            ("/debug/pprof/peak", "seconds=1", 200),
+            ("/debug/pprof/delta_heap", "", 404),
             ("/debug/fgprof", "seconds=0", 400),
             ("/debug/fgprof", "format=folded&seconds=3", 200),
             ("/debug/fgprof", "format=svg", 400),

@@ -8,10 +8,10 @@ use crate::stats::Stats;
 
 /// The running profiler, as the pull side sees it.
 pub(crate) trait Source: Send + Sync {
-    /// Begins to record now.
-    fn record(&self, kind: Kind) -> Result<Box<dyn Recorded>>;
-    /// The stacks of all threads, now.
-    fn threads(&self) -> Result<Profile>;
+    /// Begins to record now; with `as_change`, levels are told as what becomes of them.
+    fn record(&self, kind: Kind, as_change: bool) -> Result<Box<dyn Recorded>>;
+    /// What there is now: the stacks of all threads, the live heap, what was allocated or waited for since that is counted.
+    fn now(&self, kind: Kind) -> Result<Profile>;
     /// What is known of the process, for the index page.
     fn about(&self) -> About;
 }

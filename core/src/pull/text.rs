@@ -72,14 +72,14 @@ fn thread(out: &mut String, profile: &Profile, sample: &Sample<'_>, number: i64)
     out.push('\n');
 }
 
-fn frame(profile: &Profile, line: &Line) -> (String, String) {
+pub(super) fn frame(profile: &Profile, line: &Line) -> (String, String) {
     let function = profile.get_function(line.function);
     let (name, file) = (profile.text(function.name), profile.text(function.filename));
     let place = if file.is_empty() { "?:0".to_string() } else { format!("{}:{}", plain(file), line.line) };
     (plain(name), place)
 }
 
-fn label(label: &Label) -> String {
+pub(super) fn label(label: &Label) -> String {
     format!("{:?}:{:?}", label.key, value(label))
 }
 

@@ -9,20 +9,32 @@ use crate::profile::{Kind, Profile, ValueType};
 use crate::symbolize::Symbolizer;
 
 /// Begins a recording. `name` is what was asked for.
-pub(super) fn record(name: &str, kind: Kind) -> Result<Box<dyn Recorded>, Answer> {
-    running()?.record(kind).map_err(|error| failed(name, &error))
+pub(super) fn record(name: &str, kind: Kind, delta: bool) -> Result<Box<dyn Recorded>, Answer> {
+    running()?.record(kind, delta).map_err(|error| failed(name, &error))
 }
 
 /// A snapshot of the threads, under the name of what was asked for.
 pub(super) fn threads(name: &str) -> Result<Profile, Answer> {
-    let mut profile = running()?.threads().map_err(|error| failed(name, &error))?;
-    if name == "goroutine" {
-        // What is counted, in the words of who asks.
-        profile.sample_types = vec![ValueType::new("goroutine", "count")];
-        profile.period_type = ValueType::new("goroutine", "count");
-        profile.default_sample_type = "goroutine".to_string();
+    now(name, Kind::Threads)
+}
+
+fn now(name: &str, kind: Kind) -> Result<Profile, Answer> {
+    let profile = running()?.now(kind).map_err(|error| failed(name, &error))?;
+    Ok(as_asked(name, profile))
+}
+
+/// The same in the words of who asks.
+fn as_asked(name: &str, mut profile: Profile) -> Profile {
+    match name {
+        "goroutine" => {
+            profile.sample_types = vec![ValueType::new("goroutine", "count")];
+            profile.period_type = ValueType::new("goroutine", "count");
+            profile.default_sample_type = "goroutine".to_string();
+        }
+        "alloc" | "allocs" => profile.default_sample_type = "alloc_space".to_string(),
+        _ => {}
     }
-    Ok(profile)
+    profile
 }
 
 /// What needs no waiting.
@@ -30,9 +42,8 @@ pub(super) fn at_once(work: &Work, symbolizer: &mut Option<Symbolizer>) -> Resul
     match work {
         Work::Symbols(list) => Ok(Answer::of(TEXT, symbol::names(symbolizer, list))),
         Work::Index => Ok(page()),
-        Work::Snapshot { name, .. } | Work::Change { name, .. } | Work::Record { name, .. } => {
-            written(work, name, &threads(name)?)
-        }
+        Work::Snapshot { name, kind, .. } => written(work, name, &now(name, *kind)?),
+        Work::Change { .. } | Work::Record { .. } => Err(gone()),
     }
 }
 
@@ -40,7 +51,7 @@ pub(super) fn at_once(work: &Work, symbolizer: &mut Option<Symbolizer>) -> Resul
 pub(super) fn recorded(work: &Work, recording: Box<dyn Recorded>) -> Result<Answer, Answer> {
     let Work::Record { name, .. } = work else { return Err(gone()) };
     let profile = recording.finish().map_err(|error| failed(name, &error))?;
-    written(work, name, &profile)
+    written(work, name, &as_asked(name, profile))
 }
 
 /// What became of the threads since `before`.
@@ -72,9 +83,14 @@ fn written(work: &Work, name: &str, profile: &Profile) -> Result<Answer, Answer>
     work.answer(profile).map_err(|error| failed(name, &error))
 }
 
+/// What is there only where it is among the kinds, or can be hooked.
+const HOOKED: [&str; 7] = ["heap", "alloc", "allocs", "peak", "lock", "mutex", "block"];
+
 fn failed(name: &str, error: &Error) -> Answer {
     let status = match error.kind() {
         ErrorKind::Unavailable => 503,
+        // As Go answers where there is no such profile.
+        ErrorKind::Unsupported if HOOKED.contains(&name) => 404,
         ErrorKind::Unsupported => 501,
         _ => 500,
     };

@@ -293,8 +293,8 @@ fn begin(job: Job, active: &mut Vec<Active>, symbolizer: &mut Option<Symbolizer>
     }
     let begun = guarded(|| {
         Ok(match &job.work {
-            Work::Record { name, kind, seconds, .. } => {
-                let recording = work::record(name, *kind)?;
+            Work::Record { name, kind, seconds, delta, .. } => {
+                let recording = work::record(name, *kind, *delta)?;
                 Ok((Duration::from_secs(*seconds), State::Recording(recording)))
             }
             Work::Change { seconds, name, .. } => {

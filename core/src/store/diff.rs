@@ -5,6 +5,7 @@
 //! - **Different lengths**: values are divided by the duration ([`Normalise::ByTime`]), so they read as cost
 //!   per second. The duration of merged profiles is the sum of theirs, so the cost is that of one process. A
 //!   profile without a duration (a snapshot) can only be compared by its total.
+//! - **Levels**, such as the live heap, are of a moment: they are compared as they are.
 //! - **Different load**: by time, twice the requests cost twice the CPU, and every function grows.
 //!   [`Normalise::ByTotal`] compares shares instead, which tell a change of the mix from a change of the
 //!   load, but not which function saved what another now takes.
@@ -32,7 +33,7 @@ use crate::profile::{Profile, ValueType};
 /// What the two profiles are made comparable by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Normalise {
-    /// Cost per second of the period.
+    /// Cost per second of the period; of levels, such as the live heap, what there is.
     #[default]
     ByTime,
     /// Share of the profile's total.
@@ -125,9 +126,12 @@ impl Diff {
         comparable(before, after, &value_type, &before.sample_types[place_before])?;
         let costs = [Costs::of(before, place_before, true), Costs::of(after, place, true)];
         let durations = [before.duration_nanos, after.duration_nanos];
-        let normalise =
-            if durations.iter().any(|nanos| *nanos <= 0) { Normalise::ByTotal } else { normalise };
+        // A level is of a moment, and compares as it is.
+        let is_level = value_type.is_level();
+        let is_timeless = !is_level && durations.iter().any(|nanos| *nanos <= 0);
+        let normalise = if is_timeless { Normalise::ByTotal } else { normalise };
         let base = |side: usize| match normalise {
+            Normalise::ByTime if is_level => 1.0,
             Normalise::ByTime => durations[side] as f64 / 1e9,
             Normalise::ByTotal => (costs[side].total as f64).max(1.0),
         };
@@ -209,6 +213,7 @@ impl Diff {
             .collect();
         let heads = ["self", "after", "change", "z", "total", "after", "change", "", "function"];
         let per = match self.normalise {
+            Normalise::ByTime if self.sample_type.is_level() => "at the end",
             Normalise::ByTime => "per second",
             Normalise::ByTotal => "as a share of the total",
         };

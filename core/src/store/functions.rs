@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::profile::{Location, Profile, nameless, title};
+use crate::profile::{Location, Profile, ValueType, nameless, title};
 
 /// A function as the tables tell them apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ impl Costs {
         // The sample that a function was last seen in, so that recursion counts once.
         let mut seen = vec![0usize; costs.len()];
         let (mut total, mut count) = (0i64, 0.0);
-        let count_type = profile.sample_types.iter().position(|value_type| value_type.unit == "count");
+        let count_type = count_of(&profile.sample_types, sample_type);
         for (ordinal, sample) in (1..).zip(profile.samples()) {
             let value = sample.values[sample_type];
             total = total.saturating_add(value);
@@ -59,6 +59,17 @@ impl Costs {
         let by_function = names.identities.into_iter().zip(costs).collect();
         Self { by_function, total, signals: count / profile.periods_per_signal() }
     }
+}
+
+/// Which type counts what is behind the values of a type: of bytes their objects, else the first that counts.
+fn count_of(types: &[ValueType], of: usize) -> Option<usize> {
+    let place = |wanted: &dyn Fn(&ValueType) -> bool| {
+        types.iter().position(|known| known.unit == "count" && wanted(known))
+    };
+    let objects = types[of].name.strip_suffix("_space").map(|family| format!("{family}_objects"));
+    let own = if types[of].unit == "count" { Some(of) } else { None };
+    own.or_else(|| objects.and_then(|objects| place(&|known| known.name == objects)))
+        .or_else(|| place(&|_| true))
 }
 
 /// The functions of every location, innermost first.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Entry;
 use super::ahead::reading;
+use super::levels::{Sum, in_order};
 use crate::encode::pprof::{self, Limits, Read};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::Profile;
@@ -89,9 +90,45 @@ fn read_file_as<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T>) -> Resu
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`] where nothing is left to sum up.
+///
+/// Levels, such as `inuse_space` of kind `heap`, are of a moment: of each instance the latest counts, and those of several
+/// instances add up. [`merge_levels`] says otherwise.
 pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged> {
-    let paths: Vec<&Path> = entries.into_iter().map(|entry| entry.path.as_path()).collect();
-    let Sum { profile, count, skipped } = reading(&paths, |next| Sum::of(&paths, next));
+    merge_levels(entries, Levels::Latest)
+}
+
+/// What counts of the levels of one instance, which do not add up from period to period: see [`ValueType::is_level`].
+///
+/// [`ValueType::is_level`]: crate::profile::ValueType::is_level
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Levels {
+    /// What there was at the end; of kind `peak` the highest.
+    #[default]
+    Latest,
+    /// The profile in which there was most.
+    Highest,
+    /// The mean of all profiles.
+    Mean,
+}
+
+/// The sum of the profiles of `entries`, as [`merge`] makes it, with a choice of what counts of levels.
+///
+/// # Errors
+/// As [`merge`].
+///
+/// ```no_run
+/// use everprof::store::{self, Levels, Query};
+/// let heaps = store::list("everprof", &Query::default().kind("heap"))?;
+/// let usual = store::merge_levels(&heaps, Levels::Mean)?.profile;
+/// println!("{}", store::top(&usual)?.render(10));
+/// # Ok::<(), everprof::Error>(())
+/// ```
+pub fn merge_levels<'e>(entries: impl IntoIterator<Item = &'e Entry>, levels: Levels) -> Result<Merged> {
+    let mut entries: Vec<&Entry> = entries.into_iter().collect();
+    in_order(&mut entries);
+    let paths: Vec<&Path> = entries.iter().map(|entry| entry.path.as_path()).collect();
+    let Sum { profile, count, skipped, .. } = reading(&paths, |next| Sum::of(&entries, levels, next));
     match (profile, skipped.first()) {
         (Some(profile), _) => Ok(Merged { profile, count, skipped }),
         (None, None) => Err(Error::new(ErrorKind::InvalidData, "there are no profiles to merge")),
@@ -100,34 +137,5 @@ pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged>
                 format!("none of {} profiles can be read, such as: {}", skipped.len(), first.reason);
             Err(Error::new(ErrorKind::InvalidData, message))
         }
-    }
-}
-
-/// Several profiles in one, or none where none could be read.
-pub(super) struct Sum {
-    pub(super) profile: Option<Profile>,
-    pub(super) count: usize,
-    pub(super) skipped: Vec<Skipped>,
-}
-
-impl Sum {
-    /// Sums up the next of what is read, one for each of `paths`.
-    pub(super) fn of(paths: &[&Path], next: &mut dyn FnMut() -> Option<Result<Read>>) -> Self {
-        let mut sum = Self { profile: None, count: 0, skipped: Vec::new() };
-        for path in paths {
-            let Some(read) = next() else { break };
-            let added = read.and_then(|read| match &mut sum.profile {
-                Some(profile) => profile.merge_loose(&read.profile, &read.samples),
-                None => {
-                    sum.profile = Some(Profile::of_loose(&read.profile, &read.samples));
-                    Ok(())
-                }
-            });
-            match added {
-                Ok(()) => sum.count += 1,
-                Err(reason) => sum.skipped.push(Skipped { path: path.to_path_buf(), reason }),
-            }
-        }
-        sum
     }
 }

@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::ahead::reading;
-use super::merge::Sum;
-use super::{Entry, Query, Skipped, list};
+use super::levels::{Sum, in_order};
+use super::{Entry, Levels, Query, Skipped, list};
 use crate::encode::flamegraph::{PageOptions, Span, Timeline};
 use crate::error::Result;
 use crate::profile::Profile;
@@ -88,10 +88,11 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
     // By kind first, so that they stand on the page in an order that does not hang on which file is the oldest.
     let mut parts: Vec<_> = parts.into_iter().collect();
     parts.sort_by_key(|((_, kind, _), _)| *kind);
+    parts.iter_mut().for_each(|(_, entries)| in_order(entries));
     let all: Vec<&Path> = parts.iter().flat_map(|(_, entries)| paths(entries)).collect();
     reading(&all, |next| {
         for ((_, kind, lane), entries) in &parts {
-            let sum = Sum::of(&paths(entries), next);
+            let sum = Sum::of(entries, Levels::Latest, next);
             count += sum.count;
             skipped.extend(sum.skipped);
             let Some(profile) = sum.profile else { continue };

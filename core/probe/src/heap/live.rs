@@ -99,6 +99,22 @@ pub(super) fn restore(address: u64, handle: Handle) -> bool {
     false
 }
 
+/// Takes out a block that lives, if it still does: nobody is to be told of its end. Our thread.
+pub fn let_go(handle: Handle) {
+    let slot = slot_of(handle);
+    let (Some(block), Some(turn)) = (BLOCKS.get(slot), TURNS.get(slot)) else { return };
+    let address = block.load(Ordering::Acquire);
+    // Whoever gives it back, or takes the slot for another one, is first, or comes too late.
+    if address > TAKEN
+        && turn.load(Ordering::Acquire) == handle as u32
+        && block.compare_exchange(address, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        && let Some(count) = COUNTS.get(bucket(address))
+    {
+        count.fetch_sub(1, Ordering::Relaxed);
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether the block of a handle is still there. Any thread.
 pub fn lives(handle: Handle) -> bool {
     let slot = slot_of(handle);

@@ -15,7 +15,7 @@ mod pace;
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-pub use live::{Handle, ROOM, count as count_live, forget, lives, may_hold};
+pub use live::{Handle, ROOM, count as count_live, forget, let_go, lives, may_hold};
 
 use crate::own::Own;
 use crate::regs::{self, Regs};

@@ -15,6 +15,7 @@ use everprof_probe::lock::Object;
 use super::super::locks::{LockRow, LocksCut, Waits};
 use super::super::names::Names;
 use super::super::report;
+use super::super::tallies::Amounts;
 use super::Builder;
 use crate::profile::{Kind, Label, Profile, StackId};
 use crate::symbolize;
@@ -170,6 +171,13 @@ pub(in super::super) fn locks(
     builder.add_lost(cut.lost, if all > 0.0 { told.nanos / all } else { 1.0 });
     if unknown * 2 > cut.rows.len() as u64 {
         tell_unknown();
+    }
+    let rest = [cut.rest.count.round() as i64, cut.rest.nanos.round() as i64];
+    // Who let them wait is not known.
+    if rest[0] != 0 && kind != Kind::Mutex {
+        let stack = builder.mark("lost: too many places");
+        let labels = builder.profile.labels(&[]);
+        builder.profile.add(stack, labels, &rest);
     }
     builder.profile
 }
