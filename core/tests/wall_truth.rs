@@ -10,6 +10,8 @@
 mod calls;
 #[path = "common/mod.rs"]
 mod common;
+#[path = "wall/lives.rs"]
+mod lives;
 #[path = "wall/odd.rs"]
 mod odd;
 #[path = "wall/stopped.rs"]
@@ -34,6 +36,7 @@ const CASES: &[(&str, fn())] = &[
     ("waits_for_a_disk", disk),
     ("more_threads_than_processors", crowd),
     ("threads_that_live_for_a_moment", young),
+    ("threads_that_end_before_the_next_look", lives::lives),
     ("a_process_that_is_stopped", stopped::process),
     ("a_thread_that_is_traced", stopped::thread),
     ("a_thread_that_waits_for_its_vforked_child", stopped::vforked),
