@@ -51,7 +51,7 @@ impl Sampler {
         // First the clocks, then the samples: of a thread that ended in between, all samples are known.
         self.threads.scan();
         self.drain();
-        self.look_around(true);
+        _ = self.look_around(true);
         self.read_awaits(true);
         let sums = std::mem::take(&mut self.sums);
         self.label_places.clear();

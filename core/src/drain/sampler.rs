@@ -265,11 +265,9 @@ impl Sampler {
     /// Looks for new threads, and five times a second, or twice where nothing comes and goes, does everything else.
     pub(super) fn wake(&mut self) {
         self.threads.welcome();
-        self.threads.update();
-        let (calm, turnover) = (self.is_calm(), self.threads.turnover());
-        if self.wall.as_ref().is_some_and(|wall| wall.is_due(calm, turnover)) {
-            self.look_around(false);
-        }
+        let census = self.threads.update();
+        let calm = self.is_calm();
+        self.look_if_due(census, calm);
         // Looks at threads that wait may come more often; the rest is not worth it then.
         let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
         if self.woke.elapsed() < interval {

@@ -38,6 +38,17 @@ pub(super) struct Sampling {
     pub(super) may_interrupt: bool,
 }
 
+/// What is known of who lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Census {
+    /// Nothing: it is too early to look for others again.
+    Unknown,
+    /// There are as many as before.
+    Counted,
+    /// Each was met.
+    Taken,
+}
+
 /// Every live thread, with its timer.
 #[derive(Debug)]
 pub(super) struct Threads {
@@ -53,6 +64,8 @@ pub(super) struct Threads {
     random: Random,
     links: u64,
     scanned_at: u64,
+    /// When it was last looked who lives.
+    census_at: u64,
     next_scan: u64,
     next_welcome: u64,
     round: u32,
@@ -82,6 +95,8 @@ struct Thread {
     met_at: u64,
     /// It got a signal then.
     discovered: bool,
+    /// It was met because it had announced itself.
+    announced: bool,
     /// At the last look it was behind with its signals, and held them back.
     deaf: bool,
 }
@@ -135,6 +150,7 @@ impl Threads {
             random: Random::new(),
             links: 0,
             scanned_at: 0,
+            census_at: monotonic(),
             next_scan: 0,
             next_welcome: 0,
             round: 0,
@@ -148,15 +164,17 @@ impl Threads {
     }
 
     /// Looks for new and ended threads, if there is a reason to.
-    pub(super) fn update(&mut self) {
+    pub(super) fn update(&mut self) -> Census {
         let now = monotonic();
         if now < self.next_scan {
-            return;
+            return Census::Unknown;
         }
         let links = tasks::links();
         // While threads come and go, one may have taken another's place.
-        if links == self.links && !self.churning && now - self.scanned_at < FULL_SCAN {
-            return;
+        let are_as_many = links == self.links && tasks::count(links) == Some(self.by_id.len());
+        if are_as_many && !self.churning && now - self.scanned_at < FULL_SCAN {
+            self.census_at = now;
+            return Census::Counted;
         }
         self.links = links;
         let own = || Clock::Thread(gettid()).now().unwrap_or_default();
@@ -165,6 +183,18 @@ impl Threads {
         self.scanned_at = now;
         let share = if self.churning { CHURNING_SHARE } else { SCAN_SHARE };
         self.next_scan = now + (own() - before).saturating_mul(share).min(10 * FULL_SCAN);
+        Census::Taken
+    }
+
+    /// The same where somebody knows that their number does not tell.
+    pub(super) fn update_again(&mut self) -> Census {
+        self.links = 0;
+        self.update()
+    }
+
+    /// When it was last looked who lives, by their number or one by one.
+    pub(super) fn census_at(&self) -> u64 {
+        self.census_at
     }
 
     /// How many nanoseconds are left until threads that announce themselves are met again: nobody need be woken before.
@@ -213,6 +243,7 @@ impl Threads {
         // Before the threads' own clocks: what is read too low is made up for at the next look.
         let process = Clock::Process.now().unwrap_or_default();
         let now = monotonic();
+        self.census_at = now;
         self.opening = self.round == 1;
         for tid in ids {
             self.meet(tid, now, false);
@@ -350,6 +381,11 @@ impl Threads {
             Cut::Last => 0,
         };
         self.account.charge(discovered, least)
+    }
+
+    /// Whether thread `tid` was met because it had announced itself.
+    pub(super) fn was_announced(&self, tid: u32) -> bool {
+        self.by_id.get(&tid).is_some_and(|thread| thread.announced)
     }
 
     /// Whether thread `tid` got a signal when it was met.

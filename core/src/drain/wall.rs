@@ -14,6 +14,7 @@
 //! that: if the clock stands still by then, it has not moved from the place that it told.
 
 mod ask;
+mod met;
 mod place;
 mod watched;
 
@@ -29,11 +30,13 @@ use everprof_probe::waiting::Looker;
 use super::awaits::Awaits;
 use super::random::Random;
 use super::sampler::Sampler;
+use super::threads::Census;
 use crate::aggregate::{Key, Sums};
 use crate::options::{Options, WallSignal};
 use crate::profile::Kind;
 
 use ask::{Asked, Questions};
+use met::Sought;
 use watched::{Found, LEAST_OFTEN, Spared, Watched, With};
 
 pub(super) use ask::{FIRST_NUMBER, FIRST_QUEUED};
@@ -95,6 +98,11 @@ pub(super) struct Wall {
     /// When we began, and when the last round was.
     began: u64,
     last: u64,
+    /// When all threads were known and looked at, and when a round was that came when it was due.
+    sought: u64,
+    by_clock: u64,
+    /// All that live are known at the round at hand.
+    are_known: bool,
     /// How long our own thread had been ready and had no processor not long ago, and when that was.
     own_ready: u64,
     own_ready_at: u64,
@@ -126,6 +134,9 @@ impl Wall {
             rest_for_work: 1.0 / (budget * PART_OF_BUDGET),
             began: now,
             last: now,
+            sought: now,
+            by_clock: now,
+            are_known: true,
             own_ready: os::ready_time(gettid()).unwrap_or_default(),
             own_ready_at: now,
             awake: Vec::new(),
@@ -247,12 +258,12 @@ impl Wall {
     }
 
     /// Looks at one thread; `to_tell` what is known of it by then, and not only what is new.
-    fn look(&mut self, tid: u32, now: u64, to_tell: bool) -> Found {
-        let Self { by_id, looker, words, questions, round, began, is_first, period, .. } = self;
+    fn look(&mut self, tid: u32, sought: &Sought, now: u64, to_tell: bool, is_announced: bool) -> Found {
+        let Self { by_id, looker, words, questions, round, period, .. } = self;
         let thread = by_id.entry(tid).or_default();
         thread.round = *round;
-        let with = With { looker, words, questions, now, to_tell, period: *period };
-        let found = thread.look(tid, with, (*began, *is_first));
+        let with = With { looker, words, questions, now, to_tell, period: *period, is_announced };
+        let found = thread.look(tid, with, sought);
         match thread.due {
             0 if !found.is_end => self.awake.push(tid),
             at if !found.is_end => self.asleep.push(Reverse((at, tid))),
@@ -288,7 +299,7 @@ impl Wall {
     /// Takes out thread `tid`, which has ended since the last round.
     fn take_ended(&mut self, tid: u32, now: u64) -> Option<Watched> {
         let mut thread = self.by_id.remove(&tid)?;
-        thread.end(self.last, now);
+        thread.end(self.sought, now);
         Some(thread)
     }
 
@@ -314,9 +325,33 @@ impl Sampler {
         wanted == self.wall.is_some()
     }
 
-    /// Looks at every thread that is due, or at all of them.
-    pub(super) fn look_around(&mut self, at_all: bool) {
-        let Some(mut wall) = self.wall.take() else { return };
+    /// Looks at threads if it is time to; `census` says whether all that live are known.
+    pub(super) fn look_if_due(&mut self, census: Census, calm: bool) {
+        let mut census = census;
+        // As many as before live, and one of them does not: then somebody is in its place.
+        if self.look_once_if_due(census, calm) && census == Census::Counted {
+            census = self.threads.update_again();
+            self.look_once_if_due(census, calm);
+        }
+        if let Some(wall) = &mut self.wall
+            && census != Census::Unknown
+            && wall.turnover == self.threads.turnover()
+        {
+            // Who was born since is not known.
+            wall.sought = self.threads.census_at();
+        }
+    }
+
+    /// The same; true where a thread has ended.
+    fn look_once_if_due(&mut self, census: Census, calm: bool) -> bool {
+        let Some(wall) = &mut self.wall else { return false };
+        wall.are_known = census != Census::Unknown;
+        wall.is_due(calm, self.threads.turnover()) && self.look_around(false)
+    }
+
+    /// Looks at every thread that is due, or at all of them. True where one has ended that was due.
+    pub(super) fn look_around(&mut self, at_all: bool) -> bool {
+        let Some(mut wall) = self.wall.take() else { return false };
         let (now, own) = (monotonic(), gettid());
         let used = || Clock::Thread(own).now().unwrap_or_default();
         let before = used();
@@ -329,9 +364,18 @@ impl Sampler {
         if wall.questions.are_open() {
             self.wall = Some(wall);
             self.drain();
-            let Some(back) = self.wall.take() else { return };
+            let Some(back) = self.wall.take() else { return false };
             wall = back;
         }
+        let sought = Sought {
+            began: wall.began,
+            is_first: wall.is_first,
+            last: wall.sought,
+            by_clock: wall.by_clock,
+            is_by_clock: !is_early,
+            is_search: at_all || wall.are_known,
+            census: self.threads.census_at(),
+        };
         let mut ended = Vec::new();
         let all = (is_full || any_new).then(|| self.threads.ids());
         let whom = if is_early { wall.newcomers(all.unwrap_or_default()) } else { wall.whom(all, now) };
@@ -342,7 +386,7 @@ impl Sampler {
             if self.threads.was_discovered(tid) && !wall.by_id.contains_key(&tid) {
                 wall.spare(tid);
             }
-            let found = wall.look(tid, now, at_all);
+            let found = wall.look(tid, &sought, now, at_all, self.threads.was_announced(tid));
             if found.is_end {
                 ended.push(tid);
             } else if let Some(thread) = wall.by_id.get_mut(&tid).filter(|_| found.is_any()) {
@@ -350,6 +394,7 @@ impl Sampler {
                 self.count_wait(tid, thread.name.clone(), &found, thread.place.as_ref());
             }
         }
+        let any_ended = !ended.is_empty();
         if is_full || any_new {
             ended.extend(wall.left_out());
         }
@@ -360,12 +405,16 @@ impl Sampler {
             self.count_wait(tid, thread.name, &found, Some(&place));
         }
         wall.last = now;
+        if !is_early {
+            wall.by_clock = now;
+        }
         if let Some(news) = wall.questions.news() {
             self.trouble(news);
         }
         (self.stats.wall_signals, self.stats.wall_untold) = (wall.questions.sent, wall.questions.untold);
         wall.end(used().saturating_sub(before), is_early);
         self.wall = Some(wall);
+        any_ended
     }
 
     /// We slept so many nanoseconds and meant to sleep `meant`. Where the whole process was stopped meanwhile, that is what
@@ -374,6 +423,9 @@ impl Sampler {
         let Some(mut wall) = self.wall.take() else { return };
         let stopped = wall.stopped_for(slept, meant);
         if stopped > 0 {
+            // Nobody was born meanwhile.
+            wall.sought += stopped;
+            wall.by_clock += stopped;
             for (tid, thread) in wall.by_id.iter_mut().filter(|(_, thread)| thread.at != 0) {
                 thread.at += stopped;
                 let place = thread.place.clone().unwrap_or_else(Place::unknown).stopped();

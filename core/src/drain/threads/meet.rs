@@ -78,6 +78,8 @@ impl Threads {
             young: true,
             met_at: now,
             discovered: false,
+            // One with labels is about to, or its word waits to be heard.
+            announced: announced || slot.is_some_and(|slot| slot.labels() != 0),
             deaf: false,
         };
         self.by_id.insert(tid, thread);

@@ -6,6 +6,7 @@ use everprof_probe::os::{self, Clock, State};
 use everprof_probe::waiting::Looker;
 
 use super::ask::{Asked, Questions};
+use super::met::{Rest, Sought};
 use super::place::{Place, Seen};
 
 /// A thread that has waited for a time is looked at again after this part of it,
@@ -50,6 +51,8 @@ pub(super) struct Watched {
     is_doubtful: bool,
     /// Another signal of ours may have interrupted the wait at hand.
     pub(super) spared: Spared,
+    /// What is told of the time after the last look, if it ends.
+    rest: Rest,
     /// It has ended, and is there only because others of the process go on.
     pub(super) is_over: bool,
     /// As it was last counted.
@@ -92,6 +95,8 @@ pub(super) struct With<'w> {
     pub(super) to_tell: bool,
     /// Nanoseconds between two looks.
     pub(super) period: u64,
+    /// It has announced itself: its first look came by that.
+    pub(super) is_announced: bool,
 }
 
 /// Whether a thread is there only because others of the process go on.
@@ -116,23 +121,32 @@ impl Found {
 }
 
 impl Watched {
-    /// Looks at the thread, whose id is `tid`. Of one that is new, all since its birth is told, but nothing before
-    /// `began`; of one that is met at the first look of all, nothing.
-    pub(super) fn look(&mut self, tid: u32, mut with: With<'_>, (began, is_first): (u64, bool)) -> Found {
+    /// Looks at the thread, whose id is `tid`. Of one that is new, all since its birth is told, but nothing from before the
+    /// first look of all.
+    pub(super) fn look(&mut self, tid: u32, mut with: With<'_>, sought: &Sought) -> Found {
         let now = with.now;
-        let Some(used) = Clock::Thread(tid).now() else { return Found { is_end: true, ..Found::default() } };
+        let Some(used) = Clock::Thread(tid).now() else {
+            if self.at == 0 {
+                self.missed(sought, with);
+            }
+            return Found { is_end: true, ..Found::default() };
+        };
         if used < self.used || self.is_over && used != self.used && !has_ended(tid) {
-            return self.replaced(tid, with, began);
+            return self.replaced(tid, with, sought);
         }
         if self.is_over {
             self.place = None;
             (self.at, self.used, self.due) = (now, used, due(now, LEAST_OFTEN, with.period));
             return Found::default();
         }
-        let is_old = self.at == 0 && is_first;
-        if self.at == 0 {
-            let age = if is_old { 0 } else { os::standing(tid).map_or(0, |standing| standing.age) };
-            self.at = now.saturating_sub(age).max(began);
+        let is_old = self.at == 0 && sought.is_first;
+        match self.at {
+            0 if is_old => self.at = now,
+            0 => {
+                let age = os::standing(tid).map_or(0, |standing| standing.age);
+                (self.at, self.rest) = sought.meet(now.saturating_sub(age), now, with.is_announced);
+            }
+            _ => sought.meet_again(&mut self.rest, now),
         }
         let (elapsed, ran) = (now.saturating_sub(self.at), used.saturating_sub(self.used));
         (self.at, self.used) = (now, used);
@@ -174,12 +188,21 @@ impl Watched {
         Found { ready: became_ready, waited, rested, is_end: false }
     }
 
+    /// It was met, and has ended before anybody looked where it waited.
+    fn missed(&mut self, sought: &Sought, With { now, is_announced, .. }: With<'_>) {
+        self.at = now;
+        if !sought.is_first && !is_announced {
+            self.rest = sought.missed();
+            self.place = Some(Place::unknown());
+        }
+    }
+
     /// Another thread has the id now. What the one before had waited until it was seen last is told where it was.
-    fn replaced(&mut self, tid: u32, with: With<'_>, began: u64) -> Found {
+    fn replaced(&mut self, tid: u32, with: With<'_>, sought: &Sought) -> Found {
         let mut before = std::mem::take(self);
         before.unsettle();
         self.round = before.round;
-        let mut found = self.look(tid, with, (began, false));
+        let mut found = self.look(tid, with, &Sought { is_first: false, ..*sought });
         let waited = before.settle();
         found.rested = before.place.filter(|_| waited > 0).map(|place| (waited, place));
         found
@@ -201,8 +224,8 @@ impl Watched {
     /// It has ended between `last` and `now`. If it waited when it was last seen, it waited on until some moment between.
     pub(super) fn end(&mut self, last: u64, now: u64) {
         if self.place.is_some() {
-            let until = now.midpoint(last.max(self.at));
-            self.pending += until.saturating_sub(self.at) as i64;
+            let last = last.max(self.at);
+            self.pending += (last - self.at + self.rest.nanos(last, now)) as i64;
         }
         self.unsettle();
     }
