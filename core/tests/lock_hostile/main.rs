@@ -259,12 +259,10 @@ static HANDLED: AtomicU64 = AtomicU64::new(0);
 /// A handler that waits as well, wherever it has interrupted the thread: in a hook, in malloc, in another wait.
 extern "C" fn waits_in_handler(_: libc::c_int) {
     static WORD: AtomicU32 = AtomicU32::new(0);
-    // SAFETY: always valid for the calling thread.
-    let errno = unsafe { *libc::__errno_location() };
+    let before = *waits::errno();
     futex_wait(&WORD, Duration::from_micros(10));
     HANDLED.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    *waits::errno() = before;
 }
 
 fn signals_inside_of_everything() {

@@ -90,13 +90,19 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Runs `work`, which leaves `errno` as it is.
-pub(crate) fn with_errno(errno: i32, work: impl FnOnce()) {
+/// The calling thread's `errno`.
+pub(crate) fn errno() -> &'static mut i32 {
     // SAFETY: always valid for the calling thread.
-    unsafe { *libc::__errno_location() = errno };
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the calling thread's own value, of which no reference is kept.
+    unsafe { &mut *errno }
+}
+
+/// Runs `work`, which leaves `errno` as it is.
+pub(crate) fn with_errno(number: i32, work: impl FnOnce()) {
+    *errno() = number;
     work();
-    // SAFETY: as above.
-    assert_eq!(unsafe { *libc::__errno_location() }, errno);
+    assert_eq!(*errno(), number);
 }
 
 /// What a thread does until it is over; it counts its turns.
