@@ -29,6 +29,9 @@ elsewhere=(
     labels_awaits   # as life
     heap            # as truth
     lock            # the same
+    lock_truth      # the same
+    lock_hostile    # the kernel's signals and forks, as storm and life
+    lock_forms      # programs that the machine's own compilers make
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

@@ -1,10 +1,10 @@
 //! Waits that are no contention, and those that are part of others.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everprof::profile::LabelValue;
 use everprof::{Labels, Profiler};
@@ -102,34 +102,44 @@ fn waits_and_relocks_in_parking_lot(pair: &(parking_lot::Mutex<bool>, parking_lo
     std::hint::black_box(());
 }
 
+/// How long it takes to do something, in nanoseconds.
+fn nanos_of(work: impl FnOnce()) -> i64 {
+    let begin = Instant::now();
+    work();
+    begin.elapsed().as_nanos() as i64
+}
+
 /// Who notifies holds the lock on for a while: for that the other one waits then.
 pub(crate) fn conditions() {
     let dir = directory("relock");
     let profiler = start(&dir, &[]);
+    let (held, waited) = (AtomicI64::new(0), AtomicI64::new(0));
     let pair = (Mutex::new(false), Condvar::new());
     let notify = || {
-        let mut held = pair.0.lock().unwrap();
-        *held = true;
+        let mut lock = pair.0.lock().unwrap();
+        *lock = true;
         pair.1.notify_all();
-        thread::sleep(HOLD);
+        held.store(nanos_of(|| thread::sleep(HOLD)), Ordering::SeqCst);
     };
-    until(|| waits_and_relocks(&pair), notify);
+    until(|| waited.store(nanos_of(|| waits_and_relocks(&pair)), Ordering::SeqCst), notify);
     let pair = (parking_lot::Mutex::new(false), parking_lot::Condvar::new());
     let notify = || {
-        let mut held = pair.0.lock();
-        *held = true;
+        let mut lock = pair.0.lock();
+        *lock = true;
         pair.1.notify_all();
         thread::sleep(HOLD);
     };
-    until(|| waits_and_relocks_in_parking_lot(&pair), notify);
+    let mut in_parking_lot = 0;
+    until(|| in_parking_lot = nanos_of(|| waits_and_relocks_in_parking_lot(&pair)), notify);
     let (lock, block) = (profile(&profiler, &dir, "lock"), profile(&profiler, &dir, "block"));
-    let [_, contention] = waits_in(&lock, "waits_and_relocks");
-    let [_, all] = waits_in(&block, "waits_and_relocks");
-    assert!((contention - NANOS).abs() < NANOS / 2, "{contention} ns for the lock");
-    assert!((all - 2 * NANOS).abs() < NANOS, "{all} ns for both");
+    let about = |[_, told]: [i64; 2], truth: i64| {
+        let room = truth / 10 + NANOS / 5;
+        assert!((told - truth).abs() < room, "{told} of {truth} ns: {}", unknown(&block));
+    };
+    about(waits_in(&lock, "waits_and_relocks"), held.load(Ordering::SeqCst));
+    about(waits_in(&block, "waits_and_relocks"), waited.load(Ordering::SeqCst));
     // Its condition hands waiters over to the lock, so that they sleep once, and their functions tell the first reason.
-    let [_, all] = waits_in(&block, "waits_and_relocks_in_parking_lot");
-    assert!((all - 2 * NANOS).abs() < NANOS, "{all} ns for both");
+    about(waits_in(&block, "waits_and_relocks_in_parking_lot"), in_parking_lot);
     drop(profiler);
     remove(&dir);
 }
@@ -195,7 +205,7 @@ pub(crate) fn initialisations() {
     let lock = profile(&profiler, &dir, "lock");
     for site in ["wait_for_once", "wait_for_once_lock", "wait_for_lazy_lock", "wait_for_parking_once"] {
         let [count, nanos] = waits_in(&lock, site);
-        assert!((nanos - NANOS).abs() < NANOS / 2, "{site}: {nanos} ns");
+        assert!((NANOS / 2..NANOS * 3).contains(&nanos), "{site}: {nanos} ns");
         assert!((1..=2).contains(&count), "{site}: {count} waits");
     }
     let by_cause = by_labels(&lock, ["wait"]);

@@ -25,7 +25,7 @@ use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{AGAIN, Header, LOCK_WORDS, Source};
-use crate::{here, scratch};
+use crate::{here, os, scratch};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static THRESHOLD: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -81,7 +81,7 @@ pub fn hook_again(c_locks: bool) -> Patched {
     if c_locks && patched.changed + patched.unchanged > 0 {
         patched += got::install(&functions::of_c());
     }
-    waiters::sweep();
+    waiters::sweep(os::monotonic());
     patched
 }
 

@@ -24,6 +24,8 @@ static TABLE: [Bucket; BUCKETS] = [const { Bucket::new() }; BUCKETS];
 struct Bucket {
     /// Which entries are taken.
     taken: AtomicU64,
+    /// No wait whose end was not seen yet is due before: so nobody need look at them, as often as a lock is given back.
+    next_due: AtomicU64,
     entries: [Entry; ROOM],
 }
 
@@ -38,7 +40,8 @@ struct Entry {
 
 impl Bucket {
     const fn new() -> Self {
-        Self { taken: AtomicU64::new(0), entries: [const { Entry::new() }; ROOM] }
+        let entries = [const { Entry::new() }; ROOM];
+        Self { taken: AtomicU64::new(0), next_due: AtomicU64::new(u64::MAX), entries }
     }
 
     fn of(address: u64) -> (usize, Option<&'static Self>) {
@@ -71,6 +74,31 @@ impl Bucket {
         })
     }
 
+    /// Looks for the oldest wait for `address` that is due, and for when the next one will be.
+    #[cold]
+    fn look(&self, address: u64) -> Option<u64> {
+        // Whoever comes in meanwhile is not forgotten.
+        self.next_due.store(u64::MAX, Ordering::SeqCst);
+        let now = os::monotonic();
+        let (mut next, mut found) = (u64::MAX, None::<(u64, &Entry, u64)>);
+        for (_, entry) in self.entries() {
+            let (number, due) = (entry.number.load(Ordering::SeqCst), entry.due.load(Ordering::Relaxed));
+            if number == 0 || due == 0 {
+                continue;
+            }
+            let is_older = found.is_none_or(|(oldest, ..)| number < oldest);
+            if due <= now && is_older && entry.is_for(address) {
+                next = found.map_or(next, |(_, _, due)| next.min(due));
+                found = Some((number, entry, due));
+            } else {
+                next = next.min(due);
+            }
+        }
+        self.next_due.fetch_min(next, Ordering::SeqCst);
+        let (number, entry, _) = found?;
+        (entry.due.swap(0, Ordering::Relaxed) != 0).then_some(number)
+    }
+
     /// Gives an entry back, unless somebody else has.
     fn give_back(&self, place: usize, entry: &Entry, number: u64) {
         let address = entry.address.load(Ordering::Relaxed);
@@ -90,7 +118,7 @@ impl Entry {
     }
 
     fn is_for(&self, address: u64) -> bool {
-        self.address.load(Ordering::Acquire) & !1 == address & !1 && self.number.load(Ordering::Relaxed) != 0
+        self.address.load(Ordering::Relaxed) & !1 == address & !1
     }
 }
 
@@ -101,15 +129,16 @@ fn is_counted(word: u64) -> bool {
 /// The calling thread waits from now on; its place in the table, if it has one. Whether it `is_counted` among those whose
 /// end is looked for only while there are any.
 pub(super) fn enter(address: u64, number: u64, due: u64, is_counted: bool) -> u64 {
-    let (bucket, entries) = Bucket::of(address);
-    let Some((place, entry)) = entries.and_then(Bucket::take) else { return NOWHERE };
+    let (number_of_bucket, Some(bucket)) = Bucket::of(address) else { return NOWHERE };
+    let Some((place, entry)) = bucket.take() else { return NOWHERE };
     entry.due.store(due, Ordering::Relaxed);
     entry.address.store(address & !1 | u64::from(is_counted), Ordering::Relaxed);
     if is_counted {
         CONTENDED.fetch_add(1, Ordering::SeqCst);
     }
     entry.number.store(number, Ordering::SeqCst);
-    (bucket * ROOM + place) as u64
+    bucket.next_due.fetch_min(due, Ordering::SeqCst);
+    (number_of_bucket * ROOM + place) as u64
 }
 
 /// It waits no more.
@@ -125,17 +154,13 @@ pub(super) fn leave(place: u64, number: u64) {
 /// The number of a wait for `address` that is a sample by now, of several the oldest; once.
 pub(super) fn due(address: u64) -> Option<u64> {
     let (_, bucket) = Bucket::of(address);
-    let waits = bucket?.entries().map(|(_, entry)| entry).filter(|entry| entry.is_for(address));
-    let open = waits.filter(|entry| entry.due.load(Ordering::Relaxed) != 0);
-    let first = open.min_by_key(|entry| entry.number.load(Ordering::Relaxed))?;
-    let number = first.number.load(Ordering::Relaxed);
-    let due = first.due.swap(0, Ordering::Relaxed);
-    (due != 0 && due <= os::monotonic()).then_some(number)
+    let bucket = bucket.filter(|bucket| bucket.taken.load(Ordering::Relaxed) != 0)?;
+    let next_due = bucket.next_due.load(Ordering::Relaxed);
+    (next_due != u64::MAX && next_due <= os::monotonic()).then(|| bucket.look(address))?
 }
 
 /// Frees what threads have left behind that never came back. Our thread.
-pub(super) fn sweep() {
-    let now = os::monotonic();
+pub(super) fn sweep(now: u64) {
     // One that was seen to end is given back by its thread in a moment, or was left behind.
     give_back_where(|entry| entry.due.load(Ordering::Relaxed).saturating_add(OLD) < now);
 }
@@ -174,21 +199,22 @@ mod tests {
         let (first, second) = (enter(0x1000, 1, now, true), enter(0x1000, 2, now + OLD, true));
         let third = enter(0x1000, 3, now, false);
         assert_eq!(contended(), 2);
-        assert_eq!([due(0x2000), due(0x1000)], [None, Some(1)]);
+        // The third is due as well, the second is not.
+        assert_eq!([due(0x2000), due(0x1000), due(0x1000), due(0x1000)], [None, Some(1), Some(3), None]);
         leave(third, 3);
         leave(first, 1);
         leave(first, 1);
         assert_eq!(contended(), 1);
-        // It is not due yet, and asked about once.
-        assert_eq!([due(0x1000), due(0x1000)], [None, None]);
-        // Nobody knows whether it is ever left.
-        sweep();
+        sweep(now + OLD);
+        assert_eq!(contended(), 1);
+        // By then nobody knows whether it is ever left.
+        sweep(now + 3 * OLD);
         assert_eq!(contended(), 0);
         leave(second, 2);
         enter(0x3000, 4, now, true);
         forget();
         assert_eq!(contended(), 0);
-        // The window of an address has room for so many.
+        // An address has room for so many.
         let places = (0..70).map(|number| enter(0x4000, number + 10, now, true));
         assert_eq!(places.filter(|place| *place == NOWHERE).count(), 70 - ROOM);
         assert_eq!(contended(), ROOM as u32);
