@@ -59,7 +59,7 @@ pub(crate) fn what_pollers_accept() {
     for path in POLLED {
         accepted(path, &get(&address, path));
         // It answers so many a second.
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(600));
     }
     let heap = pprof::decode(&get(&address, "/debug/pprof/heap").body).unwrap();
     let allocs = pprof::decode(&get(&address, "/debug/pprof/allocs").body).unwrap();
@@ -76,7 +76,7 @@ pub(crate) fn what_pollers_accept() {
     for (form, in_it) in [("html", "<!DOCTYPE html>"), ("collapsed", ";"), ("speedscope", "speedscope")] {
         let response = get(&address, &format!("/debug/pprof/heap?format={form}"));
         assert!(response.status == 200 && response.text().contains(in_it), "{form}: {response:?}");
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(700));
     }
     let page = get(&address, "/debug/pprof/").text();
     for in_it in ["heap?format=html", "mutex?debug=1", "samples:</span>"] {
