@@ -95,6 +95,18 @@ fn start(dir: &Path) -> Profiler {
     profiler
 }
 
+/// Closes the period, and waits until it is exported, on a machine with much to do as well: another one would be a period more.
+fn flush(profiler: &Profiler) {
+    let before = profiler.stats().exported;
+    if profiler.flush().is_err() {
+        let exported = (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            profiler.stats().exported > before
+        });
+        assert!(exported, "{:?}", profiler.stats());
+    }
+}
+
 /// The profiles of a kind, in the order of their periods.
 fn profiles(dir: &Path, kind: Kind) -> Vec<Profile> {
     let query = store::Query::default().kind(kind.name());
@@ -108,6 +120,7 @@ fn sites_ages_and_leaks_are_told_as_they_are() {
     let dir = std::env::temp_dir().join(format!("everprof-test-{}-heap", std::process::id()));
     known_bytes(&dir.join("bytes"));
     a_leak_stands_out(&dir.join("leak"));
+    the_leak_is_named_and_the_cache_is_not(&dir.join("grows"));
     std::fs::remove_dir_all(dir).unwrap();
 }
 
@@ -121,12 +134,12 @@ fn known_bytes(dir: &Path) {
         kept.push(site(size, count, count / 2));
         // Each has three hundred samples, and the ring has room for a thousand.
         if number % 2 == 1 {
-            profiler.flush().unwrap();
+            flush(&profiler);
         }
     }
     assert_eq!(profiler.stats().alloc_lost, 0);
     kept.truncate(25);
-    profiler.flush().unwrap();
+    flush(&profiler);
     let (heaps, allocs) = (profiles(dir, Kind::Heap), profiles(dir, Kind::Alloc));
     let (told, told_again) = (sum(&heaps), sum(&allocs));
     let [.., full, half] = &heaps[..] else { unreachable!() };
@@ -167,6 +180,63 @@ fn sum(profiles: &[Profile]) -> BTreeMap<String, Vec<i64>> {
     sums
 }
 
+mod shop {
+    use std::hint::black_box;
+
+    /// Fills up in a third of the time, and stays.
+    #[inline(never)]
+    pub(crate) fn cache(all: &mut Vec<Vec<u8>>) {
+        if all.len() < 4_000 {
+            (0..1_000).for_each(|_| all.push(black_box(Vec::with_capacity(20_000))));
+        }
+    }
+
+    /// A part of it is another one each time.
+    #[inline(never)]
+    pub(crate) fn renewed(all: &mut Vec<Vec<u8>>, period: usize) {
+        all.resize_with(900, Vec::new);
+        let third = &mut all[period % 3 * 300..][..300];
+        third.iter_mut().for_each(|block| *block = black_box(Vec::with_capacity(20_000)));
+    }
+
+    #[inline(never)]
+    pub(crate) fn leak(into: &mut Vec<Vec<u8>>) {
+        (0..150).for_each(|_| into.push(black_box(Vec::with_capacity(20_000))));
+    }
+
+    #[inline(never)]
+    pub(crate) fn churn() {
+        (0..3_000).for_each(|_| drop(black_box(Vec::<u8>::with_capacity(20_000))));
+    }
+}
+
+/// A cache that fills and stays, one that is renewed, churn, and a leak, which is named first, alone.
+fn the_leak_is_named_and_the_cache_is_not(dir: &Path) {
+    let profiler = start(dir);
+    let [mut leaked, mut cached, mut renewed] = [(); 3].map(|()| list(10_000));
+    for period in 0..12 {
+        shop::cache(&mut cached);
+        shop::renewed(&mut renewed, period);
+        shop::leak(&mut leaked);
+        shop::churn();
+        flush(&profiler);
+    }
+    let heaps = store::list(dir, &store::Query::default().kind("heap")).unwrap();
+    let leaks = store::leaks(&heaps, 1);
+    let told = leaks.render(10);
+    assert_eq!((leaks.count, leaks.instances), (12, 1), "{told}");
+    let named: Vec<&str> = leaks.growing.iter().map(|growing| growing.functions[0].as_str()).collect();
+    assert!(named.first().is_some_and(|first| first.contains("shop::leak")), "{told}");
+    assert!(named.iter().all(|name| !name.contains("cache") && !name.contains("churn")), "{told}");
+    let first = &leaks.growing[0];
+    // 3 MB a period, of which the last is too young.
+    assert!((22_000_000..44_000_000).contains(&first.live_bytes), "{told}");
+    let last = store::read(&heaps[11].path).unwrap();
+    let by_site = by_site(&last, |age| age >= 1);
+    assert!(by_site["cache"][3] > first.live_bytes, "the cache is larger: {by_site:?}");
+    assert!(told.starts_with("What grows: blocks that survived 1 period, in 12 profiles\n"), "{told}");
+}
+
 #[inline(never)]
 fn leak(into: &mut Vec<Vec<u8>>) {
     (0..100).for_each(|_| into.push(black_box(Vec::with_capacity(20_000))));
@@ -185,7 +255,7 @@ fn a_leak_stands_out(dir: &Path) {
     for _ in 0..6 {
         leak(&mut leaked);
         cache(&mut cached);
-        profiler.flush().unwrap();
+        flush(&profiler);
     }
     let last = profiles(dir, Kind::Heap).pop().unwrap();
     let (old, new) = (by_site(&last, |age| age >= 1), by_site(&last, |age| age == 0));

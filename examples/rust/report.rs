@@ -3,7 +3,8 @@
 //! service is bound by its processors or by waiting.
 //!
 //! `cargo run --release --example report -- DIRECTORY OUT [BEFORE AFTER]`, where BEFORE and AFTER are versions;
-//! `report timeline DIRECTORY > page.html` makes a page of all periods.
+//! `report timeline DIRECTORY > page.html` makes a page of all periods, and `report leaks DIRECTORY [SURVIVED]` says what of
+//! the live heap grows: of blocks that have survived so many periods at least, 1 unless told otherwise.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
@@ -18,11 +19,13 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["timeline", directory] => timeline(directory),
+        ["leaks", directory] => leaks(directory, 1),
+        ["leaks", directory, survived] => leaks(directory, survived.parse().unwrap_or(1)),
         [directory, out] => one(directory, Path::new(out)),
         [directory, out, before, after] => compare(directory, Path::new(out), before, after),
         _ => Err(Error::new(
             ErrorKind::InvalidOption,
-            "usage: report DIRECTORY OUT [BEFORE AFTER], or report timeline DIRECTORY",
+            "usage: report DIRECTORY OUT [BEFORE AFTER], report timeline DIRECTORY, or report leaks DIRECTORY [SURVIVED]",
         )),
     }
 }
@@ -71,6 +74,20 @@ fn timeline(directory: &str) -> Result<()> {
     }
     eprintln!("{} profiles; {}", made.count, made.notes.join("; "));
     println!("{}", made.html);
+    Ok(())
+}
+
+/// Says what of the live heap grows, and where the heap is largest.
+fn leaks(directory: &str, survived: i64) -> Result<()> {
+    let heaps = store::list(directory, &Query::default().kind("heap"))?;
+    let leaks = store::leaks(&heaps, survived);
+    for file in &leaks.skipped {
+        eprintln!("left out: {}: {}", file.path.display(), file.reason);
+    }
+    print!("{}", leaks.render(10));
+    if !heaps.is_empty() {
+        println!("\nThe live heap at the end: {}", store::top(&store::merge(&heaps)?.profile)?.render(10));
+    }
     Ok(())
 }
 

@@ -17,8 +17,8 @@ pub struct Own {
     /// Of [`crate::heap`]: bytes from the end of the chunk to the next sample.
     pub(crate) rest: Cell<u64>,
     random: Cell<u64>,
-    /// Of [`crate::heap`]: the setting that `rest` is of.
-    pub(crate) setting: Cell<u32>,
+    /// Of [`crate::heap`]: the mean distance that `rest` was drawn by; 0 where it was not.
+    pub(crate) mean: Cell<u64>,
     /// A sample is being taken, in a call and not in a signal.
     pub(crate) busy: Cell<bool>,
     is_ours: Cell<bool>,

@@ -264,8 +264,8 @@ fn not_followed(kind: Kind) -> Error {
     let message = match kind {
         Kind::Threads => "a snapshot of the threads is taken by everprof::threads".to_string(),
         _ if kind.needs_hooks() && kind != Kind::Peak => format!(
-            "nothing is known of it: {name} is not among kinds; start with kinds=cpu,{name}, set kinds while it runs, or \
-             record a stretch of time"
+            "{name} is not followed: start with kinds=cpu,{name}, set kinds while it runs, or record a stretch of time \
+             (by request: seconds=30)"
         ),
         _ => format!("{name} is of a stretch of time: record one (everprof::record)"),
     };

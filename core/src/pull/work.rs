@@ -95,6 +95,7 @@ fn failed(name: &str, error: &Error) -> Answer {
         _ => 500,
     };
     match name {
+        _ if status == 404 => Answer::error(status, &format!("Unknown profile: {error}")),
         "profile" => Answer::error(status, &format!("Could not enable CPU profiling: {error}")),
         _ => Answer::error(status, &format!("no profile of {name}: {error}")),
     }

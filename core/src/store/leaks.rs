@@ -144,7 +144,7 @@ impl Leaks {
             (count, 1) => format!("{count} profiles"),
             (count, instances) => format!("{count} profiles of {instances} instances"),
         };
-        let periods = if self.survived == 1 { "a period" } else { "periods" };
+        let periods = if self.survived == 1 { "period" } else { "periods" };
         let blocks = format!("blocks that survived {} {periods}, in {of}", self.survived.max(0));
         if self.growing.is_empty() {
             return format!("Nothing grows: {blocks}.\n");

@@ -5,6 +5,7 @@
 //! Everything is deterministic: the random numbers come from a generator with a fixed seed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod heap;
 mod random;
 mod timeline;
 mod wall;
@@ -48,6 +49,7 @@ fn main() {
     pair("nothing", &Profile::new(Kind::Cpu), &Profile::new(Kind::Cpu));
     pair("diff", &service(0), &service(1));
 
+    heap::pages(&directory);
     random::pages(&directory);
 
     let ran = service(0);

@@ -1,36 +1,86 @@
 //! What tools that poll services for profiles accept.
 
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use everprof::encode::pprof;
+use everprof::profile::Kind;
 
 use crate::client::{Response, ask, get, serving};
 use crate::common::{burn, time_in};
 
-/// The paths and parameters that Alloy and Parca poll with, and whether there is such a profile yet.
-const POLLED: [(&str, bool); 8] = [
-    ("/debug/pprof/profile?seconds=1", true),
-    ("/debug/pprof/wall?seconds=1", true),
-    ("/debug/fgprof?seconds=1", true),
-    ("/debug/pprof/goroutine", true),
-    ("/debug/pprof/threads", true),
-    ("/debug/pprof/allocs", false),
-    ("/debug/pprof/mutex", false),
-    ("/debug/pprof/block", false),
+/// The paths and parameters that Alloy and Parca poll with.
+const POLLED: [&str; 10] = [
+    "/debug/pprof/profile?seconds=1",
+    "/debug/pprof/wall?seconds=1",
+    "/debug/fgprof?seconds=1",
+    "/debug/pprof/goroutine",
+    "/debug/pprof/threads",
+    "/debug/pprof/allocs",
+    "/debug/pprof/allocs?seconds=1",
+    "/debug/pprof/heap",
+    "/debug/pprof/mutex",
+    "/debug/pprof/block",
 ];
+/// What is there only where it is followed.
+const FOLLOWED: [&str; 5] = ["heap", "allocs", "mutex", "block", "lock"];
 
 pub(crate) fn what_pollers_accept() {
-    let (profiler, address) = serving(|builder| builder);
+    let (profiler, address) = serving(|builder| builder.set("interval_bytes", "64KiB"));
     thread::spawn(|| burn(Duration::from_secs(20)));
-    for (path, is_there) in POLLED {
-        let response = get(&address, path);
-        if is_there {
-            accepted(path, &response);
-        } else {
-            assert_eq!((response.status, response.header("x-go-pprof")), (404, "1"), "{path}");
-            assert!(response.text().starts_with("Unknown profile: "), "{path}: {}", response.text());
+    thread::spawn(|| {
+        loop {
+            std::hint::black_box(vec![1u8; 200_000]);
+            thread::sleep(Duration::from_millis(5));
         }
+    });
+    for _ in 0..2 {
+        thread::spawn(|| {
+            static LOCK: Mutex<()> = Mutex::new(());
+            loop {
+                let held = LOCK.lock().unwrap();
+                thread::sleep(Duration::from_millis(2));
+                drop(held);
+            }
+        });
+    }
+    for name in FOLLOWED {
+        let response = get(&address, &format!("/debug/pprof/{name}"));
+        assert_eq!((response.status, response.header("x-go-pprof")), (404, "1"), "{name}");
+        assert!(response.text().contains("kinds=cpu,"), "it says what to do: {}", response.text());
+        // For a stretch of time it is followed.
+        let response = get(&address, &format!("/debug/pprof/{name}?seconds=1"));
+        accepted(name, &response);
+        assert_eq!(response.header("content-disposition"), format!("attachment; filename=\"{name}-delta\""));
+    }
+    everprof::set("kinds", "cpu,wall,heap,mutex,block").unwrap();
+    thread::sleep(Duration::from_millis(500));
+    for path in POLLED {
+        accepted(path, &get(&address, path));
+        // It answers so many a second.
+        thread::sleep(Duration::from_millis(600));
+    }
+    let heap = pprof::decode(&get(&address, "/debug/pprof/heap").body).unwrap();
+    let allocs = pprof::decode(&get(&address, "/debug/pprof/allocs").body).unwrap();
+    assert_eq!(heap.sample_types, Kind::Heap.sample_types());
+    assert_eq!(heap.sample_types, allocs.sample_types);
+    assert_eq!((&*heap.default_sample_type, &*allocs.default_sample_type), ("inuse_space", "alloc_space"));
+    assert!(allocs.totals()[1] >= heap.totals()[1], "what was allocated only grows");
+    thread::sleep(Duration::from_secs(1));
+    let delta = pprof::decode(&get(&address, "/debug/pprof/heap?seconds=2").body).unwrap();
+    // 40 MB a second are allocated and nothing is kept.
+    let [_, allocated, _, live] = delta.totals()[..] else { unreachable!() };
+    assert!(allocated > 1_000_000 && live.abs() < allocated / 2, "{:?}", delta.totals());
+    assert!((2_000_000_000..30_000_000_000).contains(&delta.duration_nanos), "{}", delta.duration_nanos);
+    for (form, in_it) in [("html", "<!DOCTYPE html>"), ("collapsed", ";"), ("speedscope", "speedscope")] {
+        let response = get(&address, &format!("/debug/pprof/heap?format={form}"));
+        assert!(response.status == 200 && response.text().contains(in_it), "{form}: {response:?}");
+        thread::sleep(Duration::from_millis(700));
+    }
+    let page = get(&address, "/debug/pprof/").text();
+    for in_it in ["heap?format=html", "mutex?debug=1", "samples:</span>"] {
+        assert!(page.contains(in_it), "{in_it}: {page}");
     }
     // What is served is what was sampled meanwhile: the busy thread, as often as it came to run.
     let cpu = pprof::decode(&get(&address, "/debug/pprof/profile?seconds=2").body).unwrap();

@@ -22,7 +22,7 @@ const COMPARED: [&str; 7] = [
 ];
 
 /// Requests that are answered as Go answers them.
-const ALIKE: [(&str, &str); 28] = [
+const ALIKE: [(&str, &str); 43] = [
     ("GET", "/debug/pprof/"),
     ("HEAD", "/debug/pprof/"),
     ("GET", "/debug/pprof/?seconds=x"),
@@ -49,16 +49,29 @@ const ALIKE: [(&str, &str); 28] = [
     ("GET", "/debug/pprof/goroutine?seconds=601&debug=1"),
     ("GET", "/debug/pprof/goroutine?seconds=1&debug=1"),
     ("GET", "/debug/pprof/goroutine/"),
+    ("GET", "/debug/pprof/heap"),
+    ("HEAD", "/debug/pprof/heap"),
+    ("GET", "/debug/pprof/heap?gc=1"),
+    ("GET", "/debug/pprof/heap?debug=1"),
+    ("GET", "/debug/pprof/heap?debug=2"),
+    ("GET", "/debug/pprof/heap?seconds=1"),
+    ("GET", "/debug/pprof/heap?seconds=0"),
+    ("GET", "/debug/pprof/heap?seconds=1&debug=1"),
+    ("GET", "/debug/pprof/allocs"),
+    ("GET", "/debug/pprof/allocs?debug=1"),
+    ("GET", "/debug/pprof/allocs?seconds=1&gc=1"),
+    ("GET", "/debug/pprof/mutex"),
+    ("GET", "/debug/pprof/mutex?debug=1"),
+    ("GET", "/debug/pprof/block?seconds=1"),
+    ("GET", "/debug/pprof/block?debug=1"),
     ("GET", "/debug/pprof/nothing"),
     ("GET", "/nothing"),
 ];
 
-/// Where ours differs, and why: there are no such profiles yet; nothing but reading is allowed; and paths are as they are
-/// spelled.
-const DIFFERENT: [(&str, &str, u16, u16); 6] = [
-    ("GET", "/debug/pprof/heap", 200, 404),
-    ("GET", "/debug/pprof/heap?gc=1", 200, 404),
-    ("GET", "/debug/pprof/mutex", 200, 404),
+/// Where ours differs, and why: who creates threads is not recorded; nothing but reading is allowed; and paths are as they
+/// are spelled.
+const DIFFERENT: [(&str, &str, u16, u16); 4] = [
+    ("GET", "/debug/pprof/threadcreate", 200, 404),
     ("POST", "/debug/pprof/goroutine", 200, 405),
     ("GET", "/debug/pprof//cmdline", 301, 404),
     ("GET", "/debug/pprof/%63mdline", 200, 404),
@@ -70,7 +83,7 @@ pub(crate) fn side_by_side() {
     }
     let (_go, theirs) = Go::start();
     let theirs = theirs.as_str();
-    let (_profiler, ours) = serving(|builder| builder);
+    let (_profiler, ours) = serving(|builder| builder.set("kinds", "cpu,wall,heap,mutex,block"));
     let mut wrong = Vec::new();
     for (method, path) in ALIKE {
         // In turn, since ours answers so many a second.
@@ -103,11 +116,17 @@ pub(crate) fn tool_reads_every_kind() {
     if !is_here("Go's tools against the pull side") {
         return;
     }
-    let (_profiler, address) = serving(|builder| builder);
+    let (_profiler, address) =
+        serving(|builder| builder.set("kinds", "cpu,heap,block").set("interval_bytes", "64KiB"));
     thread::spawn(|| burn(Duration::from_secs(60)));
     thread::spawn(|| {
         thread::sleep(Duration::from_secs(600));
     });
+    thread::spawn(allocate);
+    for _ in 0..2 {
+        thread::spawn(contend);
+    }
+    thread::sleep(Duration::from_millis(500));
     for (path, in_it, kind) in [
         ("profile?seconds=1", "burn", "Type: cpu"),
         ("wall?seconds=1", "burn", "Type: wall"),
@@ -115,14 +134,58 @@ pub(crate) fn tool_reads_every_kind() {
         ("threads", "sleep", "Type: threads"),
         ("goroutine", "sleep", "Type: goroutine"),
         ("goroutine?debug=1", "sleep", "Showing nodes"),
+        ("heap", "allocate", "Type: inuse_space"),
+        ("heap?debug=1", "allocate", "Type: inuse_space"),
+        ("heap?seconds=1", "allocate", "Type: inuse_space"),
+        ("allocs", "allocate", "Type: alloc_space"),
+        ("allocs?seconds=1", "allocate", "Type: alloc_space"),
+        ("peak?seconds=1", "allocate", "Type: peak_space"),
+        ("lock", "contend", "Type: delay"),
+        ("lock?seconds=1", "contend", "Type: delay"),
+        ("mutex", "contend", "Type: delay"),
+        ("mutex?debug=1", "contend", "Type: delay"),
+        ("mutex?seconds=1", "contend", "Type: delay"),
+        ("block", "contend", "Type: delay"),
+        ("block?debug=1", "contend", "Type: delay"),
+        ("block?seconds=1", "contend", "Type: delay"),
     ] {
         let url = format!("http://{address}/debug/pprof/{path}");
         let top = go_pprof(&["-top", "-cum", "-nodecount=200", &url]);
         assert!(top.contains(kind) && top.contains(in_it), "{path}: {top}");
     }
+    // All four values are there, as in Go's.
+    for value in ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"] {
+        let url = format!("http://{address}/debug/pprof/heap");
+        let top = go_pprof(&["-top", "-cum", "-nodecount=200", &format!("-sample_index={value}"), &url]);
+        assert!(top.contains(&format!("Type: {value}")) && top.contains("allocate"), "{value}: {top}");
+    }
     // Without a scheme or a path of its own, as people type it.
     let top = go_pprof(&["-top", "-seconds=1", &format!("http://{address}")]);
     assert!(top.contains("Type: cpu") && top.contains("burn"), "{top}");
+}
+
+/// A heap that grows by a little and churns by much.
+#[inline(never)]
+fn allocate() {
+    let mut kept = Vec::new();
+    loop {
+        kept.push(std::hint::black_box(vec![1u8; 100_000]));
+        std::hint::black_box(vec![1u8; 1_000_000]);
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Two threads that want one lock.
+#[inline(never)]
+fn contend() {
+    static LOCK: std::sync::Mutex<u32> = std::sync::Mutex::new(0);
+    loop {
+        let mut held = LOCK.lock().unwrap();
+        *held = std::hint::black_box(*held + 1);
+        thread::sleep(Duration::from_millis(2));
+        drop(held);
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 pub(crate) fn addresses_are_named() {

@@ -179,7 +179,7 @@ fn pipelines_and_halves(address: &str) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(
-        (answer.matches("HTTP/1.1 404").count(), answer.matches("the heap cannot").count()),
+        (answer.matches("HTTP/1.1 404").count(), answer.matches("heap is not followed").count()),
         (3, 2),
         "{answer}"
     );

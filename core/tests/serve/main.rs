@@ -7,6 +7,10 @@ mod common;
 #[path = "../common/go.rs"]
 mod go_tool;
 
+/// What is allocated is to be seen.
+#[global_allocator]
+static ALLOCATOR: everprof::Allocator = everprof::Allocator::new();
+
 mod client;
 mod contract;
 mod go;

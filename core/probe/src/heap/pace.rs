@@ -1,6 +1,6 @@
 //! When an allocation is sampled: how many bytes each thread has to go until then.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::own::Own;
 use crate::poisson;
@@ -10,14 +10,10 @@ const CHUNK: u64 = 64 << 10;
 
 /// The mean distance of samples in bytes; 0: there are none.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
-/// Changes with it. Never 0, so that a thread's first allocation finds that it knows an older one.
-static SETTING: AtomicU32 = AtomicU32::new(1);
 
 /// Sets the mean distance of samples in bytes; 0: none are taken. Each thread follows within 64 KiB of its allocations.
 pub(super) fn set_interval(bytes: u64) {
     INTERVAL.store(bytes, Ordering::Release);
-    let next = |setting: u32| Some(setting.wrapping_add(1).max(1));
-    let _ = SETTING.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next);
 }
 
 /// The mean distance of samples in bytes; 0: there are none.
@@ -33,32 +29,37 @@ pub(super) fn count(own: &Own, bytes: usize) -> bool {
     left < 0
 }
 
-/// Whether the allocation that has just passed the end of the chunk is one to sample, and then the mean distance in force.
-/// Each byte has the same chance to be the one that makes it so, so an allocation of `n` bytes is sampled with the
-/// probability `1 - exp(-n / mean)`.
+/// Whether the allocation that has just passed the end of the chunk is one to sample, and then the mean distance that it is a
+/// sample by. Each byte has the same chance to be the one that makes it so, so an allocation of `n` bytes is sampled with
+/// the probability `1 - exp(-n / mean)`.
+///
+/// The mean by which a distance was drawn holds to the end of the chunk at hand, whatever is set meanwhile: were it drawn anew
+/// there, the sample that was due would be lost, and with it what it stands for, of each thread at each change.
 pub(super) fn cross(own: &Own) -> Option<u64> {
     let passed = own.countdown.get().unsigned_abs();
-    let setting = SETTING.load(Ordering::Acquire);
     let interval = interval();
-    let known = own.setting.replace(setting) == setting;
-    if interval == 0 {
+    let drawn_by = own.mean.replace(interval);
+    let mean = if drawn_by == 0 { interval } else { drawn_by };
+    if mean == 0 {
         go(own, CHUNK);
         return None;
     }
-    // Of a Poisson process nothing that was is remembered: under a new setting, the distance is drawn anew.
-    let ahead = if known { own.rest.get() } else { poisson::distance(own.random(), interval) };
-    if passed <= ahead {
-        go(own, ahead - passed);
-        return None;
-    }
-    go(own, poisson::distance(own.random(), interval));
-    Some(interval)
+    // Of a Poisson process nothing that was is remembered: it may begin at any time, also with a thread's first allocation.
+    let ahead = if drawn_by == 0 { poisson::distance(own.random(), interval) } else { own.rest.get() };
+    let is_sample = passed > ahead;
+    let next = match interval {
+        0 => CHUNK,
+        _ if is_sample || mean != interval => poisson::distance(own.random(), interval),
+        _ => ahead - passed,
+    };
+    go(own, next);
+    is_sample.then_some(mean)
 }
 
 /// Makes what the calling thread draws a sequence that is known, from now on. For tests.
 pub(super) fn seed(own: &Own, seed: u64) {
     own.seed(seed);
-    own.setting.set(0);
+    own.mean.set(0);
     own.countdown.set(0);
 }
 

@@ -47,6 +47,27 @@ fn threads_that_share_the_table_find_their_own() {
     assert!((0..256).all(|n| !may_hold(0x7000_0000 + n * 16)));
 }
 
+/// The mean changes in each chunk, to one that is as often smaller: every allocation is told on the average as it was.
+fn across_changes() {
+    let means = [10_000, 70_000, 20_000, 5_000];
+    let (mut told, mut variance, times) = (0.0, 0.0, 400_000_u32);
+    for (number, mean) in (0..times).zip(means.iter().cycle()) {
+        if number % 5 == 0 {
+            set_interval(*mean);
+        }
+        if count(2_000)
+            && let Some(mean) = pace::cross(Own::of_this_thread())
+        {
+            let p = 1.0 - (-2_000.0 / mean as f64).exp();
+            told += 1.0 / p;
+            variance += (1.0 - p) / (p * p);
+        }
+    }
+    let off = told - f64::from(times);
+    assert!(off.abs() < 4.0 * f64::sqrt(variance), "{told} of {times}, sigma {}", f64::sqrt(variance));
+    set_interval(10_000);
+}
+
 #[test]
 fn allocations_are_sampled_by_their_bytes() {
     set_interval(10_000);
@@ -59,7 +80,10 @@ fn allocations_are_sampled_by_their_bytes() {
         let (expected, sigma) = (f64::from(times) * p, (f64::from(times) * p * (1.0 - p)).sqrt());
         assert!((sampled as f64 - expected).abs() < 4.0 * sigma, "{bytes}: {sampled} for {expected}");
     }
+    across_changes();
     set_interval(0);
+    // What was due in the chunk at hand comes still.
+    let _due = (0..200).filter(|_| count(1000) && pace::cross(Own::of_this_thread()).is_some()).count();
     assert!((0..1_000_000).all(|_| !count(1000) || pace::cross(Own::of_this_thread()).is_none()));
     Own::of_this_thread().leave_out();
     set_interval(10);

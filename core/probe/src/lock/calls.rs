@@ -44,9 +44,16 @@ pub(super) fn is_open() -> bool {
     SWITCH.load(Ordering::Relaxed) != 0
 }
 
+/// Whether the thread is one of ours, or the call is: in the middle of a sample our thread is woken, which ends no wait of the
+/// program's.
+fn is_ours() -> bool {
+    let own = Own::of_this_thread();
+    own.is_ours() || own.busy.get()
+}
+
 /// A system call: one of the operations of a futex, or any other.
 pub(super) extern "C" fn before_call(call: &mut Call) -> Next {
-    if call.argument(0) as i64 != libc::SYS_futex || Own::of_this_thread().is_ours() {
+    if call.argument(0) as i64 != libc::SYS_futex || is_ours() {
         return Next::Pass;
     }
     let (address, expected) = (call.argument(1), call.argument(3));
@@ -82,7 +89,7 @@ pub(super) extern "C" fn after_call(call: &mut Call) {
 
 /// A function that will wait: a lock that was tried in vain, or another thing.
 pub(super) extern "C" fn before_wait(call: &mut Call) -> Next {
-    if Own::of_this_thread().is_ours() {
+    if is_ours() {
         return Next::Pass;
     }
     if object_of(call) == Object::Condition as u64 {

@@ -14,7 +14,7 @@ const STYLE: [&str; 5] = [
     include_str!("timeline.css"),
 ];
 /// One script: the files share its scope. What a file uses at load stands before it.
-const SCRIPT: [&str; 22] = [
+const SCRIPT: [&str; 23] = [
     include_str!("values.js"),
     include_str!("data.js"),
     include_str!("tree.js"),
@@ -22,6 +22,7 @@ const SCRIPT: [&str; 22] = [
     include_str!("functions.js"),
     include_str!("search.js"),
     include_str!("doing.js"),
+    include_str!("ages.js"),
     include_str!("colours.js"),
     include_str!("state.js"),
     include_str!("canvas.js"),

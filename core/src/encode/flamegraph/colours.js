@@ -9,6 +9,7 @@ const palettes = {
     grew: [[250, 224, 216], [214, 69, 48]], shrank: [[218, 232, 246], [58, 120, 190]], strongText: '#ffffff',
     hover: '#171b21', focus: '#0b57d0', void: '#eef0f3', voidLine: '#dde1e7', paper: '#f8f9fb', grid: 'rgb(90 100 115 / 18%)', soft: '#525b69',
     doing: ['#f4a261', '#ffd27a', '#8fbdf2', '#7fcfc0', '#c79be8', '#b4b8f5', '#a5dbf0', '#c3cbd6', '#e4e8ed'],
+    ages: ['#dbe7f3', '#c9dcbb', '#e9e08e', '#f4c873', '#f2a267', '#e58277', '#d17ba3'],
   },
   dark: {
     families: ['#2c5c8c', '#8a571d', '#2f6b3d', '#8e423c', '#614788', '#756318', '#1e6a64', '#84426a', '#6a5239'],
@@ -17,6 +18,7 @@ const palettes = {
     grew: [[82, 50, 46], [196, 60, 44]], shrank: [[44, 60, 82], [48, 112, 190]], strongText: '#ffffff',
     hover: '#ffffff', focus: '#8ab4f8', void: '#20252d', voidLine: '#2e353f', paper: '#181c22', grid: 'rgb(160 170 185 / 18%)', soft: '#a9b2c0',
     doing: ['#a3561a', '#8a6a12', '#2a64a8', '#1c756a', '#7c3fa6', '#4d52a8', '#236f8c', '#56616f', '#333a44'],
+    ages: ['#33475c', '#3d5a38', '#6b6420', '#84601a', '#924c1e', '#96382f', '#7d3563'],
   },
 };
 
@@ -95,6 +97,7 @@ function diffColouring(app) {
 function offered(app) {
   if (app.pair) return ['diff', 'family', 'module', 'plain'];
   const { doing, types } = app.data;
+  if (hasAges(app.data, app.state.type)) return ['age', 'family', 'module', 'plain'];
   return doing && doing.times[types[app.state.type].kind] >= 0 ? ['doing', 'family', 'module', 'plain'] : ['family', 'module', 'plain'];
 }
 
@@ -109,5 +112,5 @@ function colourings(data, app) {
     module: keyed('module', 'module', (frame) => moduleOf(frame) || 'unknown'),
     plain: { title: 'none', use: plainColouring },
   };
-  return { diff: { title: 'change', use: diffColouring(app) }, doing: { title: 'on CPU or waiting', use: doingColouring(app) }, ...all };
+  return { diff: { title: 'change', use: diffColouring(app) }, doing: { title: 'on CPU or waiting', use: doingColouring(app) }, age: { title: 'age', use: ageColouring(app) }, ...all };
 }

@@ -38,6 +38,7 @@ async function decode(text) {
   });
   data.labelKeys = labelKeys(data);
   readDoings(data);
+  readAges(data);
   data.negative = data.samples.values.map((values) => values.some((value) => value < 0));
   data.wides = data.samples.values.map((values) => values instanceof BigInt64Array);
   return data;
@@ -147,9 +148,14 @@ function columnOf(data, type) {
   return data.samples.values[data.types[type].column];
 }
 
-// The sample type that counts the samples of the kind that a type is of; -1 where there is none.
+// The sample type that counts what is behind a type: of bytes their objects, else the samples of the kind; -1 where there is
+// none.
 function countTypeOf(data, type) {
-  return data.kinds[data.types[type].kind].countType;
+  const { name, unit, kind } = data.types[type];
+  if (unit === 'count') return type;
+  const objects = name.endsWith('_space') ? name.replace(/_space$/, '_objects') : '';
+  const own = data.types.findIndex((other) => other.kind === kind && other.name === objects && other.unit === 'count');
+  return own >= 0 ? own : data.kinds[kind].countType;
 }
 
 // Reads varints.

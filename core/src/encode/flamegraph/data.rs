@@ -58,6 +58,7 @@ struct Described {
     tags: Vec<(String, String)>,
     start: i64,
     duration: i64,
+    period: i64,
     periods_per_signal: f64,
     totals: Vec<Total>,
 }
@@ -200,7 +201,8 @@ impl<'p> Data<'p> {
             let rounded = self.is_rounded(kind, column);
             let (wide, huge) = ((EXACT_LIMIT..=WIDE_LIMIT).contains(&size), size > WIDE_LIMIT);
             out.push_str(&format!(
-                ",\"kind\":{kind},\"column\":{column},\"wide\":{wide},\"huge\":{huge},\"rounded\":{rounded}}}"
+                ",\"kind\":{kind},\"column\":{column},\"wide\":{wide},\"huge\":{huge},\"rounded\":{rounded},\"level\":{}}}",
+                value_type.is_level()
             ));
         });
     }
@@ -213,6 +215,7 @@ impl<'p> Data<'p> {
             tags: profile.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             start: profile.time_nanos,
             duration: profile.duration_nanos,
+            period: profile.period,
             periods_per_signal: profile.periods_per_signal(),
             totals: totals(profile, &columns),
         });
@@ -307,8 +310,8 @@ fn describe(
         }
     }
     out.push_str(&format!(
-        ",\"start\":\"{}\",\"duration\":\"{}\",\"periods_per_signal\":{},\"totals\":",
-        profile.start, profile.duration, profile.periods_per_signal,
+        ",\"start\":\"{}\",\"duration\":\"{}\",\"period\":{},\"periods_per_signal\":{},\"totals\":",
+        profile.start, profile.duration, profile.period, profile.periods_per_signal,
     ));
     list(out, profile.totals.iter().enumerate(), |out, (column, total)| {
         out.push_str(&format!("\"{}\"", told(column, total.sum)));

@@ -26,7 +26,7 @@ function readDoings(data) {
   // Of which kinds it is known, by the type that is their time; the verdict is that of the wall clock.
   const times = data.kinds.map((_, kind) => Math.max(typeOf('wall', kind), typeOf('off_cpu', kind)));
   const type = typeOf('wall');
-  data.doing = { type, kind: data.types[type]?.kind ?? -1, times, names: activities, short, of, group, wait, idle, busy: activities.indexOf('on CPU'), ready: activities.findIndex((name) => name.startsWith('ready')) };
+  data.doing = { count: activities.length, type, kind: data.types[type]?.kind ?? -1, times, names: activities, short, of, group, wait, idle, busy: activities.indexOf('on CPU'), ready: activities.findIndex((name) => name.startsWith('ready')) };
   data.labelKeys.unshift({ name: ACTIVITY, of: Int32Array.from(of, (place) => (place < 0 ? -1 : first + place)) });
 }
 
@@ -42,19 +42,19 @@ function withoutIdle(data, allowed, state) {
   data.doing.of.forEach((activity, set) => { if (activity === data.doing.idle) allowed[set] = 0; });
 }
 
-// For each activity its part of each node: of all that is below it, or of itself alone.
-function activityColumns(data, tree, below) {
-  const kept = below ? 'activityTotals' : 'activitySelfs';
+// For each class of label sets (`of`, -1 for none) its part of each node: of all that is below it, or of itself alone.
+function classColumns(data, tree, below, name, { of, count }) {
+  const kept = `${name}${below ? 'Totals' : 'Selfs'}`;
   if (tree[kept]?.of === tree.total) return tree[kept].columns;
-  const { doing, samples, types } = data;
+  const { samples, types } = data;
   const values = columnOf(data, tree.type);
-  const columns = doing.names.map(() => null);
+  const columns = Array.from({ length: count }, () => null);
   for (let row = 0; row < tree.leaf.length; row++) {
     const set = samples.labels[row];
-    const activity = doing.of[set];
-    if (activity < 0 || tree.allowed[set] !== 1 || tree.sides.of[samples.profile[row]] < 0) continue;
-    columns[activity] ??= new Float64Array(tree.count);
-    columns[activity][tree.leaf[row]] += types[tree.type].wide ? Number(values[row]) : values[row];
+    const own = of[set];
+    if (own < 0 || tree.allowed[set] !== 1 || tree.sides.of[samples.profile[row]] < 0) continue;
+    columns[own] ??= new Float64Array(tree.count);
+    columns[own][tree.leaf[row]] += types[tree.type].wide ? Number(values[row]) : values[row];
   }
   if (below) for (const column of columns) if (column) upwards(tree, column);
   tree[kept] = { of: tree.total, columns };
@@ -63,8 +63,13 @@ function activityColumns(data, tree, below) {
 
 // What a node was doing: the part of each activity, 0 to 1.
 function partsOf(data, tree, node) {
+  return partsBy(data, tree, node, 'activity', data.doing);
+}
+
+// The part of each class of label sets.
+function partsBy(data, tree, node, name, classes) {
   const from = tree.source ?? tree;
-  const columns = activityColumns(data, from, !tree.source || tree.whole);
+  const columns = classColumns(data, from, !tree.source || tree.whole, name, classes);
   const members = tree.members?.[node] ?? [node];
   const sums = columns.map((column) => (column ? members.reduce((sum, member) => sum + column[member], 0) : 0));
   const all = sums.reduce((sum, value) => sum + value, 0);

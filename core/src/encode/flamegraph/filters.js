@@ -43,6 +43,7 @@ function showToolbar(app) {
   byId('group').value = state.group === null ? '' : `=${state.group}`;
   byId('colour').value = app.colour;
   byId('norm').value = app.norm;
+  if (app.timed) byId('norm').options[0].textContent = app.level ? 'as they are' : 'per second';
   byId('side').value = state.side;
   byId('recursion').checked = state.recursion;
   byId('inverted').checked = state.inverted;

@@ -13,8 +13,8 @@ const SHADOW = 0.05;
 function showFindings(app) {
   const { data } = app;
   const top = app.shown === app.tree ? app.top : 0;
-  const rows = app.pair ? changed(app) : hot(app, top);
-  byId('findings').replaceChildren(...rows.filter(({ found }) => found.length > 0).map(({ text, title, kind, found }) => {
+  const rows = app.pair ? changed(app) : [...heapFindings(app), ...hot(app, top)];
+  byId('findings').replaceChildren(...rows.filter(({ found, alone }) => found.length > 0 || alone).map(({ text, title, kind, found }) => {
     const row = element('li', kind, element('span', 'about', text));
     row.title = title;
     row.append(...found.map(({ id, value }) => {
@@ -37,8 +37,9 @@ function hot(app, top) {
   const sums = hotSums(data, tree, top);
   const ids = largest(sums, NAMED).filter((id) => sums[id] >= WORTH * whole);
   const found = ids.map((id) => ({ id, value: percent(sums[id] / whole) }));
-  const title = 'Time of their own, and that of the standard library and of libc below them';
-  return [{ text: top === 0 ? 'Hottest' : 'Hottest here', title, kind: '', found }];
+  const bytes = data.types[tree.type].unit === 'bytes';
+  const title = `${bytes ? 'What they allocate themselves' : 'Time of their own'}, and that of the standard library and of libc below them`;
+  return [{ text: `${bytes ? 'Largest' : 'Hottest'}${top === 0 ? '' : ' here'}`, title, kind: '', found }];
 }
 
 function hotSums(data, tree, top) {

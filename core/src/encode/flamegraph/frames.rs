@@ -167,7 +167,7 @@ pub(super) enum Kept {
     All,
     /// Not those that are another for each thread or request.
     Common,
-    /// Only those that say what a thread did.
+    /// Only those that say what a thread did, and how old a block is.
     Few,
 }
 
@@ -183,7 +183,7 @@ impl Kept {
 
 /// Keys of labels whose values are another for each thread or request.
 const SINGULAR: [&str; 5] = ["thread_id", "trace_id", "span_id", "local root span id", "span id"];
-const FEW: [&str; 4] = ["thread_name", "state", "wait", "syscall"];
+const FEW: [&str; 5] = ["thread_name", "state", "wait", "syscall", "age"];
 
 /// Reads one profile into the [`Tables`], each location and label set once.
 pub(super) struct Reader<'a, 'p> {

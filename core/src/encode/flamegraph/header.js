@@ -55,7 +55,11 @@ function showTotals(app) {
     const part = tree.total[0][0];
     const cores = unit === 'nanoseconds' && name === 'cpu' && app.seconds[0] > 0;
     const looks = data.slots && app.seconds[0] === 0 ? snapshotsOf(app) : 0;
-    const text = looks > 1 ? `${name} in ${looks} snapshots: ${significant(Number(part) / looks)} on average` : cores ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} cores busy` : name;
+    const flows = !app.level && app.seconds[0] > 0;
+    const text = looks > 1 ? `${name} in ${looks} snapshots: ${significant(Number(part) / looks)} on average` : cores ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} cores busy`
+      : flows && unit === 'bytes' ? `${name}: ${rate(Number(part) / app.seconds[0], unit)}`
+      : flows && name === 'delay' ? `${name}: ${significant(Number(part) / 1e9 / app.seconds[0])} threads waiting on average`
+      : app.level && data.slots ? `${name} ${name.startsWith('peak_') ? 'of the highest moment' : 'at the end'}` : name;
     const said = part === all ? text : `${name}: ${percent(ratio(part, all))} of ${quantity(all, unit)}`;
     cells.push(total(quantity(part, unit), `${said}${awaited(app)}`));
   }

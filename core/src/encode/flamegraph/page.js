@@ -55,7 +55,7 @@ app.nameOf = (tree, node) => {
 
 app.topOf = (tree) => (tree === app.shown ? app.top : 0);
 
-app.normalised = (value, unit) => (app.norm === 'time' ? rate(value, unit) : percent(value));
+app.normalised = (value, unit) => (app.norm !== 'time' ? percent(value) : app.level ? quantity(value, unit) : rate(value, unit));
 
 // The z of a node's or a name's sample counts.
 app.significance = ([before, after], at) => significance(before[at], after[at], app.over, app.periods, app.norm === 'share');
@@ -116,7 +116,8 @@ function refresh(before) {
   const { state, data } = app;
   const changed = (...names) => !before || names.some((name) => before[name] !== state[name]);
   const { kind } = data.types[state.type];
-  const turnedTo = !before || kind !== data.types[before.type].kind;
+  const levelOf = ({ type }) => data.types[type].level;
+  const turnedTo = !before || kind !== data.types[before.type].kind || levelOf(state) !== levelOf(before);
   const chosen = turnedTo || changed('range', 'base', 'lanes');
   if (chosen) choose(app, kind);
   if (changed('filters', 'idle')) app.allowed = allowedSets(data, state);
@@ -175,19 +176,22 @@ function tableSoon(summed) {
 // What is looked at: one kind of profile, of some stretch of time and of some instances; of two stretches as a pair.
 function choose(app, kind) {
   const { data, state } = app;
+  app.level = data.types[state.type].level;
   app.sides = sidesOf(data, state, kind);
   app.pair = app.sides.count > 1;
   document.body.classList.toggle('diff', app.pair);
   const of = (side) => data.profiles.filter((_, number) => app.sides.of[number] === side);
   const sides = app.pair ? [of(0), of(1)] : [of(0)];
-  app.seconds = sides.map((profiles, side) => (data.slots ? secondsOf(data, state, kind, side, app.pair) : Number(profiles[0]?.duration ?? 0n) / 1e9));
-  app.periods = sides.map((profiles) => periodsOf(data, kind, profiles));
+  // A level is of a moment, and compares as it is.
+  app.seconds = sides.map((profiles, side) => (app.level ? 1 : data.slots ? secondsOf(data, state, kind, side, app.pair) : Number(profiles[0]?.duration ?? 0n) / 1e9));
+  app.periods = sides.map((profiles) => periodsOf(data, state.type, profiles));
   app.timed = app.seconds.every((seconds) => seconds > 0);
 }
 
 // How many samples one signal stands for in all of them together.
-function periodsOf({ kinds }, kind, profiles) {
-  const { countType, first } = kinds[kind];
+function periodsOf(data, type, profiles) {
+  const countType = countTypeOf(data, type);
+  const { first } = data.kinds[data.types[type].kind];
   const weight = ({ totals }) => (countType < 0 ? 1 : Math.max(0, Number(totals[countType - first])));
   const samples = profiles.reduce((sum, profile) => sum + weight(profile), 0);
   const signals = profiles.reduce((sum, profile) => sum + weight(profile) / profile.periods_per_signal, 0);
@@ -195,7 +199,28 @@ function periodsOf({ kinds }, kind, profiles) {
 }
 
 // For each profile its side: of a pair 0 is before and 1 after, -1 is neither.
-function sidesOf(data, { range, base, lanes }, kind) {
+function sidesOf(data, state, kind) {
+  const sides = periodSides(data, state, kind);
+  const shown = data.types[state.type];
+  if (data.slots && shown.kind === kind && shown.level) oneMoment(data, shown, sides.of);
+  return sides;
+}
+
+// Of a level one moment counts of each instance and side: the last, or of peaks the highest. The others are of neither side.
+function oneMoment(data, { name, column }, of) {
+  const rank = ({ totals, slot }) => (name.startsWith('peak_') ? Number(totals[column]) : slot);
+  const best = new Map();
+  data.profiles.forEach((profile, number) => {
+    if (of[number] < 0) return;
+    const key = `${of[number]} ${profile.lane}`;
+    const known = best.get(key);
+    if (known === undefined || rank(profile) >= rank(data.profiles[known])) best.set(key, number);
+  });
+  const counted = new Set(best.values());
+  of.forEach((side, number) => { if (side >= 0 && !counted.has(number)) of[number] = -1; });
+}
+
+function periodSides(data, { range, base, lanes }, kind) {
   if (data.view === 'diff') return { of: Int8Array.from(data.profiles, (_, number) => number), count: 2 };
   const within = (slots, slot) => slots === null || (slot >= slots[0] && slot <= slots[1]);
   const of = Int8Array.from(data.profiles, (profile) => {
@@ -299,6 +324,7 @@ async function start() {
   // For tests and for bookmarklets: where frames lie, and what the page knows.
   app.selfAt = selfAt;
   app.partsOf = partsOf;
+  app.ageParts = ageParts;
   window.everprof = app;
   document.title = clipped(data.title, 300);
   document.documentElement.dataset.ready = 'true';

@@ -6,7 +6,8 @@
 const kindWords = {
   __proto__: null,
   cpu: ['CPU', 'cores'], wall: ['Wall clock', 'threads'], offcpu: ['Off CPU', 'threads'], lock: ['Lock waits', 'threads'],
-  alloc: ['Allocations', 'threads'], heap: ['Heap', 'threads'], threads: ['Threads', 'threads'],
+  mutex: ['Lock holders', 'threads waiting'], block: ['Blocked', 'threads'], alloc: ['Allocations', ''], heap: ['Heap', ''], peak: ['Peak heap', ''],
+  threads: ['Threads', 'threads'],
 };
 
 function kindTitle(kind) {
@@ -82,7 +83,7 @@ function ratesOf(app, kind) {
   const rate = Array.from({ length: count }, () => new Float64Array(slots));
   const slotOf = Int32Array.from(profiles, (profile) => (isChosen(profile, kind, state.lanes) ? profile.slot : -1));
   const values = columnOf(data, type);
-  const { wide } = data.types[type];
+  const { wide, level } = data.types[type];
   const present = new Uint8Array(slots);
   for (const slot of slotOf) if (slot >= 0) present[slot] = 1;
   for (let row = 0; row < values.length; row++) {
@@ -94,7 +95,8 @@ function ratesOf(app, kind) {
   const scale = unit in nanoseconds ? nanoseconds[unit] / 1e9 : 1;
   for (const series of rate) {
     for (let slot = 0; slot < slots; slot++) {
-      series[slot] = present[slot] === 0 ? NaN : (series[slot] * scale) / (cover[slot] || looks[slot] || 1);
+      // What there is at the end of a slot is no rate.
+      series[slot] = present[slot] === 0 ? NaN : level ? series[slot] : (series[slot] * scale) / (cover[slot] || looks[slot] || 1);
     }
   }
   const shown = rate.map((series, at) => at).filter((at) => rate[at].some((value) => value > 0));
@@ -103,8 +105,8 @@ function ratesOf(app, kind) {
 }
 
 function rateText(app, { kind, type }, value) {
-  const { unit, name } = app.data.types[type];
-  if (!(unit in nanoseconds)) return coverless(app, kind) ? quantity(value, unit) : rate(value, unit);
+  const { unit, name, level } = app.data.types[type];
+  if (!(unit in nanoseconds)) return level || coverless(app, kind) ? quantity(value, unit) : rate(value, unit);
   // Tasks that await are no threads.
   const word = app.data.doing?.kind === kind && app.hasTasks ? 'at once' : kindWords[app.data.kinds[kind].name]?.[1] ?? (name === 'cpu' ? 'cores' : 'threads');
   return `${value === 0 ? '0' : value < 0.01 ? '<0.01' : significant(value)} ${word}`;

@@ -55,7 +55,7 @@ function readHash(text, initial, data) {
   state.lanes = (hash.get('lanes') ?? '').split('.').filter((lane) => /^\d+$/.test(lane) && Number(lane) < data.lanes.length).map(Number);
   oneOf('orientation', ['icicle', 'flame']);
   oneOf('group', data.labelKeys.map(({ name }) => name));
-  oneOf('colour', ['diff', 'doing', 'family', 'module', 'plain']);
+  oneOf('colour', ['diff', 'doing', 'age', 'family', 'module', 'plain']);
   oneOf('idle', ['hidden', 'shown']);
   oneOf('norm', ['time', 'share']);
   oneOf('side', ['before', 'after']);

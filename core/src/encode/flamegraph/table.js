@@ -68,7 +68,7 @@ function showTable(app) {
   const names = sought ? table.order.filter((name) => match.flags[name]) : table.order;
   const top = table.of[2];
   const where = top === 0 ? (app.shown === tree ? '' : ', with all their callers') : ` in ${shortName(app.nameOf(tree, top))}`;
-  const how = app.pair ? (app.norm === 'time' ? ', per second; bold: |z| ≥ 3, hardly chance' : ', as share of all; bold: |z| ≥ 3') : '';
+  const how = app.pair ? (app.norm === 'time' ? `${app.level ? '' : ', per second'}; bold: |z| ≥ 3, hardly chance` : ', as share of all; bold: |z| ≥ 3') : '';
   byId('table-note').textContent = `${sought ? `${names.length} of ` : ''}${table.names.length} function${table.names.length === 1 ? '' : 's'}${where}${how}`;
   const body = byId('table-body');
   if (app.listed?.names.length === names.length && app.listed.of === table.self && names.every((name, place) => name === app.listed.names[place])) {

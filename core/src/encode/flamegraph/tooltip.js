@@ -47,8 +47,10 @@ function describe(app, tree, node) {
     facts.rows.push(['total', exactly2(total, unit), ...shares(total)]);
     // Towards the callers nothing is a node's own.
     if (!tree.upward) facts.rows.push(['self', exactly2(self, unit), ...shares(self)]);
-    if (countTypeOf(data, tree.type) >= 0) facts.rows.push(['samples', exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
+    const counted = countTypeOf(data, tree.type);
+    if (counted >= 0 && counted !== tree.type) facts.rows.push([counting(data.types[counted].name), exact(countAt(data, tree, node, 0), '').trim(), '', '', '']);
     if (data.doing?.times[data.types[tree.type].kind] >= 0) facts.notes.push(doingOf(app, tree, node));
+    if (hasAges(data, tree.type)) facts.notes.push(agesOf(data, tree, node));
   } else {
     const { scale } = app;
     const show = (value) => app.normalised(value, unit);
@@ -60,11 +62,16 @@ function describe(app, tree, node) {
       facts.rows.push([key, show(before), show(after), signed(show(after - before), after - before)]);
     }
     if (tree.counts) {
-      facts.rows.push(['samples', ...tree.counts.map((side) => exact(side[node], '').trim()), `z ${minus(change.z.toFixed(1))}`]);
+      facts.rows.push([counting(data.types[countTypeOf(data, tree.type)].name), ...tree.counts.map((side) => exact(side[node], '').trim()), `z ${minus(change.z.toFixed(1))}`]);
     }
     facts.notes.push(change.words);
   }
   return facts;
+}
+
+// A type that counts, in a word.
+function counting(name) {
+  return name.endsWith('_objects') ? 'objects' : name === 'contentions' ? 'waits' : 'samples';
 }
 
 function exactly2(value, unit) {
