@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::route::LONGEST;
 use super::source::About;
 use crate::encode::flamegraph::{escaped, plain_page};
-use crate::profile::{Activity, Kind, Verdict};
+use crate::profile::{Activity, Group, Kind, Verdict};
 use crate::stats::Stats;
 
 const STYLE: &str = include_str!("index.css");
@@ -94,7 +94,13 @@ fn verdict(body: &mut String, about: &About) {
         Some(verdict) => {
             let _ = write!(body, "<p class=\"verdict\">{}</p>", escaped(&verdict.to_string()));
             shares(body, verdict);
-            groups(body, verdict);
+            let threads = verdict.groups.iter().map(|group| (group, "")).filter(|(group, _)| group.total() > 0);
+            groups(body, "Threads", threads);
+            // By the labels of the program: of a service whose threads are shared by all, what it does for whom.
+            let requests = verdict.requests.iter();
+            let requests = requests
+                .map(|request| (&request.group, request.waits_in.first().map_or("", String::as_str)));
+            groups(body, "Requests", requests);
         }
         None if about.kinds.contains(&Kind::Wall) => {
             let _ = write!(
@@ -104,8 +110,9 @@ fn verdict(body: &mut String, about: &About) {
             );
         }
         None => body.push_str(
-            "<p>Whether the service is CPU-bound or wait-bound is known where the wall clock is recorded all the time: \
-             set <code>kinds=cpu,wall</code>.</p>",
+            "<p>Whether the service is CPU-bound or wait-bound is known here where the wall clock is recorded all the time: \
+             set <code>kinds=cpu,wall</code>. Of the next seconds the page of \
+             <a href=\"wall?seconds=5&amp;format=html\">wall</a> says it.</p>",
         ),
     }
     body.push_str("</section>\n");
@@ -148,11 +155,18 @@ fn shares(body: &mut String, verdict: &Verdict) {
     body.push_str("</ul>");
 }
 
-/// What each group of threads did most.
-fn groups(body: &mut String, verdict: &Verdict) {
+/// What each group did most, and where it waited for that, if that is known; nothing where there are none.
+fn groups<'v>(body: &mut String, of: &str, groups: impl Iterator<Item = (&'v Group, &'v str)>) {
     const SHOWN: usize = 8;
-    body.push_str("<table class=\"groups\"><thead><tr><th>Threads</th><th>Time</th><th>On CPU</th><th>Otherwise mostly</th></tr></thead><tbody>");
-    for group in verdict.groups.iter().filter(|group| group.total() > 0).take(SHOWN) {
+    let mut groups = groups.take(SHOWN).peekable();
+    if groups.peek().is_none() {
+        return;
+    }
+    let _ = write!(
+        body,
+        "<table class=\"groups\"><thead><tr><th>{of}</th><th>Time</th><th>On CPU</th><th>Otherwise mostly</th></tr></thead><tbody>"
+    );
+    for (group, place) in groups {
         let most = group
             .nanos
             .iter()
@@ -161,9 +175,11 @@ fn groups(body: &mut String, verdict: &Verdict) {
         let otherwise = most.map_or(String::new(), |(activity, _)| {
             format!("{} ({:.0} %)", activity.name(), 100.0 * group.share(*activity))
         });
+        let within =
+            if place.is_empty() { String::new() } else { format!(" in <code>{}</code>", escaped(place)) };
         let _ = write!(
             body,
-            "<tr><td>{}</td><td>{}</td><td>{:.1} %</td><td>{otherwise}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{:.1} %</td><td>{otherwise}{within}</td></tr>",
             escaped(&group.name),
             time(Duration::from_nanos(group.total())),
             100.0 * group.share(Activity::OnCpu)
@@ -306,6 +322,36 @@ fn time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::{Function, Label, Line, Location, Profile};
+
+    #[test]
+    fn what_requests_wait_for_is_told_by_their_labels() {
+        let mut profile = Profile::new(Kind::Wall);
+        let name = profile.string("shop::<Stock>::fetch");
+        let function = profile.function(Function { name, ..Function::default() });
+        let lines = vec![Line { function, line: 0, column: 0 }];
+        let place = profile.location(Location { lines, address: 1, ..Location::default() });
+        let stack = profile.stack(&[place]);
+        for (state, wait, nanos) in [("on_cpu", "", 10), ("awaiting", "network", 90)] {
+            let labels = [("endpoint", "/<list>"), ("state", state), ("wait", wait)]
+                .map(|(key, value)| Label::text(key, value));
+            let labels = profile.labels(&labels);
+            profile.add(stack, labels, &[1, nanos]);
+        }
+        let page = page(&About { verdict: profile.verdict().ok(), ..About::default() });
+        let row = "<td>endpoint=/&lt;list&gt;</td><td>0.0 ms</td><td>10.0 %</td><td>waiting for the network (90 %) in \
+                   <code>shop::&lt;Stock&gt;::fetch</code></td>";
+        assert!(page.contains("<th>Requests</th>") && page.contains(row), "{page}");
+    }
+
+    #[test]
+    fn without_a_verdict_the_page_leads_to_one() {
+        assert!(
+            page(&About::default()).contains("<a href=\"wall?seconds=5&amp;format=html\">wall</a> says it")
+        );
+        let about = About { kinds: vec![Kind::Wall], period_s: 60, ..About::default() };
+        assert!(page(&about).contains("comes with the first period of 60 s"));
+    }
 
     #[test]
     fn nothing_of_the_program_becomes_markup() {

@@ -45,19 +45,29 @@ pub(crate) use answer::{Answer, reason};
 #[cfg(feature = "http")]
 pub use mount::handle;
 pub(crate) use request::{Method, Request};
-pub(crate) use route::{LONGEST, not_found};
+pub(crate) use route::LONGEST;
 pub(crate) use source::{About, Recorded, Source, install};
 pub(crate) use worker::{Queue, Ticket, after_fork, cpu, hurry, lock};
 
 use route::Decision;
 
-/// The longest body that is read: addresses whose names are asked for.
-pub(crate) const MOST_BODY: usize = 64 << 10;
+/// The longest body that is read: addresses whose names are asked for. `go tool pprof` sends all of a module at once, some
+/// 15 bytes each, and a busy program has ten thousands.
+pub(crate) const MOST_BODY: usize = 512 << 10;
 
 /// An answer, or the right to one that takes time.
 pub(crate) enum Reply {
     Now(Answer),
     Later(Ticket),
+}
+
+/// The same for a server that has nothing but what is here: without a prefix, and with a way to it from the root.
+pub(crate) fn ask_at_root(request: &Request) -> Reply {
+    match (&*request.path, request.path.rfind(route::PARENT)) {
+        ("/", _) => Reply::Now(Answer::elsewhere("/debug/pprof/")),
+        (_, Some(0)) => ask(request),
+        _ => Reply::Now(route::not_found()),
+    }
 }
 
 /// Decides upon a request. Takes no time.

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 
 use http::{HeaderName, HeaderValue};
 
+use super::route::PARENT;
 use super::{Answer, MOST_BODY, Method, Reply, Request, ask};
 
 /// Answers a request for a profile, below whatever path ends in `/debug/pprof/`, on any executor.
@@ -13,7 +14,7 @@ use super::{Answer, MOST_BODY, Method, Reply, Request, ask};
 /// up, as frameworks do when a client goes away. It asks for no token: the router decides who may come here, and should,
 /// since stacks and arguments are not for everybody.
 ///
-/// The body is looked at for `symbol` alone; beyond 64 KiB the answer is 413. Without a running profiler it is 503.
+/// The body is looked at for `symbol` alone; beyond 512 KiB the answer is 413. Without a running profiler it is 503.
 ///
 /// With axum, where `Body` is `axum::body::Body`:
 ///
@@ -45,7 +46,8 @@ pub fn handle<B: AsRef<[u8]>>(
         body: if is_long { Vec::new() } else { body.to_vec() },
     };
     async move {
-        let mut answer = match if is_long { Reply::Now(too_long()) } else { ask(&asked) } {
+        let refused = if is_long { Some(too_long()) } else { stripped(&asked.path) };
+        let mut answer = match refused.map_or_else(|| ask(&asked), Reply::Now) {
             Reply::Now(answer) => answer,
             Reply::Later(ticket) => poll_fn(|context| ticket.poll(context.waker())).await,
         };
@@ -58,6 +60,12 @@ pub fn handle<B: AsRef<[u8]>>(
 
 fn too_long() -> Answer {
     Answer::error(413, &format!("the body is longer than {} KiB", MOST_BODY >> 10))
+}
+
+/// Whoever mounts it below a path that his router takes away is told so, and not led in circles.
+fn stripped(path: &str) -> Option<Answer> {
+    let reason = "404 page not found: everprof knows its pages by /debug/pprof/ in the path, which the router that leads here must leave there";
+    (!path.contains(PARENT)).then(|| Answer::error(404, reason))
 }
 
 fn response(answer: Answer) -> http::Response<Vec<u8>> {

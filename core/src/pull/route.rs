@@ -49,11 +49,7 @@ pub(super) enum Form {
 }
 
 pub(super) fn decide(request: &Request) -> Decision {
-    let Some(name) = name(&request.path) else {
-        // A server of ours alone leads to the page that it has.
-        let is_root = request.path == "/";
-        return Decision::Now(if is_root { Answer::elsewhere("/debug/pprof/") } else { not_found() });
-    };
+    let Some(name) = name(&request.path) else { return Decision::Now(not_found()) };
     let posts = name == "symbol";
     match request.method {
         Method::Other => return Decision::Now(refused(posts)),
@@ -70,11 +66,13 @@ pub(super) fn decide(request: &Request) -> Decision {
     }
 }
 
-/// What is meant by a path; a program may have put ours behind a prefix of its own. Only what is spelled as it should be
-/// is known: no percent-encoding, no dots.
+/// The folder that ours is in.
+pub(super) const PARENT: &str = "/debug/";
+
+/// What is meant by a path; a program may have put ours behind a prefix of its own, which may be called as ours is. Only
+/// what is spelled as it should be is known: no percent-encoding, no dots.
 fn name(path: &str) -> Option<&str> {
-    const PARENT: &str = "/debug/";
-    let tail = &path[path.find(PARENT)? + PARENT.len()..];
+    let tail = &path[path.rfind(PARENT)? + PARENT.len()..];
     match tail {
         "fgprof" | "pprof" => Some(tail),
         _ => tail.strip_prefix("pprof/"),
@@ -283,8 +281,10 @@ mod tests {
             ("/debug/pprof/", 200),
             ("/debug/pprof/wall", 200),
             ("/behind/a/prefix/debug/pprof/wall", 200),
+            ("/debug/shop/debug/pprof/wall", 200),
             ("/debug/pprof", 301),
-            ("/", 302),
+            // Of a program's own router: that it has no other page is not ours to say.
+            ("/", 404),
             ("/debug/pprof/profile/", 404),
             ("/debug/pprof//profile", 404),
             ("/debug/pprof/../pprof/profile", 404),

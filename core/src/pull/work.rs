@@ -1,9 +1,10 @@
 //! What takes time, done on the worker's thread: recordings and snapshots become answers.
 
 use super::answer::{Answer, HTML, TEXT};
-use super::route::Work;
+use super::route::{Form, Work};
 use super::source::{Recorded, Source, source};
 use super::{index, symbol};
+use crate::encode::flamegraph::{self, PageOptions};
 use crate::error::{Error, ErrorKind};
 use crate::profile::{Kind, Profile, ValueType};
 use crate::symbolize::Symbolizer;
@@ -56,8 +57,14 @@ pub(super) fn recorded(work: &Work, recording: Box<dyn Recorded>) -> Result<Answ
 
 /// What became of the threads since `before`.
 pub(super) fn change(work: &Work, mut before: Profile) -> Result<Answer, Answer> {
-    let Work::Change { name, .. } = work else { return Err(gone()) };
+    let Work::Change { name, form, .. } = work else { return Err(gone()) };
     let mut profile = threads(name)?;
+    if *form == Form::Page {
+        // What is less has no width in a graph of sums, and parts of a sum of nothing say nothing.
+        let mut answer = work.head();
+        answer.body = flamegraph::diff_html(&before, &profile, &PageOptions::default()).into_bytes();
+        return Ok(answer);
+    }
     let (time, duration) = (profile.time_nanos, profile.time_nanos.saturating_sub(before.time_nanos));
     before.negate();
     profile.merge(&before).map_err(|error| failed(name, &error))?;

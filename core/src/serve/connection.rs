@@ -298,11 +298,7 @@ impl Connection {
             self.refuse(&mut answer, !is_head, now);
             return;
         }
-        // Routers of programs may have us behind a prefix; here there is none.
-        let path = &head.request.path;
-        let is_known = path == "/" || path.starts_with("/debug/");
-        let reply = if is_known { pull::ask(&head.request) } else { Reply::Now(pull::not_found()) };
-        match reply {
+        match pull::ask_at_root(&head.request) {
             Reply::Now(mut answer) => self.reply(&mut answer, !is_head, keeps, now),
             Reply::Later(ticket) => self.enter(State::Working { ticket, is_head, keeps }, WORK_TIME, now),
         }

@@ -115,7 +115,7 @@ fn read(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<(), Refusal
     head.is_cross_site = site == b"cross-site" && !leaves;
     head.length = length.unwrap_or_default();
     if head.length > MOST_BODY {
-        return Err((413, "the body is longer than 64 KiB"));
+        return Err((413, "the body is longer than 512 KiB"));
     }
     Ok(())
 }
@@ -164,7 +164,7 @@ mod tests {
             ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
             ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", 400),
             ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400),
-            ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", 413),
+            ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 524289\r\n\r\n", 413),
             ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413),
             ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
             ("POST /a HTTP/1.1\r\nHost: a\r\ntransfer-encoding: x\r\nContent-Length: 1\r\n\r\n", 501),

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use super::ahead::reading;
 use super::levels::{Sum, in_order};
@@ -67,12 +68,7 @@ const LENGTHS: [i64; 19] = [
 pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> Result<TimelinePage> {
     let mut notes = Vec::new();
     let mut entries = list(dir, query)?;
-    let listed = entries.len();
-    entries.retain(|entry| entry.time_nanos >= CLOCK_SET);
-    if entries.len() < listed {
-        let left = listed - entries.len();
-        notes.push(format!("{left} profiles of a clock that was not set are left out"));
-    }
+    leave_out_wrong_clocks(&mut entries, &mut notes);
     let lanes = Lanes::of(&entries, &mut notes);
     let slots = Slots::of(&entries, &mut notes);
     let instances = Instances::of(&entries);
@@ -102,10 +98,32 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
         }
     });
     if !skipped.is_empty() {
-        notes.push(format!("{} files could not be read", skipped.len()));
+        let plural = if skipped.len() == 1 { "" } else { "s" };
+        notes.push(format!("{} file{plural} could not be read", skipped.len()));
     }
     notes.iter().for_each(|note| page.note(note));
     Ok(TimelinePage { html: page.html(), count, notes, skipped })
+}
+
+/// Leaves out what a clock that was wrong has dated: one such file would stretch the page over years, in which nothing else is
+/// to be seen. Where all is ahead of us, it is our own clock that is wrong.
+fn leave_out_wrong_clocks(entries: &mut Vec<Entry>, notes: &mut Vec<String>) {
+    let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as i64);
+    let is_ahead = |entry: &Entry| entry.time_nanos > now.saturating_add(DAY);
+    let is_set = |entry: &Entry| entry.time_nanos >= CLOCK_SET;
+    let mut leave_out = |keep: &dyn Fn(&Entry) -> bool, why: &str| {
+        let listed = entries.len();
+        entries.retain(keep);
+        match listed - entries.len() {
+            0 => {}
+            1 => notes.push(format!("1 profile {why} is left out")),
+            left => notes.push(format!("{left} profiles {why} are left out")),
+        }
+        entries.iter().any(|entry| !is_ahead(entry))
+    };
+    if leave_out(&is_set, "without a time or of a clock that was not set") {
+        leave_out(&|entry| !is_ahead(entry), "of a time that has not come yet");
+    }
 }
 
 fn paths<'e>(entries: &[&'e Entry]) -> Vec<&'e Path> {

@@ -78,6 +78,7 @@ describe('values', () => {
   });
 
   on('empty', 'a profile without samples opens', async (page) => {
+    assert.match(await page.locator('#crumbs').innerText(), /Nothing was counted in this time/);
     assert.equal((await frames(page)).length, 1);
     await page.fill('#search', 'x');
     assert.match(await text(page, '#found'), /0% matched/);

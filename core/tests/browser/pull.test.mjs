@@ -89,6 +89,11 @@ test('the flame graph of all threads, and their stacks as text', async () => {
   await page.locator('.links a', { hasText: 'flame graph' }).click();
   await page.waitForSelector('html[data-ready=true]');
   assert.deepEqual(problems, []);
+  await page.goto(`${address}threads?seconds=1&format=html`);
+  await page.waitForSelector('html[data-ready=true]');
+  assert.equal(await page.evaluate(() => window.everprof.data.view), 'diff', 'how they change is a difference');
+  assert.match(await page.locator('#totals').innerText(), /\d+ → \d+/);
+  await page.screenshot({ path: join(pages, 'pull-change.png') });
   // A browser asks for an icon beside what has no policy of its own.
   await page.goto(`${address}threads?debug=2`);
   assert.match(await page.locator('body').innerText(), /goroutine \d+ \[.*"stock"\]:\n.*/);

@@ -20,6 +20,7 @@ pub(crate) fn write(directory: &Path, is_whole: bool) {
     page(directory, "timeline-one", &periods[..2]);
     page(directory, "timeline-none", &[]);
     page(directory, "timeline-back", &set_back());
+    page(directory, "timeline-years", &years());
     page(directory, "timeline-hostile", &hostile());
     if is_whole {
         large(directory);
@@ -134,6 +135,13 @@ fn set_back() -> Vec<(&'static str, Profile)> {
     for (_, profile) in found.iter_mut().skip(3) {
         profile.time_nanos -= 5 * MINUTE / 2;
     }
+    found
+}
+
+/// Two periods of the same day, four years apart.
+fn years() -> Vec<(&'static str, Profile)> {
+    let mut found = vec![("cpu", cpu("1.0", "a1", 0)), ("cpu", cpu("1.0", "a1", 0))];
+    found[1].1.time_nanos += 4 * 365 * 24 * 60 * MINUTE;
     found
 }
 

@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { test } from 'node:test';
 import { frame, frames, pages, pagesTests, picture, samplesOf, settled } from './browser.mjs';
 
-const { on, open } = pagesTests();
+const { on, open, newContext } = pagesTests();
 
 const periods = samplesOf('timeline');
 const MINUTE = 60_000_000_000n;
@@ -248,6 +249,25 @@ on('timeline-back', 'a clock that was set back loses nothing', async (page) => {
   assert.match(await text(page, '#totals'), new RegExp(`${(Number(sum) / 360e9).toFixed(2)} cores busy`), 'six minutes were measured');
   const slots = await page.evaluate(() => window.everprof.data.slots);
   for (let slot = 2; slot < slots.length; slot++) assert.ok(slots[slot] >= slots[slot - 1], 'stretches do not overlap');
+});
+
+test('marks of years say which', async () => {
+  const context = await newContext();
+  const page = await context.newPage();
+  await page.addInitScript(() => {
+    const drawn = window.drawn = [];
+    const { fillText } = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.fillText = function told(text, ...place) {
+      drawn.push(text);
+      return fillText.call(this, text, ...place);
+    };
+  });
+  await page.goto(pathToFileURL(join(pages, 'timeline-years.html')).href);
+  await page.waitForSelector('html[data-ready=true]');
+  await settled(page);
+  const marks = await page.evaluate(() => window.drawn.filter((text) => /^[A-Z][a-z]+ 20\d\d$/.test(text)));
+  assert.ok(new Set(marks.map((text) => text.slice(-4))).size >= 4, `${marks}`);
+  await context.close();
 });
 
 on('timeline-hostile', 'hostile kinds, versions and instances stay names', async (page) => {

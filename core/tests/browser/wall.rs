@@ -9,7 +9,7 @@ use everprof::profile::{Kind, Label, Profile};
 use crate::Builder;
 
 /// The pages by name.
-pub(crate) fn pages() -> [(&'static str, Profile); 7] {
+pub(crate) fn pages() -> [(&'static str, Profile); 9] {
     [
         ("wall", waiting()),
         ("wall-cpu", computing()),
@@ -18,6 +18,8 @@ pub(crate) fn pages() -> [(&'static str, Profile); 7] {
         ("wall-tasks", asynchronous(400)),
         ("wall-crowded", asynchronous(9_000)),
         ("wall-loops", loops()),
+        ("wall-sleepers", sleepers()),
+        ("wall-short", short()),
     ]
 }
 
@@ -242,6 +244,26 @@ fn idle() -> Profile {
     let mut b = Builder::of(Kind::Wall, "1.0");
     for worker in 0..8 {
         add(&mut b, &format!("worker-{worker}"), "", "thread", PARK, 60_000);
+    }
+    b.profile
+}
+
+/// One that computes among a thousand that sleep.
+fn sleepers() -> Profile {
+    let mut b = Builder::of(Kind::Wall, "1.0");
+    let minute = b.profile.duration_nanos / 1_000_000;
+    for worker in 0..1_000 {
+        add(&mut b, &format!("worker-{worker}"), "", "thread", PARK, minute);
+    }
+    add(&mut b, "batch", "", "on_cpu", "clone3;start_thread;shop::batch::run", minute);
+    b.profile
+}
+
+/// Threads that write to a disk, for half of the time without a processor.
+fn short() -> Profile {
+    let mut b = Builder::of(Kind::Wall, "1.0");
+    for (doing, millis) in [("on_cpu", 400), ("runnable", 5_000), ("disk", 4_600)] {
+        add(&mut b, "journal", "", doing, "clone3;start_thread;shop::journal::write;fsync", millis);
     }
     b.profile
 }

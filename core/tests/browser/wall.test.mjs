@@ -20,7 +20,7 @@ const [samples] = samplesOf('wall');
 const busy = (keep = () => true) => String(sum(samples, WALL, (sample) => !idle(sample) && keep(sample)));
 const legend = (page, name) => page.locator('#legend button', { hasText: name });
 
-for (const name of ['wall', 'wall-cpu', 'wall-idle', 'wall-hostile', 'wall-tasks', 'wall-crowded', 'wall-loops']) {
+for (const name of ['wall', 'wall-cpu', 'wall-idle', 'wall-hostile', 'wall-tasks', 'wall-crowded', 'wall-loops', 'wall-sleepers', 'wall-short']) {
   on(name, `the verdict of ${name} is that of Profile::verdict`, async (page) => {
     const expected = verdictOf(name);
     const shown = await page.evaluate(() => {
@@ -57,6 +57,14 @@ on('wall', 'the sentence says what the service waits for and where', async (page
 
 on('wall-cpu', 'bound by its processors: the CPU profile is next', async (page) => {
   assert.match(await text(page, '#sentence'), /^CPU-bound: 90\.\d% of the time at work is on CPU\. Next: the CPU profile says where\.$/);
+});
+
+on('wall-sleepers', 'a thread that computes among a thousand that sleep', async (page) => {
+  assert.match(await text(page, '#sentence'), /^CPU-bound: 100% of the time at work is on CPU\./);
+});
+
+on('wall-short', 'of two things that keep it from its work, both are told', async (page) => {
+  assert.match(await text(page, '#sentence'), /^Short of processors, and waiting: 50(\.0)?% of the time at work is spent ready to run, without a processor, 46(\.0)?% waits for the disk, most in journal::write$/);
 });
 
 on('kinds', 'a page of two kinds: each with its values, and the verdict leads from one to the other', async (page) => {

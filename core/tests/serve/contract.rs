@@ -104,6 +104,16 @@ fn accepted(path: &str, response: &Response) {
     }
 }
 
+/// As `go tool pprof` asks for the names of a busy program's addresses: all of a module in one request.
+pub(crate) fn many_addresses() {
+    let (_profiler, address) = serving(|builder| builder);
+    let near = burn as fn(Duration) as usize;
+    let list: Vec<String> = (0..20_000).map(|at| format!("{:#x}", near + at)).collect();
+    let response = ask(&address, "POST", "/debug/pprof/symbol", "", &list.join("+")).unwrap();
+    let named = response.text().lines().filter(|line| line.starts_with("0x")).count();
+    assert!(response.status == 200 && named > 10_000, "{named} of them have names: {response:?}");
+}
+
 pub(crate) fn token() {
     const TOKEN: &str = "open-sesame-7";
     let (profiler, address) = serving(|builder| builder.set("serve_token", TOKEN));

@@ -19,6 +19,7 @@ mod life;
 
 const CASES: &[(&str, fn())] = &[
     ("what_pollers_accept_is_answered", contract::what_pollers_accept),
+    ("many_addresses_are_named_at_once", contract::many_addresses),
     ("a_token_opens_and_nothing_else_does", contract::token),
     ("go_tool_pprof_reads_every_kind", go::tool_reads_every_kind),
     ("addresses_are_named_for_go_tool_pprof", go::addresses_are_named),

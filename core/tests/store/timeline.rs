@@ -99,18 +99,22 @@ fn snapshots_are_counted_not_timed() {
 #[test]
 fn files_with_times_that_cannot_be_are_survived() {
     let dir = Folder::new("timeline-times");
+    let start = now() - 10 * MINUTE;
     for (instance, times) in [
-        ("a", (START, i64::MAX)),
-        ("b", (START + MINUTE, i64::MAX)),
+        ("a", (start, i64::MAX)),
+        ("b", (start + MINUTE, i64::MAX)),
         ("c", (i64::MAX, MINUTE)),
         ("d", (i64::MAX - 1, i64::MAX)),
-        ("e", (START, -5)),
+        ("e", (start, -5)),
     ] {
         write(&dir, instance, "1.0", &[times]);
     }
-    let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
-    assert_eq!((made.count, made.skipped.len()), (10, 0));
-    parse(&made.html);
+    let later = Query::default().from_nanos(start + 10 * 365 * 24 * 60 * MINUTE);
+    for (query, count) in [(Query::default(), 6), (later.clone().tag("instance", "c"), 2), (later, 4)] {
+        let made = timeline(&*dir, &query, PageOptions::default()).unwrap();
+        assert_eq!((made.count, made.skipped.len()), (count, 0), "{query:?}: {:?}", made.notes);
+        parse(&made.html);
+    }
 }
 
 #[test]
@@ -149,6 +153,33 @@ fn damaged_files_clocks_that_were_not_set_and_empty_directories() {
     assert_eq!(totals(&data(&made), "cpu"), all);
     let error = timeline(dir.join("nowhere"), &Query::default(), PageOptions::default()).unwrap_err();
     assert!(error.to_string().starts_with("cannot read "), "{error}");
+}
+
+#[test]
+fn a_clock_that_was_years_ahead_does_not_stretch_the_page() {
+    const YEAR: i64 = 365 * 24 * 60 * MINUTE;
+    let dir = Folder::new("timeline-ahead");
+    let now = now();
+    let ahead: Vec<(i64, i64)> = (1..=3).map(|minute| (now + 12 * YEAR + minute * MINUTE, MINUTE)).collect();
+    // Where there is nothing else, the reader's clock is the one that is wrong.
+    let all = write(&dir, "a", "1.0", &ahead);
+    assert_eq!(totals(&data(&made_of(&dir)), "cpu"), all);
+    let all = write(&dir, "b", "1.0", &[(now - 2 * MINUTE, MINUTE), (now - MINUTE, MINUTE)]);
+    let made = made_of(&dir);
+    assert_eq!(made.notes, ["6 profiles of a time that has not come yet are left out"]);
+    let data = data(&made);
+    let slots: Vec<i64> =
+        data["slots"].as_array().unwrap().iter().map(|time| time.as_i64().unwrap()).collect();
+    assert!(slots.last().unwrap() - slots[0] < 10 * MINUTE / 1000, "{slots:?}");
+    assert_eq!(totals(&data, "cpu"), all);
+}
+
+fn now() -> i64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64
+}
+
+fn made_of(dir: &Folder) -> TimelinePage {
+    timeline(&**dir, &Query::default(), PageOptions::default()).unwrap()
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::rows::{self, Detail, Rows};
 use super::text::json_string;
 use super::timeline::Times;
 use super::tree::Tree;
-use crate::profile::{AT_WORK, Activity, CROWDED, MOST, Profile, TASKS, ValueType};
+use crate::profile::{AT_WORK, Activity, CROWDED, MOST, Profile, TASKS, ValueType, WORKS};
 
 /// JavaScript numbers are exact up to 2^53; half of it, since zigzag doubles a value.
 const EXACT_LIMIT: i128 = 1 << 52;
@@ -260,7 +260,7 @@ fn doings(out: &mut String, tables: &Tables<'_>) {
         return;
     }
     out.push_str(&format!(
-        ",\"at_work\":{AT_WORK},\"most\":{MOST},\"crowded\":{CROWDED},\"tasks\":\"{TASKS}\",\"activities\":"
+        ",\"at_work\":{AT_WORK},\"works\":{WORKS},\"most\":{MOST},\"crowded\":{CROWDED},\"tasks\":\"{TASKS}\",\"activities\":"
     ));
     list(out, Activity::ALL, |out, activity| json_string(out, activity.name()));
     out.push_str(",\"doings\":");

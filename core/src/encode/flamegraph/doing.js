@@ -161,6 +161,7 @@ function sumActivities(app) {
   app.hasTasks = false;
   if (doing.type < 0) return;
   app.verdictSides = sidesOf(data, state, doing.kind);
+  app.verdictSeconds = secondsOfSides(app, app.verdictSides, doing.kind).at(-1);
   (type === doing.type ? ofSet : timeOfSets(app, doing.type)).forEach((sum, set) => {
     // Threads of everprof are in the picture, not in the verdict.
     if (doing.of[set] < 0 || allowed[set] !== 1 || doing.group[set] < 0) return;

@@ -115,6 +115,7 @@ function showCrumbs(app) {
     const share = tree.total.length === 1 ? percent(ratio(tree.total[0][top], tree.total[0][0])) : '';
     parts.push(element('i', '', share && `\u2002${share} of all`));
   }
+  if (app.data.sample_count === 0 && app.data.profiles.length > 0) parts.push(element('i', '', '\u2002Nothing was counted in this time'));
   refill(byId('crumbs'), ...parts);
 }
 

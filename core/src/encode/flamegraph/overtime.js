@@ -123,7 +123,7 @@ function ticksOf({ begin, end, width }) {
   const shift = new Date(begin).getTimezoneOffset() * 60_000;
   const ticks = [];
   for (let at = Math.ceil((begin - shift) / step) * step + shift; at <= end && ticks.length < 100; at += step) {
-    const text = step >= 86_400_000 ? localTime(at, { month: 'short', day: 'numeric' }) : localTime(at, step < 60_000 ? dayTime : { hour: '2-digit', minute: '2-digit' });
+    const text = step >= 31 * 86_400_000 ? localTime(at, { month: 'short', year: 'numeric' }) : step >= 86_400_000 ? localTime(at, { month: 'short', day: 'numeric' }) : localTime(at, step < 60_000 ? dayTime : { hour: '2-digit', minute: '2-digit' });
     ticks.push({ at, text });
   }
   return ticks;

@@ -180,12 +180,20 @@ function choose(app, kind) {
   app.sides = sidesOf(data, state, kind);
   app.pair = app.sides.count > 1;
   document.body.classList.toggle('diff', app.pair);
-  const of = (side) => data.profiles.filter((_, number) => app.sides.of[number] === side);
-  const sides = app.pair ? [of(0), of(1)] : [of(0)];
   // A level is of a moment, and compares as it is.
-  app.seconds = sides.map((profiles, side) => (app.level ? 1 : data.slots ? secondsOf(data, state, kind, side, app.pair) : Number(profiles[0]?.duration ?? 0n) / 1e9));
-  app.periods = sides.map((profiles) => periodsOf(data, state.type, profiles));
+  app.seconds = app.level ? Array.from({ length: app.sides.count }, () => 1) : secondsOfSides(app, app.sides, kind);
+  app.periods = app.seconds.map((_, side) => periodsOf(data, state.type, profilesOf(data, app.sides, side)));
   app.timed = app.seconds.every((seconds) => seconds > 0);
+}
+
+function profilesOf({ profiles }, sides, side) {
+  return profiles.filter((_, number) => sides.of[number] === side);
+}
+
+// How many seconds each side was measured.
+function secondsOfSides({ data, state }, sides, kind) {
+  const seconds = (side) => (data.slots ? secondsOf(data, state, kind, side, sides.count > 1) : Number(profilesOf(data, sides, side)[0]?.duration ?? 0n) / 1e9);
+  return Array.from({ length: sides.count }, (_, side) => seconds(side));
 }
 
 // How many samples one signal stands for in all of them together.

@@ -22,12 +22,17 @@ function verdictOf(app) {
   const busy = busyOf(sums, doing);
   const longest = sums.reduce((most, sum, activity) => (doing.wait[activity] && (most < 0 || sum >= sums[most]) ? activity : most), -1);
   const all = work(sums);
+  // As one thread would be, however many others sleep meanwhile.
+  const works = app.verdictSeconds > 0 && all >= data.works * app.verdictSeconds * 1e9;
   let bound = 'mixed';
-  if (all < data.at_work * total(sums) || total(sums) === 0) bound = 'idle';
-  else if (busy >= data.most * all) bound = unseen(app, groups) > busy ? 'idle' : 'cpu';
-  else if (all - busy >= data.most * all) bound = 'wait';
+  let isUnseen = false;
+  if ((all < data.at_work * total(sums) && !works) || total(sums) === 0) bound = 'idle';
+  else if (busy >= data.most * all) {
+    isUnseen = unseen(app, groups) > busy;
+    bound = isUnseen ? 'idle' : 'cpu';
+  } else if (all - busy >= data.most * all) bound = 'wait';
   const waitsIn = bound === 'wait' || bound === 'mixed' ? longestPlace(app, longest) : [];
-  return { bound, longest, sums, work: all, total: total(sums), groups, waitsIn };
+  return { bound, isUnseen, longest, sums, work: all, total: total(sums), groups, waitsIn };
 }
 
 // For how long event loops waited while nobody told what their tasks did: perhaps these waited for an upstream.
@@ -94,20 +99,19 @@ function sentence(app, verdict) {
   const strong = (text) => element('b', '', text);
   const waits = doing.names[longest]?.replace('waiting', 'waits');
   if (bound === 'idle') {
-    const hardly = total === 0 || work < app.data.at_work * total;
-    const hint = hardly ? '' : '; what async tasks wait for is told where they are wrapped (Labels::wrap)';
-    return [strong(hardly ? 'Idle' : 'Mostly idle'), `: threads were at work for ${percent(ratio(work, total))} of their time${hint}`];
+    const hint = verdict.isUnseen ? '; what async tasks wait for is told where they are wrapped (Labels::wrap)' : '';
+    return [strong(verdict.isUnseen ? 'Mostly idle' : 'Idle'), `: threads were at work for ${percent(ratio(work, total))} of their time${hint}`];
   }
+  const short = sums[doing.ready] > sums[doing.busy];
+  const words = short ? `${part(doing.ready)} of the time at work is spent ready to run, without a processor` : `${part(doing.busy)} of the time at work is on CPU`;
   if (bound === 'cpu') {
-    const short = sums[doing.ready] > sums[doing.busy];
-    const words = short ? `${part(doing.ready)} of the time at work is spent ready to run, without a processor` : `${part(doing.busy)} of the time at work is on CPU`;
     return [strong(short ? 'Short of processors' : 'CPU-bound'), `: ${words}. `, ...next(app, 'cpu', 'the CPU profile says where')];
   }
   const waited = work - sums[doing.busy] - sums[doing.ready];
   const alone = sums[longest] >= waited * 0.95;
   const start = bound === 'wait' && alone ? [strong('Wait-bound'), `: ${part(longest)} of the time at work ${waits}`]
     : bound === 'wait' ? [strong('Wait-bound'), `: ${percent(ratio(waited, work))} of the time at work waits, ${part(longest)} ${waits.replace('waits ', '')}`]
-    : [strong('On CPU and waiting'), `: ${part(doing.busy)} of the time at work is on CPU, ${part(longest)} ${waits}`];
+    : [strong(short ? 'Short of processors, and waiting' : 'On CPU and waiting'), `: ${words}, ${part(longest)} ${waits}`];
   const [place] = verdict.waitsIn;
   if (!place) return start;
   const button = element('button', '', clipped(shortName(place[0]), 60));

@@ -147,6 +147,8 @@ pub struct Verdict {
     /// The kinds of requests, by the labels that the application has set: those that took the most time first, twenty at
     /// most.
     pub requests: Vec<Request>,
+    /// It is called idle though it is at work, since nobody tells what its tasks wait for.
+    is_unseen: bool,
 }
 
 /// How the requests of one kind spent their time: all samples with the same labels of the application.
@@ -166,6 +168,8 @@ pub struct Request {
 
 /// A service is at work for this part of its threads' time at least, or it is idle.
 pub(crate) const AT_WORK: f64 = 0.01;
+/// Or for this part of the time that passed, as one thread would be, however many others sleep meanwhile.
+pub(crate) const WORKS: f64 = 0.1;
 /// Of the time at work, the processors have this part or more where they are the bound; the waits, where they are.
 pub(crate) const MOST: f64 = 0.6;
 /// A group that is busy for less of its time is asleep, whatever wakes it.
@@ -198,7 +202,7 @@ impl Profile {
                 "only a profile of kind wall says whether a service runs or waits: take kinds=cpu,wall";
             return Err(Error::new(ErrorKind::InvalidData, message));
         };
-        Ok(Reading::of(self, place).verdict())
+        Ok(Reading::of(self, place).verdict(self.duration_nanos))
     }
 
     /// What the thread of each sample did, in the order of [`Profile::samples`]; `None` where the profile is not of kind
@@ -323,7 +327,7 @@ impl Reading {
         }
     }
 
-    fn verdict(mut self) -> Verdict {
+    fn verdict(mut self, duration_nanos: i64) -> Verdict {
         let idle = self.find_idle(true);
         self.move_idle(idle);
         let mut all = Group::default();
@@ -337,10 +341,9 @@ impl Reading {
                 *all.nanos.entry(*activity).or_default() += nanos;
             }
         }
-        let bound = match bound(&all) {
-            Bound::Cpu if self.unseen() > all.busy() => Bound::Idle,
-            bound => bound,
-        };
+        let bound = bound(&all, duration_nanos);
+        let is_unseen = bound == Bound::Cpu && self.unseen() > all.busy();
+        let bound = if is_unseen { Bound::Idle } else { bound };
         let waits_in = match bound {
             Bound::Wait(for_what) | Bound::Mixed(for_what) => self.longest_place(for_what),
             _ => Vec::new(),
@@ -348,7 +351,7 @@ impl Reading {
         let requests = requests::told(std::mem::take(&mut self.requests));
         let mut groups: Vec<Group> = self.groups.into_values().collect();
         groups.sort_by_key(|group| std::cmp::Reverse((group.busy() + group.waited(), group.total())));
-        Verdict { bound, all, groups, waits_in, requests }
+        Verdict { bound, all, groups, waits_in, requests, is_unseen }
     }
 
     /// Finds what is idle only by what its group does besides: sleeping, waiting for somebody who hardly ever comes, waiting
@@ -437,12 +440,13 @@ fn longest<'p>(
     most.map(|(place, _)| place.clone()).unwrap_or_default()
 }
 
-/// What bounds threads and tasks that spent their time so.
-fn bound(all: &Group) -> Bound {
+/// What bounds threads and tasks that spent their time so, while so much time passed; 0 where that is not known.
+fn bound(all: &Group, duration_nanos: i64) -> Bound {
     let (busy, waited) = (all.busy() as f64, all.waited() as f64);
+    let works = duration_nanos > 0 && busy + waited >= WORKS * duration_nanos as f64;
     let longest = Activity::ALL.into_iter().filter(|activity| activity.is_wait());
     let longest = longest.max_by_key(|activity| all.of(*activity)).unwrap_or(Activity::Other);
-    if busy + waited < AT_WORK * all.total() as f64 || all.total() == 0 {
+    if busy + waited < AT_WORK * all.total() as f64 && !works || all.total() == 0 {
         Bound::Idle
     } else if busy >= MOST * (busy + waited) {
         Bound::Cpu

@@ -26,7 +26,7 @@ pub(super) fn kind(labels: &[Label]) -> Option<String> {
 /// What is told of the kinds of requests.
 pub(super) fn told(read: Read) -> Vec<Request> {
     let all = read.into_iter().map(|(name, (group, places))| {
-        let bound = bound(&group);
+        let bound = bound(&group, 0);
         let places = places.iter().map(|((activity, place), nanos)| (*activity, place, *nanos));
         let waits_in = match bound {
             Bound::Wait(for_what) | Bound::Mixed(for_what) => longest(places, for_what),

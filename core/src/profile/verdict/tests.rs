@@ -172,6 +172,32 @@ fn tasks_that_wait_for_work_are_idle_and_those_that_wait_for_their_turn_are_read
     assert_eq!([of(Activity::Lock), of(Activity::Timer)], [5, 20]);
 }
 
+/// However many threads sleep beside: by the time that passed, not by that of all threads.
+#[test]
+fn a_thread_that_computes_among_a_thousand_that_sleep_is_what_the_service_does() {
+    let mut profile = Profile::new(Kind::Wall);
+    for worker in 0..1_000 {
+        let name: &'static str = if worker % 2 == 0 { "even" } else { "odd" };
+        add(&mut profile, &["syscall", "park"], &[OFF, ("wait", "thread"), ("thread_name", name)], 10_000);
+    }
+    // Of the same name as threads that sleep.
+    add(&mut profile, &["shop::batch"], &[("state", "on_cpu"), ("thread_name", "even")], 2_000);
+    add(&mut profile, &["shop::batch"], &[("state", "runnable"), ("thread_name", "even")], 3_000);
+    assert_eq!(profile.verdict().unwrap().bound, Bound::Idle, "no time is known to have passed");
+    profile.duration_nanos = 10_000;
+    let verdict = profile.verdict().unwrap();
+    assert_eq!(verdict.bound, Bound::Cpu);
+    assert!(verdict.to_string().starts_with("CPU-bound, and short of processors: "), "{verdict}");
+    profile.duration_nanos = 100_000;
+    assert_eq!(profile.verdict().unwrap().bound, Bound::Idle, "a twentieth of one thread's time");
+    // Half of it waits for the disk, and half for a processor.
+    let mut profile = Profile::new(Kind::Wall);
+    for (state, wait, nanos) in [("off_cpu", "disk", 46), ("runnable", "", 50), ("on_cpu", "", 4)] {
+        add(&mut profile, &["fsync"], &[("state", state), ("wait", wait)], nanos);
+    }
+    assert!(profile.verdict().unwrap().to_string().starts_with("short of processors, and waiting: of "));
+}
+
 /// A service without work: threads that wait for signals, for clients and for their next requests, and a pool.
 #[test]
 fn an_idle_service_is_never_called_wait_bound() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AT_WORK, Activity, Bound, Group, Request, TASKS, Verdict};
+use super::{Activity, Bound, Group, Request, TASKS, Verdict};
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -10,12 +10,13 @@ impl fmt::Display for Verdict {
         let who = if self.all.total() > threads { "threads and tasks" } else { "threads" };
         if self.bound == Bound::Idle {
             let part = 100.0 * at_work(&self.all) as f64 / self.all.total().max(1) as f64;
-            write!(f, "{}: {who} were at work for {part:.1} % of their time", word(self.bound, &self.all))?;
-            return match is_hardly_at_work(&self.all) {
-                true => Ok(()),
-                false => {
+            let mostly = if self.is_unseen { "mostly " } else { "" };
+            write!(f, "{mostly}idle: {who} were at work for {part:.1} % of their time")?;
+            return match self.is_unseen {
+                true => {
                     write!(f, "; what async tasks wait for is told where they are wrapped (Labels::wrap)")
                 }
+                false => Ok(()),
             };
         }
         let word = word(self.bound, &self.all);
@@ -47,21 +48,15 @@ fn at_work(group: &Group) -> u64 {
     group.busy() + group.waited()
 }
 
-/// Or it is an event loop that mostly waits.
-fn is_hardly_at_work(group: &Group) -> bool {
-    group.total() == 0 || (at_work(group) as f64) < AT_WORK * group.total() as f64
-}
-
 fn word(bound: Bound, group: &Group) -> &'static str {
+    let is_short = group.of(Activity::Runnable) > group.of(Activity::OnCpu);
     match bound {
-        Bound::Cpu if group.of(Activity::Runnable) > group.of(Activity::OnCpu) => {
-            "CPU-bound, and short of processors"
-        }
+        Bound::Cpu if is_short => "CPU-bound, and short of processors",
         Bound::Cpu => "CPU-bound",
         Bound::Wait(_) => "wait-bound",
+        Bound::Mixed(_) if is_short => "short of processors, and waiting",
         Bound::Mixed(_) => "both on CPU and waiting",
-        Bound::Idle if is_hardly_at_work(group) => "idle",
-        Bound::Idle => "mostly idle",
+        Bound::Idle => "idle",
     }
 }
 
