@@ -414,8 +414,11 @@ fn upstream() {
     assert_eq!(verdict.bound, Bound::Wait(Activity::Network));
     assert!(verdict.waits_in.iter().any(|name| name == "tasks::fetch_stock"), "{:?}", verdict.waits_in);
     let request = &verdict.requests[0];
-    assert_eq!((request.group.name.as_str(), request.bound), ("endpoint=/product", verdict.bound));
+    assert_eq!(request.group.name, "endpoint=/product");
     // On a machine that others use as well, requests wait for processors too.
+    let is_crowded = request.group.share(Activity::Runnable) > 0.25;
+    let expected = if is_crowded { Bound::Mixed(Activity::Network) } else { Bound::Wait(Activity::Network) };
+    assert!([expected, verdict.bound].contains(&request.bound), "{request}");
     let (waits, runs) = (request.group.share(Activity::Network), request.group.share(Activity::OnCpu));
     assert!(waits / (waits + runs) > 0.9 && waits > 0.6, "{request}");
     let workers = verdict.groups.iter().find(|group| group.name.starts_with("tokio")).unwrap();
