@@ -6,14 +6,16 @@
 
 use everprof_probe::got::Patched;
 
-/// So many wakes after a change are looks: two seconds and more.
-const LOOKS: u32 = 10;
+/// How many wakes after a change there are looks: now, and up to some seconds later. In a process of hundreds of libraries
+/// one takes milliseconds, while which the loader waits.
+const LOOKS: [u32; 4] = [0, 1, 4, LAST];
+const LAST: u32 = 12;
 
 #[derive(Debug, Default)]
 pub(super) struct Hooked {
     patched: Patched,
-    /// Looks that are still to come.
-    looks: u32,
+    /// How many wakes ago there was a change; none where that is long ago.
+    since: Option<u32>,
     /// That the kernel refused some was said.
     told_refused: bool,
 }
@@ -35,16 +37,16 @@ impl Hooked {
     /// Whether to look again, at a wake before which objects have come or gone.
     pub(super) fn is_due(&mut self, changed: bool) -> bool {
         if changed {
-            self.looks = LOOKS;
+            self.since = Some(0);
         }
-        let is_due = self.looks > 0;
-        self.looks = self.looks.saturating_sub(1);
-        is_due
+        let Some(since) = self.since else { return false };
+        self.since = LOOKS.iter().any(|look| *look > since).then_some(since + 1);
+        LOOKS.contains(&since)
     }
 
     /// Has the next wake look again.
     pub(super) fn look_again(&mut self) {
-        self.looks = self.looks.max(1);
+        self.since.get_or_insert(LAST);
     }
 
     /// Why there is nothing to see, where there is no slot.
@@ -83,7 +85,8 @@ mod tests {
         let mut hooked = Hooked::default();
         assert!(!hooked.is_due(false));
         assert!(hooked.is_due(true));
-        assert_eq!((0..100).filter(|_| hooked.is_due(false)).count(), LOOKS as usize - 1);
+        let looks: Vec<u32> = (1..100).filter(|_| hooked.is_due(false)).collect();
+        assert_eq!(looks, LOOKS[1..]);
         hooked.look_again();
         assert!(hooked.is_due(false) && !hooked.is_due(false));
         let patched = Patched { changed: 3, unchanged: 4, refused: 1, ..Patched::default() };

@@ -61,8 +61,20 @@ fn run(mut program: Command, dir: &Path) -> String {
     text
 }
 
+/// Whether the library is there.
+fn is_built(name: &str) -> bool {
+    let is_there = library(name).exists();
+    if !is_there {
+        skip("waits in programs of all forms", "the example `forms` is not built: cargo test builds it");
+    }
+    is_there
+}
+
 /// Compiles the program of C; `None` where there is no compiler, or not the libraries to link with.
 fn compile(dir: &Path, flags: &[&str]) -> Option<PathBuf> {
+    if !is_built("libforms.a") {
+        return None;
+    }
     std::fs::create_dir_all(dir).unwrap();
     let program = dir.join("program");
     let made = Command::new("cc")
@@ -143,6 +155,9 @@ fn made_by_rustc(name: &str, flags: &[&str]) -> PathBuf {
 }
 
 fn of_rust(name: &str, flags: &[&str]) {
+    if !is_built("libforms.so") {
+        return;
+    }
     let dir = made_by_rustc(name, flags);
     let told = |kind: &str, part: &str| -> i64 {
         kind_of(&dir, kind).iter().map(|profile| time_in(profile, part)).sum()
@@ -167,6 +182,9 @@ fn of_rust(name: &str, flags: &[&str]) {
 
 /// Of functions without names nobody knows what they wait for. That is what is said of them.
 fn stripped() {
+    if !is_built("libforms.so") {
+        return;
+    }
     let dir = made_by_rustc("stripped", &["-O", "-Cstrip=symbols"]);
     let [lock, block] = ["lock", "block"]
         .map(|kind| kind_of(&dir, kind).iter().map(|profile| profile.totals()[1]).sum::<i64>());
