@@ -142,6 +142,7 @@ fn known_bytes(dir: &Path) {
     flush(&profiler);
     let (heaps, allocs) = (profiles(dir, Kind::Heap), profiles(dir, Kind::Alloc));
     let (told, told_again) = (sum(&heaps), sum(&allocs));
+    leaves_say_what_was_wanted(&allocs[0]);
     let [.., full, half] = &heaps[..] else { unreachable!() };
     let (full, half) = (by_site(full, |_| true), by_site(half, |_| true));
     let mut total = [0.0; 2];
@@ -168,6 +169,24 @@ fn known_bytes(dir: &Path) {
         total = [total[0] + told[1] as f64, total[1] + (size * count) as f64];
     }
     assert!((total[0] / total[1] - 1.0).abs() < 0.01, "{} of {} bytes", total[0], total[1]);
+}
+
+/// The leaf is a function of `Vec`, or the site itself where that is inlined: not what it allocates by, nor anything of ours.
+fn leaves_say_what_was_wanted(profile: &Profile) {
+    let mut seen = 0;
+    for sample in profile.samples() {
+        let lines: Vec<_> =
+            profile.get_stack(sample.stack).iter().flat_map(|id| &profile.get_location(*id).lines).collect();
+        let function = |line: &everprof::profile::Line| profile.get_function(line.function);
+        let name = |line| profile.text(function(line).name);
+        if !lines.iter().any(|line| name(line).ends_with("::s00") || name(line) == "s00") {
+            continue;
+        }
+        seen += 1;
+        let (leaf, file) = (name(lines[0]), profile.text(function(lines[0]).filename));
+        assert!(file.contains("library/alloc/src/vec/") || leaf.ends_with("s00"), "{leaf} in {file}");
+    }
+    assert!(seen > 0);
 }
 
 /// What several profiles tell of each site, together.

@@ -60,6 +60,22 @@ fn order(key: &Key) -> (u32, u32, u32, u64, u128) {
     (key.stack, key.thread, key.labels, key.span_id, key.trace_id)
 }
 
+/// Functions that are in the way, by how their names begin, and by what is part of the paths of their files.
+struct Plumbing {
+    names: &'static [&'static str],
+    files: &'static [&'static str],
+}
+
+impl Plumbing {
+    fn has(&self, profile: &Profile, line: &Line) -> bool {
+        let function = profile.get_function(line.function);
+        let (name, file) = (profile.text(function.name), profile.text(function.filename));
+        let name = name.trim_start_matches('<');
+        self.names.iter().any(|prefix| name.starts_with(prefix))
+            || self.files.iter().any(|part| file.contains(part))
+    }
+}
+
 struct Builder<'p> {
     period: &'p Period,
     names: &'p Names<'p>,
@@ -164,30 +180,23 @@ impl<'p> Builder<'p> {
         id
     }
 
-    /// A stack without the functions at its leaf whose names begin so: they are in the way of all that is told.
-    fn stack_without(&mut self, at: u32, plumbing: &[&str]) -> StackId {
+    /// A stack without the functions at its leaf that are in the way of all that is told. What is inlined into one of them is
+    /// too, whatever it is called: of functions that are inlined, debug information often knows the last part of the name only.
+    fn stack_without(&mut self, at: u32, plumbing: &Plumbing) -> StackId {
         let whole = self.stack(at);
         let locations = self.profile.get_stack(whole).to_vec();
-        let mut own: Vec<LocationId> = Vec::with_capacity(locations.len());
-        for id in locations {
-            let location = self.profile.get_location(id);
-            let is_plumbing = |line: &&Line| {
-                let name = self.profile.text(self.profile.get_function(line.function).name);
-                plumbing.iter().any(|prefix| name.starts_with(prefix))
-            };
-            let lines: Vec<Line> = location.lines.iter().skip_while(is_plumbing).copied().collect();
-            let all = location.lines.len();
-            match lines.len() {
-                _ if !own.is_empty() => own.push(id),
-                0 if all != 0 => {}
-                left if left == all => own.push(id),
-                _ => {
-                    let rest = Location { lines, ..location.clone() };
-                    own.push(self.profile.location(rest));
-                }
-            }
+        let lines = |id: LocationId| &self.profile.get_location(id).lines;
+        let is_plumbing = |line: &Line| plumbing.has(&self.profile, line);
+        let Some(first) = locations.iter().position(|id| !lines(*id).last().is_some_and(is_plumbing)) else {
+            return whole;
+        };
+        let mut own = locations.get(first..).unwrap_or_default().to_vec();
+        if let Some(leaf) = own.first_mut() {
+            let left: Vec<Line> = lines(*leaf).iter().skip_while(|line| is_plumbing(line)).copied().collect();
+            let rest = Location { lines: left, ..self.profile.get_location(*leaf).clone() };
+            *leaf = self.profile.location(rest);
         }
-        if own.is_empty() { whole } else { self.profile.stack(&own) }
+        self.profile.stack(&own)
     }
 
     fn location(&mut self, epoch: u32, frame: Frame) -> LocationId {

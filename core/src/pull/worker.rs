@@ -15,6 +15,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use everprof_probe::os;
+use everprof_probe::own::Own;
 
 use super::allowance::Allowance;
 use super::answer::Answer;
@@ -233,6 +234,8 @@ fn run() {
     let _place = Place;
     os::block_signals();
     os::step_back();
+    // What it allocates and waits for is nothing of the program's.
+    Own::of_this_thread().leave_out();
     let before = CPU.load(Ordering::Relaxed);
     let count = || CPU.store(before + own_cpu(), Ordering::Relaxed);
     let mut active: Vec<Active> = Vec::new();

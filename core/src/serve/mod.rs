@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use everprof_probe::os;
+use everprof_probe::own::Own;
 
 use crate::drain::report;
 use crate::error::{Error, ErrorKind, Result};
@@ -141,6 +142,8 @@ fn told(place: &Serve) -> String {
 fn run() {
     os::block_signals();
     os::step_back();
+    // What it allocates and waits for is nothing of the program's.
+    Own::of_this_thread().leave_out();
     let turns = || {
         loop {
             let asleep = lock().as_ref().and_then(|server| server.reactor.sleep());

@@ -83,10 +83,29 @@ test('a live flame graph by one press of a button', async () => {
   await context.close();
 });
 
+test('the live heap and waits for locks: links, flame graphs and text', async () => {
+  const { context, page, problems } = await open();
+  await page.goto(address);
+  assert.match(await page.locator('tr', { hasText: 'What is allocated and lives now' }).innerText(), /\d+ samples:/);
+  await page.screenshot({ path: join(pages, 'pull-accounts.png'), fullPage: true });
+  await page.locator('.links a[href="heap?format=html"]').click();
+  await page.waitForSelector('html[data-ready=true]');
+  await settled(page);
+  assert.match(await page.locator('#findings').innerText(), /serve::remember/);
+  assert.match(await page.locator('#totals').innerText(), /inuse_space/);
+  await page.goto(`${address}mutex?format=html`);
+  await page.waitForSelector('html[data-ready=true]');
+  assert.match(await page.locator('#totals').innerText(), /delay/);
+  assert.deepEqual(problems, []);
+  await page.goto(`${address}heap?debug=1`);
+  assert.match(await page.locator('body').innerText(), /^heap profile: \d+: \d+ \[\d+: \d+\] @ heapprofile/);
+  await context.close();
+});
+
 test('the flame graph of all threads, and their stacks as text', async () => {
   const { context, page, problems } = await open();
   await page.goto(address);
-  await page.locator('.links a', { hasText: 'flame graph' }).click();
+  await page.locator('.links a[href="threads?format=html"]').click();
   await page.waitForSelector('html[data-ready=true]');
   assert.deepEqual(problems, []);
   await page.goto(`${address}threads?seconds=1&format=html`);

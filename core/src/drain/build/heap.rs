@@ -2,28 +2,32 @@
 
 use super::super::heap::{Amount, HeapCut, HeapRow};
 use super::super::names::Names;
-use super::Builder;
+use super::{Builder, Plumbing};
 use crate::profile::{Kind, Label, Profile};
 use crate::symbolize;
 
 /// The functions between an allocation of the program and us: ours, and those of Rust's library that only pass it on. What is
 /// then the leaf says what was wanted, `Vec<T>::push` or `Box<T>::new`; Go hides its allocator in the same way.
-const PLUMBING: [&str; 14] = [
-    "everprof_probe::",
-    "<everprof_probe::",
-    "__rustc::",
-    "__rust_",
-    "__rg_",
-    "__rdl_",
-    "alloc::alloc::",
-    "<alloc::alloc::",
-    "alloc::raw_vec::",
-    "<alloc::raw_vec::",
-    "alloc::boxed::box_new",
-    "core::alloc::",
-    "<core::alloc::",
-    "exchange_malloc",
-];
+const PLUMBING: Plumbing = Plumbing {
+    names: &[
+        "everprof_probe::",
+        "__rustc::",
+        "__rust_",
+        "__rg_",
+        "__rdl_",
+        "alloc::alloc::",
+        "alloc::raw_vec::",
+        "core::alloc::",
+    ],
+    files: &[
+        "library/alloc/src/alloc.rs",
+        "library/alloc/src/raw_vec",
+        "library/core/src/alloc/",
+        "probe/src/alloc.rs",
+        "probe/src/heap/",
+        "everprof-probe-",
+    ],
+};
 
 /// What was allocated, by stack, and for [`Kind::Heap`] what of it and of all before lives; for [`Kind::Peak`] what lived when
 /// there was most.

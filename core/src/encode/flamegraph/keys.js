@@ -32,6 +32,9 @@ const aboutDiff = 'Named first is what changed by itself, not with its load, its
 const aboutWall = 'Of the wall clock, and of what was off CPU, each frame has the colour of what its threads did most there, and along its lower edge those of all they did. Idle waits, for which '
   + 'nobody waits, are hidden until asked for; shares are of the time at work. The legend filters. What tasks await is no time of any thread and stands below [awaiting].';
 
+const aboutHeap = 'Of the live heap, each frame has the colour of the age of what it allocated: for how many ends of periods blocks have survived. A click on an age in the legend leaves '
+  + 'what is as old or older. Grows: places whose surviving blocks become more, for as long as one looks; what fills up and stays is not among them. Over time it is the level at the end of what is chosen.';
+
 const aboutTime = 'Over time: drag to choose a stretch, click a period to see it alone and again for all; arrow keys move what is chosen, with Shift its end, b compares it with what was before. '
   + 'Heights are rates of what was measured; hatched is where nothing was. Times are those of this computer’s clock.';
 
@@ -163,6 +166,7 @@ function showHelp(app) {
   close.addEventListener('click', () => box.close());
   const texts = app.pair ? [...about.slice(0, 2), aboutDiff] : [...about];
   if (app.data.doing) texts.push(aboutWall);
+  if (app.data.ages) texts.push(aboutHeap);
   if (slotCount(app.data) > 1) texts.push(aboutTime);
   box.replaceChildren(title, list, ...texts.map((text) => element('p', '', text)), close);
   box.showModal();
