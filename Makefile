@@ -44,6 +44,14 @@ formats-tools:
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof --release --test storm
 
+.PHONY: test-preload
+test-preload: ## only the preloaded library, in sqlite3, redis, Python and a shell's tools
+	cargo test -p everprof --test preload
+
+.PHONY: preload
+preload: ## the library for LD_PRELOAD: target/release/libeverprof_preload.so
+	cargo build --release -p everprof-preload
+
 lint: ## formatting, clippy, dependencies
 	@.ci/lint.sh
 
@@ -60,6 +68,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 
 soak: ## the long forms: ten million signals, hours of load
 	EVERPROF_SOAK=1 cargo test -p everprof --release --test storm -- --nocapture
+	EVERPROF_SOAK=1 cargo test -p everprof --release --test allocator -- --nocapture
 
 .PHONY: soak-service
 soak-service: ## a server from the registry on mimalloc under load for SOAK_SECONDS (600), with every kind of profile; wants wrk

@@ -32,6 +32,9 @@ elsewhere=(
     lock_truth      # the same
     lock_hostile    # the kernel's signals and forks, as storm and life
     lock_forms      # programs that the machine's own compilers make
+    malloc          # the same; the hooks themselves: probe's test malloc
+    allocator       # the same
+    preload         # programs of this machine
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

@@ -50,6 +50,13 @@ cargo run --quiet -p everprof --example labels | tee "$out/labels.txt"
 for tenant in small large; do
     grep -q "^$tenant " "$out/labels.txt" || { echo "tenant $tenant is not in the profile" >&2; exit 1; }
 done
+step "example alloc"
+cargo run --quiet -p everprof --example alloc | tee "$out/alloc.txt"
+grep -q "^fill_cache .* [12][0-9] MB live" "$out/alloc.txt" || { echo "what stays is not in the live heap" >&2; exit 1; }
+grep -q "^render_page .* 0 MB live" "$out/alloc.txt" || { echo "what does not stay is in the live heap" >&2; exit 1; }
+step "example lock"
+cargo run --quiet -p everprof --example lock | tee "$out/lock.txt"
+grep -q "^sell waited [1-9][0-9]* ms for the lock, [1-9]" "$out/lock.txt" || { echo "nobody waited for the lock" >&2; exit 1; }
 step "example coroutines"
 cargo run --quiet -p everprof --example coroutines | tee "$out/coroutines.txt"
 grep -q "^0 samples have their leaf only" "$out/coroutines.txt" || { echo "stacks of coroutines are not complete" >&2; exit 1; }

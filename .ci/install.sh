@@ -10,10 +10,18 @@ has c++ || missing+=(g++)
 has python3 || missing+=(python3 python3-venv)
 has node || missing+=(nodejs)
 has npm || missing+=(npm)
+# Programs that the preloaded library is tried with, and allocators of others.
+has sqlite3 || missing+=(sqlite3)
+has redis-server || missing+=(redis-server redis-tools)
 if [ ${#missing[@]} -gt 0 ]; then
     retry apt-get update -qq
     retry apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 fi
+# Allocators of others, as far as this release of Debian has them: tests try those that are there.
+for allocator in libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0; do
+    dpkg -s "$allocator" >/dev/null 2>&1 && continue
+    apt-get install -y -qq --no-install-recommends "$allocator" </dev/null >/dev/null || echo "no $allocator here"
+done
 # Better to hear of it here than in the middle of a test. Go and Rust are not Debian's: theirs are too old.
 for tool in make c++ python3 node npm go cargo; do
     has "$tool" || { echo "$tool is missing, and no package of Debian that is installed here brings it" >&2; exit 1; }

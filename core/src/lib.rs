@@ -41,6 +41,7 @@
 //! | see what is allocated, what lives and who waits for locks, as of now | [`snapshot`] |
 //! | change the rate, the kinds and other options while it runs | [`set`] |
 //! | fetch profiles while the program runs, by browser or `go tool pprof` | [`pull`], the option `serve` |
+//! | see what allocates, in Rust by any allocator and in C | [`Allocator`], the options `kinds` and `malloc` |
 //! | set options in code or by `EVERPROF_…` | [`Options`] |
 //! | say whose work a sample is: tenants, endpoints, traces, futures | [`labels`] |
 //! | say which deployment a profile is of | [`tags`] |

@@ -102,6 +102,15 @@ pub struct Stats {
     /// Sampled blocks that are not followed, because too many live at once near each other: the live heap has them as a
     /// frame, in the period in which they were allocated.
     pub alloc_unfollowed: u64,
+    /// Where allocations are seen: `rust` (the program's allocator is everprof's), `c` (calls of `malloc` and its kin), both
+    /// as `rust, c`, or empty.
+    pub alloc_sources: &'static str,
+    /// Calls of `malloc` and its kin from one library into another that are seen.
+    pub alloc_slots: u64,
+    /// Those that are not, because they lead to somebody else's hook, or to a fifth allocator.
+    pub alloc_slots_foreign: u64,
+    /// Those that are not, because the kernel does not let us change them.
+    pub alloc_slots_refused: u64,
     /// Samples of waits for locks that were taken.
     pub lock_samples: u64,
     /// Samples of waits for locks that were lost: they are in the profiles as a frame that says so.

@@ -13,6 +13,10 @@ use crate::heap;
 
 /// An allocator that samples what goes through it on its way to `A`.
 ///
+/// A `realloc` counts as a new allocation of the whole new size, whether it moves the block or not, and whether it grows or
+/// shrinks; a block that was sampled lives no more from then on, and has a new chance by its new size. What fails is no
+/// sample, and one of no bytes is never one.
+///
 /// ```
 /// use everprof_probe::alloc::Allocator;
 ///
@@ -46,7 +50,7 @@ impl<A> Allocator<A> {
 /// with a jump to the allocator; that some are counted which then fail takes no chance from the others.
 #[inline(always)]
 fn counted(bytes: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
-    if heap::count(bytes) {
+    if !heap::is_counted_below() && heap::count(bytes) {
         let block = allocate();
         heap::allocated(block as u64, bytes);
         return block;
@@ -88,7 +92,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Allocator<A> {
         if let Some(handle) = known {
             if moved.is_null() { heap::put_back(block as u64, handle) } else { heap::gone(handle) }
         }
-        if heap::count(new_size) {
+        if !heap::is_counted_below() && heap::count(new_size) {
             heap::allocated(moved as u64, new_size);
         }
         moved

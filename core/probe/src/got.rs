@@ -11,12 +11,19 @@
 //! store, and read-only again. Nothing is remembered: to undo is to look for slots that hold our function, so that objects
 //! that are gone need no care.
 //!
+//! An object is in the loader's list before its slots are filled. Whether they are is seen by what is to be read-only then:
+//! as long as it can be written to, the loader is at work there, and would fault where we had taken that away. So such slots
+//! are left for later, and changed only where they stay as they are (`settled`).
+//!
+//! Functions of which a process may have several, such as allocators', are the subject of [`ways`].
+//!
 //! What there is no slot for is not seen: calls inside of the C library, and everything in a static executable.
 
 mod dynamic;
 mod lazy;
+pub mod ways;
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::os::objects::{self, Object};
 use crate::os::{self, Protection};
@@ -46,6 +53,8 @@ pub struct Patched {
     pub foreign: usize,
     /// Slots whose page the kernel would not make writable.
     pub refused: usize,
+    /// Slots that the loader may not have filled for good yet: to be looked at again.
+    pub pending: usize,
 }
 
 impl core::ops::AddAssign for Patched {
@@ -54,34 +63,35 @@ impl core::ops::AddAssign for Patched {
         self.unchanged += more.unchanged;
         self.foreign += more.foreign;
         self.refused += more.refused;
+        self.pending += more.pending;
     }
 }
 
 /// Puts the hooks into the slots of every object, those that were loaded since the last call as well. Our thread.
 pub fn install(hooks: &[Hook]) -> Patched {
-    let mut bindings = Bindings::new();
-    let first = fill(hooks, &mut bindings);
+    let (mut bindings, settled) = (Bindings::new(), settled());
+    let first = fill(hooks, &mut bindings, settled);
     if !bindings.resolve() {
         return first;
     }
     // Stubs were met of which it was not known where they lead.
-    let second = fill(hooks, &mut bindings);
+    let second = fill(hooks, &mut bindings, settled);
     let unchanged = second.unchanged.saturating_sub(first.changed);
     Patched { changed: first.changed + second.changed, unchanged, ..second }
 }
 
-fn fill(hooks: &[Hook], bindings: &mut Bindings) -> Patched {
+fn fill(hooks: &[Hook], bindings: &mut Bindings, settled: bool) -> Patched {
     each_slot(hooks, |hook, slot, patched| {
         let now = slot.word.load(Ordering::Relaxed);
         if now == hook.ours {
             patched.unchanged += 1;
         } else if hook.original != 0 && now == hook.original {
-            slot.put(hook.ours, patched);
+            slot.put(now, hook.ours, settled, patched);
         } else if hook.original != 0
             && let Some(version) = slot.dynamic.stub(slot.word, now)
         {
             match bindings.leads_to(hook, version) {
-                Some(true) => slot.put(hook.ours, patched),
+                Some(true) => slot.put(now, hook.ours, settled, patched),
                 Some(false) => patched.foreign += 1,
                 None => {}
             }
@@ -95,7 +105,7 @@ fn fill(hooks: &[Hook], bindings: &mut Bindings) -> Patched {
 pub fn remove(hooks: &[Hook]) -> Patched {
     each_slot(hooks, |hook, slot, patched| {
         if slot.word.load(Ordering::Relaxed) == hook.ours {
-            slot.put(hook.original, patched);
+            slot.put(hook.ours, hook.original, true, patched);
         }
     })
 }
@@ -135,18 +145,39 @@ impl Slot<'_> {
         })
     }
 
-    fn put(&self, target: usize, patched: &mut Patched) {
-        let is_read_only = self.dynamic.is_read_only(core::ptr::from_ref(self.word) as u64);
+    /// Puts `target` in the place of `now`, unless the program or the loader was faster.
+    fn put(&self, now: usize, target: usize, settled: bool, patched: &mut Patched) {
+        let mut is_read_only = self.dynamic.is_read_only(core::ptr::from_ref(self.word) as u64);
+        if is_read_only && os::is_writable(self.word) {
+            if !settled {
+                patched.pending += 1;
+                return;
+            }
+            // Nobody has made it read-only for a while: so it stays.
+            is_read_only = false;
+        }
         if is_read_only && !os::protect(self.word, Protection::Write) {
             patched.refused += 1;
             return;
         }
-        self.word.store(target, Ordering::Release);
+        let put = self.word.compare_exchange(now, target, Ordering::AcqRel, Ordering::Relaxed);
         if is_read_only {
             os::protect(self.word, Protection::Read);
         }
-        patched.changed += 1;
+        if put.is_ok() { patched.changed += 1 } else { patched.pending += 1 }
     }
+}
+
+/// Whether the loader has been seen with the same objects a while ago, so that it is at work on none of them.
+fn settled() -> bool {
+    const A_WHILE: u64 = 1_000_000_000;
+    static LOADED: AtomicU64 = AtomicU64::new(0);
+    static SINCE: AtomicU64 = AtomicU64::new(0);
+    let (now, loaded) = (os::monotonic(), objects::changes().map_or(0, |(loaded, _)| loaded));
+    if LOADED.swap(loaded, Ordering::Relaxed) != loaded {
+        SINCE.store(now, Ordering::Relaxed);
+    }
+    now.saturating_sub(SINCE.load(Ordering::Relaxed)) > A_WHILE
 }
 
 fn each_slot(hooks: &[Hook], mut each: impl FnMut(&Hook, &Slot<'_>, &mut Patched)) -> Patched {

@@ -22,6 +22,7 @@ pub mod heap;
 pub mod here;
 pub mod lock;
 pub mod loss;
+pub mod malloc;
 pub mod memory;
 pub mod os;
 pub mod own;

@@ -22,6 +22,8 @@ pub struct Own {
     /// A sample is being taken, in a call and not in a signal.
     pub(crate) busy: Cell<bool>,
     is_ours: Cell<bool>,
+    /// Of [`crate::heap`]: changes with each allocation that was counted where C's functions are called.
+    pub(crate) counted: Cell<u32>,
     /// Of [`crate::lock`]: the address of the lock that the thread has waited for and not yet got, as far as is known.
     pub(crate) wanted: Cell<u64>,
 }

@@ -9,6 +9,7 @@
 //! followed those are forgotten that would not have been samples then: so a heap of any size is told, less precisely.
 
 mod live;
+mod sources;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ use everprof_probe::poisson;
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
 use everprof_probe::sample::{ALLOC_WORDS, Header, Source};
 
+use super::hooks::HookOptions;
 use super::period::{Epoch, Period};
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, wall_clock};
@@ -27,6 +29,7 @@ use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::Kind;
 use live::{Live, PERIOD, Peak};
+pub(super) use sources::{Sources, Wanted};
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
 
@@ -114,6 +117,8 @@ pub(super) struct Heap {
     /// At least this, lest there are more blocks than there is room for.
     least: u64,
     random: u64,
+    /// Ends after everything else.
+    sources: Sources,
 }
 
 /// What of the live heap goes into a cut.
@@ -128,21 +133,17 @@ enum Of<'a> {
 
 impl Heap {
     /// Begins to sample, where the program's allocations come by us.
-    pub(super) fn start(interval: u64, max_words: usize) -> Result<Self> {
+    pub(super) fn start(interval: u64, options: HookOptions) -> Result<Self> {
         if interval == 0 {
             let problem = "allocations are not sampled: interval_bytes is off; set it to a number of bytes";
             return Err(Error::new(ErrorKind::Unsupported, problem));
         }
-        if !is_hooked() {
-            let problem = "allocations are not seen: make everprof's the program's allocator (#[global_allocator] static \
-                           ALLOCATOR: everprof::Allocator = everprof::Allocator::new();)";
-            return Err(Error::new(ErrorKind::Unsupported, problem));
-        }
         let ring = ring()?;
+        let sources = Sources::start(options.sources)?;
         // What an account before this one has left belongs to nobody.
         ring.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
         heap::take_lost();
-        heap::start(interval, max_words, ring);
+        heap::start(interval, options.max_words, ring);
         Ok(Self {
             sites: Sites::default(),
             tallies: Tallies::default(),
@@ -152,7 +153,13 @@ impl Heap {
             wanted: interval,
             least: 0,
             random: wall_clock() as u64 | 1,
+            sources,
         })
+    }
+
+    /// Where allocations are seen.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Remembers the address spaces that stacks are of.
@@ -235,6 +242,7 @@ impl Heap {
         self.live.end_period();
         self.unfollowed = Amount::default();
         self.sites.forget_unused();
+        self.sources.look_again();
         (cut, peak)
     }
 
@@ -346,6 +354,11 @@ impl Drop for Heap {
 }
 
 impl Sampler {
+    /// Hooks what was loaded since.
+    pub(super) fn keep_heap_hooked(&mut self, changed: bool) {
+        self.heap.iter_mut().for_each(|heap| heap.sources.keep_hooked(changed));
+    }
+
     /// Empties the ring of allocations.
     pub(super) fn drain_heap(&mut self, buffer: &mut [u64]) {
         let (Some(mut account), Some(ring)) = (self.heap.take(), SAMPLES.get()) else { return };
@@ -384,7 +397,7 @@ pub(super) fn after_fork() {
     heap::set_interval(0);
     if let Some(ring) = SAMPLES.get() {
         ring.clear();
-        heap::forget();
+        heap::after_fork();
     }
 }
 
@@ -402,13 +415,6 @@ fn ring() -> Result<&'static Ring> {
         Error::new(ErrorKind::Unsupported, "there is no memory for the samples of allocations")
     })?;
     Ok(SAMPLES.get_or_init(|| made))
-}
-
-/// Whether allocations come by us: one of ours would be counted.
-fn is_hooked() -> bool {
-    let before = heap::left();
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(64)));
-    heap::left() != before
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use everprof_probe::os::{Clock, gettid};
 
 use super::build;
 use super::close::Cut;
-use super::heap::{Heap, HeapCut};
+use super::heap::{Heap, HeapCut, Wanted};
 use super::locks::{Locks, LocksCut};
 use super::names::Names;
 use super::period::Period;
@@ -30,6 +30,8 @@ pub(super) struct HookOptions {
     /// are taken.
     pub(super) interval: u64,
     pub(super) threshold: u64,
+    /// Where allocations are to be seen.
+    pub(super) sources: Wanted,
     /// Whether the locks of C are hooked as well.
     pub(super) c_locks: bool,
     /// The longest stack.
@@ -40,7 +42,7 @@ impl HookOptions {
     pub(super) fn of(options: &Options, max_words: usize) -> Self {
         let interval = options.interval_bytes.get();
         let threshold = options.lock_threshold_ns.get().into();
-        Self { interval, threshold, c_locks: options.c_locks, max_words }
+        Self { interval, threshold, sources: Wanted::of(options), c_locks: options.c_locks, max_words }
     }
 }
 
@@ -114,7 +116,11 @@ impl Sampler {
         if !self.are_wanted(Kind::needs_allocations) {
             self.heap = None;
         } else if self.heap.is_none() {
-            self.heap = Some(Heap::start(self.governor.interval(), self.hook_options.max_words)?);
+            let heap = Heap::start(self.governor.interval(), self.hook_options)?;
+            if let Some(problem) = heap.sources().problem() {
+                self.trouble(problem);
+            }
+            self.heap = Some(heap);
         }
         let peaks = self.kinds.contains(Kind::Peak);
         self.heap.iter_mut().for_each(|heap| heap.follow_peak(peaks));

@@ -271,11 +271,16 @@ impl Sampler {
         // Looks at threads that wait may come more often; the rest is not worth it then.
         let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
         if self.woke.elapsed() < interval {
+            // An allocation may have asked: a program's first samples are to have stacks, and there are many at its start.
+            if self.heap.is_some() && everprof_probe::heap::wants_table() {
+                self.modules.update();
+            }
             return;
         }
         self.woke = Instant::now();
         let changed = self.modules.update();
         self.keep_locks_hooked(changed);
+        self.keep_heap_hooked(changed);
         self.watch_calm();
         self.drain();
         if self.judged.elapsed() >= JUDGE_EVERY {

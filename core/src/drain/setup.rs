@@ -55,7 +55,7 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     Ok(jobs)
 }
 
-/// The signal to use: SIGPROF where nobody else has a handler for it.
+/// The signal to use: SIGPROF where nobody else has a handler for it, or the last of the real-time signals that is free.
 pub(super) fn choose_signal(choice: SignalChoice) -> Result<i32> {
     const SIGPROF: i32 = 27;
     let is_free = |signal: i32| {
@@ -75,7 +75,7 @@ pub(super) fn choose_signal(choice: SignalChoice) -> Result<i32> {
         SignalChoice::Prof => taken(SIGPROF),
         SignalChoice::Number(signal) if is_free(signal) => Ok(signal),
         SignalChoice::Number(signal) => taken(signal),
-        _ if is_free(SIGPROF) => Ok(SIGPROF),
+        SignalChoice::Auto if is_free(SIGPROF) => Ok(SIGPROF),
         _ => {
             let (first, last) = realtime_range();
             (first..=last).rev().find(|signal| is_free(*signal)).map_or_else(|| taken(SIGPROF), Ok)

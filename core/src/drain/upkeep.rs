@@ -91,6 +91,9 @@ impl Sampler {
             ClockKind::Timer => "timer",
             ClockKind::PerfEvent => "perf_event",
         };
+        if let Some(heap) = &self.heap {
+            heap.sources().tell(&mut self.stats);
+        }
         self.stats.memory_bytes = self.memory();
         self.counters.publish(self.stats.clone());
     }

@@ -18,6 +18,7 @@ mod environment;
 mod file;
 mod list;
 mod number;
+mod preload;
 mod serve;
 mod spell;
 mod table;
@@ -27,10 +28,11 @@ mod word;
 
 pub use list::{Kinds, UserTags};
 pub use number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+pub use preload::Preload;
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
 pub use value::TagValue;
-pub use word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
+pub use word::{CpuClock, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 use std::fmt;
 

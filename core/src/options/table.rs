@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+use super::preload::Preload;
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
-use super::word::{CpuClock, LogLevel, SignalChoice, Symbolize, WallSignal};
+use super::word::{CpuClock, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +143,17 @@ options! {
     /// allocation is sampled.
     interval_bytes: Interval = Interval::of(512 << 10), "bytes", "alloc, heap, peak", "0.1.0", live;
 
+    /// Whether allocations are seen where `malloc` and its kin are called, in all libraries: where Rust's allocator is not
+    /// everprof's (`auto`); always, so that those of C libraries are told beside Rust's (`on`); or never (`off`).
+    malloc: Malloc = Malloc::Auto, "", "alloc, heap, peak", "0.1.0";
+
+    /// Whether memory that is mapped without a file (`mmap`) counts as an allocation too.
+    mmap: bool = false, "", "alloc, heap, peak", "0.1.0";
+
+    /// Which programs the library profiles that `LD_PRELOAD` puts into all that are started: the `first` one, with what it
+    /// becomes by `exec`, and not those that it starts; `all`; or those whose executables have these names.
+    preload: Preload = Preload::First, "", "", "0.1.0";
+
     /// A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good.
     /// `off`: no wait is sampled, and no function is hooked.
     lock_threshold_ns: Threshold = Threshold::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0", live;
@@ -177,7 +189,8 @@ options! {
     /// to timers with a reason where it is not permitted.
     cpu_clock: CpuClock = CpuClock::Timer, "", "cpu", "0.1.0";
 
-    /// The signal that takes samples: SIGPROF, a number, or `auto`, which takes another one where SIGPROF is in use.
+    /// The signal that takes samples: SIGPROF, a number, `auto`, which takes another one where SIGPROF is in use, or
+    /// `realtime`, which takes one that programs leave alone, and is the preloaded library's default.
     signal: SignalChoice = SignalChoice::Auto, "", "cpu", "0.1.0";
 
     /// Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger.

@@ -52,6 +52,15 @@ words! {
         /// Not at all.
         Never = "never",
     }
+    /// Whether allocations are seen where C's functions are called.
+    Malloc {
+        /// Where the program's own allocator is not everprof's.
+        Auto = "auto",
+        /// Always, so that those of C libraries are told as well.
+        On = "on",
+        /// Not at all.
+        Off = "off",
+    }
     /// The least important of our own messages that are logged.
     LogLevel {
         /// No messages.
@@ -88,6 +97,9 @@ pub enum SignalChoice {
     Auto,
     /// SIGPROF, and an error where it is not free.
     Prof,
+    /// A real-time signal that is free: what a program does to all signals that it knows, such as `sort` and Node.js at their
+    /// start, is seldom done to those.
+    Realtime,
     /// The signal of that number, and an error where it is not free.
     Number(i32),
 }
@@ -99,13 +111,14 @@ const FREE_SIGNALS: [i32; 7] = [10, 12, 14, 16, 26, 29, 30];
 
 impl Setting for SignalChoice {
     fn accepts() -> String {
-        "auto, prof, or a number: 34 to 64, 10, 12, 14, 16, 26, 29 or 30".to_string()
+        "auto, prof, realtime, or a number: 34 to 64, 10, 12, 14, 16, 26, 29 or 30".to_string()
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.to_ascii_lowercase();
         match (text.as_str(), text.parse()) {
             ("auto", _) => Ok(Self::Auto),
+            ("realtime", _) => Ok(Self::Realtime),
             ("prof" | "sigprof", _) | (_, Ok(SIGPROF)) => Ok(Self::Prof),
             (_, Ok(number)) if (34..=64).contains(&number) || FREE_SIGNALS.contains(&number) => {
                 Ok(Self::Number(number))
@@ -118,6 +131,7 @@ impl Setting for SignalChoice {
         match self {
             Self::Auto => "auto".to_string(),
             Self::Prof => "prof".to_string(),
+            Self::Realtime => "realtime".to_string(),
             Self::Number(number) => number.to_string(),
         }
     }

@@ -4,6 +4,7 @@
 //! Read only while the loader's lock is held, and nothing outside of the object's segments is touched, whatever its tables
 //! say.
 
+mod exports;
 mod stubs;
 
 pub(super) use stubs::Version;
@@ -12,15 +13,17 @@ use core::sync::atomic::AtomicUsize;
 
 use crate::os;
 use crate::os::objects::Object;
-use crate::regs::{RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT};
+use crate::regs::{RELOCATION_ABSOLUTE, RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT};
 
 const DT_PLTRELSZ: u64 = 2;
+const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
 const DT_RELA: u64 = 7;
 const DT_RELASZ: u64 = 8;
 const DT_STRSZ: u64 = 10;
 const DT_JMPREL: u64 = 23;
+const DT_GNU_HASH: u64 = 0x6fff_fef5;
 const DT_VERSYM: u64 = 0x6fff_fff0;
 const DT_VERNEED: u64 = 0x6fff_fffe;
 /// Segments of one object that are looked at; linkers make four or five.
@@ -35,7 +38,7 @@ const LONGEST_NAME: u64 = 64;
 struct Relocation {
     offset: u64,
     info: u64,
-    _addend: i64,
+    addend: i64,
 }
 
 /// One `Elf64_Sym`.
@@ -43,10 +46,10 @@ struct Relocation {
 #[repr(C)]
 struct Symbol {
     name: u32,
-    _info: u8,
+    info: u8,
     _other: u8,
     section: u16,
-    _value: u64,
+    value: u64,
     _size: u64,
 }
 
@@ -62,6 +65,19 @@ pub(super) struct Dynamic {
     relocations: [(u64, u64); 2],
     /// The tables of versions: the number of each symbol's, and what is known of those that are taken from others.
     versions: (u64, u64),
+    /// The tables by which symbols are found: that of GNU and that of the specification.
+    hashes: [u64; 2],
+}
+
+/// A word that the loader has filled with the address of a symbol.
+pub(super) struct Reference<'d> {
+    /// The symbol's name.
+    pub(super) name: &'d [u8],
+    /// Whether the object defines the symbol itself, which another one's may have gone before.
+    is_defined: bool,
+    /// Whether the word is data of the program, such as a table of functions, and no slot for calls.
+    is_data: bool,
+    pub(super) word: &'d AtomicUsize,
 }
 
 impl Dynamic {
@@ -89,6 +105,7 @@ impl Dynamic {
             strings: (0, 0),
             relocations: [(0, 0); 2],
             versions: (0, 0),
+            hashes: [0; 2],
         };
         dynamic.read_section(section?)?;
         (dynamic.symbols != 0 && dynamic.strings.0 != 0).then_some(dynamic)
@@ -101,28 +118,40 @@ impl Dynamic {
 
     /// Calls `each` with the name and the slot of every function that the object takes from others.
     pub(super) fn each_import(&self, mut each: impl FnMut(&[u8], &AtomicUsize)) {
+        self.each_reference(|reference| {
+            if !reference.is_defined && !reference.is_data {
+                each(reference.name, reference.word);
+            }
+        });
+    }
+
+    /// Calls `each` with every word that holds the address of a symbol.
+    pub(super) fn each_reference(&self, mut each: impl FnMut(&Reference<'_>)) {
         for (start, len) in self.relocations {
             for index in 0..len / size_of::<Relocation>() as u64 {
                 let at = start + index * size_of::<Relocation>() as u64;
                 let Some(relocation) = self.read::<Relocation>(at) else { break };
-                let kind = relocation.info as u32;
-                if kind != RELOCATION_GLOB_DAT && kind != RELOCATION_JUMP_SLOT {
-                    continue;
-                }
-                if let Some(name) = self.import(relocation.info >> 32)
+                let is_data = match relocation.info as u32 {
+                    RELOCATION_GLOB_DAT | RELOCATION_JUMP_SLOT => false,
+                    RELOCATION_ABSOLUTE if relocation.addend == 0 => true,
+                    _ => continue,
+                };
+                if let Some(symbol) = self.symbol(relocation.info >> 32)
+                    && let Some(name) = self.name(&symbol)
                     && let Some(word) = self.word(self.bias.wrapping_add(relocation.offset))
                 {
-                    each(name, word);
+                    each(&Reference { name, is_defined: symbol.section != 0, is_data, word });
                 }
             }
         }
     }
 
-    /// The name of a symbol that the object does not define.
-    fn import(&self, number: u64) -> Option<&[u8]> {
-        let symbol = self.read::<Symbol>(self.symbols.checked_add(number * size_of::<Symbol>() as u64)?)?;
-        let name = u64::from(symbol.name);
-        if symbol.section != 0 || name == 0 { None } else { self.text(name) }
+    fn symbol(&self, number: u64) -> Option<Symbol> {
+        self.read(self.symbols.checked_add(number * size_of::<Symbol>() as u64)?)
+    }
+
+    fn name(&self, symbol: &Symbol) -> Option<&[u8]> {
+        if symbol.name == 0 { None } else { self.text(symbol.name.into()) }
     }
 
     /// A text in the table of those, without its end.
@@ -159,6 +188,8 @@ impl Dynamic {
                 DT_RELASZ => table.1 = value,
                 DT_JMPREL => linkage.0 = self.address(value),
                 DT_PLTRELSZ => linkage.1 = value,
+                DT_GNU_HASH => self.hashes[0] = self.address(value),
+                DT_HASH => self.hashes[1] = self.address(value),
                 DT_VERSYM => self.versions.0 = self.address(value),
                 DT_VERNEED => self.versions.1 = self.address(value),
                 _ => {}

@@ -137,6 +137,18 @@ pub fn forget() {
     }
 }
 
+/// Forgets everything, what threads that do not exist here were in the middle of as well. In a fork's child.
+pub fn after_fork() {
+    // What is zero already is left alone, which spares the child copies of pages.
+    for block in BLOCKS.iter().filter(|block| block.load(Ordering::Relaxed) != 0) {
+        block.store(0, Ordering::Relaxed);
+    }
+    for count in COUNTS.iter().filter(|count| count.load(Ordering::Relaxed) != 0) {
+        count.store(0, Ordering::Relaxed);
+    }
+    COUNT.store(0, Ordering::Relaxed);
+}
+
 fn take(block: &AtomicU64) -> bool {
     block.load(Ordering::Relaxed) == 0
         && block.compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()

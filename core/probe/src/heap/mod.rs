@@ -13,15 +13,15 @@
 mod live;
 mod pace;
 
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-pub use live::{Handle, ROOM, count as count_live, forget, let_go, lives, may_hold};
+pub use live::{Handle, ROOM, after_fork, count as count_live, forget, let_go, lives, may_hold};
 
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{ALLOC_WORDS, Header, Source};
-use crate::{bell, here, scratch};
+use crate::{bell, here, os, scratch, unwind};
 
 /// How full of samples the ring may get, in per cent, before our thread is woken.
 const CROWDED: u64 = 25;
@@ -34,11 +34,19 @@ static EVENTS: AtomicU64 = AtomicU64::new(0);
 static LOST: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
+/// How often after a start our thread is woken because a stack met code without a table: many of a program's allocations come
+/// in its first moments. Code that has none for ever, such as a JIT's, is not to keep it busy.
+const EAGER: u32 = 32;
+static EAGER_LEFT: AtomicU32 = AtomicU32::new(0);
+/// Whether Rust's allocations come by hooked functions of C's.
+static COUNTED_BELOW: AtomicBool = AtomicBool::new(false);
+
 /// Begins to take samples, one in `interval` bytes on the average, with stacks of up to `max_words` words, which go to
 /// `ring`. Our thread, after `scratch::prepare`.
 pub fn start(interval: u64, max_words: usize, ring: &'static Ring) {
     RING.store(core::ptr::from_ref(ring).cast_mut(), Ordering::Release);
     MAX_WORDS.store(max_words, Ordering::Relaxed);
+    EAGER_LEFT.store(EAGER, Ordering::Relaxed);
     pace::set_interval(interval.max(1));
 }
 
@@ -80,6 +88,41 @@ pub fn count(bytes: usize) -> bool {
     pace::count(Own::of_this_thread(), bytes)
 }
 
+/// A number of the calling thread's that changes whenever an allocation is counted where a function of C's is called: of an
+/// allocation that came by one on its way, who stands before that has nothing to count.
+#[inline(always)]
+pub fn mark() -> u32 {
+    Own::of_this_thread().counted.get()
+}
+
+/// Changes the mark.
+#[inline(always)]
+pub fn counted() {
+    let counted = &Own::of_this_thread().counted;
+    counted.set(counted.get().wrapping_add(1));
+}
+
+/// Whether Rust's allocations are counted where C's functions are called, and not before.
+#[inline(always)]
+pub fn is_counted_below() -> bool {
+    COUNTED_BELOW.load(Ordering::Relaxed)
+}
+
+/// Says so. Our thread; allocations that are under way at that moment may count twice.
+pub fn set_counted_below(below: bool) {
+    COUNTED_BELOW.store(below, Ordering::Relaxed);
+}
+
+/// The block at `address`, of which [`may_hold`] has said true, is handed out anew. If it is known, it was given back in a way
+/// that we did not see.
+#[cold]
+#[inline(never)]
+pub fn handed_out(address: u64) {
+    if let Some(handle) = live::remove(address) {
+        gone(handle);
+    }
+}
+
 /// [`count`] has said true for this block of so many bytes, which nobody knows yet; 0 where there was no memory for it.
 /// Takes a sample, if it is one to be sampled.
 #[cold]
@@ -94,9 +137,12 @@ pub fn allocated(address: u64, bytes: usize) {
         return lose(bytes as u64, interval);
     }
     let begin = regs::ticks();
+    // To wake our thread is a system call, of which the program is to see nothing.
+    let errno = os::errno();
     if take(address, bytes as u64, interval, &Regs::here()).is_none() {
         lose(bytes as u64, interval);
     }
+    os::set_errno(errno);
     TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
     own.busy.set(false);
 }
@@ -140,8 +186,8 @@ fn take(address: u64, bytes: u64, interval: u64, regs: &Regs) -> Option<()> {
     if !is_told {
         live::remove(address);
     }
-    // A burst: our thread would look in its own time only.
-    if ring.percent_full() >= CROWDED {
+    // A burst, or code of which there is no table yet: our thread would look in its own time only.
+    if ring.percent_full() >= CROWDED || unwind::wanted() && is_eager() {
         bell::ring();
     }
     is_told.then_some(())
@@ -155,6 +201,16 @@ fn lose(bytes: u64, mean: u64) {
     for (count, more) in LOST.iter().zip([1, stood_for / bytes.max(1), stood_for]) {
         count.fetch_add(more, Ordering::Relaxed);
     }
+}
+
+/// Whether our thread is to be woken for a table, which counts as once.
+fn is_eager() -> bool {
+    EAGER_LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
+/// Whether a thread may have woken ours for a table.
+pub fn wants_table() -> bool {
+    EAGER_LEFT.load(Ordering::Relaxed) != 0 && unwind::wanted()
 }
 
 fn ring() -> Option<&'static Ring> {

@@ -24,7 +24,8 @@ fn blocks_are_found_until_they_are_taken_out() {
     // So many in one place that there is no room.
     let there = (0..100).filter_map(|n| live::insert(0x4000_0000 + n)).count();
     assert_eq!(there, 16);
-    forget();
+    after_fork();
+    assert!((0..100).all(|n| !may_hold(0x4000_0000 + n)) && count_live() == 0);
     threads_that_share_the_table_find_their_own();
 }
 

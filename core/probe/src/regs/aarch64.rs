@@ -10,7 +10,9 @@ use super::{CallBefore, CallRegisters, EINTR, Interrupted};
 /// DWARF's numbers of the registers that a walk carries from frame to frame.
 pub(crate) const DWARF_SP: u8 = 31;
 pub(crate) const DWARF_FP: u8 = 29;
-/// The relocations of slots that hold a function of another object: `R_AARCH64_GLOB_DAT` and `R_AARCH64_JUMP_SLOT`.
+/// The relocations of words that hold a function's address: `R_AARCH64_ABS64` in data, and in slots for calls
+/// `R_AARCH64_GLOB_DAT` and `R_AARCH64_JUMP_SLOT`.
+pub(crate) const RELOCATION_ABSOLUTE: u32 = 257;
 pub(crate) const RELOCATION_GLOB_DAT: u32 = 1025;
 pub(crate) const RELOCATION_JUMP_SLOT: u32 = 1026;
 

@@ -45,7 +45,7 @@ pub(crate) use cpu::{
     DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, prefetch, return_address,
 };
 pub(crate) use cpu::{PLT, plt_entry};
-pub(crate) use cpu::{RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT};
+pub(crate) use cpu::{RELOCATION_ABSOLUTE, RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT};
 pub use cpu::{Regs, altstack, own_block, thread_pointer, ticks};
 pub(crate) use cpu::{SET_FRAME, called_slot, frame_distance, frame_room, jumped_slot};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};

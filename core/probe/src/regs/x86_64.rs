@@ -14,7 +14,9 @@ pub(crate) const DWARF_FP: u8 = 6;
 pub(crate) const DWARF_BASE: u8 = 3;
 pub(crate) const DWARF_RA: u64 = 16;
 
-/// The relocations of slots that hold a function of another object: `R_X86_64_GLOB_DAT` and `R_X86_64_JUMP_SLOT`.
+/// The relocations of words that hold a function's address: `R_X86_64_64` in data, and in slots for calls
+/// `R_X86_64_GLOB_DAT` and `R_X86_64_JUMP_SLOT`.
+pub(crate) const RELOCATION_ABSOLUTE: u32 = 1;
 pub(crate) const RELOCATION_GLOB_DAT: u32 = 6;
 pub(crate) const RELOCATION_JUMP_SLOT: u32 = 7;
 

@@ -10,6 +10,7 @@ pub(crate) mod objects;
 mod pages;
 mod perf;
 mod poll;
+mod program;
 mod ready;
 mod signal;
 mod symbols;
@@ -26,9 +27,10 @@ pub use futex::{wait, wake};
 pub use memory::PIECES;
 pub use objects::keep_loaded;
 pub use pages::Pages;
-pub(crate) use pages::{Protection, page_size, protect};
+pub(crate) use pages::{Protection, is_writable, page_size, protect};
 pub use perf::PerfEvent;
 pub use poll::{Awaited, Watched, poll};
+pub use program::{is_first, is_privileged};
 pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,

@@ -1,7 +1,7 @@
 //! Zeroed memory straight from the kernel: this crate has no heap, and what a handler touches must not move.
 
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicU32, AtomicUsize};
 
 /// An anonymous private mapping, zeroed, whose pages cost memory only once they are touched.
 #[derive(Debug)]
@@ -107,8 +107,39 @@ pub(crate) fn protect(word: &AtomicUsize, protection: Protection) -> bool {
     unsafe { libc::mprotect(start as *mut libc::c_void, page as usize, flags) == 0 }
 }
 
+/// Whether `word` can be written to, which is asked without changing it: the kernel is to add nothing to it. Where it does
+/// not say, as in a sandbox without that call, the answer is no.
+pub(crate) fn is_writable(word: &AtomicUsize) -> bool {
+    /// Nobody sleeps on it.
+    static NOBODY: AtomicU32 = AtomicU32::new(0);
+    let operation = libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG;
+    let add_nothing = libc::FUTEX_OP_ADD << 28;
+    // SAFETY: both words are live; where the second cannot be written to, the kernel says so.
+    unsafe {
+        libc::syscall(libc::SYS_futex, NOBODY.as_ptr(), operation, 0, 0, word.as_ptr(), add_nothing) >= 0
+    }
+}
+
 /// The size of a page in bytes.
 pub(crate) fn page_size() -> u64 {
     // SAFETY: no preconditions.
     unsafe { libc::getauxval(libc::AT_PAGESZ) }.max(4096)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_what_can_be_written_to() {
+        let page = Pages::new(page_size() as usize).unwrap().leak();
+        // SAFETY: the mapping is aligned, zeroed, and stays.
+        let word = unsafe { &*page.as_ptr().cast::<AtomicUsize>() };
+        assert!(is_writable(word));
+        assert!(protect(word, Protection::Read));
+        assert!(!is_writable(word));
+        assert!(protect(word, Protection::Write));
+        assert!(is_writable(word));
+    }
 }

@@ -1,0 +1,95 @@
+//! What a program can notice: nothing.
+
+use std::ffi::c_void;
+use std::thread;
+
+use everprof::profile::Kind;
+
+use super::c::{Library, compile};
+use super::{common, is_about, start, total};
+
+const CHECKS: &str = include_str!("checks.c");
+const SITES: &str = include_str!("sites.c");
+const USER: &str = include_str!("user.c");
+
+/// The same answers, `errno`, alignment and contents: without hooks, with each allocation a sample, and after the stop.
+pub(super) fn answer_as_ever() {
+    let dir = common::directory("malloc-calls");
+    let library = Library::open(&compile(&dir, "checks", CHECKS, &[]), libc::RTLD_NOW);
+    // SAFETY: the function has this type.
+    let check: extern "C" fn() -> i32 = unsafe { library.find("check") };
+    let check = move || assert_eq!(check(), 0, "checks.c, line");
+    check();
+    let profiler = start(&dir, 1024, &[("mmap", "on")]);
+    check();
+    thread::spawn(check).join().unwrap();
+    common::flush(&profiler);
+    assert!(profiler.stats().alloc_samples > 100, "{:?}", profiler.stats());
+    common::stop(profiler);
+    check();
+    common::remove(&dir);
+}
+
+pub(super) fn slots_are_given_back() {
+    let dir = common::directory("malloc-slots");
+    let [now, lazy] = [("now", libc::RTLD_NOW), ("lazy", libc::RTLD_LAZY)]
+        .map(|(name, flags)| Library::open(&compile(&dir, name, SITES, &["-Wl,-z,lazy"]), flags));
+    // SAFETY: the functions have this type.
+    let slots =
+        [now, lazy].map(|library| unsafe { library.find::<extern "C" fn() -> *const c_void>("slot") });
+    let before = slots.map(|slot| slot());
+    for _ in 0..3 {
+        let profiler = start(&dir, 65_536, &[]);
+        let during = slots.map(|slot| slot());
+        assert!(during[0] != before[0] && during[1] != before[1], "{before:?} {during:?}");
+        common::stop(profiler);
+        assert_eq!(slots.map(|slot| slot()), before);
+        let mark = everprof_probe::heap::mark();
+        drop(std::hint::black_box(vec![1_u8; 1000]));
+        assert_eq!(everprof_probe::heap::mark(), mark, "nothing is counted any more");
+    }
+    common::remove(&dir);
+}
+
+/// Libraries that are loaded while everprof runs, whose slots are filled at once or at the first call; again and again.
+pub(super) fn later() {
+    let dir = common::directory("malloc-later");
+    let flags = [("lazy", libc::RTLD_LAZY, "-Wl,-z,lazy"), ("now", libc::RTLD_NOW, "-Wl,-z,relro,-z,now")];
+    let libraries = flags.map(|(name, flags, linked)| (compile(&dir, name, USER, &[linked]), flags));
+    let profiler = start(&dir, 16_384, &[]);
+    let mut allocated = 0;
+    for round in 0..4 {
+        for (path, flags) in &libraries {
+            let library = Library::open(path, *flags);
+            // SAFETY: the functions have these types.
+            let allocate: extern "C" fn(usize) -> *mut c_void = unsafe { library.find("user_allocates") };
+            // SAFETY: as above.
+            let free: extern "C" fn(*mut c_void) = unsafe { library.find("user_frees") };
+            // Its first calls may come before the hooks: they fill a slot that has none yet.
+            if round % 2 == 0 {
+                free(allocate(1));
+            }
+            let mark = everprof_probe::heap::mark;
+            let is_hooked = || {
+                let before = mark();
+                let block = allocate(1);
+                let is_counted = mark() != before;
+                free(block);
+                is_counted
+            };
+            assert!((0..600).any(|_| is_hooked() || {
+                thread::sleep(std::time::Duration::from_millis(20));
+                false
+            }));
+            let blocks: Vec<_> = (0..500).map(|_| allocate(5000)).collect();
+            allocated += 500;
+            blocks.into_iter().for_each(|block| free(block));
+            library.close();
+        }
+    }
+    common::flush(&profiler);
+    let told = total(&dir, Kind::Alloc, "user_allocates");
+    assert!(is_about(told[1], allocated, 5000, 16_384.0), "{told:?}");
+    common::stop(profiler);
+    common::remove(&dir);
+}
