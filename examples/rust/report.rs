@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use everprof::encode::flamegraph::{self, PageOptions};
 use everprof::profile::Profile;
-use everprof::store::{self, Query};
+use everprof::store::{self, Diff, Query};
 use everprof::{Error, ErrorKind, Result};
 
 fn main() -> Result<()> {
@@ -48,15 +48,18 @@ fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()>
 
     let diff = store::diff(&old, &new)?;
     println!("{before} and {after}: {}", diff.render(8));
-    let seconds = |nanos: f64| nanos / 1e9;
-    println!("CPU seconds a second, {before} -> {after}: what got slower");
-    // Functions of the standard library grow with those that call them: whoever looks for a cause looks elsewhere first.
-    let causes = diff.regressed().into_iter().filter(|change| !change.file.starts_with("library/"));
-    for change in causes.take(5) {
-        let (was, is) = (seconds(change.total.before), seconds(change.total.after));
-        println!("  REGRESSED  {}  {was:.3} -> {is:.3}  (in {})", change.function, change.file);
+    tell_causes("CPU seconds a second", &diff, before, after, 1e9);
+    // The same of what else was profiled.
+    for (kind, what, unit) in
+        [("alloc", "MB allocated a second", 1e6), ("lock", "seconds of waiting for locks a second", 1e9)]
+    {
+        let of = |version| store::list(directory, &Query::default().kind(kind).tag("version", version));
+        let (old, new) = (of(before)?, of(after)?);
+        if !old.is_empty() && !new.is_empty() {
+            let diff = store::diff(&store::merge(&old)?.profile, &store::merge(&new)?.profile)?;
+            tell_causes(what, &diff, before, after, unit);
+        }
     }
-    println!();
 
     let graph = write(out, "flamegraph.html", &page(&new, wall.as_ref()))?;
     let change = write(out, "diff.html", &flamegraph::diff_html(&old, &new, &PageOptions::default()))?;
@@ -64,6 +67,18 @@ fn compare(directory: &str, out: &Path, before: &str, after: &str) -> Result<()>
     println!("differential flame graph:  {}", change.display());
     println!("profiles:                  {directory}");
     Ok(())
+}
+
+/// Prints the functions that cause the most of what is more in `after`.
+fn tell_causes(what: &str, diff: &Diff, before: &str, after: &str, unit: f64) {
+    println!("{what}, {before} -> {after}: what got more");
+    // Functions of the standard library grow with those that call them: whoever looks for a cause looks elsewhere first.
+    let causes = diff.regressed().into_iter().filter(|change| !change.file.starts_with("library/"));
+    for change in causes.take(5) {
+        let (was, is) = (change.total.before / unit, change.total.after / unit);
+        println!("  REGRESSED  {}  {was:.3} -> {is:.3}  (in {})", change.function, change.file);
+    }
+    println!();
 }
 
 /// Prints a page of all periods: what was counted over time, and the flame graph of any stretch of it.

@@ -14,7 +14,7 @@ build() { cargo build --release --quiet --manifest-path examples/rust/service/Ca
 # run VERSION: serves until the load generator is done, and stops as a deployment would, by SIGTERM.
 run() {
     step "shop $1 under load, $seconds s at $rate requests/s"
-    EVERPROF_SERVICE=shop EVERPROF_VERSION=$1 EVERPROF_KINDS=cpu,wall EVERPROF_DIR=$demo/profiles "$demo/bin/shop-$1" >"$demo/shop-$1.log" &
+    EVERPROF_SERVICE=shop EVERPROF_VERSION=$1 EVERPROF_KINDS=cpu,wall,alloc,heap,lock EVERPROF_DIR=$demo/profiles "$demo/bin/shop-$1" >"$demo/shop-$1.log" &
     local shop=$! address=
     trap 'kill "$shop" 2>/dev/null || true' EXIT
     for _ in $(seq 100); do

@@ -9,6 +9,10 @@ use shop::upstream::{self, StockClient};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+// So that allocations are in the profiles.
+#[global_allocator]
+static ALLOCATOR: everprof::Allocator = everprof::Allocator::new();
+
 const PRODUCTS: usize = 50_000;
 
 #[tokio::main]
