@@ -15,6 +15,10 @@
 /// The kernel tells births to so many nanoseconds.
 const UNIT: u64 = 10_000_000;
 
+/// No thread stands for more than that, in nanoseconds. Threads are looked for more often, but on a machine that has no
+/// processor for us; there a few that happen to be met would tell of seconds each.
+const LONGEST_ROUND: u64 = 500_000_000;
+
 /// What is known of when threads can have come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sought {
@@ -55,14 +59,19 @@ impl Sought {
         // If it had been there at the last look, it would have been found, unless its id was overlooked.
         let born = if born.saturating_add(UNIT) >= self.last { born.max(self.last) } else { born };
         let from = born.max(self.began).min(now);
-        let round = self.census.saturating_sub(self.last);
+        let round = self.round();
         let until = Rest::Until { then: from + round, seen: now, round };
         (from, if is_announced { Rest::Announced(now) } else { until })
     }
 
     /// What is told of a thread that was met, and gone by the time that it was looked at.
     pub(super) fn missed(&self) -> Rest {
-        Rest::Nanos(self.census.saturating_sub(self.last))
+        Rest::Nanos(self.round())
+    }
+
+    /// The time between the two moments at which all are known.
+    fn round(&self) -> u64 {
+        self.census.saturating_sub(self.last).min(LONGEST_ROUND)
     }
 
     /// The same thread is looked at again.
