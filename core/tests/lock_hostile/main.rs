@@ -298,7 +298,7 @@ fn signals_inside_of_everything() {
             thread::yield_now();
         }
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(3) {
+        while begin.elapsed() < Duration::from_secs(2) {
             for id in ids.lock().unwrap().iter() {
                 // SAFETY: the threads live until the end of the scope.
                 unsafe { libc::pthread_kill(*id, libc::SIGUSR2) };
