@@ -131,3 +131,79 @@ impl<'e> Sum<'e> {
         let _ = sum.merge(&held.profile);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::encode::pprof::{self, Limits};
+
+    /// A period of an instance with so many bytes allocated and alive.
+    fn period(kind: Kind, instance: &str, time: i64, values: &[i64]) -> (Entry, Read) {
+        let mut profile = Profile::new(kind);
+        profile.time_nanos = time;
+        profile.duration_nanos = 10;
+        let (stack, labels) = (profile.stack(&[]), profile.labels(&[]));
+        profile.add(stack, labels, values);
+        let tags = BTreeMap::from([("instance".to_owned(), instance.to_owned())]);
+        let entry = Entry {
+            path: format!("{instance}-{time}").into(),
+            kind: kind.name().to_owned(),
+            tags: Arc::new(tags),
+            time_nanos: time,
+            duration_nanos: 10,
+            bytes: 0,
+        };
+        (entry, pprof::decode_loose(&pprof::encode(&profile), Limits::default()).unwrap())
+    }
+
+    fn sum(kind: Kind, levels: Levels, periods: &[(&str, i64, Vec<i64>)]) -> Profile {
+        let made = periods.iter().map(|(instance, time, values)| period(kind, instance, *time, values));
+        let (entries, mut reads): (Vec<Entry>, Vec<Option<Read>>) =
+            made.map(|(entry, read)| (entry, Some(read))).unzip();
+        let mut order: Vec<&Entry> = entries.iter().collect();
+        in_order(&mut order);
+        let mut next =
+            order.iter().map(|wanted| entries.iter().position(|entry| std::ptr::eq(entry, *wanted)));
+        let sum = Sum::of(&order, levels, &mut || Some(Ok(reads[next.next()??].take()?)));
+        assert_eq!((sum.count, sum.skipped.len()), (periods.len(), 0));
+        sum.profile.unwrap()
+    }
+
+    #[test]
+    fn what_flows_adds_up_and_of_levels_one_moment_of_each_instance_does() {
+        // As a listing has them: by time.
+        let periods: Vec<(&str, i64, Vec<i64>)> = [
+            ("a", 10, 100, 7),
+            ("b", 12, 50, 1_000),
+            ("a", 20, 100, 90),
+            ("b", 22, 50, 400),
+            ("a", 30, 100, 20),
+            ("b", 32, 50, 601),
+        ]
+        .into_iter()
+        .map(|(instance, time, flows, level)| (instance, time, vec![flows, 10 * flows, level, 10 * level]))
+        .collect();
+        for (levels, level) in [
+            (Levels::Latest, 20 + 601),
+            (Levels::Highest, 90 + 1_000),
+            // 117 / 3 and 2,001 / 3.
+            (Levels::Mean, 39 + 667),
+        ] {
+            let told = sum(Kind::Heap, levels, &periods);
+            assert_eq!(told.totals(), [450, 4_500, level, 10 * level], "{levels:?}");
+            assert_eq!((told.time_nanos, told.duration_nanos), (10, 60));
+        }
+        let peaks: Vec<(&str, i64, Vec<i64>)> =
+            periods.iter().map(|(of, at, of_heap)| (*of, *at, of_heap[2..].to_vec())).collect();
+        assert_eq!(sum(Kind::Peak, Levels::Latest, &peaks).totals(), [1_090, 10_900]);
+        assert_eq!(
+            sum(Kind::Alloc, Levels::Latest, &peaks).totals(),
+            [2_118, 21_180],
+            "nothing of it is a level"
+        );
+    }
+}
