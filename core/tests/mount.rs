@@ -23,7 +23,8 @@ fn header<'r>(response: &'r Response<Vec<u8>>, name: &str) -> &'r str {
 #[tokio::test(flavor = "current_thread")]
 async fn a_router_serves_profiles_without_waiting_for_them() {
     assert_eq!(get("/debug/pprof/profile?seconds=1").await.status(), 503, "no profiler runs");
-    assert_eq!(get("/debug/pprof/heap").await.status(), 404);
+    assert_eq!(get("/debug/pprof/heap").await.status(), 503);
+    assert_eq!(get("/debug/pprof/trace").await.status(), 404);
     let dir = std::env::temp_dir().join(format!("everprof-mount-{}", std::process::id()));
     let profiler = Profiler::builder().dir(&dir).set("symbolize", "names").start().unwrap();
     assert_eq!(profiler.stats().serve_address, None);
