@@ -125,19 +125,23 @@ struct Export {
 struct Exports {
     list: [Export; MOST_EXPORTS],
     len: usize,
-    /// Where the C library begins.
+    /// Where the C library begins, and that of C++.
     c_library: u64,
+    c_plus_plus: u64,
 }
 
 const MOST_EXPORTS: usize = 256;
 /// What the C library alone defines.
 const OF_C_LIBRARY: &[u8] = b"__libc_start_main";
+/// What the library of C++ alone defines.
+const OF_C_PLUS_PLUS: &[u8] = b"__cxa_throw";
 /// What makes an object an allocator, the first function of the list.
 const MALLOC: usize = 0;
 
 impl Exports {
     fn read(functions: &[Function]) -> Self {
-        let mut exports = Self { list: [Export::default(); MOST_EXPORTS], len: 0, c_library: 0 };
+        let mut exports =
+            Self { list: [Export::default(); MOST_EXPORTS], len: 0, c_library: 0, c_plus_plus: 0 };
         // SAFETY: no preconditions.
         let loader = unsafe { libc::getauxval(libc::AT_BASE) };
         objects::for_each(|object| {
@@ -149,6 +153,9 @@ impl Exports {
             }
             if exports.c_library == 0 && dynamic.export(OF_C_LIBRARY).is_some() {
                 exports.c_library = base;
+            }
+            if exports.c_plus_plus == 0 && dynamic.export(OF_C_PLUS_PLUS).is_some() {
+                exports.c_plus_plus = base;
             }
             for (number, function) in functions.iter().enumerate() {
                 if let Some(address) = dynamic.export(function.name)
@@ -174,16 +181,24 @@ impl Exports {
         let of_name = || self.all().filter(move |export| export.function == number);
         let is_c_library = place.base == self.c_library;
         let own = of_name().find(|export| export.base == place.base);
-        if own.is_some() && !is_c_library {
+        let is_own_function = own.is_some_and(|own| own.address == now);
+        // What it defines itself, unless another one's goes before, as an allocator's do before the C++ library's.
+        if is_own_function && !is_c_library {
             return Original::Its;
         }
         if function.which == Which::NotOfAllocators && self.is_allocator(place.base) {
             return Original::Its;
         }
-        let is_own_function = own.is_some_and(|own| own.address == now);
         let found = if place.slot.is_inside(now) && !is_own_function {
             // No allocators but the one whose function comes first, and the C library's.
             let Some(first) = of_name().next() else { return Original::Foreign };
+            if own.is_some() && place.base != self.c_plus_plus && !is_c_library {
+                // Its own or another one's, as it was loaded.
+                return Original::Unknown;
+            }
+            if first.base == place.base && !is_c_library {
+                return Original::Its;
+            }
             let is_another = |other: &&Export| other.base != first.base && other.base != self.c_library;
             if self.all().filter(|export| export.function == MALLOC).any(|other| is_another(&other)) {
                 return Original::Unknown;

@@ -3,6 +3,9 @@
 //! All forms of each take a size, or a block, and up to two more words: how a block is to be aligned, how large it was, and
 //! that no exception is to be thrown. The hooks pass on three, of which those that were not given are whatever lies in
 //! their place.
+//!
+//! An exception passes through a hook, unless the program was compiled so that a panic ends it: then Rust ends it at any
+//! exception as well. There the forms that throw are left alone, and what they allocate is not seen.
 
 use core::ffi::c_void;
 
@@ -36,8 +39,21 @@ macro_rules! operators {
     };
 }
 
+/// Those forms of `operator new` that may throw, by their places.
+const THROWING: [usize; 4] = [0, 1, 4, 5];
+
 /// All of them.
 pub(super) fn functions() -> [Function; COUNT] {
+    let mut all = named();
+    if cfg!(panic = "abort") {
+        let throwing = all.iter_mut().enumerate().filter(|(place, _)| THROWING.contains(place));
+        // No symbol is called so.
+        throwing.for_each(|(_, function)| function.name = b"");
+    }
+    all
+}
+
+fn named() -> [Function; COUNT] {
     operators! {
         0: new b"_Znwm";
         1: new b"_Znam";
