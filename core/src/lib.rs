@@ -47,7 +47,7 @@
 //! | say which deployment a profile is of | [`tags`] |
 //! | read, merge and compare profiles | [`store`], [`profile`] |
 //! | write other formats | [`encode`] |
-//! | send profiles elsewhere | [`export::Exporter`], [`profiler::Builder::exporters`] |
+//! | send profiles to servers | the option `push`, [`export::Exporter`], [`profiler::Builder::exporters`] |
 //! | tell of stacks that are no thread's, such as those of coroutines | [`StackRange`] |
 //! | add the frames of a language runtime | [`symbolize::runtime`], [`recorder`] |
 //!

@@ -17,20 +17,18 @@ use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{Exporter, FileExporter};
+use crate::export::{self, Destinations, Exporter};
 use crate::options::{Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
 use crate::serve;
 use crate::stats::Stats;
-use crate::store::Retention;
 use crate::tags::{Sources, Tags};
 
 /// How long stopping and the end of the process may wait for the last profile.
 const EXIT_BUDGET: Duration = Duration::from_secs(2);
 
 const DIR: &str = "dir";
-const THE_DIRECTORY: &str = "the directory";
 
 static STARTING: AtomicBool = AtomicBool::new(false);
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
@@ -286,9 +284,9 @@ impl Builder {
         self
     }
 
-    /// Sends profiles where `make` says instead of into the local directory. It is called once at the start, on
-    /// everprof's thread, and again in the child of a fork. The exporters work on another one, where they may take their
-    /// time: neither recordings nor snapshots wait for them, and up to eight sets do.
+    /// Sends profiles where `make` says instead of where the option `push` does. It is called once at the start, on
+    /// everprof's thread, and again in the child of a fork. Each exporter works on one of its own, where it may take its
+    /// time: neither recordings nor other exporters wait for it, and so many sets do as `push_queue_bytes` allows.
     pub fn exporters(mut self, make: impl Fn() -> Vec<Box<dyn Exporter>> + Send + Sync + 'static) -> Self {
         self.exporters = Some(Arc::new(make));
         self
@@ -314,13 +312,15 @@ impl Builder {
         // A daemon changes its working directory after the start; its profiles stay where they were asked for. Where
         // the working directory is gone, writing says so.
         options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
-        let aim = if self.exporters.is_some() { "the program's exporters" } else { THE_DIRECTORY };
-        let exporters = self.exporters.unwrap_or_else(|| local_directory(&options));
+        let aims = match self.exporters {
+            Some(make) => Destinations::of_the_program(make),
+            None => export::destinations(&options)?,
+        };
         let _turn = Turn::take()?;
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
-        let started = run(options, tags, exporters, false)?;
-        tell(&started.options, aim);
+        let started = run(options, tags, aims.make.clone(), false)?;
+        tell(&started.options, &aims);
         let (options, handle) = (started.options.clone(), started.handle.clone());
         *lock() = Some(started);
         listen(&options, &handle);
@@ -353,15 +353,17 @@ impl Drop for Turn {
 }
 
 /// Says at the level `info` what goes on from now, and where to look for it.
-fn tell(options: &Options, aim: &str) {
+fn tell(options: &Options, aims: &Destinations) {
     let (rate, period) = (options.rate_hz.hz(), options.period_s.duration().as_secs());
     // Told now, and not when the first profile is due. The program goes on: the file may be gone by then.
-    if aim == THE_DIRECTORY && std::fs::metadata(&options.dir).is_ok_and(|found| !found.is_dir()) {
-        report::warn(&format!("no profile can be written: {} is not a directory", options.dir.display()));
+    for dir in aims.directories.iter().filter(|dir| std::fs::metadata(dir).is_ok_and(|found| !found.is_dir()))
+    {
+        report::warn(&format!("no profile can be written: {} is not a directory", dir.display()));
     }
-    let dir = if aim == THE_DIRECTORY { format!(" {}", options.dir.display()) } else { String::new() };
+    aims.warnings.iter().for_each(|warning| report::warn(warning));
+    let aim = &aims.told;
     report::info(&format!(
-        "every thread is sampled {rate} times a second of its CPU time, and a profile goes to {aim}{dir} every {period} s"
+        "every thread is sampled {rate} times a second of its CPU time, and a profile goes to {aim} every {period} s"
     ));
 }
 
@@ -383,12 +385,6 @@ fn listen(options: &Options, handle: &Handle) {
             handle.problem(problem);
         }
     }
-}
-
-fn local_directory(options: &Options) -> MakeExporters {
-    let dir = options.dir.clone();
-    let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
-    Arc::new(move || vec![Box::new(FileExporter::new(&dir, retention))])
 }
 
 fn run(options: Options, tags: Tags, exporters: MakeExporters, forked: bool) -> Result<Running> {

@@ -82,8 +82,20 @@ pub struct Stats {
     pub cpu_clock: &'static str,
     /// Profile sets handed to the exporter.
     pub exported: u64,
-    /// Profile sets that could not be exported, also those that were given up because too many waited for it.
+    /// Profile sets that did not arrive whole, by each exporter.
     pub export_failures: u64,
+    /// Of them: given up because more than `push_queue_bytes` waited, the oldest first.
+    pub export_evicted: u64,
+    /// Of them: the server does not want them.
+    pub export_refused: u64,
+    /// Of them: they had become too old for the server.
+    pub export_expired: u64,
+    /// Of them: sent and not answered; with `push_delivery = at_most_once` they are not sent again, and may be there.
+    pub export_unknown: u64,
+    /// Of them: still waiting when the profiler ended.
+    pub export_unsent: u64,
+    /// Attempts to export that failed and were made again.
+    pub export_retries: u64,
     /// Whether the service was bound by its processors or by waiting in the last period that was closed; none before the
     /// first one, and where `wall` is not among `kinds`. Found on everprof's thread when the period is named.
     pub verdict: Option<Verdict>,
@@ -151,6 +163,12 @@ impl Stats {
 pub(crate) struct Counters {
     pub(crate) exported: AtomicU64,
     pub(crate) export_failures: AtomicU64,
+    pub(crate) export_evicted: AtomicU64,
+    pub(crate) export_refused: AtomicU64,
+    pub(crate) export_expired: AtomicU64,
+    pub(crate) export_unknown: AtomicU64,
+    pub(crate) export_unsent: AtomicU64,
+    pub(crate) export_retries: AtomicU64,
     pub(crate) publisher_cpu: AtomicU64,
     pub(crate) publisher_memory: AtomicU64,
     pub(crate) exporter_cpu: AtomicU64,
@@ -158,8 +176,7 @@ pub(crate) struct Counters {
     pub(crate) waiting: AtomicU64,
     /// Snapshots that are not named yet.
     pub(crate) snapshots: AtomicU64,
-    /// Encoded sets that are not exported yet, and their bytes.
-    pub(crate) undelivered: AtomicU64,
+    /// Bytes of encoded sets that are not exported yet.
     pub(crate) undelivered_bytes: AtomicU64,
     latest: Mutex<Stats>,
     problem: Mutex<Option<String>>,
@@ -192,6 +209,12 @@ impl Counters {
         let mut stats = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats.exported = self.exported.load(Ordering::Relaxed);
         stats.export_failures = self.export_failures.load(Ordering::Relaxed);
+        stats.export_evicted = self.export_evicted.load(Ordering::Relaxed);
+        stats.export_refused = self.export_refused.load(Ordering::Relaxed);
+        stats.export_expired = self.export_expired.load(Ordering::Relaxed);
+        stats.export_unknown = self.export_unknown.load(Ordering::Relaxed);
+        stats.export_unsent = self.export_unsent.load(Ordering::Relaxed);
+        stats.export_retries = self.export_retries.load(Ordering::Relaxed);
         for cpu in [&self.publisher_cpu, &self.exporter_cpu] {
             stats.threads_cpu += Duration::from_nanos(cpu.load(Ordering::Relaxed));
         }

@@ -23,6 +23,7 @@ mod modules;
 mod names;
 mod period;
 mod publish;
+mod queue;
 mod random;
 mod record;
 pub(crate) mod report;

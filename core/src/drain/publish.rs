@@ -18,7 +18,7 @@ use super::hooks::{Account, To};
 use super::names::Names;
 use super::period::Period;
 use super::snapshot::Snapshot;
-use crate::encode::{Encoded, Set};
+use crate::encode::Set;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Kinds;
 use crate::profile::{Kind, Profile};
@@ -217,18 +217,15 @@ impl Publisher {
             sums.into_iter().map(|(kind, sum)| (kind, sum.finish(&self.tags))).collect();
         let wall = profiles.iter().find(|(kind, _)| *kind == Kind::Wall);
         self.counters.judge(wall.and_then(|(_, profile)| profile.verdict().ok()));
-        if self.delivery.refuses() {
-            return;
-        }
         let set = Set {
             tags: self.tags.clone(),
             sequence: self.sequence,
             time_nanos,
             duration_nanos,
-            profiles: profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
+            profiles: Vec::new(),
         };
         self.sequence += 1;
-        self.delivery.take(set);
+        self.delivery.take(&set, &profiles);
     }
 }
 

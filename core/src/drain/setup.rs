@@ -37,9 +37,10 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     let (jobs, received) = mpsc::channel();
     let exporters = plan.exporters.clone();
     let (tags, counters, kinds) = (plan.tags.clone(), counters.clone(), plan.options.kinds.clone());
+    let most = plan.options.push_queue_bytes.get();
     let publish = move || {
         let symbolizer = Symbolizer::new(options);
-        let delivery = Delivery::new(exporters(), counters.clone());
+        let delivery = Delivery::new(exporters(), most, counters.clone());
         let sums = Open::default();
         let publisher = Publisher { tags, symbolizer, mode, kinds, delivery, counters, sequence: 0, sums };
         publisher.run(&received);

@@ -6,6 +6,7 @@
 //! never see the model.
 
 pub mod collapsed;
+pub(crate) mod dialect;
 pub mod flamegraph;
 mod frames;
 pub(crate) mod json;
@@ -14,4 +15,5 @@ pub(crate) mod protobuf;
 mod set;
 pub mod speedscope;
 
+pub use dialect::Dialect;
 pub use set::{Encoded, Format, ProfileId, Set};

@@ -53,6 +53,8 @@ pub struct Encoded {
     pub time_nanos: i64,
     /// Length of the period, nanoseconds; 0 for a snapshot.
     pub duration_nanos: i64,
+    /// Labels that all of its samples have, where a [`super::Dialect`] tells them of the whole.
+    pub labels: Vec<(String, String)>,
     /// Stays the same however often the profile is sent, so that a receiver can tell a repetition.
     pub id: ProfileId,
 }
@@ -66,6 +68,7 @@ impl Encoded {
             bytes: super::pprof::encode(profile),
             time_nanos: profile.time_nanos,
             duration_nanos: profile.duration_nanos,
+            labels: Vec::new(),
             id: ProfileId::new(),
         }
     }
@@ -82,7 +85,7 @@ pub struct Set {
     pub time_nanos: i64,
     /// Length of the period, nanoseconds.
     pub duration_nanos: i64,
-    /// At most one profile of each kind and format.
+    /// The profiles: one of each kind, or more where a [`super::Dialect`] parts it.
     pub profiles: Vec<Encoded>,
 }
 

@@ -1,24 +1,72 @@
 //! The exporters: where the encoded profiles of a period go.
 //!
-//! Called at the end of each period, one after the other, on a thread of everprof's that does nothing else; an exporter
-//! may take its time, but not hold the process up at exit. One that panics has failed with this set, and is called with
-//! the next one. It sees [`Set`], never the profile model.
+//! Each has a queue and a thread of everprof's that does nothing else (`drain/deliver.rs`): it may take its time, and keeps
+//! neither the sampling nor the other exporters waiting, but must not hold the process up at exit. One that panics has
+//! failed with this set, and is called with the next one. It sees [`Set`], never the profile model.
 
+mod build;
 mod file;
+mod http;
+mod parcel;
+mod server;
 
-pub use crate::encode::{Encoded, Format, ProfileId, Set};
+pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};
+pub use build::of_options;
+pub(crate) use build::{Destinations, destinations};
 pub use file::FileExporter;
 
-use crate::error::Result;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
 
 /// Somewhere that profiles are sent to.
 pub trait Exporter: Send {
-    /// What it is, for logs and statistics, such as `file:///var/lib/profiles`.
+    /// What it is, for logs and statistics, such as `file:///var/lib/profiles`. No secrets.
     fn name(&self) -> String;
+
+    /// In which dialect the profiles are to be.
+    fn dialect(&self) -> Dialect {
+        Dialect::Pprof
+    }
 
     /// Sends the profiles of one period.
     ///
     /// # Errors
     /// Says what went wrong and why; the set counts as lost, and the next one is tried again.
     fn export(&mut self, set: &Set) -> Result<()>;
+
+    /// The same for an exporter that knows whether to try again: after [`Outcome::Later`] it gets the same set once more,
+    /// unless that was given up meanwhile. What is called; by default, [`Exporter::export`].
+    fn attempt(&mut self, set: &Set) -> Outcome {
+        match self.export(set) {
+            Ok(()) => Outcome::Sent,
+            Err(error) => Outcome::Lost(Loss::Failed, error),
+        }
+    }
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// All profiles of the set are where they belong.
+    Sent,
+    /// Some will never be there.
+    Lost(Loss, Error),
+    /// Nothing is lost yet: try again, and where the other side said so, not before that time.
+    Later(Error, Option<Duration>),
+}
+
+/// Why a set did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// The exporter failed.
+    Failed,
+    /// The other side does not want it, now or later.
+    Refused,
+    /// It is too old for the other side.
+    Expired,
+    /// It was sent and not answered: it may be there or not, and is not to be there twice.
+    Unknown,
 }

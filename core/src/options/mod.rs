@@ -19,20 +19,25 @@ mod file;
 mod list;
 mod number;
 mod preload;
+mod push;
 mod serve;
 mod spell;
 mod table;
 mod text;
+mod url;
 mod value;
 mod word;
 
 pub use list::{Kinds, UserTags};
 pub use number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 pub use preload::Preload;
+pub use push::{Headers, Push, Tenant};
+pub(crate) use push::{Protocol, Target};
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
+pub(crate) use url::Url;
 pub use value::TagValue;
-pub use word::{CpuClock, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
+pub use word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 use std::fmt;
 
@@ -76,12 +81,10 @@ impl Options {
         table::find(name).map(|spec| (spec.get)(self))
     }
 
-    /// Every option with its value as canonical text, in the order of the table; in the place of a secret, `[hidden]`.
+    /// Every option with its value as canonical text, in the order of the table; in the place of a secret, `[hidden]`, or
+    /// what is not secret about it.
     pub fn iter(&self) -> impl Iterator<Item = (&'static OptionSpec, String)> + '_ {
-        Self::table().iter().map(|spec| match (spec.get)(self) {
-            text if spec.secret && !text.is_empty() => (spec, spell::HIDDEN.to_string()),
-            text => (spec, text),
-        })
+        Self::table().iter().map(|spec| (spec, (spec.shown)(self)))
     }
 
     /// The options whose values here differ from those of `other`, in the order of the table.
@@ -122,7 +125,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Options");
         for (spec, text) in self.iter() {
-            out.field(spec.name, &format_args!("{}", spell::shown(&text, spec.secret)));
+            out.field(spec.name, &format_args!("{}", spell::shown(&text, false)));
         }
         out.finish()
     }

@@ -102,6 +102,11 @@ fn socket(path: &str) -> Result<Serve, String> {
 pub struct Secret(String);
 
 impl Secret {
+    /// For the header of a request.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// Whether there is one.
     pub fn is_set(&self) -> bool {
         !self.0.is_empty()

@@ -9,7 +9,7 @@ const SHOWN_CHARS: usize = 80;
 pub(super) const HIDDEN: &str = "[hidden]";
 
 /// Names that other profilers use, and ours.
-const ALIASES: [(&str, &str); 16] = [
+const ALIASES: [(&str, &str); 21] = [
     ("app_name", "service"),
     ("application_name", "service"),
     ("environment", "env"),
@@ -21,8 +21,13 @@ const ALIASES: [(&str, &str); 16] = [
     ("log_level", "log"),
     ("listen_address", "serve"),
     ("max_depth", "max_frames"),
+    ("endpoint", "push"),
     ("output", "dir"),
     ("path", "dir"),
+    ("server", "push"),
+    ("server_address", "push"),
+    ("tenant_id", "push_tenant"),
+    ("url", "push"),
     ("sample_rate", "rate_hz"),
     ("service_name", "service"),
     ("service_version", "version"),

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 use super::preload::Preload;
+use super::push::{Headers, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
-use super::word::{CpuClock, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
+use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,7 @@ pub struct OptionSpec {
     pub(super) accepts: fn() -> String,
     pub(super) set: fn(&mut Options, &str) -> Result<(), String>,
     pub(super) get: fn(&Options) -> String,
+    pub(super) shown: fn(&Options) -> String,
 }
 
 impl OptionSpec {
@@ -100,6 +102,7 @@ macro_rules! options {
                 Ok(())
             },
             get: |options| options.$name.text(),
+            shown: |options| options.$name.shown(),
         }),+];
     };
 }
@@ -174,6 +177,38 @@ options! {
 
     /// When the profiles in `dir` take more room than this, the oldest are removed.
     max_bytes: Bytes = Bytes::of(1 << 30), "bytes", "", "0.1.0";
+
+    /// Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as
+    /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
+    /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
+    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`.
+    push: Push = Push::default(), "", "", "0.1.0";
+
+    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user.
+    push_token: Secret = Secret::default(), "", "", "0.1.0";
+
+    /// Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`).
+    push_tenant: Tenant = Tenant::default(), "", "", "0.1.0";
+
+    /// More headers of requests to every server of `push`; `%2C` stands for a comma in a value.
+    push_headers: Headers = Headers::default(), "", "", "0.1.0";
+
+    /// File of the certificates to trust for `https`, in PEM, instead of the system's.
+    push_roots: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// File of the certificate, with its chain, by which servers of `https` know this client, in PEM. It is read anew for
+    /// each connection.
+    push_certificate: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// File of that certificate's private key, in PEM.
+    push_key: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// What becomes of a profile that was sent whole and not answered: `at_most_once` gives it up and counts it, so that
+    /// nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.
+    push_delivery: Guarantee = Guarantee::AtMostOnce, "", "", "0.1.0";
+
+    /// Encoded profiles that may wait for each place of `push`; beyond it the oldest are given up, and counted.
+    push_queue_bytes: Bytes = Bytes::of(16 << 20), "bytes", "", "0.1.0";
 
     /// How much of an address is turned into source: nothing (build IDs and addresses only), function names, or names,
     /// lines and inlined functions.

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use super::spell::HIDDEN;
 use crate::error::{Error, ErrorKind};
 use crate::pairs;
 
@@ -17,6 +18,13 @@ pub(super) trait Setting: Sized {
     fn parse(text: &str) -> Result<Self, String>;
     /// The canonical text.
     fn text(&self) -> String;
+    /// What output shows of it.
+    fn shown(&self) -> String {
+        match self.text() {
+            text if Self::SECRET && !text.is_empty() => HIDDEN.to_string(),
+            text => text,
+        }
+    }
 }
 
 impl Setting for bool {
@@ -70,6 +78,24 @@ impl Setting for TagValue {
 
     fn text(&self) -> String {
         self.0.clone()
+    }
+}
+
+/// A file, or none where the text is empty.
+impl Setting for Option<PathBuf> {
+    fn accepts() -> String {
+        "path of a file".to_string()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        PathBuf::parse(text).map(Some).map_err(|right| right.replace("directory", "file"))
+    }
+
+    fn text(&self) -> String {
+        self.as_ref().map_or(String::new(), Setting::text)
     }
 }
 

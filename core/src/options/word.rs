@@ -61,6 +61,13 @@ words! {
         /// Not at all.
         Off = "off",
     }
+    /// What becomes of a profile that was sent, and nobody knows whether it arrived.
+    Guarantee {
+        /// It is given up, and counted.
+        AtMostOnce = "at_most_once",
+        /// It is sent again.
+        AtLeastOnce = "at_least_once",
+    }
     /// The least important of our own messages that are logged.
     LogLevel {
         /// No messages.

@@ -1,4 +1,4 @@
-//! The local directory of profiles: what `Profiler::start()` writes to when no backend is named.
+//! The local directory of profiles: what `Profiler::start()` writes to unless the option `push` says otherwise.
 //!
 //! ```text
 //! <dir>/<service>/2026-11-22/20261122T124000.123Z-<host>-<instance>-7.cpu.pb.gz    one profile of a set

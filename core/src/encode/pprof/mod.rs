@@ -16,4 +16,5 @@ mod write;
 
 pub use read::{Limits, decode, decode_within};
 pub(crate) use read::{Read, decode_loose};
+pub(crate) use write::compress;
 pub use write::{encode, encode_uncompressed};

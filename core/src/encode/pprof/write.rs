@@ -44,6 +44,14 @@ pub fn encode_uncompressed(profile: &Profile) -> Vec<u8> {
     bytes
 }
 
+/// What [`encode_uncompressed`] made, as [`encode`] would have made it.
+pub(crate) fn compress(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::new(LEVEL));
+    // As above.
+    let written = gzip.write_all(bytes);
+    written.and_then(|()| gzip.finish()).unwrap_or_default()
+}
+
 fn write(profile: &Profile, out: &mut impl Write) -> std::io::Result<()> {
     let mut encoder = Encoder {
         profile,

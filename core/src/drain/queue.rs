@@ -1,0 +1,288 @@
+//! What waits for one exporter, and when the next attempt is due: the rules of delivery, without a thread or a clock.
+//!
+//! Sets go in the order of their periods. Those that wait are bounded by their bytes, and where there is no room the
+//! oldest is given up, never the new one: what happens now is what somebody will ask about. The set of an attempt stays in
+//! the queue until it is decided about. After a failure the pause is drawn from nothing to twice the longest of before
+//! ("full jitter"), so that a fleet does not come back all at once; where the other side named a time, nobody knocks
+//! before it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::encode::Set;
+
+/// The longest pause after a first failure, and after many.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest that another side may ask for.
+const LONGEST_MUTE: Duration = Duration::from_secs(600);
+/// A set takes so much at least, with what is around its bytes.
+const LEAST_BYTES: u64 = 8 << 10;
+
+/// What waits, and since when not to try. Times are since any one moment.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sets: VecDeque<Waiting>,
+    most: u64,
+    bytes: u64,
+    /// The number of the next set to come.
+    next: u64,
+    /// The number of the set at the exporter.
+    busy: Option<u64>,
+    /// No attempt before.
+    pause_until: Duration,
+    /// Because the other side asked for it.
+    is_muted: bool,
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    bytes: u64,
+    set: Arc<Set>,
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Try to export this one.
+    Attempt(Arc<Set>),
+    /// Nothing until then.
+    Wait(Duration),
+    /// Nothing until there is something.
+    Idle,
+}
+
+impl Queue {
+    /// Of at most so many bytes.
+    pub(super) fn new(most: u64) -> Self {
+        Self {
+            sets: VecDeque::new(),
+            most,
+            bytes: 0,
+            next: 0,
+            busy: None,
+            pause_until: Duration::ZERO,
+            is_muted: false,
+            failures: 0,
+        }
+    }
+
+    /// Takes a set, and says how many were given up for it.
+    pub(super) fn push(&mut self, set: Arc<Set>) -> u64 {
+        let profiles: u64 = set.profiles.iter().map(|profile| profile.bytes.len() as u64).sum();
+        let bytes = profiles.max(LEAST_BYTES);
+        let mut evicted = 0;
+        while self.bytes.saturating_add(bytes) > self.most && self.evict() {
+            evicted += 1;
+        }
+        self.sets.push_back(Waiting { number: self.next, bytes, set });
+        self.bytes += bytes;
+        self.next += 1;
+        evicted
+    }
+
+    /// Gives up the oldest that is not at the exporter.
+    fn evict(&mut self) -> bool {
+        let Some(place) = self.sets.iter().position(|waiting| Some(waiting.number) != self.busy) else {
+            return false;
+        };
+        let gone = self.sets.remove(place);
+        self.bytes -= gone.map_or(0, |gone| gone.bytes);
+        true
+    }
+
+    /// What is due. What is given out counts as being at the exporter until [`Queue::done`] or [`Queue::failed`].
+    pub(super) fn next(&mut self, now: Duration) -> Next {
+        let Some(front) = self.sets.front() else { return Next::Idle };
+        if now < self.pause_until {
+            return Next::Wait(self.pause_until - now);
+        }
+        self.busy = Some(front.number);
+        Next::Attempt(front.set.clone())
+    }
+
+    /// The set at the exporter is sent, or lost. `was_heard` where the other side can be reached.
+    pub(super) fn done(&mut self, was_heard: bool) {
+        if was_heard {
+            self.failures = 0;
+        }
+        if let Some(number) = self.busy.take()
+            && self.sets.front().is_some_and(|front| front.number == number)
+            && let Some(gone) = self.sets.pop_front()
+        {
+            self.bytes -= gone.bytes;
+        }
+    }
+
+    /// The set at the exporter is to be tried again, after `asked` at the earliest. `chance` is from 0 to 1. Says how
+    /// many failures there were in a row.
+    pub(super) fn failed(&mut self, now: Duration, asked: Option<Duration>, chance: f64) -> u32 {
+        self.busy = None;
+        self.failures = self.failures.saturating_add(1);
+        let longest = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_PAUSE);
+        let pause = longest.mul_f64(chance.clamp(0.0, 1.0));
+        let asked = asked.map(|asked| asked.min(LONGEST_MUTE));
+        self.is_muted = asked.is_some();
+        self.pause_until = now + asked.map_or(pause, |asked| asked + pause);
+        self.failures
+    }
+
+    /// Somebody waits for what there is: tries now what waits for no reason but our own patience. Says whether a try makes
+    /// sense.
+    pub(super) fn hurry(&mut self, now: Duration) -> bool {
+        if now >= self.pause_until || !self.is_muted {
+            self.pause_until = self.pause_until.min(now);
+            return true;
+        }
+        false
+    }
+
+    /// The number that the next set will have: all before it are here, or gone.
+    pub(super) fn number(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether no set before that number waits.
+    pub(super) fn is_past(&self, number: u64) -> bool {
+        self.sets.front().is_none_or(|front| front.number >= number)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.sets.len() as u64
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives all up, and says how many there were.
+    pub(super) fn clear(&mut self) -> u64 {
+        let count = self.len();
+        self.sets.clear();
+        (self.bytes, self.busy) = (0, None);
+        count
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::encode::Encoded;
+    use crate::profile::{Kind, Profile};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn set(sequence: u64, bytes: usize) -> Arc<Set> {
+        let mut profile = Encoded::pprof(Kind::Cpu, &Profile::new(Kind::Cpu));
+        profile.bytes = vec![0; bytes];
+        Arc::new(Set { sequence, profiles: vec![profile], ..Set::default() })
+    }
+
+    fn attempt(queue: &mut Queue, now: Duration) -> Option<u64> {
+        match queue.next(now) {
+            Next::Attempt(set) => Some(set.sequence),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_oldest_gives_way_but_not_the_one_at_the_exporter() {
+        let mut queue = Queue::new(100_000);
+        assert_eq!((0..10).map(|n| queue.push(set(n, 10_000))).sum::<u64>(), 0);
+        assert_eq!(attempt(&mut queue, SECOND), Some(0));
+        assert_eq!(queue.push(set(10, 15_000)), 2);
+        assert_eq!(queue.bytes(), 95_000);
+        queue.done(true);
+        assert_eq!(attempt(&mut queue, SECOND), Some(3), "1 and 2 gave way");
+        // Too large for the queue: it is kept with the one at the exporter, or nothing large would ever be sent.
+        assert_eq!(queue.push(set(11, 1 << 20)), 7);
+        queue.done(true);
+        assert_eq!((attempt(&mut queue, SECOND), queue.len()), (Some(11), 1));
+    }
+
+    #[test]
+    fn small_sets_are_bounded_too() {
+        let mut queue = Queue::new(64 << 10);
+        let evicted: u64 = (0..1_000).map(|n| queue.push(set(n, 10))).sum();
+        assert_eq!((evicted, queue.len()), (992, 8));
+    }
+
+    #[test]
+    fn pauses_grow_and_are_by_chance() {
+        let mut queue = Queue::new(1 << 20);
+        queue.push(set(0, 10));
+        let mut now = SECOND;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(attempt(&mut queue, now), Some(0));
+            queue.failed(now, None, 1.0);
+            let Next::Wait(pause) = queue.next(now) else { panic!("no pause") };
+            pauses.push(pause.as_secs_f64());
+            now += pause;
+        }
+        assert_eq!(pauses[..8], [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]);
+        assert_eq!(pauses[11], 60.0);
+        assert_eq!(attempt(&mut queue, now), Some(0));
+        queue.failed(now, None, 0.0);
+        assert_eq!(attempt(&mut queue, now), Some(0), "chance may say at once");
+        queue.done(true);
+        queue.push(set(1, 10));
+        assert_eq!(attempt(&mut queue, now), Some(1));
+        queue.failed(now, None, 1.0);
+        let Next::Wait(pause) = queue.next(now) else { panic!("no pause") };
+        assert_eq!(pause.as_secs_f64(), 0.5, "after a success it begins anew");
+    }
+
+    #[test]
+    fn nobody_knocks_before_the_time_that_the_other_side_named() {
+        let mut queue = Queue::new(1 << 20);
+        queue.push(set(0, 10));
+        assert_eq!(attempt(&mut queue, SECOND), Some(0));
+        queue.failed(SECOND, Some(30 * SECOND), 0.0);
+        assert!(!queue.hurry(2 * SECOND), "not even at the end of the process");
+        assert_eq!(attempt(&mut queue, 30 * SECOND), None);
+        assert_eq!(attempt(&mut queue, 31 * SECOND), Some(0));
+        queue.failed(31 * SECOND, Some(100_000 * SECOND), 0.0);
+        assert_eq!(attempt(&mut queue, 632 * SECOND), Some(0), "ten minutes at the most");
+        queue.failed(632 * SECOND, None, 1.0);
+        assert!(queue.hurry(632 * SECOND));
+        assert_eq!(attempt(&mut queue, 632 * SECOND), Some(0));
+    }
+
+    /// An hour without the server: memory stays bounded, the newest are kept, and go in order once it is back.
+    #[test]
+    fn an_hour_of_outage_keeps_what_fits_in_order() {
+        let mut queue = Queue::new(1 << 20);
+        let (mut now, mut sequence, mut evicted, mut attempts) = (Duration::ZERO, 0, 0, 0);
+        while now < 3600 * SECOND {
+            evicted += queue.push(set(sequence, 50_000));
+            sequence += 1;
+            let end = now + 60 * SECOND;
+            while now < end {
+                match queue.next(now) {
+                    Next::Attempt(_) => {
+                        attempts += 1;
+                        queue.failed(now, None, 0.5);
+                    }
+                    Next::Wait(pause) => now = (now + pause).min(end),
+                    Next::Idle => now = end,
+                }
+            }
+            assert!(queue.bytes() <= 1 << 20);
+        }
+        assert!(attempts < 150, "{attempts} attempts in an hour");
+        assert_eq!(sequence, evicted + queue.len());
+        queue.hurry(now);
+        let mut sent = Vec::new();
+        while let Some(number) = attempt(&mut queue, now) {
+            sent.push(number);
+            queue.done(true);
+        }
+        assert_eq!(sent, (evicted..sequence).collect::<Vec<_>>());
+        assert_eq!(queue.bytes(), 0);
+    }
+}

@@ -1,0 +1,313 @@
+//! The dialects of pprof: one blob does not fit all servers, and what each wants is a row of [`RULES`].
+//!
+//! Called on the publisher's thread, once a period and dialect. Our own pprof is the master, from which nothing is missing;
+//! a dialect leaves out what its server drops or refuses, spells labels as it does, and splits what would be too large for
+//! it. Nothing is cut without a sign: samples go into more profiles, never away, and a stack that is too deep has a frame
+//! in its middle that says so.
+
+mod rewrite;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Encoded, Format, ProfileId, pprof};
+use crate::profile::{Kind, Label, LabelValue, Profile, Sample, ValueType};
+use rewrite::Rewrite;
+
+/// Whose pprof it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// What `go tool pprof` and everprof itself read: everything as it is.
+    #[default]
+    Pprof,
+    /// Grafana Pyroscope's.
+    Pyroscope,
+    /// Parca's.
+    Parca,
+}
+
+/// What a server wants.
+struct Rules {
+    /// Bytes that keys of labels may have beside letters, digits and `_`.
+    key_bytes: &'static [u8],
+    /// Whether labels that are numbers are kept.
+    numbers: bool,
+    /// Samples of one profile.
+    samples: usize,
+    /// Bytes of one profile without compression.
+    bytes: usize,
+    /// Frames of one stack.
+    frames: usize,
+    /// Labels of a series, and so of the deployment.
+    series: usize,
+    /// A profile with a duration is one of changes, so that what lives at its end has to be a profile of its own.
+    parts_gauges: bool,
+    /// Into how many profiles one is parted by the labels of its samples; those of the rarest stay together.
+    label_parts: usize,
+}
+
+const RULES: [(Dialect, Rules); 2] = [
+    (
+        // A push with one label that is spelled otherwise is refused whole by Pyroscope 1; names of 2 are a superset.
+        Dialect::Pyroscope,
+        Rules {
+            key_bytes: b".",
+            numbers: false,
+            samples: 16_000,
+            bytes: 4 << 20,
+            frames: 1_000,
+            series: 30,
+            parts_gauges: false,
+            label_parts: 1,
+        },
+    ),
+    (
+        // Of what WriteRaw gets, Parca 0.28 keeps the labels of series only.
+        Dialect::Parca,
+        Rules {
+            key_bytes: b"",
+            numbers: true,
+            samples: usize::MAX,
+            bytes: 32 << 20,
+            frames: usize::MAX,
+            series: usize::MAX,
+            parts_gauges: true,
+            label_parts: 32,
+        },
+    ),
+];
+
+impl Dialect {
+    fn rules(self) -> Option<&'static Rules> {
+        RULES.iter().find(|(dialect, _)| *dialect == self).map(|(_, rules)| rules)
+    }
+}
+
+/// What servers call a profile of that kind: `__name__` of Pyroscope and Parca, the scope of OTLP.
+pub(crate) const fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cpu => "process_cpu",
+        Kind::Alloc | Kind::Heap => "memory",
+        Kind::OffCpu => "off_cpu",
+        _ => kind.name(),
+    }
+}
+
+impl Dialect {
+    /// The profiles of a period in this dialect: as many as it takes, each with an ID of its own. Those that have nothing
+    /// to tell are left out, but by [`Dialect::Pprof`].
+    ///
+    /// ```
+    /// use everprof::encode::Dialect;
+    /// use everprof::profile::{Kind, Profile};
+    /// assert_eq!(Dialect::Pprof.encode(&[(Kind::Cpu, Profile::new(Kind::Cpu))]).len(), 1);
+    /// ```
+    pub fn encode(self, profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
+        match self.rules() {
+            Some(rules) => encode(rules, profiles),
+            None => profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
+        }
+    }
+}
+
+fn encode(rules: &Rules, profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
+    let has_heap = profiles.iter().any(|(kind, _)| *kind == Kind::Heap);
+    let mut encoded = Vec::new();
+    for (kind, profile) in profiles {
+        // The heap's profile has the allocations too, under the same name: they would be counted twice.
+        if *kind == Kind::Alloc && has_heap {
+            continue;
+        }
+        let groups = groups(profile, rules);
+        for view in views(profile, rules) {
+            for (labels, samples) in &groups {
+                let part = Part { kind: *kind, profile, rules, view: &view, labels };
+                samples.chunks(rules.samples).for_each(|samples| part.encode(samples, &mut encoded));
+            }
+        }
+    }
+    encoded
+}
+
+/// Some of the values of a profile, and whether they are changes.
+struct View {
+    columns: Vec<usize>,
+    is_change: bool,
+}
+
+fn views(profile: &Profile, rules: &Rules) -> Vec<View> {
+    let all = 0..profile.sample_types.len();
+    if !rules.parts_gauges {
+        return vec![View { columns: all.collect(), is_change: true }];
+    }
+    let (levels, changes) = all.partition(|column| profile.sample_types[*column].is_level());
+    vec![View { columns: changes, is_change: true }, View { columns: levels, is_change: false }]
+}
+
+/// The labels that some samples have in common, as the server spells them.
+type Common = Vec<(String, String)>;
+
+/// The samples by their labels that are text, without those of traces, of which each would be a series; the most frequent
+/// first. Where there are too many, the last group has samples of all sorts.
+fn groups<'p>(profile: &'p Profile, rules: &Rules) -> Vec<(Common, Vec<Sample<'p>>)> {
+    if rules.label_parts < 2 {
+        return vec![(Vec::new(), profile.samples().collect())];
+    }
+    let taken = series_keys(rules, profile);
+    let mut by_labels: BTreeMap<Common, Vec<Sample<'p>>> = BTreeMap::new();
+    for sample in profile.samples() {
+        let labels = labels_of(rules, &taken, profile.get_labels(sample.labels));
+        let common = labels.into_iter().filter_map(|label| match label.value {
+            LabelValue::Text(text) if is_common(&label.key) && !text.is_empty() => Some((label.key, text)),
+            _ => None,
+        });
+        by_labels.entry(common.collect()).or_default().push(sample);
+    }
+    let mut groups: Vec<(Common, Vec<Sample<'p>>)> = by_labels.into_iter().collect();
+    groups.sort_by_key(|(_, samples)| std::cmp::Reverse(samples.len()));
+    if groups.len() > rules.label_parts {
+        let rest = groups.split_off(rules.label_parts - 1);
+        groups.push((Vec::new(), rest.into_iter().flat_map(|(_, samples)| samples).collect()));
+    }
+    groups
+}
+
+fn is_common(key: &str) -> bool {
+    !matches!(key, "trace_id" | "span_id")
+}
+
+/// The labels of a sample as the server spells them. One of the series would win over one of the same key, and of two of
+/// the same sample one would: they get other keys, so that neither is lost.
+fn labels_of(rules: &Rules, taken: &BTreeSet<String>, labels: &[Label]) -> Vec<Label> {
+    let mut keys = BTreeSet::new();
+    let is_kept = |label: &&Label| rules.numbers || !matches!(label.value, LabelValue::Number(..));
+    let spelled = labels.iter().filter(is_kept).map(|label| {
+        let mut key = spelled(rules, &label.key);
+        while taken.contains(&key) || !keys.insert(key.clone()) {
+            key.insert_str(0, "exported_");
+        }
+        Label { key, value: label.value.clone() }
+    });
+    spelled.collect()
+}
+
+/// What profiles are made of, besides the samples.
+struct Part<'a> {
+    kind: Kind,
+    profile: &'a Profile,
+    rules: &'a Rules,
+    view: &'a View,
+    labels: &'a Common,
+}
+
+impl Part<'_> {
+    /// Encodes these samples, in as many profiles as it takes.
+    fn encode(&self, samples: &[Sample<'_>], encoded: &mut Vec<Encoded>) {
+        let tells = |sample: &&Sample<'_>| self.view.columns.iter().any(|column| sample.values[*column] != 0);
+        if !samples.iter().any(|sample| tells(&sample)) {
+            return;
+        }
+        let mut rewrite = Rewrite::new(self.profile, self.rules, &self.view.columns, self.labels);
+        (rewrite.to.period_type, rewrite.to.period) = period(self.kind, self.profile);
+        if !self.view.is_change {
+            rewrite.to.duration_nanos = 0;
+        }
+        samples.iter().filter(tells).for_each(|sample| rewrite.add(sample));
+        let bytes = pprof::encode_uncompressed(&rewrite.to);
+        if bytes.len() > self.rules.bytes && samples.len() > 1 {
+            let (first, second) = samples.split_at(samples.len() / 2);
+            self.encode(first, encoded);
+            self.encode(second, encoded);
+            return;
+        }
+        encoded.push(Encoded {
+            kind: self.kind,
+            format: Format::Pprof,
+            bytes: pprof::compress(&bytes),
+            time_nanos: rewrite.to.time_nanos,
+            duration_nanos: rewrite.to.duration_nanos,
+            labels: self.labels.clone(),
+            id: ProfileId::new(),
+        });
+    }
+}
+
+/// The period and what it is measured in: a part of the type's name for servers, and Go's for waits.
+fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
+    match kind {
+        Kind::Lock | Kind::Mutex | Kind::Block => (ValueType::new("contentions", "count"), 1),
+        _ => (profile.period_type.clone(), profile.period.max(1)),
+    }
+}
+
+/// Two profiles with half of the samples each, for a server that found the whole too large. None where it has one sample,
+/// or is not pprof.
+pub(crate) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
+    if whole.format != Format::Pprof {
+        return None;
+    }
+    let profile = pprof::decode(&whole.bytes).ok()?;
+    let count = profile.samples().len();
+    if count < 2 {
+        return None;
+    }
+    let half = |keep: &dyn Fn(usize) -> bool| {
+        let mut place = 0;
+        let part = profile.filter(|_| {
+            place += 1;
+            keep(place - 1)
+        });
+        Encoded { bytes: pprof::encode(&part), id: ProfileId::new(), ..whole.clone() }
+    };
+    Some([half(&|place| place < count / 2), half(&|place| place >= count / 2)])
+}
+
+/// The labels of a profile's series: those of its own, and the deployment's tags as the server spells them, sorted. What is too many for it is left out,
+/// the user's own last, and stays in the profile's comments.
+pub(crate) fn series(
+    dialect: Dialect,
+    profile: &Encoded,
+    tags: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
+    const FIRST: [&str; 8] = ["service", "version", "env", "host", "pod", "instance", "namespace", "node"];
+    let Some(rules) = dialect.rules() else { return Vec::new() };
+    let mut labels = vec![("__name__".to_string(), name(profile.kind).to_string())];
+    labels.extend(profile.labels.iter().cloned());
+    let of_rank = |key: &str| FIRST.iter().position(|first| *first == key).unwrap_or(FIRST.len());
+    let mut ranked: Vec<(&String, &String)> = tags.iter().filter(|(_, value)| !value.is_empty()).collect();
+    ranked.sort_by_key(|(key, _)| of_rank(key));
+    for (key, value) in ranked {
+        let key = series_key(rules, key);
+        if labels.len() < rules.series && labels.iter().all(|(known, _)| *known != key) {
+            labels.push((key, value.clone()));
+        }
+    }
+    labels.sort();
+    labels
+}
+
+fn series_key(rules: &Rules, key: &str) -> String {
+    if key == "service" { "service_name".to_string() } else { spelled(rules, key) }
+}
+
+fn series_keys(rules: &Rules, profile: &Profile) -> BTreeSet<String> {
+    let own = ["__name__", "service_name"].map(String::from);
+    profile.tags.keys().map(|key| series_key(rules, key)).chain(own).collect()
+}
+
+/// A key of a label as the server spells it.
+fn spelled(rules: &Rules, key: &str) -> String {
+    let is_right = |letter: char| {
+        letter.is_ascii_alphanumeric()
+            || letter == '_'
+            || letter.is_ascii() && rules.key_bytes.contains(&(letter as u8))
+    };
+    let mut key: String = key.chars().map(|letter| if is_right(letter) { letter } else { '_' }).collect();
+    if key.starts_with(|first: char| !first.is_ascii_alphabetic() && first != '_') {
+        key.insert(0, '_');
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use super::*;
+use crate::profile::{Function, Label, LabelValue, Line, Location, LocationId};
+
+fn profile(kind: Kind, stacks: usize, depth: usize) -> Profile {
+    let mut profile = Profile::new(kind);
+    profile.tags = [("service", "shop"), ("env", "prod")].map(|(k, v)| (k.to_string(), v.to_string())).into();
+    (profile.time_nanos, profile.duration_nanos, profile.period) = (1_000, 60_000_000_000, 10);
+    for n in 0..stacks {
+        let locations: Vec<LocationId> =
+            (0..depth).map(|frame| location(&mut profile, &format!("f{}", (n + frame) % 5_000))).collect();
+        let stack = profile.stack(&locations);
+        let labels = profile.labels(&[
+            Label::text("a-b", "1"),
+            Label::text("a/b", "2"),
+            Label::text("env", "mine"),
+            Label::text("span_id", format!("{n:016x}")),
+            Label::number("age", 3, "periods"),
+        ]);
+        let values: Vec<i64> = (1..=profile.sample_types.len() as i64).collect();
+        profile.add(stack, labels, &values);
+    }
+    profile
+}
+
+fn location(profile: &mut Profile, name: &str) -> LocationId {
+    let name = profile.string(name);
+    let function = profile.function(Function { name, ..Function::default() });
+    profile.location(Location { lines: vec![Line { function, line: 1, column: 0 }], ..Location::default() })
+}
+
+fn decoded(encoded: &[Encoded]) -> Vec<Profile> {
+    encoded
+        .iter()
+        .map(|encoded| pprof::decode(&encoded.bytes).unwrap_or_else(|_| Profile::new(Kind::Cpu)))
+        .collect()
+}
+
+fn sum(profiles: &[Profile]) -> Vec<i64> {
+    profiles
+        .iter()
+        .map(Profile::totals)
+        .reduce(|a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
+        .unwrap_or_default()
+}
+
+fn label<'p>(profile: &'p Profile, key: &str) -> Vec<&'p LabelValue> {
+    let samples = profile.samples();
+    let labels = samples.flat_map(|sample| profile.get_labels(sample.labels));
+    labels.filter(|label| label.key == key).map(|label| &label.value).collect()
+}
+
+#[test]
+fn labels_are_spelled_as_the_server_spells_them_and_none_is_lost() {
+    let master = [(Kind::Cpu, profile(Kind::Cpu, 1, 3))];
+    let pyroscope = decoded(&Dialect::Pyroscope.encode(&master));
+    let text = |text: &str| LabelValue::Text(text.to_string());
+    assert_eq!(label(&pyroscope[0], "a_b"), [&text("1")]);
+    assert_eq!(label(&pyroscope[0], "exported_a_b"), [&text("2")]);
+    assert_eq!(label(&pyroscope[0], "exported_env"), [&text("mine")], "the series has an env of its own");
+    assert!(label(&pyroscope[0], "age").is_empty(), "Pyroscope drops numbers");
+    let parca = decoded(&Dialect::Parca.encode(&master));
+    assert_eq!(label(&parca[0], "age").len(), 1);
+    let own = series(Dialect::Parca, &Dialect::Parca.encode(&master)[0], &master[0].1.tags);
+    for pair in [("a_b", "1"), ("exported_a_b", "2"), ("exported_env", "mine"), ("env", "prod")] {
+        assert!(own.contains(&(pair.0.to_string(), pair.1.to_string())), "{own:?}");
+    }
+    let plain = decoded(&Dialect::Pprof.encode(&master));
+    assert_eq!(label(&plain[0], "a-b").len(), 1);
+}
+
+#[test]
+fn what_is_too_much_for_a_server_is_split_and_adds_up() {
+    let master = [(Kind::Cpu, profile(Kind::Cpu, 40_000, 30))];
+    let encoded = Dialect::Pyroscope.encode(&master);
+    let parts = decoded(&encoded);
+    assert!(parts.len() >= 3, "{}", parts.len());
+    for (part, encoded) in parts.iter().zip(&encoded) {
+        assert!(part.samples().len() <= 16_000);
+        assert!(pprof::encode_uncompressed(part).len() <= 4 << 20);
+        assert_eq!((encoded.time_nanos, encoded.duration_nanos), (1_000, 60_000_000_000));
+    }
+    assert_eq!(sum(&parts), master[0].1.totals());
+    let mut ids: Vec<_> = encoded.iter().map(|encoded| encoded.id.to_bytes()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), encoded.len(), "each part is a profile of its own");
+}
+
+#[test]
+fn a_deep_stack_has_a_frame_that_says_so() {
+    let parts = decoded(&Dialect::Pyroscope.encode(&[(Kind::Cpu, profile(Kind::Cpu, 1, 1_500))]));
+    let part = &parts[0];
+    let stack: Vec<LocationId> = part.samples().flat_map(|s| part.get_stack(s.stack).to_vec()).collect();
+    let name = |at: usize| {
+        let line = part.get_location(stack[at]).lines[0];
+        part.text(part.get_function(line.function).name)
+    };
+    assert_eq!((stack.len(), name(0), name(249), name(999)), (1_000, "f0", "f249", "f1499"));
+    assert!(name(250).contains("left out") && name(251) == "f751", "{} {}", name(250), name(251));
+}
+
+#[test]
+fn halves_add_up_to_the_whole() {
+    let whole = &Dialect::Pyroscope.encode(&[(Kind::Cpu, profile(Kind::Cpu, 7, 3))])[0];
+    let halves = halve(whole).map(|halves| decoded(&halves)).unwrap_or_default();
+    assert_eq!(halves.iter().map(|half| half.samples().len()).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(sum(&halves), decoded(std::slice::from_ref(whole))[0].totals());
+    let one = &Dialect::Pyroscope.encode(&[(Kind::Cpu, profile(Kind::Cpu, 1, 3))])[0];
+    assert!(halve(one).is_none());
+}
+
+#[test]
+fn allocations_are_sent_once_and_the_live_heap_is_no_change_for_parca() {
+    let master = [(Kind::Alloc, profile(Kind::Alloc, 2, 3)), (Kind::Heap, profile(Kind::Heap, 2, 3))];
+    let pyroscope = Dialect::Pyroscope.encode(&master);
+    assert_eq!(
+        pyroscope.iter().map(|one| (one.kind, name(one.kind))).collect::<Vec<_>>(),
+        [(Kind::Heap, "memory")]
+    );
+    let parca = decoded(&Dialect::Parca.encode(&master));
+    let types = |profile: &Profile| {
+        let names = profile.sample_types.iter().map(|known| known.name.clone());
+        (names.collect::<Vec<_>>().join(" "), profile.duration_nanos, profile.default_sample_type.clone())
+    };
+    assert_eq!(
+        parca.iter().map(types).collect::<Vec<_>>(),
+        [
+            ("alloc_objects alloc_space".to_string(), 60_000_000_000, "alloc_space".to_string()),
+            ("inuse_objects inuse_space".to_string(), 0, "inuse_space".to_string())
+        ]
+    );
+    assert_eq!(Dialect::Pprof.encode(&master).len(), 2);
+    let waits = decoded(&Dialect::Pyroscope.encode(&[(Kind::Mutex, profile(Kind::Mutex, 1, 1))]));
+    assert_eq!((waits[0].period_type.clone(), waits[0].period), (ValueType::new("contentions", "count"), 1));
+}
+
+#[test]
+fn series_have_the_most_important_labels_and_not_too_many() {
+    let mut tags: BTreeMap<String, String> = (0..64).map(|n| (format!("a{n:02}"), "x".to_string())).collect();
+    for key in ["service", "version", "env", "host", "pod", "instance", "k8s.node", "empty"] {
+        tags.insert(key.to_string(), if key == "empty" { "" } else { "v" }.to_string());
+    }
+    let one = Encoded::pprof(Kind::Cpu, &Profile::new(Kind::Cpu));
+    let labels = series(Dialect::Pyroscope, &one, &tags);
+    assert_eq!(labels.len(), 30);
+    assert!(labels.is_sorted());
+    let has = |key: &str| labels.iter().any(|(known, _)| known == key);
+    assert!(
+        ["__name__", "service_name", "version", "env", "host", "pod", "instance", "a00"]
+            .iter()
+            .all(|key| has(key))
+    );
+    assert!(!has("service") && !has("empty"));
+    let parca = series(Dialect::Parca, &one, &tags);
+    assert!(parca.len() > 60 && parca.iter().any(|(key, _)| key == "k8s_node"));
+}
+
+#[test]
+fn parca_has_a_series_for_each_set_of_labels_and_one_for_the_rest() {
+    let mut profile = Profile::new(Kind::Cpu);
+    profile.duration_nanos = 1;
+    for n in 0..300u32 {
+        let name = location(&mut profile, &format!("f{n}"));
+        let stack = profile.stack(&[name]);
+        // Twenty with ten samples, a hundred with one; and each of a span of its own.
+        let worker = if n < 200 { n % 20 } else { n };
+        let span = Label::text("span_id", format!("{n:016x}"));
+        let labels = profile.labels(&[Label::text("thread_name", format!("w{worker}")), span]);
+        profile.add(stack, labels, &[1, 10]);
+    }
+    let totals = profile.totals();
+    let encoded = Dialect::Parca.encode(&[(Kind::Cpu, profile)]);
+    assert_eq!(encoded.len(), 32);
+    let parts = decoded(&encoded);
+    assert_eq!(sum(&parts), totals);
+    for (one, part) in encoded.iter().zip(&parts) {
+        let has_common =
+            series(Dialect::Parca, one, &BTreeMap::new()).iter().any(|(key, _)| key == "thread_name");
+        assert_eq!(has_common, label(part, "thread_name").is_empty(), "told of the series, or of the sample");
+        assert_eq!(label(part, "span_id").len(), part.samples().len());
+    }
+    assert_eq!(parts.iter().filter(|part| part.samples().len() == 10).count(), 20);
+    assert!(!label(&parts[31], "thread_name").is_empty());
+}

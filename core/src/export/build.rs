@@ -1,0 +1,163 @@
+//! From the options to the exporters.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::http::{Trust, base64};
+use super::server::{Manner, ServerExporter};
+use super::{Exporter, FileExporter};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Options, Protocol, Target, Url};
+use crate::store::Retention;
+
+/// Where profiles go, by the options.
+pub(crate) struct Destinations {
+    /// Makes the exporters: anew in the child of a fork.
+    pub(crate) make: Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>,
+    /// What to say about it, without secrets.
+    pub(crate) told: String,
+    /// The local directories among them.
+    pub(crate) directories: Vec<PathBuf>,
+    /// What is allowed, and should be known.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Destinations {
+    /// Exporters that the program has made itself.
+    pub(crate) fn of_the_program(make: Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>) -> Self {
+        let told = "the program's exporters".to_string();
+        Self { make, told, directories: Vec::new(), warnings: Vec::new() }
+    }
+}
+
+/// One of them, ready to be made.
+#[derive(Clone)]
+enum Made {
+    Directory(PathBuf, Retention),
+    Server(String, Protocol, Url, Box<Manner>),
+}
+
+/// The exporters that the option `push` names, for a program that adds its own:
+///
+/// ```no_run
+/// use everprof::export::{self, Exporter};
+/// # fn my_own() -> Box<dyn Exporter> { unimplemented!() }
+/// let options = everprof::Options::from_env()?;
+/// export::of_options(&options)?; // wrong here, or never
+/// let make = move || {
+///     let mut exporters = export::of_options(&options).unwrap_or_default();
+///     exporters.push(my_own());
+///     exporters
+/// };
+/// let profiler = everprof::Profiler::builder().exporters(make).start()?;
+/// # Ok::<(), everprof::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for `https` where this build has no TLS, [`ErrorKind::InvalidOption`] where it cannot begin with
+/// the roots, the certificate or the key.
+pub fn of_options(options: &Options) -> Result<Vec<Box<dyn Exporter>>> {
+    Ok((destinations(options)?.make)())
+}
+
+/// Where profiles go, or why they cannot.
+pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
+    let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
+    let (mut made, mut told, mut directories, mut warnings) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut directory = |path: &Path, told: &mut Vec<String>| {
+        directories.push(path.to_path_buf());
+        told.push(format!("the directory {}", path.display()));
+        Made::Directory(path.to_path_buf(), retention)
+    };
+    for target in options.push.targets() {
+        made.push(match target {
+            Target::Dir => directory(&options.dir, &mut told),
+            Target::File(path) => directory(path, &mut told),
+            Target::Server(protocol, url) => {
+                let name = target.shown();
+                let manner = manner(options, url);
+                if url.is_secure {
+                    manner.trust.check().map_err(|problem| unfit(&name, &problem))?;
+                }
+                if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
+                    warnings
+                        .push(format!("{name} gets credentials or headers without encryption: use https"));
+                }
+                told.push(name.clone());
+                Made::Server(name, *protocol, url.clone(), Box::new(manner))
+            }
+        });
+    }
+    let told = if told.is_empty() { "nowhere: it can be fetched only".to_string() } else { told.join(", ") };
+    Ok(Destinations { make: Arc::new(move || made.iter().map(make).collect()), told, directories, warnings })
+}
+
+fn make(made: &Made) -> Box<dyn Exporter> {
+    match made.clone() {
+        Made::Directory(path, retention) => Box::new(FileExporter::new(path, retention)),
+        Made::Server(name, protocol, url, manner) => {
+            Box::new(ServerExporter::new(name, protocol, url, *manner))
+        }
+    }
+}
+
+fn manner(options: &Options, url: &Url) -> Manner {
+    let authorization = match &url.user {
+        Some((user, password)) => Some(format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))),
+        None if options.push_token.is_set() => Some(format!("Bearer {}", options.push_token.reveal())),
+        None => None,
+    };
+    Manner {
+        authorization,
+        tenant: options.push_tenant.as_str().to_string(),
+        headers: options
+            .push_headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
+        guarantee: options.push_delivery,
+        trust: Trust {
+            roots: options.push_roots.clone(),
+            certificate: options.push_certificate.clone(),
+            key: options.push_key.clone(),
+        },
+        secrets: secrets(options),
+    }
+}
+
+fn unfit(name: &str, problem: &str) -> Error {
+    let kind = if cfg!(feature = "tls") { ErrorKind::InvalidOption } else { ErrorKind::Unsupported };
+    Error::new(kind, format!("push: {name}: {problem}"))
+}
+
+/// Every secret of the options, also those for other servers: one that is asked by two names may know both. The longest
+/// first, so that none leaves its end behind.
+fn secrets(options: &Options) -> Vec<String> {
+    let mut secrets = vec![options.push_token.reveal().to_string()];
+    secrets.extend(options.push_headers.iter().map(|(_, value)| value.to_string()));
+    for target in options.push.targets() {
+        let Target::Server(protocol, url) = target else { continue };
+        if let Some((user, password)) = &url.user {
+            secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
+        }
+        let (path, query) = url.path_and_query();
+        // Some servers have their secrets in paths, which are long then.
+        if matches!(protocol, Protocol::Post | Protocol::Put) {
+            secrets.extend(path.split('/').filter(|part| part.len() >= 16).map(str::to_string));
+        }
+        if let Some(query) = query {
+            secrets.push(query.to_string());
+            secrets.extend(
+                query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_string()),
+            );
+        }
+    }
+    secrets.retain(|secret| secret.len() >= 4);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
+fn is_loopback(url: &Url) -> bool {
+    url.host == "localhost" || url.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,185 @@
+//! The answer: its status, what it asks for, and as much of its body as is of use.
+
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
+
+use super::after;
+
+/// The longest head.
+const MOST_HEAD: usize = 32 << 10;
+const MOST_HEADERS: usize = 100;
+/// Provisional answers before the real one.
+const MOST_PROVISIONAL: usize = 8;
+/// What is read of the body of an answer that is no success, for the error that it becomes, and how long it may take.
+const ERROR_BODY: usize = 2 << 10;
+const ERROR_TIME: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(in super::super) struct Answer {
+    pub(in super::super) status: u16,
+    /// How long the other side wants to be left alone.
+    pub(in super::super) retry_after: Option<Duration>,
+    /// In lower case, without parameters.
+    pub(in super::super) content_type: String,
+    /// Its beginning.
+    pub(in super::super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(in super::super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// How the end of a body is told.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Length {
+    #[default]
+    UntilClosed,
+    Bytes(u64),
+    Chunked,
+}
+
+/// Reads an answer, of whose body no more than `wanted` if it is a success. A body that breaks off is not an error: the
+/// status says what became of the request.
+pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> {
+    let mut buffer = Vec::new();
+    for _ in 0..MOST_PROVISIONAL {
+        let (mut answer, length, used) = head(wire, &mut buffer)?;
+        buffer.drain(..used);
+        if (100..200).contains(&answer.status) {
+            continue;
+        }
+        let most = if answer.is_success() { wanted } else { ERROR_BODY };
+        if !answer.is_success() {
+            wire.hurry(ERROR_TIME);
+        }
+        answer.body = body(wire, buffer, &length, most);
+        return Ok(answer);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "provisional answers without end"))
+}
+
+/// Reads until there is a head at the beginning of the buffer, and says how long that is.
+fn head(wire: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<(Answer, Length, usize)> {
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(head) = parse(buffer)? {
+            return Ok(head);
+        }
+        if buffer.len() >= MOST_HEAD {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer with an endless head"));
+        }
+        match wire.read(&mut chunk) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed")),
+            Ok(count) => buffer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn parse(buffer: &[u8]) -> io::Result<Option<(Answer, Length, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, "an answer that is not HTTP");
+    let httparse::Status::Complete(used) = response.parse(buffer).map_err(wrong)? else { return Ok(None) };
+    let mut answer = Answer { status: response.code.unwrap_or_default(), ..Answer::default() };
+    let mut length = Length::default();
+    for header in response.headers.iter() {
+        let value = String::from_utf8_lossy(header.value);
+        let value = value.trim();
+        match header.name.to_ascii_lowercase().as_str() {
+            "retry-after" => answer.retry_after = after::parse(value, SystemTime::now()),
+            "content-type" => {
+                answer.content_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            }
+            "transfer-encoding" => length = Length::Chunked,
+            "content-length" if length == Length::UntilClosed => {
+                length = value.parse().map_or(Length::UntilClosed, Length::Bytes);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some((answer, length, used)))
+}
+
+/// The beginning of a body, whose first bytes are in the buffer.
+fn body(wire: &mut impl Read, mut raw: Vec<u8>, length: &Length, most: usize) -> Vec<u8> {
+    // Sizes of chunks stand between what is wanted.
+    let enough = match length {
+        Length::Bytes(length) => usize::try_from(*length).unwrap_or(usize::MAX).min(most),
+        Length::Chunked if most > 0 => most.saturating_add(4096),
+        _ => most,
+    };
+    let mut chunk = [0; 4096];
+    while raw.len() < enough {
+        match wire.read(&mut chunk) {
+            Ok(count) if count > 0 => raw.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What is there is what there is.
+            _ => break,
+        }
+        if *length == Length::Chunked && raw.ends_with(b"0\r\n\r\n") {
+            break;
+        }
+    }
+    if *length == Length::Chunked {
+        raw = unchunked(&raw);
+    }
+    raw.truncate(if let Length::Bytes(_) = length { enough } else { most });
+    raw
+}
+
+/// The data of the chunks that are there; where they are wrong, it ends.
+fn unchunked(mut raw: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(raw) {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let rest = raw.get(start..).unwrap_or_default();
+        let chunk = rest.get(..size.min(rest.len())).unwrap_or_default();
+        data.extend_from_slice(chunk);
+        if size == 0 || chunk.len() < size {
+            break;
+        }
+        raw = rest.get(size + 2..).unwrap_or_default();
+    }
+    data
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn body_of(raw: &str, length: &Length, most: usize) -> String {
+        String::from_utf8(body(&mut raw.as_bytes(), Vec::new(), length, most)).unwrap()
+    }
+
+    #[test]
+    fn bodies_end_where_they_say_and_where_they_are_too_long() {
+        assert_eq!(body_of("abcdef", &Length::Bytes(3), 100), "abc");
+        assert_eq!(body_of("abcdef", &Length::Bytes(u64::MAX), 4), "abcd");
+        assert_eq!(body_of("abcdef", &Length::UntilClosed, 100), "abcdef");
+        assert_eq!(body_of("abcdef", &Length::UntilClosed, 0), "");
+        assert_eq!(body_of("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", &Length::Chunked, 100), "abcde");
+        assert_eq!(body_of("3\r\nabc\r\nffffffffffffffff\r\nde", &Length::Chunked, 4), "abcd");
+        assert_eq!(body_of("zz", &Length::Chunked, 4), "");
+    }
+
+    #[test]
+    fn heads_are_read_in_pieces_and_bounded() {
+        let text = b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Type: Text/HTML; x\r\nContent-Length: 2\r\n\r\nno";
+        for cut in 0..text.len() - 2 {
+            assert!(parse(&text[..cut]).unwrap().is_none(), "{cut}");
+        }
+        let (answer, length, used) = parse(text).unwrap().unwrap();
+        assert_eq!((answer.status, answer.content_type.as_str(), used), (429, "text/html", text.len() - 2));
+        assert_eq!((answer.retry_after, length), (Some(Duration::from_secs(7)), Length::Bytes(2)));
+        assert!(parse(b"SSH-2.0-x\r\n\r\n").is_err());
+        let mut endless = io::repeat(b'a');
+        let mut buffer = b"HTTP/1.1 200 OK\r\nx: ".to_vec();
+        assert!(head(&mut endless, &mut buffer).is_err());
+        assert!(buffer.len() < 40_000);
+    }
+}

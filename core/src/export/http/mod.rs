@@ -1,0 +1,111 @@
+//! HTTP/1.1, as far as a profile needs it to be sent: one request, one answer, one connection.
+//!
+//! On the thread of one exporter, which may wait: an async runtime would be many times as large as this. Everything of a
+//! request has one end in time, and of an answer only as much is read as is of use: neither an endless head, nor a huge
+//! body, nor one that drips costs memory or time. Nothing is decompressed, no redirect is followed, since a profile and
+//! its credentials are for the server that was named. A connection is closed after its answer: at one request a minute, one
+//! that is kept would be broken by the next. What matters is whether the other side can have the profile, see [`Failure`].
+
+mod after;
+mod answer;
+mod text;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
+mod wire;
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+pub(super) use answer::Answer;
+pub(super) use text::{base64, filled};
+use text::{harmless, without};
+pub(super) use tls::Trust;
+use wire::Wire;
+
+use crate::options::Url;
+
+/// From the look-up of the name to the head of the answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One request. Headers that the connection needs come by themselves.
+pub(super) struct Request<'a> {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) content_type: &'a str,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: &'a [u8],
+    /// How much of the body of an answer of success is to be read.
+    pub(super) wanted: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The other side cannot have the whole request.
+    NotSent(String),
+    /// The request was sent, and nobody knows what became of it.
+    Unknown(String),
+}
+
+/// The way to one server.
+pub(super) struct Client {
+    url: Url,
+    trust: Trust,
+    timeout: Duration,
+    /// What no error may show, whatever the server sends back.
+    secrets: Vec<String>,
+}
+
+impl Client {
+    pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
+        Self { url, trust, timeout: TIMEOUT, secrets }
+    }
+
+    /// Sends a request and reads the answer.
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let mut wire = Wire::open(&self.url, &self.trust, deadline).map_err(Failure::NotSent)?;
+        if let Err(error) = self.write(&mut wire, request) {
+            // A server that does not want so much may say so before it has all, and closes then.
+            return answer::read(&mut wire, 0)
+                .map_err(|_| Failure::NotSent(told("it was not taken", &error)));
+        }
+        answer::read(&mut wire, request.wanted).map_err(|error| Failure::Unknown(told("no answer", &error)))
+    }
+
+    fn write(&self, wire: &mut Wire, request: &Request<'_>) -> io::Result<()> {
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
+             content-type: {}\r\ncontent-length: {}\r\n",
+            request.method,
+            request.path,
+            self.url.authority(),
+            env!("CARGO_PKG_VERSION"),
+            request.content_type,
+            request.body.len()
+        );
+        for (name, value) in &request.headers {
+            // What comes of tags has no line ends; should it have any, they would begin another header.
+            let value: String = value.chars().filter(|letter| !letter.is_control()).collect();
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        wire.write_all(head.as_bytes())?;
+        wire.write_all(request.body)?;
+        wire.flush()
+    }
+
+    /// What an answer says, for an error: its status and the first words of its body, without our secrets.
+    pub(super) fn describe(&self, answer: &Answer) -> String {
+        let words = harmless(&without(&String::from_utf8_lossy(&answer.body), &self.secrets));
+        let colon = if words.is_empty() { "" } else { ": " };
+        format!("it answers {}{colon}{words}", answer.status)
+    }
+}
+
+fn told(what: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => format!("{what} in time"),
+        _ => format!("{what}: {error}"),
+    }
+}

@@ -1,0 +1,84 @@
+//! Text on its way to a server, and from there into a log.
+
+/// The first words of what a server said are enough.
+const MOST_WORDS: usize = 200;
+
+/// Base64 with padding.
+pub(in super::super) fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let at = |place: usize| u32::from(three.get(place).copied().unwrap_or_default());
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place)) as usize & 63];
+            out.push(if place <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
+
+/// `text` with each `{name}` that `value` knows replaced; others stay.
+pub(in super::super) fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        out += before;
+        let known = after.split_once('}').and_then(|(name, behind)| Some((value(name)?, behind)));
+        match known {
+            Some((value, behind)) => {
+                out += &value;
+                rest = behind;
+            }
+            None => {
+                out.push('{');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// Without these secrets, in whatever the other side sends back.
+pub(super) fn without(text: &str, secrets: &[String]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[hidden]"))
+}
+
+/// One line of visible characters, cut.
+pub(super) fn harmless(text: &str) -> String {
+    let visible: String = text
+        .chars()
+        .map(|letter| if letter.is_control() || letter == '\u{fffd}' { ' ' } else { letter })
+        .take(MOST_WORDS * 4)
+        .collect();
+    let words: Vec<&str> = visible.split_whitespace().collect();
+    words.join(" ").chars().take(MOST_WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
+    }
+
+    #[test]
+    fn templates_are_filled_in() {
+        let value = |name: &str| (name == "kind").then(|| "cpu".to_string());
+        assert_eq!(filled("/{kind}/a{b}{kind", value), "/cpu/a{b}{kind");
+    }
+
+    #[test]
+    fn what_servers_say_is_made_harmless() {
+        assert_eq!(harmless("a\r\n\u{1b}[31mb\u{0}"), "a [31mb");
+        assert!(harmless(&"x".repeat(10_000)).len() <= 200);
+        assert_eq!(without("Bearer sesame!", &["sesame".into()]), "Bearer [hidden]!");
+    }
+}

@@ -1,0 +1,116 @@
+//! TLS by rustls, below the requests.
+//!
+//! The roots, certificate and key are read for each connection, of which there is one a minute: a certificate that is
+//! replaced while the program runs is used at once, and nothing of it stays in memory in between.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::wire::Timed;
+
+/// Whom to trust, and how to be known.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Trust {
+    /// The roots instead of the system's.
+    pub(in super::super) roots: Option<PathBuf>,
+    /// Our certificate, with its chain.
+    pub(in super::super) certificate: Option<PathBuf>,
+    pub(in super::super) key: Option<PathBuf>,
+}
+
+/// A connection with TLS.
+pub(super) struct Stream(StreamOwned<ClientConnection, Timed>);
+
+impl Stream {
+    pub(super) fn timed(&mut self) -> &mut Timed {
+        &mut self.0.sock
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Trust {
+    /// Whether a connection could begin with these files; else what is wrong with them.
+    pub(in super::super) fn check(&self) -> Result<(), String> {
+        self.config().map(|_| ())
+    }
+
+    fn config(&self) -> Result<ClientConfig, String> {
+        // Ours by name: a process-wide choice is the host's to make.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(self.roots()?);
+        match (&self.certificate, &self.key) {
+            (None, None) => Ok(builder.with_no_client_auth()),
+            (Some(certificate), Some(key)) => {
+                let wrong = |error: rustls::Error| format!("{} and its key: {error}", certificate.display());
+                builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(wrong)
+            }
+            _ => Err("a certificate goes with its key: give both or none".to_string()),
+        }
+    }
+
+    fn roots(&self) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        let found = match &self.roots {
+            Some(path) => certificates(path)?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        // Among the system's some may be of old sorts.
+        let (added, _) = roots.add_parsable_certificates(found);
+        match (added, &self.roots) {
+            (0, Some(path)) => Err(format!("{} has no certificate to trust", path.display())),
+            (0, None) => {
+                Err("the system has no certificates to trust: install its ca-certificates".to_string())
+            }
+            _ => Ok(roots),
+        }
+    }
+
+    /// Shakes hands, up to the moment at which a request can be written.
+    pub(super) fn wrap(&self, host: &str, stream: Timed) -> Result<Stream, String> {
+        let name = ServerName::try_from(host.to_string()).map_err(|_| "no name for TLS".to_string())?;
+        let connection =
+            ClientConnection::new(Arc::new(self.config()?), name).map_err(|error| error.to_string())?;
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).map_err(|error| format!("no TLS: {error}"))?;
+        }
+        Ok(Stream(stream))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(certificates) if certificates.is_empty() => Err(format!("{} has no certificate", path.display())),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(format!("{} could not be read: {error}", path.display())),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    // The error is left out: it may show what it could not read.
+    PrivateKeyDer::from_pem_file(path).map_err(|_| format!("{} is not a private key in PEM", path.display()))
+}

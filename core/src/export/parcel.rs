@@ -1,0 +1,162 @@
+//! What a profile looks like on its way to each kind of server: path, media type and body.
+
+use super::http::{base64, filled};
+use super::{Dialect, Encoded, Set};
+use crate::encode::{dialect, json, protobuf::Writer};
+use crate::options::{Protocol, Url};
+
+/// The body of a request, and where it goes.
+pub(super) struct Parcel {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) content_type: &'static str,
+    pub(super) body: Vec<u8>,
+}
+
+/// In which dialect a server wants its profiles.
+pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
+    match protocol {
+        Protocol::Pyroscope => Dialect::Pyroscope,
+        Protocol::Parca => Dialect::Parca,
+        Protocol::Post | Protocol::Put => Dialect::Pprof,
+    }
+}
+
+/// A profile of a set as the server takes it.
+pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profile: &Encoded) -> Parcel {
+    let labels = || dialect::series(dialect_of(protocol), profile, &set.tags);
+    match protocol {
+        Protocol::Pyroscope => Parcel {
+            method: "POST",
+            path: below(url, "push.v1.PusherService/Push"),
+            content_type: "application/proto",
+            body: pyroscope(&labels(), profile),
+        },
+        Protocol::Parca => Parcel {
+            method: "POST",
+            path: below(url, "api/profiles/writeraw"),
+            content_type: "application/json",
+            body: parca(&labels(), profile).into_bytes(),
+        },
+        Protocol::Post | Protocol::Put => Parcel {
+            method: if protocol == Protocol::Put { "PUT" } else { "POST" },
+            path: named(&url.path, set, profile),
+            content_type: profile.format.media_type(),
+            body: profile.bytes.clone(),
+        },
+    }
+}
+
+/// The path of an endpoint below the one of the URL, whose query stays.
+fn below(url: &Url, endpoint: &str) -> String {
+    let (path, query) = url.path_and_query();
+    let query = query.map_or(String::new(), |query| format!("?{query}"));
+    format!("{}/{endpoint}{query}", path.trim_end_matches('/'))
+}
+
+/// `push.v1.PushRequest`. One series a request: of several, some may be taken when the answer is an error.
+fn pyroscope(labels: &[(String, String)], profile: &Encoded) -> Vec<u8> {
+    let mut request = Writer::with_capacity(profile.bytes.len() + 1024);
+    request.message(1, |series| {
+        for (name, value) in labels {
+            series.message(1, |label| {
+                label.string(1, name);
+                label.string(2, value);
+            });
+        }
+        series.message(2, |sample| {
+            sample.bytes(1, &profile.bytes);
+            sample.string(2, &profile.id.to_string());
+        });
+    });
+    request.into_bytes()
+}
+
+/// `parca.profilestore.v1alpha1.WriteRawRequest` in JSON, as its gateway takes it.
+fn parca(labels: &[(String, String)], profile: &Encoded) -> String {
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{{\"name\":{},\"value\":{}}}", json::string(name), json::string(value)))
+        .collect();
+    format!(
+        "{{\"series\":[{{\"labels\":{{\"labels\":[{}]}},\"samples\":[{{\"rawProfile\":\"{}\"}}]}}]}}",
+        labels.join(","),
+        base64(&profile.bytes)
+    )
+}
+
+/// A path with its templates filled in, each value percent-encoded, so that none adds a segment or a query.
+fn named(path: &str, set: &Set, profile: &Encoded) -> String {
+    filled(path, |name| value(name, set, profile).map(|value| encoded(&value)))
+}
+
+/// What a template of that name stands for.
+pub(super) fn value(name: &str, set: &Set, profile: &Encoded) -> Option<String> {
+    match name {
+        "service" | "version" | "env" | "host" | "instance" => Some(set.tag(name).to_string()),
+        "kind" => Some(profile.kind.name().to_string()),
+        "time" => Some((profile.time_nanos / 1_000_000_000).to_string()),
+        "sequence" => Some(set.sequence.to_string()),
+        "id" => Some(profile.id.to_string()),
+        _ => None,
+    }
+}
+
+fn encoded(value: &str) -> String {
+    // Dots alone would be a step up.
+    let is_step = value.bytes().all(|byte| byte == b'.');
+    let one = |byte: u8| match byte {
+        b'.' if !is_step => ".".to_string(),
+        byte if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    let text: String = value.bytes().map(one).collect();
+    if text.is_empty() { "-".to_string() } else { text }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::encode::{Format, ProfileId};
+    use crate::options::Target;
+
+    fn url(text: &str) -> Url {
+        let mut options = crate::Options::default();
+        options.set("push", text).unwrap();
+        match options.push.targets() {
+            [Target::Server(_, url)] => url.clone(),
+            _ => unreachable!(),
+        }
+    }
+
+    fn encoded_profile() -> Encoded {
+        Encoded {
+            kind: crate::options::Kinds::default().iter().next().unwrap(),
+            format: Format::Pprof,
+            bytes: b"abc".to_vec(),
+            time_nanos: 1_700_000_000_999_999_999,
+            duration_nanos: 0,
+            labels: Vec::new(),
+            id: ProfileId::new(),
+        }
+    }
+
+    #[test]
+    fn paths_are_below_the_one_of_the_url_and_templates_add_no_segment() {
+        let (profile, mut set) = (encoded_profile(), Set { sequence: 7, ..Set::default() });
+        set.tags.insert("service".into(), "a/../b?c d".into());
+        set.tags.insert("env".into(), "..".into());
+        let path = |protocol, text| parcel(protocol, &url(text), &set, &profile).path;
+        assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h"), "/push.v1.PusherService/Push");
+        assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h/a/?b"), "/a/push.v1.PusherService/Push?b");
+        assert_eq!(path(Protocol::Parca, "parca+http://h/p"), "/p/api/profiles/writeraw");
+        let templates = "put+http://h/{service}/{env}/{kind}-{time}-{sequence}-{id}.pb.gz?s={no}";
+        assert_eq!(
+            path(Protocol::Put, templates),
+            format!("/a%2F..%2Fb%3Fc%20d/%2E%2E/cpu-1700000000-7-{}.pb.gz?s={{no}}", profile.id)
+        );
+    }
+}

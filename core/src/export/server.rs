@@ -1,0 +1,221 @@
+//! The exporter to a server over HTTP: one request a profile, and the one policy of what is tried again.
+//!
+//! What the other side cannot have is sent again. What it has refused is not. What it may have or not is given up and
+//! counted, unless the options say `at_least_once`: no server known to us tells a repetition, so that it would count twice.
+//! A profile that is too large is halved, and the halves are tried; each request is one profile, so that a set that failed
+//! in its middle goes on where it stopped.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::http::{Answer, Client, Failure, Request, Trust, filled};
+use super::parcel::{dialect_of, parcel, value};
+use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set};
+use crate::encode::dialect::halve;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Guarantee, Protocol, Url};
+
+/// What is common to requests to all servers.
+#[derive(Clone)]
+pub(super) struct Manner {
+    /// The value of `Authorization`, where the URL has no user.
+    pub(super) authorization: Option<String>,
+    pub(super) tenant: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) guarantee: Guarantee,
+    pub(super) trust: Trust,
+    /// What no error may show, whatever the server sends back.
+    pub(super) secrets: Vec<String>,
+}
+
+/// How often a profile is halved: into 16 parts at the most.
+const MOST_HALVINGS: u32 = 4;
+/// What is read of an answer that says yes.
+const MOST_YES: usize = 16 << 10;
+
+pub(super) struct ServerExporter {
+    name: String,
+    protocol: Protocol,
+    url: Url,
+    client: Client,
+    manner: Manner,
+    /// The set at hand, by its first profile, and what of it is still to be sent.
+    at: Option<ProfileId>,
+    rest: VecDeque<(Encoded, u32)>,
+    lost: Option<(Loss, Error)>,
+}
+
+/// What an answer means for one profile.
+enum Verdict {
+    Taken,
+    TooLarge(String),
+    Lost(Loss, String),
+    Later(String, Option<Duration>),
+}
+
+impl ServerExporter {
+    pub(super) fn new(name: String, protocol: Protocol, url: Url, manner: Manner) -> Self {
+        let client = Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone());
+        Self { name, protocol, url, client, manner, at: None, rest: VecDeque::new(), lost: None }
+    }
+
+    fn send(&self, set: &Set, profile: &Encoded) -> Verdict {
+        if is_too_old(self.protocol, profile.time_nanos, SystemTime::now()) {
+            return Verdict::Lost(Loss::Expired, "it is too old for that server by now".to_string());
+        }
+        let parcel = parcel(self.protocol, &self.url, set, profile);
+        let request = Request {
+            method: parcel.method,
+            path: parcel.path,
+            content_type: parcel.content_type,
+            headers: self.headers(set, profile),
+            body: &parcel.body,
+            wanted: MOST_YES,
+        };
+        match self.client.send(&request) {
+            Ok(answer) => self.judge(&answer),
+            Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
+            Err(Failure::Unknown(problem)) => self.unknown(problem, None),
+        }
+    }
+
+    fn headers(&self, set: &Set, profile: &Encoded) -> Vec<(String, String)> {
+        let filled_in =
+            |(name, text): &(String, String)| (name.clone(), filled(text, |name| value(name, set, profile)));
+        let mut headers: Vec<(String, String)> = self.manner.headers.iter().map(filled_in).collect();
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() && headers.iter().all(|(known, _)| known != name) {
+                headers.push((name.to_string(), value.to_string()));
+            }
+        };
+        add("authorization", self.manner.authorization.as_deref().unwrap_or_default());
+        add("x-scope-orgid", &self.manner.tenant);
+        if self.protocol == Protocol::Pyroscope {
+            add("connect-protocol-version", "1");
+        }
+        headers
+    }
+
+    fn judge(&self, answer: &Answer) -> Verdict {
+        let problem = || self.client.describe(answer);
+        match answer.status {
+            _ if answer.is_success() => match self.is_answer_of_its_own(answer) {
+                true => Verdict::Taken,
+                false => Verdict::Lost(Loss::Refused, format!("no such server is there: {}", problem())),
+            },
+            300..400 => {
+                let problem = format!(
+                    "it answers {}, and redirects are not followed: name the place itself",
+                    answer.status
+                );
+                Verdict::Lost(Loss::Refused, problem)
+            }
+            413 => Verdict::TooLarge(problem()),
+            408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
+            // A gateway that has handed the request on, and had no answer either.
+            504 => self.unknown(problem(), answer.retry_after),
+            400..500 => Verdict::Lost(Loss::Refused, problem()),
+            _ => Verdict::Lost(Loss::Failed, problem()),
+        }
+    }
+
+    fn unknown(&self, problem: String, after: Option<Duration>) -> Verdict {
+        match self.manner.guarantee {
+            Guarantee::AtLeastOnce => Verdict::Later(problem, after),
+            Guarantee::AtMostOnce => Verdict::Lost(Loss::Unknown, problem),
+        }
+    }
+
+    /// A page of HTML with the status 200 is not the word of a server of profiles, but of a portal before it.
+    fn is_answer_of_its_own(&self, answer: &Answer) -> bool {
+        match self.protocol {
+            Protocol::Post | Protocol::Put => true,
+            _ => answer.content_type != "text/html",
+        }
+    }
+}
+
+/// Pyroscope takes what is less than an hour old.
+fn is_too_old(protocol: Protocol, time_nanos: i64, now: SystemTime) -> bool {
+    const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let then = Duration::from_nanos(u64::try_from(time_nanos).unwrap_or_default());
+    // A clock that was put right meanwhile may say anything; the server then has the last word.
+    protocol == Protocol::Pyroscope && time_nanos > 0 && now.saturating_sub(then) > PYROSCOPE
+}
+
+impl Exporter for ServerExporter {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn dialect(&self) -> Dialect {
+        dialect_of(self.protocol)
+    }
+
+    fn export(&mut self, set: &Set) -> Result<()> {
+        match self.attempt(set) {
+            Outcome::Sent => Ok(()),
+            Outcome::Lost(_, error) | Outcome::Later(error, _) => Err(error),
+        }
+    }
+
+    fn attempt(&mut self, set: &Set) -> Outcome {
+        let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
+        if self.at != Some(first) {
+            self.at = Some(first);
+            self.rest = set.profiles.iter().map(|profile| (profile.clone(), 0)).collect();
+            self.lost = None;
+        }
+        while let Some((profile, halvings)) = self.rest.front() {
+            let halvings = *halvings;
+            let (loss, problem) = match self.send(set, profile) {
+                Verdict::Later(problem, after) => return Outcome::Later(unavailable(problem), after),
+                Verdict::Taken => {
+                    self.rest.pop_front();
+                    continue;
+                }
+                Verdict::TooLarge(problem) => {
+                    let halves = if halvings < MOST_HALVINGS { halve(profile) } else { None };
+                    match halves {
+                        Some(halves) => {
+                            self.rest.pop_front();
+                            halves
+                                .into_iter()
+                                .rev()
+                                .for_each(|half| self.rest.push_front((half, halvings + 1)));
+                            continue;
+                        }
+                        None => (Loss::Refused, problem),
+                    }
+                }
+                Verdict::Lost(loss, problem) => (loss, problem),
+            };
+            self.rest.pop_front();
+            self.lost.get_or_insert((loss, unavailable(problem)));
+        }
+        self.at = None;
+        match self.lost.take() {
+            None => Outcome::Sent,
+            Some((loss, error)) => Outcome::Lost(loss, error),
+        }
+    }
+}
+
+fn unavailable(problem: String) -> Error {
+    Error::new(ErrorKind::Unavailable, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_old_for_pyroscope_is_not_sent() {
+        let now = UNIX_EPOCH + Duration::from_secs(10_000);
+        let at = |seconds: i64| is_too_old(Protocol::Pyroscope, seconds * 1_000_000_000, now);
+        assert!(!at(10_000) && !at(7_000) && at(6_000));
+        assert!(!at(20_000) && !at(0) && !at(-5), "clocks that were put right");
+        assert!(!is_too_old(Protocol::Post, 1, now));
+    }
+}

@@ -1,0 +1,211 @@
+//! What becomes of a profile where the server fails, in each of the ways that servers fail in.
+
+use std::time::{Duration, Instant};
+
+use everprof::encode::{Dialect, pprof};
+use everprof::export::{Loss, Outcome};
+
+use crate::server::{Act, Server, YES};
+use crate::{exporter, now, set};
+
+/// What is expected of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Sent,
+    Lost(Loss),
+    Later(Option<Duration>),
+}
+
+/// One attempt at a server that does this; what came of it, the error's text, and how long it took.
+fn attempt(act: Act, delivery: &str) -> (Expected, String, Duration) {
+    let server = Server::new(&[act]);
+    let push = format!("post+http://{}/profiles", server.address);
+    let mut exporter = exporter(&[("push", &push), ("push_delivery", delivery)]);
+    let begin = Instant::now();
+    // Larger than what the kernel keeps for a server that does not read.
+    let mut set = set(Dialect::Pprof, 1, now());
+    set.profiles[0].bytes.resize(16 << 20, 0);
+    let outcome = exporter.attempt(&set);
+    let took = begin.elapsed();
+    let (expected, problem) = match outcome {
+        Outcome::Sent => (Expected::Sent, String::new()),
+        Outcome::Lost(loss, error) => (Expected::Lost(loss), error.to_string()),
+        Outcome::Later(error, after) => (Expected::Later(after), error.to_string()),
+        other => panic!("{other:?}"),
+    };
+    (expected, problem, took)
+}
+
+/// Each fault, and what is right under both guarantees.
+#[test]
+fn each_fault_has_its_class() {
+    use Expected::{Later, Lost, Sent};
+    let unknown = (Lost(Loss::Unknown), Later(None));
+    let same = |expected| (expected, expected);
+    let faults: &[(Act, (Expected, Expected))] = &[
+        (YES, same(Sent)),
+        (Act::Answer("HTTP/1.1 204 No Content\r\n\r\n"), same(Sent)),
+        (Act::Answer("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), same(Sent)),
+        (Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\nx"), same(Sent)),
+        (Act::EndlessBody, same(Sent)),
+        (
+            Act::Answer("HTTP/1.1 429 Slow\r\nretry-after: 7\r\n\r\n"),
+            same(Later(Some(Duration::from_secs(7)))),
+        ),
+        (Act::Answer("HTTP/1.1 503 No\r\nretry-after: soon\r\n\r\n"), same(Later(None))),
+        (Act::Answer("HTTP/1.1 502 No\r\n\r\n"), same(Later(None))),
+        (Act::Answer("HTTP/1.1 408 No\r\n\r\n"), same(Later(None))),
+        (Act::Answer("HTTP/1.1 504 No\r\n\r\n"), unknown),
+        (Act::Answer("HTTP/1.1 401 No\r\n\r\n"), same(Lost(Loss::Refused))),
+        (Act::Answer("HTTP/1.1 400 No\r\n\r\n"), same(Lost(Loss::Refused))),
+        (Act::Answer("HTTP/1.1 413 No\r\n\r\n"), same(Lost(Loss::Refused))),
+        (Act::Answer("HTTP/1.1 500 No\r\n\r\n"), same(Lost(Loss::Failed))),
+        (
+            Act::Answer("HTTP/1.1 307 There\r\nlocation: http://127.0.0.1:1/\r\n\r\n"),
+            same(Lost(Loss::Refused)),
+        ),
+        (Act::Answer("SSH-2.0-OpenSSH\r\n"), unknown),
+        (Act::Answer("HTTP/1.1 200 O"), unknown),
+        (Act::Answer("HTTP/1.1 100 Continue\r\n\r\n"), unknown),
+        (Act::Close, unknown),
+        (Act::Reset, unknown),
+        (Act::Hang, unknown),
+        (Act::Drip, unknown),
+        (Act::EndlessHead, unknown),
+        (Act::Early("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"), same(Lost(Loss::Refused))),
+        (Act::ResetEarly, same(Later(None))),
+        (Act::HangEarly, same(Later(None))),
+    ];
+    // Each in a thread of its own: some take the whole time that a request may take.
+    std::thread::scope(|scope| {
+        let mut attempts = Vec::new();
+        for (act, (once, again)) in faults {
+            for (delivery, expected) in [("at_most_once", once), ("at_least_once", again)] {
+                attempts.push((act, delivery, expected, scope.spawn(move || attempt(*act, delivery))));
+            }
+        }
+        for (act, delivery, expected, attempt) in attempts {
+            let (found, problem, took) = attempt.join().unwrap();
+            // A server that closes with unread bytes resets the connection, which may take its answer along.
+            let early = matches!(act, Act::Early(_)) && found == Later(None);
+            assert!(found == *expected || early, "{act:?} {delivery}: {found:?} {problem}");
+            assert!(took < Duration::from_secs(60), "{act:?} took {took:?}");
+            assert!(problem.len() < 500 && !problem.contains(char::is_control), "{problem:?}");
+        }
+    });
+}
+
+#[test]
+fn nobody_there_is_tried_again() {
+    let server = Server::new(&[YES]);
+    // A port that is reserved, so that nothing listens there.
+    for push in ["post+http://127.0.0.1:1/", "post+http://nobody.invalid/"] {
+        let outcome = exporter(&[("push", push)]).attempt(&set(Dialect::Pprof, 1, now()));
+        assert!(matches!(outcome, Outcome::Later(_, None)), "{push}: {outcome:?}");
+    }
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn what_is_too_large_is_sent_in_parts_that_add_up() {
+    const TOO_LARGE: Act = Act::Answer("HTTP/1.1 413 Content Too Large\r\n\r\n");
+    let server = Server::new(&[TOO_LARGE, TOO_LARGE, YES]);
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+    let set = set(Dialect::Pyroscope, 100, now());
+    let whole = pprof::decode(&set.profiles[0].bytes).unwrap();
+    assert!(matches!(exporter.attempt(&set), Outcome::Sent));
+    let asked = server.asked();
+    assert_eq!(asked.len(), 5, "the whole, a half, its quarters and the other half");
+    let parts: Vec<_> = asked[2..].iter().map(|asked| crate::requests::pprof_of(&asked.body)).collect();
+    assert_eq!(parts.iter().map(|part| part.samples().len()).collect::<Vec<_>>(), [25, 25, 50]);
+    let mut sum =
+        everprof::profile::Profile::with_types(whole.sample_types.clone(), whole.period_type.clone(), "cpu");
+    parts.iter().for_each(|part| sum.merge(part).unwrap());
+    assert_eq!(sum.totals(), whole.totals());
+}
+
+#[test]
+fn a_server_that_finds_everything_too_large_is_not_asked_for_ever() {
+    let server = Server::new(&[Act::Answer("HTTP/1.1 413 No\r\n\r\n")]);
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+    let outcome = exporter.attempt(&set(Dialect::Pyroscope, 1_000, now()));
+    assert!(matches!(outcome, Outcome::Lost(Loss::Refused, _)), "{outcome:?}");
+    assert_eq!(server.asked().len(), 31, "halves, quarters, eighths, sixteenths");
+}
+
+#[test]
+fn a_set_that_failed_in_its_middle_goes_on_there_with_the_same_ids() {
+    let server = Server::new(&[YES, Act::Answer("HTTP/1.1 503 No\r\n\r\n"), YES]);
+    let mut exporter = exporter(&[("push", &format!("put+http://{}/{{id}}", server.address))]);
+    let mut first = set(Dialect::Pprof, 1, now());
+    first.profiles.extend(set(Dialect::Pprof, 2, now()).profiles);
+    first.profiles.extend(set(Dialect::Pprof, 3, now()).profiles);
+    assert!(matches!(exporter.attempt(&first), Outcome::Later(..)));
+    assert!(matches!(exporter.attempt(&first), Outcome::Sent));
+    let ids: Vec<String> = first.profiles.iter().map(|profile| profile.id.to_string()).collect();
+    let asked: Vec<String> =
+        server.asked().iter().map(|asked| asked.line().split(' ').nth(1).unwrap()[1..].to_string()).collect();
+    assert_eq!(asked, [&ids[0], &ids[1], &ids[1], &ids[2]].map(String::clone));
+    // The set was given up meanwhile: the next one begins anew.
+    let next = set(Dialect::Pprof, 4, now());
+    assert!(matches!(exporter.attempt(&next), Outcome::Sent));
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn one_refused_profile_does_not_keep_the_others() {
+    let server = Server::new(&[Act::Answer("HTTP/1.1 400 No\r\n\r\nbad"), YES]);
+    let mut exporter = exporter(&[("push", &format!("post+http://{}", server.address))]);
+    let mut both = set(Dialect::Pprof, 1, now());
+    both.profiles.extend(set(Dialect::Pprof, 2, now()).profiles);
+    let Outcome::Lost(Loss::Refused, error) = exporter.attempt(&both) else { panic!() };
+    assert_eq!(error.to_string(), "it answers 400: bad");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn a_portal_before_the_server_is_no_server() {
+    let portal = "HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\n\r\n<html>log in</html>";
+    let server = Server::new(&[Act::Answer(portal)]);
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+    let outcome = exporter.attempt(&set(Dialect::Pyroscope, 1, now()));
+    assert!(matches!(outcome, Outcome::Lost(Loss::Refused, _)), "{outcome:?}");
+}
+
+#[test]
+fn what_is_too_old_is_not_sent() {
+    let server = Server::new(&[YES]);
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+    let outcome = exporter.attempt(&set(Dialect::Pyroscope, 1, now() - 3_400_000_000_000));
+    assert!(matches!(outcome, Outcome::Lost(Loss::Expired, _)), "{outcome:?}");
+    assert!(server.asked().is_empty());
+}
+
+/// A server that sends back what it was sent, as some do in their errors.
+#[test]
+fn secrets_are_in_no_error() {
+    let echo = "HTTP/1.1 401 No\r\n\r\nnot welcome: Bearer sesame-open, key k-1234567, YW5uOnNlc2FtZQ==, sesame sig=abcdef";
+    for (push, options) in [
+        (
+            "post+http://HOST/a?sig=abcdef",
+            vec![("push_token", "sesame-open"), ("push_headers", "x-key=k-1234567")],
+        ),
+        (
+            "post+http://ann:sesame@HOST/a?sig=abcdef",
+            vec![("push_headers", "x-key=k-1234567,x-b=sesame-open")],
+        ),
+    ] {
+        let server = Server::new(&[Act::Answer(echo)]);
+        let push = push.replace("HOST", &server.address.to_string());
+        let mut options = options.clone();
+        options.push(("push", &push));
+        let mut exporter = exporter(&options);
+        let Outcome::Lost(_, error) = exporter.attempt(&set(Dialect::Pprof, 1, now())) else { panic!() };
+        let shown = format!("{error} {error:?} {}", exporter.name());
+        let shows = |secret: &&str| shown.contains(*secret);
+        let secrets = ["sesame-open", "k-1234567", "abcdef"];
+        assert!(!secrets.iter().any(shows), "{shown}");
+        assert!(!push.contains("ann") || !["YW5uOnNlc2FtZQ", "sesame"].iter().any(shows), "{shown}");
+        assert!(shown.contains("not welcome") && shown.contains("[hidden]"), "{shown}");
+    }
+}

@@ -1,0 +1,11 @@
+//! Profiles on their way to servers: what requests look like, and what becomes of them where servers fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod faults;
+mod requests;
+mod server;
+mod sets;
+#[cfg(feature = "tls")]
+mod tls;
+
+pub(crate) use sets::{exporter, now, set};
