@@ -1,0 +1,76 @@
+//! Profiles pushed to the real servers, and read back from them: `make test-servers`, which builds them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod http;
+mod parca;
+mod pyroscope;
+#[path = "../push/sets.rs"]
+mod sets;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use everprof::profile::Profile;
+
+/// A server that runs until this is dropped, with a directory of its own.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) dir: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The program of that name, where `make test-servers` has built it. By itself this test has nothing to talk to.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let Some(dir) = std::env::var_os("EVERPROF_TEST_SERVERS") else {
+        println!("not run: make test-servers builds {name}, and runs this");
+        return None;
+    };
+    let path = PathBuf::from(dir).join(name);
+    assert!(path.is_file(), "{} is not there", path.display());
+    Some(path)
+}
+
+/// Starts it in a directory of its own, whose path `arguments` gets.
+pub(crate) fn start(program: &PathBuf, name: &str, arguments: impl Fn(&PathBuf) -> Vec<String>) -> Running {
+    let dir = std::env::temp_dir().join(format!("everprof-server-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let child = Command::new(program)
+        .args(arguments(&dir))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    Running { child, dir }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The sum of one value by stack: names and lines, leaf first.
+pub(crate) fn by_stack(profile: &Profile, column: usize) -> BTreeMap<String, i64> {
+    let mut sums = BTreeMap::new();
+    for sample in profile.samples() {
+        let lines = profile.get_stack(sample.stack).iter().flat_map(|id| &profile.get_location(*id).lines);
+        let frames = lines.map(|line| {
+            let function = profile.get_function(line.function);
+            format!("{} {}:{}", profile.text(function.name), profile.text(function.filename), line.line)
+        });
+        let stack = frames.collect::<Vec<_>>().join(" < ");
+        *sums.entry(stack).or_default() += sample.values[column];
+    }
+    sums.retain(|_, sum| *sum != 0);
+    sums
+}
