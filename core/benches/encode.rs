@@ -7,7 +7,8 @@
 use std::hint::black_box;
 use std::io::Write;
 
-use everprof::encode::pprof;
+use everprof::encode::{Dialect, pprof};
+use everprof::profile::Kind;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
@@ -36,6 +37,12 @@ fn main() {
     line("build the model", || profiles::large(10_000, 30).samples().len());
     line("encode, uncompressed", || pprof::encode_uncompressed(&profile).len());
     line("encode and gzip: pprof::encode", || pprof::encode(&profile).len());
+    let made = [(Kind::Cpu, profile.clone())];
+    for dialect in [Dialect::Pyroscope, Dialect::Parca] {
+        line(&format!("the same in the dialect {dialect:?}"), || {
+            dialect.encode(&made).iter().map(|encoded| encoded.bytes.len()).sum()
+        });
+    }
     for level in 1..=6 {
         line(&format!("gzip alone, level {level}"), || {
             let mut gzip = GzEncoder::new(Vec::new(), Compression::new(level));

@@ -137,17 +137,24 @@ fn pyroscope_gets_a_push_request() {
 fn parca_gets_a_write_raw_request() {
     let set = set(Dialect::Parca, 2, now());
     let asked = sent(&[], "parca+http://", "", &set);
-    let body: serde_json::Value = serde_json::from_slice(&asked[0].body).unwrap();
-    let series = &body["series"][0];
-    let raw = series["samples"][0]["rawProfile"].as_str().unwrap();
-    let profile = pprof::decode(&unbase64(raw)).unwrap();
-    let labels: Vec<String> = series["labels"]["labels"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|label| format!("{}={}", label["name"].as_str().unwrap(), label["value"].as_str().unwrap()))
-        .collect();
-    golden("parca.txt", &text(&asked[0], &set, &format!("{}\n{}\n", labels.join("\n"), content(&profile))));
+    let mut all = String::new();
+    // One series, and one request, for each set of labels.
+    for (asked, one) in asked.iter().zip(&set.profiles) {
+        let body: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
+        let series = &body["series"][0];
+        let raw = series["samples"][0]["rawProfile"].as_str().unwrap();
+        assert_eq!(unbase64(raw), one.bytes);
+        let labels: Vec<String> = series["labels"]["labels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|label| format!("{}={}", label["name"].as_str().unwrap(), label["value"].as_str().unwrap()))
+            .collect();
+        let profile = content(&pprof::decode(&one.bytes).unwrap());
+        all += &text(asked, &set, &format!("{}\n{profile}\n", labels.join("\n")));
+    }
+    assert_eq!(asked.len(), 2);
+    golden("parca.txt", &all);
 }
 
 #[test]
