@@ -40,7 +40,7 @@ enum Length {
     Chunked,
 }
 
-/// Reads an answer, of whose body no more than `wanted` if it is a success. A body that breaks off is not an error: the
+/// Reads an answer, of whose body no more than `wanted` if it is a success and says how long it is. A body that breaks off is not an error: the
 /// status says what became of the request.
 pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> {
     let mut buffer = Vec::new();
@@ -50,7 +50,12 @@ pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> 
         if (100..200).contains(&answer.status) {
             continue;
         }
-        let most = if answer.is_success() { wanted } else { ERROR_BODY };
+        let most = match (answer.is_success(), &length) {
+            (false, _) => ERROR_BODY,
+            // Only the end of the connection would end it, and some servers keep that open.
+            (true, Length::UntilClosed) => 0,
+            (true, _) => wanted,
+        };
         if !answer.is_success() {
             wire.hurry(ERROR_TIME);
         }
