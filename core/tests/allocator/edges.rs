@@ -231,7 +231,7 @@ pub(super) fn within() {
     // Those that were not told are counted.
     let expected = samples as f64 * 0.632;
     assert!((stats.alloc_samples + stats.alloc_lost) as f64 > 0.9 * expected, "{stats:?}");
-    assert_eq!(heap::count_live(), 0);
+    assert!(super::nothing_lives(), "{} live", heap::count_live());
     common::stop(profiler);
     common::remove(&dir);
 }

@@ -55,6 +55,15 @@ fn amount(short: u64, long: u64) -> u64 {
     if std::env::var_os("EVERPROF_SOAK").is_some() { long } else { short }
 }
 
+/// Nothing that was sampled lives any more: a thread gives what std keeps of it back at its very end, which nobody waits for.
+fn nothing_lives() -> bool {
+    let ends = || {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        everprof_probe::heap::count_live() == 0
+    };
+    (0..500).any(|_| ends())
+}
+
 /// A profiler of allocations, that takes a sample every `interval` bytes, with periods that do not end by themselves.
 fn start(dir: &Path, interval: u64, options: &[(&str, &str)]) -> Profiler {
     let builder = Profiler::builder().dir(dir).set("kinds", "alloc,heap").set("interval_bytes", "64KiB");
