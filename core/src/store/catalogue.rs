@@ -71,7 +71,7 @@ impl Query {
 }
 
 /// One profile in a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The file.
     pub path: PathBuf,

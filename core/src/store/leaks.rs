@@ -9,7 +9,7 @@
 //! - and its growth in the later half of the time is at least a quarter of all of it, and a sample's worth: which that of a
 //!   cache that has filled up is not.
 //!
-//! A place is the innermost three functions of the application in a stack. Every instance is judged by itself, since a new
+//! The last period of a process that ended is left out. A place is the innermost three functions of the application in a stack. Every instance is judged by itself, since a new
 //! process begins anew; what it grows by adds up over those that do.
 
 use std::collections::{BTreeMap, HashMap};
@@ -86,7 +86,7 @@ pub fn leaks<'e>(entries: impl IntoIterator<Item = &'e Entry>, survived: i64) ->
     let mut growing: HashMap<Vec<String>, Growing> = HashMap::new();
     for mut entries in by_instance.into_values() {
         entries.sort_by_key(|entry| entry.time_nanos);
-        let entries = spread(&entries);
+        let entries = spread(in_operation(&entries));
         let series = Series::read(&entries, survived, &mut found);
         if series.ends.len() < FEWEST {
             continue;
@@ -122,6 +122,17 @@ pub fn leaks<'e>(entries: impl IntoIterator<Item = &'e Entry>, survived: i64) ->
         b.bytes_per_hour.total_cmp(&a.bytes_per_hour).then_with(|| a.functions.cmp(&b.functions))
     });
     found
+}
+
+/// All but the end of a process, which gives back what it has held, leaks included, and leaves a shorter period than the others.
+fn in_operation<'s, 'e>(entries: &'s [&'e Entry]) -> &'s [&'e Entry] {
+    let Some((last, before)) = entries.split_last() else { return entries };
+    let mut lengths: Vec<i64> = before.iter().map(|entry| entry.duration_nanos).collect();
+    lengths.sort_unstable();
+    match lengths.get(lengths.len() / 2) {
+        Some(usual) if before.len() >= FEWEST && last.duration_nanos < usual / 10 * 9 => before,
+        _ => entries,
+    }
 }
 
 /// So many of the entries at even distances, with the first and the last.
@@ -356,6 +367,22 @@ mod tests {
         };
         let values: Vec<i64> = (0..30).map(|period| period * 4 * MIB + random() % (30 * MIB)).collect();
         assert!(grows(&values).is_some(), "{values:?}");
+    }
+
+    #[test]
+    fn what_a_process_gives_back_in_its_end_is_no_sign() {
+        let entry = |minute: i64, seconds: i64| Entry {
+            time_nanos: minute * 60_000_000_000,
+            duration_nanos: seconds * 1_000_000_000,
+            ..Entry::default()
+        };
+        let entries: Vec<Entry> =
+            [60, 60, 59, 60, 60, 12].into_iter().zip(0..).map(|(seconds, at)| entry(at, seconds)).collect();
+        let entries: Vec<&Entry> = entries.iter().collect();
+        assert_eq!(in_operation(&entries).len(), 5, "the last one is cut short");
+        assert_eq!(in_operation(&entries[..5]).len(), 5, "it still runs, or was killed");
+        assert_eq!(in_operation(&entries[1..]).len(), 5, "too few to leave one out");
+        assert!(in_operation(&[]).is_empty());
     }
 
     #[test]
