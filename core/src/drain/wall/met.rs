@@ -7,7 +7,8 @@
 //! told as if it had lived so long, and over many what is told comes to what was lived. A longer life is told as long
 //! as it was: it goes on to be looked at, and each look stands for the time since the one before. Both in one: what is
 //! told at the end is what the last look before the thread was so old lacked to that age. To tell half of the time between
-//! two looks instead, which is right for long lives, told short ones at half.
+//! two looks instead told short ones at half. For long lives it is right, and does not ask for rounds that are alike: where
+//! threads come, we look sooner than where they go.
 //!
 //! A thread that has announced itself was not met by chance: it is told from its birth, and from its first look on as if it
 //! had been born then.
@@ -18,6 +19,9 @@ const UNIT: u64 = 10_000_000;
 /// No thread stands for more than that, in nanoseconds. Threads are looked for more often, but on a machine that has no
 /// processor for us; there a few that happen to be met would tell of seconds each.
 const LONGEST_ROUND: u64 = 500_000_000;
+
+/// A life that is longer than so many rounds and one is a long one.
+const LONG: u64 = 3;
 
 /// What is known of when threads can have come.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +106,9 @@ impl Rest {
             Rest::Half => now.saturating_sub(last) / 2,
             Rest::Announced(_) => 0,
             Rest::Nanos(nanos) => nanos,
+            Rest::Until { then, round, .. } if last >= then.saturating_add(LONG * round) => {
+                now.saturating_sub(last) / 2
+            }
             Rest::Until { then, seen, .. } => then.saturating_sub(seen),
         }
     }
