@@ -52,7 +52,7 @@ impl<A> Allocator<A> {
 fn counted(bytes: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
     if !heap::is_counted_below() && heap::count(bytes) {
         let block = allocate();
-        heap::allocated(block as u64, bytes);
+        heap::allocated(block as u64, bytes, 0);
         return block;
     }
     allocate()
@@ -93,7 +93,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Allocator<A> {
             if moved.is_null() { heap::put_back(block as u64, handle) } else { heap::gone(handle) }
         }
         if !heap::is_counted_below() && heap::count(new_size) {
-            heap::allocated(moved as u64, new_size);
+            heap::allocated(moved as u64, new_size, 0);
         }
         moved
     }

@@ -109,6 +109,11 @@ pub(crate) const fn extent(word: u64) -> (usize, u64) {
     }
 }
 
+/// Whether `word` is a native frame, all of it.
+pub(crate) const fn is_native(word: u64) -> bool {
+    word >> TAG_SHIFT == 0
+}
+
 /// Decodes the words of a stack, leaf first.
 ///
 /// ```

@@ -31,6 +31,7 @@ fn counts(work: impl FnOnce()) -> u32 {
 }
 
 /// Every function of C, once; returns its blocks.
+#[inline(never)]
 fn of_every_sort() -> Vec<*mut c_void> {
     let mut aligned = std::ptr::null_mut();
     // SAFETY: C's functions take any size, and alignments that are powers of two.
@@ -54,6 +55,15 @@ fn of_every_sort() -> Vec<*mut c_void> {
 fn free(blocks: Vec<*mut c_void>) {
     // SAFETY: the blocks are C's, and nobody has them any more.
     blocks.into_iter().for_each(|block| unsafe { libc::free(block) });
+}
+
+/// The functions at an address, the innermost first.
+fn names(address: u64) -> String {
+    let mut names = String::new();
+    backtrace::resolve(address as *mut c_void, |symbol| {
+        names.extend(symbol.name().map(|name| format!("{name} ")));
+    });
+    names
 }
 
 /// One test, since the hooks are one for the process.
@@ -82,14 +92,20 @@ fn functions_of_c_count_and_are_given_back() {
     assert!(heap::count_live() >= 4, "{} blocks are known", heap::count_live());
     free(sampled);
     assert_eq!(heap::count_live(), 0);
-    let (mut samples, mut deepest) = (0, 0);
+    let (mut samples, mut deepest, mut leaves) = (0, 0, Vec::new());
     ring.drain(&mut [0; MAX_STACK_WORDS], |header, words| {
         if header.source == Source::Alloc as u8 {
             samples += 1;
             deepest = deepest.max(words.len() - ALLOC_WORDS);
+            leaves.push(words[ALLOC_WORDS]);
         }
     });
     assert!(samples >= 4 && deepest > 5, "{samples} samples of up to {deepest} words");
+    // A stack begins with who has called the function: not with what stands in for that, of which no name need tell.
+    let leaves: Vec<String> = leaves.into_iter().map(names).collect();
+    assert!(leaves.iter().all(|leaf| !leaf.contains("everprof")), "{leaves:?}");
+    let direct = leaves.iter().filter(|leaf| leaf.contains("of_every_sort")).count();
+    assert!(direct >= 4, "{leaves:?}");
 
     let removed = malloc::stop();
     assert_eq!((removed.changed, removed.refused), (patched.changed, 0), "{removed:?}");

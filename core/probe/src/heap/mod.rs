@@ -20,7 +20,7 @@ pub use live::{Handle, ROOM, after_fork, count as count_live, forget, let_go, li
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{ALLOC_WORDS, Header, Source};
+use crate::sample::{ALLOC_WORDS, Header, Source, is_native};
 use crate::{bell, here, os, scratch, unwind};
 
 /// How full of samples the ring may get, in per cent, before our thread is woken.
@@ -124,10 +124,11 @@ pub fn handed_out(address: u64) {
 }
 
 /// [`count`] has said true for this block of so many bytes, which nobody knows yet; 0 where there was no memory for it.
-/// Takes a sample, if it is one to be sampled.
+/// Takes a sample, if it is one to be sampled. Its stack begins `above` frames above the function that calls this one: what
+/// stands in the way of the program's allocations is no part of it, also in a program that has no names.
 #[cold]
 #[inline(never)]
-pub fn allocated(address: u64, bytes: usize) {
+pub fn allocated(address: u64, bytes: usize, above: usize) {
     let own = Own::of_this_thread();
     let Some(interval) = pace::cross(own) else { return };
     if address == 0 {
@@ -139,7 +140,8 @@ pub fn allocated(address: u64, bytes: usize) {
     let begin = regs::ticks();
     // To wake our thread is a system call, of which the program is to see nothing.
     let errno = os::errno();
-    if take(address, bytes as u64, interval, &Regs::here()).is_none() {
+    // This function is a frame as well.
+    if take(address, bytes as u64, interval, &Regs::here(), above + 1).is_none() {
         lose(bytes as u64, interval);
     }
     os::set_errno(errno);
@@ -170,19 +172,24 @@ pub fn put_back(address: u64, handle: Handle) {
     }
 }
 
-fn take(address: u64, bytes: u64, interval: u64, regs: &Regs) -> Option<()> {
+fn take(address: u64, bytes: u64, interval: u64, regs: &Regs, ours: usize) -> Option<()> {
     let ring = ring()?;
     let mut header = here::header(Source::Alloc, 1, 0)?;
     let mut scratch = scratch::claim(header.tid as usize)?;
     let (mut trail, words) = scratch.parts();
-    let (first, rest) = words.split_at_mut_checked(ALLOC_WORDS)?;
-    let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
+    let (_, rest) = words.split_at_mut_checked(ALLOC_WORDS)?;
+    let room = MAX_WORDS.load(Ordering::Relaxed).saturating_add(ours).min(rest.len());
     let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
     header.generation = generation;
+    // The words about the allocation take the place of the frames that are ours, where the walk came beyond these.
+    let is_beyond = rest.get(..=ours).is_some_and(|first| len > ours && first.iter().all(|word| is_native(*word)));
+    let start = if is_beyond { ours } else { 0 };
+    let record = words.get_mut(start..ALLOC_WORDS + len)?;
     // Where there is no room for it, its allocation is told all the same.
     let handle = live::insert(address).unwrap_or_default();
-    first.copy_from_slice(&[bytes, handle, interval, EVENTS.fetch_add(1, Ordering::Relaxed)]);
-    let is_told = ring.push(&header, words.get(..ALLOC_WORDS + len)?);
+    let event = EVENTS.fetch_add(1, Ordering::Relaxed);
+    record.iter_mut().zip([bytes, handle, interval, event]).for_each(|(word, about)| *word = about);
+    let is_told = ring.push(&header, record);
     if !is_told {
         live::remove(address);
     }
