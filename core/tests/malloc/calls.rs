@@ -51,6 +51,32 @@ pub(super) fn slots_are_given_back() {
     common::remove(&dir);
 }
 
+/// Addresses that lie among code, which nobody can write to once the loader has.
+pub(super) fn words_among_code() {
+    const SOURCE: &str = r#"
+        __asm__(".section .rodata\n.balign 8\n.hidden table\n.globl table\ntable: .quad malloc, free\n.text");
+        extern const void *const table[] __attribute__((visibility("hidden")));
+        const void *word(void) { return table[0]; }
+        void *allocates(unsigned long size) { return ((void *(*)(unsigned long))table[0])(size); }
+        void frees(void *block) { ((void (*)(void *))table[1])(block); }
+    "#;
+    let dir = common::directory("malloc-code");
+    let library = Library::open(&compile(&dir, "code", SOURCE, &["-Wl,-z,notext"]), libc::RTLD_NOW);
+    // SAFETY: the functions have these types.
+    let word: extern "C" fn() -> *const c_void = unsafe { library.find("word") };
+    // SAFETY: as above.
+    let allocate: extern "C" fn(usize) -> *mut c_void = unsafe { library.find("allocates") };
+    // SAFETY: as above.
+    let free: extern "C" fn(*mut c_void) = unsafe { library.find("frees") };
+    let before = word();
+    let profiler = start(&dir, 1024, &[]);
+    assert_eq!(word(), before);
+    free(allocate(5000));
+    common::stop(profiler);
+    free(allocate(5000));
+    common::remove(&dir);
+}
+
 /// Libraries that are loaded while everprof runs, whose slots are filled at once or at the first call; again and again.
 pub(super) fn later() {
     let dir = common::directory("malloc-later");

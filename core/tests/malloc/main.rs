@@ -22,6 +22,7 @@ const CASES: &[(&str, fn())] = &[
     ("mappings_count_where_they_are_wanted", truth::mappings),
     ("calls_answer_as_without_hooks", calls::answer_as_ever),
     ("slots_are_given_back", calls::slots_are_given_back),
+    ("words_among_code_are_left_alone", calls::words_among_code),
     ("libraries_that_come_later_are_hooked", calls::later),
     ("blocks_go_back_to_their_allocator", others::own_allocator),
     ("an_allocator_for_the_whole_program_is_called", others::preloaded),

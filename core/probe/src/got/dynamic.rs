@@ -56,8 +56,8 @@ struct Symbol {
 /// The tables of one object, valid while the loader's lock is held.
 pub(super) struct Dynamic {
     bias: u64,
-    /// Begin and end of each of its segments.
-    memory: [(u64, u64); MOST_SEGMENTS],
+    /// Begin, end and `p_flags` of each of its segments.
+    memory: [(u64, u64, u32); MOST_SEGMENTS],
     /// What the loader makes read-only once it has filled it.
     read_only: (u64, u64),
     symbols: u64,
@@ -84,13 +84,13 @@ impl Dynamic {
     /// That of an object; `None` where it has none, as a static executable, or one that makes no sense.
     pub(super) fn of(object: &Object<'_>) -> Option<Self> {
         let page = os::page_size();
-        let mut memory = [(0, 0); MOST_SEGMENTS];
+        let mut memory = [(0, 0, 0); MOST_SEGMENTS];
         let mut free = memory.iter_mut();
         let (mut read_only, mut section) = ((0, 0), None);
         for segment in object.segments() {
             let end = segment.address.checked_add(segment.len)?;
             match segment.kind {
-                libc::PT_LOAD => *free.next()? = (segment.address, end),
+                libc::PT_LOAD => *free.next()? = (segment.address, end, segment.flags),
                 // The loader protects whole pages: those that begin in it and are not cut off by its end.
                 libc::PT_GNU_RELRO => read_only = (segment.address & !(page - 1), end & !(page - 1)),
                 libc::PT_DYNAMIC => section = Some((segment.address, end)),
@@ -158,7 +158,7 @@ impl Dynamic {
     fn text(&self, offset: u64) -> Option<&[u8]> {
         let most = LONGEST_NAME.min(self.strings.1.checked_sub(offset)?);
         let start = self.strings.0 + offset;
-        if !self.holds(start, most) {
+        if !self.holds(start, most, libc::PF_R) {
             return None;
         }
         // SAFETY: inside of the object's memory, which stays mapped while the loader's lock is held.
@@ -166,9 +166,10 @@ impl Dynamic {
         bytes.split(|byte| *byte == 0).next()
     }
 
-    /// The slot at an address.
+    /// The slot at an address. Where an object has one in a segment that is not for writing, such as code that was not made
+    /// for sharing, the loader writes there before all else, and nobody after it.
     fn word(&self, address: u64) -> Option<&AtomicUsize> {
-        let is_slot = self.holds(address, 8) && address.is_multiple_of(8);
+        let is_slot = self.holds(address, 8, libc::PF_R | libc::PF_W) && address.is_multiple_of(8);
         // SAFETY: aligned, inside of the object's memory, and changed by the loader and us alone.
         is_slot.then(|| unsafe { &*(address as *const AtomicUsize) })
     }
@@ -207,11 +208,13 @@ impl Dynamic {
     fn read<T: Copy>(&self, address: u64) -> Option<T> {
         // SAFETY: inside of the object's memory, which stays mapped while the loader's lock is held; any bytes are a `T`,
         // which is made of numbers.
-        self.holds(address, size_of::<T>() as u64).then(|| unsafe { (address as *const T).read_unaligned() })
+        self.holds(address, size_of::<T>() as u64, libc::PF_R).then(|| unsafe { (address as *const T).read_unaligned() })
     }
 
-    fn holds(&self, address: u64, len: u64) -> bool {
+    /// Whether a segment with these `p_flags` holds so many bytes from `address` on. Code may be for nothing but execution.
+    fn holds(&self, address: u64, len: u64, flags: u32) -> bool {
         let Some(end) = address.checked_add(len) else { return false };
-        self.memory.iter().any(|segment| address >= segment.0 && end <= segment.1)
+        let holds = |(from, to, has): &(u64, u64, u32)| address >= *from && end <= *to && has & flags == flags;
+        self.memory.iter().any(holds)
     }
 }
