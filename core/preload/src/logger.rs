@@ -1,9 +1,11 @@
 //! Messages on stderr, for who asks for them by `EVERPROF_LOG`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use everprof_probe::os;
 use log::{LevelFilter, Log, Metadata, Record};
 
 /// Where stderr leads to: a descriptor of this number may be something else later, such as a daemon's data.
@@ -37,14 +39,17 @@ impl Log for Stderr {
         if !self.enabled(record.metadata()) || stderr() != Some(self.file) {
             return;
         }
-        // In one piece, so that lines of other processes do not come in between.
         let line = format!(
             "everprof[{}] {}: {}\n",
             std::process::id(),
             record.level().as_str().to_ascii_lowercase(),
             record.args()
         );
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        // In one piece, so that lines of other processes do not come in between; and by a descriptor of our own, since std's
+        // has a lock that a thread of the parent may have held at a fork.
+        let _ = os::without_signals_of_writes(|| {
+            File::from(std::io::stderr().as_fd().try_clone_to_owned()?).write_all(line.as_bytes())
+        });
     }
 
     fn flush(&self) {}

@@ -67,6 +67,12 @@ pub(super) fn messages() {
     assert!(stderr(&[("log", "info")]).contains("99 times a second"));
     assert_eq!(stderr(&[("log", "off")]), "");
     assert_eq!(stderr(&[("enabled", "false"), ("log", "debug")]), "");
+    // Where nobody reads them, the program does not notice.
+    let unread = "exec 2> >(exec true); wait $!; exec perl -e 'print 42; $SIG{PIPE} = sub { exit 7 }; sleep 1'";
+    for options in [[("rate_hz", "many"), ("log", "warn")], [("rate_hz", "97"), ("log", "debug")]] {
+        let output = run(shell(&dir, unread, &options));
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"42"[..]), "{:?}", output.status);
+    }
     // Another file in the place of stderr is the program's.
     let script = format!("exec 2>{0}/other; exec perl -e 'sleep 1'", dir.display());
     std::fs::create_dir_all(&dir).unwrap();

@@ -60,6 +60,42 @@ pub fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), core::ptr::null_mut()) };
 }
 
+/// Runs `work`, which writes to a file of the program's, without the signals that a write may bring about: where nobody reads a
+/// pipe any more, where a file is too long, where a terminal is another's. They would end or stop the program for our words.
+pub fn without_signals_of_writes<R>(work: impl FnOnce() -> R) -> R {
+    const SIGNALS: [i32; 3] = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGTTOU];
+    let mut ours = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is to a live value, which the call initialises.
+    unsafe { libc::sigemptyset(ours.as_mut_ptr()) };
+    for signal in SIGNALS {
+        // SAFETY: the set was initialised.
+        unsafe { libc::sigaddset(ours.as_mut_ptr(), signal) };
+    }
+    // SAFETY: the set was initialised; the call initialises the other one.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ours.as_ptr(), before.as_mut_ptr()) };
+    // SAFETY: the pointer is to a live value, which the call initialises.
+    unsafe { libc::sigpending(pending.as_mut_ptr()) };
+    for signal in SIGNALS {
+        // SAFETY: the set was initialised.
+        if unsafe { libc::sigismember(pending.as_ptr(), signal) } == 1 {
+            // SAFETY: the set was initialised. What came before is the program's.
+            unsafe { libc::sigdelset(ours.as_mut_ptr(), signal) };
+        }
+    }
+    let result = work();
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // Each of them once at the most.
+    for _ in SIGNALS {
+        // SAFETY: set and time are live values; nothing is to be told of the signal.
+        unsafe { libc::sigtimedwait(ours.as_ptr(), core::ptr::null_mut(), &at_once) };
+    }
+    // SAFETY: the mask was initialised above; the one that it replaces is not wanted.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), core::ptr::null_mut()) };
+    result
+}
+
 /// Lets the program's own threads go first: the calling thread, and no other, gets a third of their weight where processors
 /// are scarce. Not less, since others may have to wait for a lock that it holds.
 pub fn step_back() {
