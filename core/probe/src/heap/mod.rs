@@ -204,7 +204,9 @@ fn take(address: u64, bytes: u64, interval: u64, regs: &Regs, ours: usize) -> Op
 /// the series, and from two means on `n`: within a twentieth.
 #[cold]
 fn lose(bytes: u64, mean: u64) {
-    let stood_for = if bytes < 2 * mean { mean + bytes / 2 + bytes * bytes / mean / 12 } else { bytes };
+    // Both may be so large that their product is no number.
+    let square = (bytes as f64 * bytes as f64 / mean as f64) as u64;
+    let stood_for = if bytes / 2 < mean { mean + bytes / 2 + square / 12 } else { bytes };
     for (count, more) in LOST.iter().zip([1, stood_for / bytes.max(1), stood_for]) {
         count.fetch_add(more, Ordering::Relaxed);
     }

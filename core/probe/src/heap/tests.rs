@@ -70,6 +70,16 @@ fn across_changes() {
 }
 
 #[test]
+fn what_is_lost_is_counted_whatever_its_size() {
+    take_lost();
+    lose(1 << 40, 1 << 50);
+    assert_eq!(take_lost(), [1, 1024, (1 << 50) + (1 << 39) + (1 << 30) / 12]);
+    lose(300, 100);
+    lose(1000, 1000);
+    assert_eq!(take_lost(), [2, 1 + 1, 300 + 1583]);
+}
+
+#[test]
 fn allocations_are_sampled_by_their_bytes() {
     set_interval(10_000);
     seed(1);

@@ -173,7 +173,8 @@ pub(super) fn forget() {
 fn give_back_where(is_over: impl Fn(&Entry) -> bool) {
     for bucket in &TABLE {
         for (place, entry) in bucket.entries().filter(|(_, entry)| is_over(entry)) {
-            bucket.give_back(place, entry, entry.number.load(Ordering::Relaxed));
+            // With the address that belongs to it, which was written before.
+            bucket.give_back(place, entry, entry.number.load(Ordering::Acquire));
         }
     }
 }
