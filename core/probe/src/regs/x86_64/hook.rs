@@ -67,8 +67,8 @@ global_asm!(
     ".p2align 5",
     "endbr64",
     concat!("leaq ", versioned!("hook_entries"), "+.Leverprof_hook(%rip), %r11"),
-    "movq 8(%r11), %rax",
-    "cmpl $0, (%rax)",
+    "movq 8(%r11), %r10",
+    "cmpl $0, (%r10)",
     "jne 22f",
     "jmpq *(%r11)",
     ".set .Leverprof_hook, .Leverprof_hook+64",
@@ -129,6 +129,8 @@ global_asm!(
     "movq 32(%rsp), %r8",
     "movq 40(%rsp), %r9",
     "cmpl $1, %eax",
+    // Behind a number of arguments that varies, as of a system call, none is in a vector register.
+    "movl $0, %eax",
     "jb 66f",
     // A seventh argument, of a system call, lies on the stack; where there is none, the word is whatever it is.
     "subq $8, %rsp",
