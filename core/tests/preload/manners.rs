@@ -68,7 +68,8 @@ pub(super) fn messages() {
     assert_eq!(stderr(&[("log", "off")]), "");
     assert_eq!(stderr(&[("enabled", "false"), ("log", "debug")]), "");
     // Where nobody reads them, the program does not notice.
-    let unread = "exec 2> >(exec true); wait $!; exec perl -e 'print 42; $SIG{PIPE} = sub { exit 7 }; sleep 1'";
+    let unread =
+        "exec 2> >(exec true); wait $!; exec perl -e 'print 42; $SIG{PIPE} = sub { exit 7 }; sleep 1'";
     for options in [[("rate_hz", "many"), ("log", "warn")], [("rate_hz", "97"), ("log", "debug")]] {
         let output = run(shell(&dir, unread, &options));
         assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"42"[..]), "{:?}", output.status);

@@ -208,13 +208,15 @@ impl Dynamic {
     fn read<T: Copy>(&self, address: u64) -> Option<T> {
         // SAFETY: inside of the object's memory, which stays mapped while the loader's lock is held; any bytes are a `T`,
         // which is made of numbers.
-        self.holds(address, size_of::<T>() as u64, libc::PF_R).then(|| unsafe { (address as *const T).read_unaligned() })
+        self.holds(address, size_of::<T>() as u64, libc::PF_R)
+            .then(|| unsafe { (address as *const T).read_unaligned() })
     }
 
     /// Whether a segment with these `p_flags` holds so many bytes from `address` on. Code may be for nothing but execution.
     fn holds(&self, address: u64, len: u64, flags: u32) -> bool {
         let Some(end) = address.checked_add(len) else { return false };
-        let holds = |(from, to, has): &(u64, u64, u32)| address >= *from && end <= *to && has & flags == flags;
+        let holds =
+            |(from, to, has): &(u64, u64, u32)| address >= *from && end <= *to && has & flags == flags;
         self.memory.iter().any(holds)
     }
 }

@@ -182,7 +182,8 @@ fn take(address: u64, bytes: u64, interval: u64, regs: &Regs, ours: usize) -> Op
     let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
     header.generation = generation;
     // The words about the allocation take the place of the frames that are ours, where the walk came beyond these.
-    let is_beyond = rest.get(..=ours).is_some_and(|first| len > ours && first.iter().all(|word| is_native(*word)));
+    let is_beyond =
+        rest.get(..=ours).is_some_and(|first| len > ours && first.iter().all(|word| is_native(*word)));
     let start = if is_beyond { ours } else { 0 };
     let record = words.get_mut(start..ALLOC_WORDS + len)?;
     // Where there is no room for it, its allocation is told all the same.

@@ -5,6 +5,9 @@
 //! would refuse its own owner is busy, and refuses when it is asked to wait. Semaphores and conditions are not tried: to wait
 //! for them is a point where a thread may be cancelled, in vain or not.
 //!
+//! A lock that the C library cannot try is left alone: in glibc 2.25 to 2.28 to try an `rwlock` may leave others asleep that
+//! wait for it (its bug 23844).
+//!
 //! Not here: `pthread_once` and `call_once`, in which the thread that initialises spends its time as well; and who signals
 //! a condition or a semaphore, which nobody holds.
 
@@ -14,6 +17,7 @@ use core::sync::atomic::AtomicU32;
 use super::Object;
 use super::calls::{self, CONTENDED, SWITCH};
 use crate::got::{self, Hook};
+use crate::os;
 use crate::regs::hook::{self, After, Before, HOOKS, Plan};
 
 /// One function, and what is done in its place.
@@ -126,10 +130,12 @@ fn prepare() {
         _ => b"",
     });
     let found = got::originals(names).into_iter().zip(got::originals(attempts));
+    let strands_readers = strands_readers(os::glibc());
     for (number, (function, (original, attempt))) in FUNCTIONS.iter().zip(found).enumerate() {
         let (attempt, busy) = match function.attempt {
             Attempt::None => (0, 0),
             // What cannot be tried is left alone.
+            _ if function.object == Object::RwLock && strands_readers => continue,
             Attempt::Of(..) if attempt == 0 => continue,
             Attempt::Of(_, busy) => (attempt, busy),
             Attempt::Our(ours, busy) => (ours as usize, busy),
@@ -140,6 +146,11 @@ fn prepare() {
             hook::prepare(number, Plan { original, switch, attempt, busy, object, before, after });
         }
     }
+}
+
+/// Whether this version of glibc is one in which a lock for reading and writing that is tried may leave others asleep.
+fn strands_readers(glibc: Option<(u32, u32)>) -> bool {
+    glibc.is_some_and(|version| ((2, 25)..=(2, 28)).contains(&version))
 }
 
 /// Whether a time is one that the C library takes: it refuses others before it looks at the lock, and so must we.
@@ -209,4 +220,20 @@ pub(super) fn is_available(semaphore: usize) -> bool {
     // SAFETY: the program gave it to a function that takes a semaphore; the other pointer is to a live value.
     let result = unsafe { libc::sem_getvalue(semaphore as *mut libc::sem_t, &raw mut value) };
     result == 0 && value > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_tried_where_that_is_safe() {
+        let strands = [(2, 17), (2, 24), (2, 25), (2, 28), (2, 29), (2, 41)]
+            .map(|version| strands_readers(Some(version)));
+        assert_eq!(strands, [false, false, true, true, false, false]);
+        assert!(!strands_readers(None));
+        // Another C library does not say.
+        assert_eq!(os::glibc().is_some(), os::symbol(b"gnu_get_libc_version", None) != 0);
+        assert!(os::glibc().is_none_or(|version| version >= (2, 17)));
+    }
 }

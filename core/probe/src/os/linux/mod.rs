@@ -35,7 +35,7 @@ pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
 };
-pub(crate) use symbols::{symbol, symbol_of_libc};
+pub(crate) use symbols::{glibc, symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
 pub use thread::{
     at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit, step_back,

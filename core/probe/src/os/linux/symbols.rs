@@ -48,6 +48,23 @@ pub(crate) fn symbol_of_libc(name: &[u8]) -> usize {
     0
 }
 
+/// The version of the C library where that is GNU's, as in 2.36.
+pub(crate) fn glibc() -> Option<(u32, u32)> {
+    type Version = unsafe extern "C" fn() -> *const c_char;
+    let version = symbol(b"gnu_get_libc_version", None);
+    if version == 0 {
+        return None;
+    }
+    // SAFETY: the C library's function of this name.
+    let version: Version = unsafe { core::mem::transmute(version) };
+    // SAFETY: no preconditions.
+    let version = unsafe { version() };
+    // SAFETY: a C string that stays.
+    let text = unsafe { CStr::from_ptr(version) }.to_str().ok()?;
+    let mut numbers = text.split('.').map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
 fn find(handle: *mut c_void, name: &[u8; LONGEST]) -> usize {
     // SAFETY: a handle that is live or stands for all objects, and a C string.
     unsafe { libc::dlsym(handle, name.as_ptr().cast()) as usize }
