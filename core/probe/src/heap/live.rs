@@ -63,6 +63,10 @@ pub(super) fn insert(address: u64) -> Option<Handle> {
 
 /// Takes the block at `address` out, where there is one. Called before its memory is given back, by whoever does that.
 pub(super) fn remove(address: u64) -> Option<Handle> {
+    // C may give back nothing, which is what free slots hold.
+    if address <= TAKEN {
+        return None;
+    }
     let bucket = bucket(address);
     for (slot, block) in window(bucket) {
         if block.load(Ordering::Relaxed) == address {

@@ -16,6 +16,10 @@ fn blocks_are_found_until_they_are_taken_out() {
     put_back(address(7), handles[7]);
     assert!(lives(handles[7]), "nobody took its slot");
     assert_eq!(take_out(address(7)), Some(handles[7]));
+    // Nothing is given back, where there is a block in the place that it would have.
+    let first = live::insert(16).unwrap();
+    assert!(may_hold(0) && take_out(0).is_none() && take_out(1).is_none());
+    assert_eq!((take_out(16), count_live()), (Some(first), 19_999));
     let again = live::insert(address(7)).unwrap();
     assert!(again != handles[7] && lives(again) && !lives(handles[7]), "the same place, another block");
     forget();
