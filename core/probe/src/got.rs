@@ -148,13 +148,14 @@ impl Slot<'_> {
     /// Puts `target` in the place of `now`, unless the program or the loader was faster.
     fn put(&self, now: usize, target: usize, settled: bool, patched: &mut Patched) {
         let mut is_read_only = self.dynamic.is_read_only(core::ptr::from_ref(self.word) as u64);
-        if is_read_only && os::is_writable(self.word) {
-            if !settled {
+        if is_read_only {
+            let writable = os::is_writable(self.word);
+            if writable != Some(false) && !settled {
                 patched.pending += 1;
                 return;
             }
             // Nobody has made it read-only for a while: so it stays.
-            is_read_only = false;
+            is_read_only = writable != Some(true);
         }
         if is_read_only && !os::protect(self.word, Protection::Write) {
             patched.refused += 1;

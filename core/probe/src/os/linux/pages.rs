@@ -107,17 +107,18 @@ pub(crate) fn protect(word: &AtomicUsize, protection: Protection) -> bool {
     unsafe { libc::mprotect(start as *mut libc::c_void, page as usize, flags) == 0 }
 }
 
-/// Whether `word` can be written to, which is asked without changing it: the kernel is to add nothing to it. Where it does
-/// not say, as in a sandbox without that call, the answer is no.
-pub(crate) fn is_writable(word: &AtomicUsize) -> bool {
+/// Whether `word` can be written to, which is asked without changing it: the kernel is to add nothing to it. `None` where it
+/// does not say, as in a sandbox without that call. Changes `errno`.
+pub(crate) fn is_writable(word: &AtomicUsize) -> Option<bool> {
     /// Nobody sleeps on it.
     static NOBODY: AtomicU32 = AtomicU32::new(0);
     let operation = libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG;
     let add_nothing = libc::FUTEX_OP_ADD << 28;
     // SAFETY: both words are live; where the second cannot be written to, the kernel says so.
-    unsafe {
-        libc::syscall(libc::SYS_futex, NOBODY.as_ptr(), operation, 0, 0, word.as_ptr(), add_nothing) >= 0
-    }
+    let woken = unsafe {
+        libc::syscall(libc::SYS_futex, NOBODY.as_ptr(), operation, 0, 0, word.as_ptr(), add_nothing)
+    };
+    if woken < 0 { (super::errno() == libc::EFAULT).then_some(false) } else { Some(true) }
 }
 
 /// The size of a page in bytes.
@@ -136,10 +137,10 @@ mod tests {
         let page = Pages::new(page_size() as usize).unwrap().leak();
         // SAFETY: the mapping is aligned, zeroed, and stays.
         let word = unsafe { &*page.as_ptr().cast::<AtomicUsize>() };
-        assert!(is_writable(word));
+        assert_eq!(is_writable(word), Some(true));
         assert!(protect(word, Protection::Read));
-        assert!(!is_writable(word));
+        assert_eq!(is_writable(word), Some(false));
         assert!(protect(word, Protection::Write));
-        assert!(is_writable(word));
+        assert_eq!(is_writable(word), Some(true));
     }
 }
