@@ -113,18 +113,24 @@ mod tests {
         a + 10 * b + 100 * c + 1_000 * d + 10_000 * e + 100_000 * f + 1_000_000 * g
     }
 
+    extern "C" fn of_three(a: usize, b: usize, c: usize) -> usize {
+        sum(a, b, c, 3, 4, 6, 8)
+    }
+
     extern "C" fn before(call: &mut Call) -> Next {
         match call.argument(0) {
             1 => Next::Pass,
             _ => {
-                call.kept = [1, 2, 3, 4, 5, call.argument(5) as u64];
+                call.kept = [1, 2, 3, 4, 5, call.argument(2) as u64];
                 Next::Call
             }
         }
     }
 
     extern "C" fn after(call: &mut Call) {
-        assert_eq!((call.kept, call.argument(1)), ([1, 2, 3, 4, 5, 6], 1));
+        assert_eq!((call.kept, call.argument(1)), ([1, 2, 3, 4, 5, 2], 1));
+        // An attempt leaves three arguments as they are.
+        assert!(call.entry().object() != 5 || call.argument(5) == 6);
         call.result += 1;
     }
 
@@ -144,9 +150,10 @@ mod tests {
             after,
         };
         let plain = prepare(HOOKS - 1, plan).unwrap();
-        let trying = prepare(HOOKS - 2, Plan { attempt: attempt as *const () as usize, ..plan }).unwrap();
+        let (original, attempt) = (of_three as *const () as usize, attempt as *const () as usize);
+        let trying = prepare(HOOKS - 2, Plan { original, attempt, object: 6, ..plan }).unwrap();
         for (function, ninth) in [(plain, 8_643_220), (trying, 99)] {
-            // SAFETY: it stands in for `sum`.
+            // SAFETY: it stands in for `sum`, or for a function that needs no more than the first three.
             let function: Sum = unsafe { core::mem::transmute(function) };
             let call = |a| function(a, 1, 2, 3, 4, 6, 8);
             SWITCH.store(0, Ordering::Relaxed);
