@@ -56,8 +56,8 @@ struct Held {
     /// What is held is that which ranks highest.
     rank: i128,
     count: i64,
-    /// An instance whose next profile would have ended by then was over before.
-    lives_until: i64,
+    /// The instance had ended before the last of all profiles did, of which the level is told.
+    is_over: bool,
 }
 
 impl<'e> Sum<'e> {
@@ -68,7 +68,7 @@ impl<'e> Sum<'e> {
         adds_snapshots: bool,
         next: &mut dyn FnMut() -> Option<Result<Read>>,
     ) -> Self {
-        let end = entries.iter().map(|entry| end(entry)).max().unwrap_or(0);
+        let end = last_end(entries);
         let (profile, skipped, of, held) = (None, Vec::new(), None, None);
         let mut sum = Self { profile, count: 0, skipped, levels, adds_snapshots, end, of, held };
         for entry in entries {
@@ -134,12 +134,7 @@ impl<'e> Sum<'e> {
             Levels::Mean => 0,
             _ => most(),
         };
-        let lives_until = match self.levels {
-            Levels::Latest if !is_peak && entry.duration_nanos > 0 => {
-                end(entry).saturating_add(entry.duration_nanos).saturating_add(entry.duration_nanos / 4)
-            }
-            _ => i64::MAX,
-        };
+        let is_over = self.levels == Levels::Latest && !is_peak && is_last_before(entry, self.end);
         match &mut self.held {
             Some(held) if self.levels == Levels::Mean => {
                 // Of the same types as those before, since what flowed was taken in.
@@ -149,7 +144,7 @@ impl<'e> Sum<'e> {
             Some(held) if held.rank > rank => {}
             held => {
                 let profile = Profile::of_loose(profile, levels);
-                *held = Some(Held { profile, rank, count: 1, lives_until });
+                *held = Some(Held { profile, rank, count: 1, is_over });
             }
         }
     }
@@ -157,12 +152,23 @@ impl<'e> Sum<'e> {
     /// The instance is over.
     fn let_go(&mut self) {
         let (Some(mut held), Some(sum)) = (self.held.take(), &mut self.profile) else { return };
-        if held.lives_until < self.end {
+        if held.is_over {
             return;
         }
         held.profile.divide(held.count);
         let _ = sum.merge(&held.profile);
     }
+}
+
+/// When the last of them ends.
+pub(super) fn last_end(entries: &[&Entry]) -> i64 {
+    entries.iter().map(|entry| end(entry)).max().unwrap_or(0)
+}
+
+/// Whether the instance whose last profile this is was over before `until`: its next one would have ended by then.
+pub(super) fn is_last_before(entry: &Entry, until: i64) -> bool {
+    let period = entry.duration_nanos.max(0);
+    period > 0 && end(entry).saturating_add(period).saturating_add(period / 4) < until
 }
 
 fn end(entry: &Entry) -> i64 {

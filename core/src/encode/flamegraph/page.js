@@ -230,7 +230,7 @@ function oneMoment(data, { name, column }, of) {
   const ends = [0, 1].map((side) => Math.max(...[...best.values()].filter((number) => of[number] === side).map((number) => times(number)[1])));
   const isThere = (number) => {
     const [start, end] = times(number);
-    return isPeak || end + 1.25 * (end - start) >= ends[of[number]];
+    return isPeak || lastsUntil(start, end) >= ends[of[number]];
   };
   const counted = new Set([...best.values()].filter(isThere));
   of.forEach((side, number) => { if (side >= 0 && !counted.has(number)) of[number] = -1; });
