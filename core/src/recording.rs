@@ -43,8 +43,8 @@ pub struct Recording {
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] where no profiler runs in this process, or too many recordings do;
-/// [`ErrorKind::Unsupported`] for a kind that cannot be recorded here, such as `heap` where the program's allocator is not
-/// [`crate::Allocator`]; the message says what would be needed.
+/// [`ErrorKind::Unsupported`] for a kind that cannot be recorded here, such as `heap` in a static executable
+/// whose allocator is not [`crate::Allocator`]; the message says what would be needed.
 pub fn record(kind: Kind) -> Result<Recording> {
     let handle = running()?;
     let id = handle.record(kind)?;

@@ -158,6 +158,8 @@ fn recording_of_the_heap() {
     assert_eq!(of(&inner, "second"), [0; 2]);
     about(of(&inner, "third")[0], 5_000, 4096, MEAN);
     assert!(store::list(&dir, &store::Query::default().kind("heap")).unwrap_or_default().is_empty());
+    flush(&profiler);
+    assert_eq!(profiler.stats().alloc_sources, "", "nor is it said to be");
     drop((before, kept, more));
     stop(profiler);
     remove(&dir);
@@ -188,6 +190,7 @@ fn recording_of_waits() {
     contend();
     flush(&profiler);
     assert_eq!(profiler.stats().lock_threshold, Duration::ZERO, "the hooks are out");
+    assert_eq!(profiler.stats().lock_slots, 0);
     let samples = profiler.stats().lock_samples;
     contend();
     flush(&profiler);

@@ -243,7 +243,8 @@ fn the_leak_is_named_and_the_cache_is_not(dir: &Path) {
     let heaps = store::list(dir, &store::Query::default().kind("heap")).unwrap();
     let leaks = store::leaks(&heaps, 1);
     let told = leaks.render(10);
-    assert_eq!((leaks.count, leaks.instances), (12, 1), "{told}");
+    // The last one may be shorter than the others, and is then left out.
+    assert!((11..=12).contains(&leaks.count) && leaks.instances == 1, "{told}");
     let named: Vec<&str> = leaks.growing.iter().map(|growing| growing.functions[0].as_str()).collect();
     assert!(named.first().is_some_and(|first| first.contains("shop::leak")), "{told}");
     assert!(named.iter().all(|name| !name.contains("cache") && !name.contains("churn")), "{told}");
@@ -253,7 +254,8 @@ fn the_leak_is_named_and_the_cache_is_not(dir: &Path) {
     let last = store::read(&heaps[11].path).unwrap();
     let by_site = by_site(&last, |age| age >= 1);
     assert!(by_site["cache"][3] > first.live_bytes, "the cache is larger: {by_site:?}");
-    assert!(told.starts_with("What grows: blocks that survived 1 period, in 12 profiles\n"), "{told}");
+    let head = format!("What grows: blocks that survived 1 period, in {} profiles\n", leaks.count);
+    assert!(told.starts_with(&head), "{told}");
 }
 
 #[inline(never)]

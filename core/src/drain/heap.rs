@@ -87,7 +87,7 @@ pub(super) struct HeapCut {
     pub(super) lost: Amount,
     /// What was allocated at places that there is no room for.
     pub(super) rest: Amount,
-    /// Of the blocks allocated since the period began, those that could not be followed.
+    /// Of the blocks allocated since the period or the recording began, those that could not be followed.
     pub(super) unfollowed: Amount,
     /// Where it is of the moment when there was most: that, in nanoseconds since the epoch.
     pub(super) peak_at: Option<i64>,
@@ -109,9 +109,11 @@ pub(super) struct Heap {
     sites: Sites,
     tallies: Tallies<Same, Amount>,
     live: Live,
-    /// What lived by site when each recording began.
-    before: HashMap<u64, HashMap<Same, Amount>>,
+    /// What there was when each recording began.
+    before: HashMap<u64, Before>,
+    /// Blocks that could not be followed, since the account began; and those before the period at hand.
     unfollowed: Amount,
+    unfollowed_before: Amount,
     /// The mean distance that was asked for, 0 where nothing is to be sampled.
     wanted: u64,
     /// At least this, lest there are more blocks than there is room for.
@@ -119,6 +121,13 @@ pub(super) struct Heap {
     random: u64,
     /// Ends after everything else.
     sources: Sources,
+}
+
+/// What there was when a recording began: what lived by site, and what could not be followed by then.
+#[derive(Debug, Default)]
+struct Before {
+    live: HashMap<Same, Amount>,
+    unfollowed: Amount,
 }
 
 /// What of the live heap goes into a cut.
@@ -150,6 +159,7 @@ impl Heap {
             live: Live::default(),
             before: HashMap::new(),
             unfollowed: Amount::default(),
+            unfollowed_before: Amount::default(),
             wanted: interval,
             least: 0,
             random: wall_clock() as u64 | 1,
@@ -193,7 +203,9 @@ impl Heap {
     /// Begins to count for a recording.
     pub(super) fn begin(&mut self, id: u64, kind: Kind) {
         self.tallies.begin(id);
-        self.before.insert(id, self.live.by_site());
+        // What is gone already is not to be told as if it went meanwhile.
+        self.live.sweep();
+        self.before.insert(id, Before { live: self.live.by_site(), unfollowed: self.unfollowed });
         if kind == Kind::Peak {
             self.live.begin_peak(id);
         }
@@ -206,10 +218,10 @@ impl Heap {
         let before = self.before.remove(&id).unwrap_or_default();
         let of = match self.live.end_peak(id) {
             Some(peak) => Of::Peak(peak),
-            None if as_change => Of::Since(&before),
+            None if as_change => Of::Since(&before.live),
             None => Of::Now,
         };
-        Some(self.cut(&tally, of))
+        Some(self.cut(&tally, of, before.unfollowed))
     }
 
     /// Forgets a recording.
@@ -223,7 +235,7 @@ impl Heap {
     pub(super) fn now(&mut self) -> HeapCut {
         self.live.sweep();
         let total = self.tallies.total().clone();
-        let mut cut = self.cut(&total, Of::Now);
+        let mut cut = self.cut(&total, Of::Now, self.unfollowed_before);
         // It is of a moment.
         (cut.names.time_nanos, cut.names.duration_nanos) = (wall_clock(), 0);
         cut
@@ -234,13 +246,13 @@ impl Heap {
     pub(super) fn close(&mut self) -> (HeapCut, Option<HeapCut>) {
         self.live.sweep();
         let tally = self.tallies.end_period();
-        let cut = self.cut(&tally, Of::Now);
+        let cut = self.cut(&tally, Of::Now, self.unfollowed_before);
         let peak = self.live.end_peak(PERIOD).map(|peak| {
             self.live.begin_peak(PERIOD);
-            self.cut(&tally, Of::Peak(peak))
+            self.cut(&tally, Of::Peak(peak), self.unfollowed_before)
         });
         self.live.end_period();
-        self.unfollowed = Amount::default();
+        self.unfollowed_before = self.unfollowed;
         self.sites.forget_unused();
         self.sources.look_again();
         (cut, peak)
@@ -275,6 +287,10 @@ impl Heap {
             self.live.sweep();
         }
         let blocks = self.live.len();
+        if self.wanted == 0 {
+            // Nothing is sampled, so that there will be no more.
+            return None;
+        }
         if blocks > FULL {
             let mean = heap::interval().max(self.wanted).max(self.least).saturating_mul(2);
             self.least = mean;
@@ -289,7 +305,8 @@ impl Heap {
         Some(self.least)
     }
 
-    fn cut(&self, tally: &Tally<Same, Amount>, of: Of<'_>) -> HeapCut {
+    /// `unfollowed` by when that of the cut begins.
+    fn cut(&self, tally: &Tally<Same, Amount>, of: Of<'_>, unfollowed: Amount) -> HeapCut {
         let mut rows: HashMap<(Same, Option<u64>), (Amount, Amount)> = HashMap::new();
         let mut row = |site: Same, age, allocated, live| {
             let (known, lives) = rows.entry((site, age)).or_default();
@@ -332,16 +349,9 @@ impl Heap {
         let mut names = numbering.names;
         (names.time_nanos, names.duration_nanos) = (time_nanos, duration_nanos);
         let Tally { samples, lost, rest, .. } = *tally;
-        HeapCut {
-            names,
-            rows,
-            interval: heap::interval(),
-            samples,
-            lost,
-            rest,
-            unfollowed: self.unfollowed,
-            peak_at,
-        }
+        let mut since = self.unfollowed;
+        since.take(unfollowed);
+        HeapCut { names, rows, interval: heap::interval(), samples, lost, rest, unfollowed: since, peak_at }
     }
 }
 
@@ -374,6 +384,7 @@ impl Sampler {
         if samples > 0 {
             account.tallies.lose(Amount { objects: objects as f64, bytes: bytes as f64 });
         }
+        account.sites.keep_small();
         if let Some(mean) = account.keep_room() {
             self.tell_room(mean, account.interval());
         }

@@ -80,8 +80,8 @@ impl Account {
     /// Whether there is nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Account::Heap(cut) => cut.rows.is_empty(),
-            Account::Locks(cut) => cut.rows.is_empty(),
+            Account::Heap(cut) => cut.rows.is_empty() && cut.lost.objects == 0.0,
+            Account::Locks(cut) => cut.rows.is_empty() && cut.lost.nanos == 0.0,
         }
     }
 
@@ -223,8 +223,6 @@ impl Sampler {
 
     /// What an account has counted since it began, and what there is now.
     pub(super) fn tell_account(&mut self, kind: Kind, named: Sender<Result<Profile>>) {
-        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
-        let before = own();
         self.bring_up_to_date();
         let account = match kind {
             Kind::Alloc | Kind::Heap => self.heap.as_mut().map(|heap| Account::Heap(heap.now())),
@@ -235,7 +233,15 @@ impl Sampler {
             Some(account) => self.name_account(kind, account, named),
             None => _ = named.send(Err(not_followed(kind))),
         }
+    }
+
+    /// Does what somebody has asked for, which is no cost of sampling: fewer samples would not make it cheaper.
+    pub(super) fn on_request<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
+        let before = own();
+        let done = work(self);
         self.requests_cpu += own().saturating_sub(before);
+        done
     }
 
     fn name_account(&mut self, kind: Kind, account: Account, named: Sender<Result<Profile>>) {

@@ -23,6 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
 
+/// So many of those who ended waits are kept twice, however long a period is.
+const MOST_RELEASES: usize = 4 << 10;
+
 /// Waits and nanoseconds, as far as samples tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Waits {
@@ -229,13 +232,18 @@ impl Sampler {
             source if source == Source::Release as u8 => {
                 let Some(([number], stack)) = words.split_first_chunk() else { return };
                 let site = self.site(&mut locks.sites, &header, stack);
-                let [now, _] = &mut locks.releases;
+                let [now, before] = &mut locks.releases;
+                // The sample of the wait comes right behind, or is lost.
+                if now.len() >= MOST_RELEASES {
+                    *before = std::mem::take(now);
+                }
                 now.insert(*number, site);
             }
             _ => {}
         });
         let [samples, count, nanos] = lock::take_lost();
         locks.tallies.lose(Waits { count: count as f64, nanos: nanos as f64 });
+        locks.sites.keep_small();
         self.stats.lock_lost += samples;
         let hooked = locks.hooked();
         self.stats.lock_slots = hooked.slots();

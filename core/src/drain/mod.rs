@@ -170,7 +170,7 @@ fn run(
             Ok(Command::Set(options, done)) => sampler.set(&options, &done),
             Ok(Command::Record(id, kind, begun)) => sampler.record(id, kind, begun),
             Ok(Command::Finish { id, as_change, named }) => sampler.finish(id, as_change, named),
-            Ok(Command::Account(kind, named)) => sampler.tell_account(kind, named),
+            Ok(Command::Account(kind, named)) => sampler.on_request(|own| own.tell_account(kind, named)),
             Ok(Command::GiveUp(id)) => sampler.give_up(id),
             Ok(Command::Threads(named)) => sampler.ask_for_snapshot(named),
             Ok(Command::Stop(done)) => return sampler.stop(done),

@@ -122,7 +122,7 @@ impl Sampler {
         if kind.needs_hooks() {
             // Its account has no cuts to wait for.
             self.recordings.begin(id, kind);
-            let answer = self.begin_to_count(id, kind);
+            let answer = self.on_request(|own| own.begin_to_count(id, kind));
             let failed = answer.is_err();
             if begun.send(answer).is_err() || failed {
                 self.give_up(id);
@@ -137,7 +137,7 @@ impl Sampler {
         match self.recordings.open.iter().find(|open| open.id == id).map(|open| open.kind) {
             Some(kind) if kind.needs_hooks() => {
                 self.recordings.take(id);
-                self.end_to_count(id, kind, as_change, named);
+                self.on_request(|own| own.end_to_count(id, kind, as_change, named));
             }
             Some(_) => self.recordings.asked.push(Asked::End(id, named)),
             None => _ = named.send(Err(too_long())),

@@ -68,7 +68,12 @@ pub(super) struct Sites {
     stacks: HashSet<Arc<Stack>>,
     sites: HashSet<Arc<Site>>,
     epochs: HashMap<u32, Epoch>,
+    /// With more sites than this, those are looked for that nobody holds.
+    room: usize,
 }
+
+/// So many sites at least before that is done.
+const ROOM: usize = 16 << 10;
 
 impl Sites {
     /// The site of a stack in an epoch, of a thread by its name and, where it is wanted, its id.
@@ -104,6 +109,14 @@ impl Sites {
     pub(super) fn forget_unused(&mut self) {
         self.sites.retain(|site| Arc::strong_count(site) > 1);
         self.stacks.retain(|stack| Arc::strong_count(stack) > 1);
+    }
+
+    /// Forgets them also within a long period, once there are twice as many as were held the last time.
+    pub(super) fn keep_small(&mut self) {
+        if self.sites.len() > self.room.max(ROOM) {
+            self.forget_unused();
+            self.room = 2 * self.sites.len();
+        }
     }
 
     /// Begins to number what is to be named.
@@ -153,4 +166,25 @@ fn shared<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
     let new = Arc::new(new);
     known.insert(new.clone());
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sites_that_nobody_holds_are_few_however_long_a_period_is() {
+        let mut sites = Sites::default();
+        let mut site = |number: u64| {
+            let site = sites.site(0, &[number], ("t".into(), None), None);
+            sites.keep_small();
+            (site, sites.sites.len(), sites.stacks.len())
+        };
+        let held: Vec<Arc<Site>> = (0..1_000).map(|number| site(number).0).collect();
+        for number in 0..8 * ROOM as u64 {
+            let (_, all, stacks) = site(number);
+            assert!(all <= ROOM + 1 && stacks <= ROOM + 1, "{all} sites, {stacks} stacks");
+        }
+        assert!(held.iter().zip(0..).all(|(held, number)| Arc::ptr_eq(held, &site(number).0)));
+    }
 }

@@ -8,7 +8,7 @@ use everprof_probe::{awaiting, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
 use super::governor::{Part, Usage};
-use super::heap::Heap;
+use super::heap::{Heap, Sources};
 use super::locks::Locks;
 use super::report;
 use super::sampler::Sampler;
@@ -91,8 +91,12 @@ impl Sampler {
             ClockKind::Timer => "timer",
             ClockKind::PerfEvent => "perf_event",
         };
-        if let Some(heap) = &self.heap {
-            heap.sources().tell(&mut self.stats);
+        match &self.heap {
+            Some(heap) => heap.sources().tell(&mut self.stats),
+            None => Sources::default().tell(&mut self.stats),
+        }
+        if self.locks.is_none() {
+            (self.stats.lock_slots, self.stats.lock_slots_foreign, self.stats.lock_slots_refused) = (0, 0, 0);
         }
         self.stats.memory_bytes = self.memory();
         self.counters.publish(self.stats.clone());

@@ -102,6 +102,12 @@ impl Profile {
         }
     }
 
+    /// Leaves the values of the types of which `keep` holds; the others are 0.
+    pub(crate) fn keep_values(&mut self, keep: impl Fn(&ValueType) -> bool) {
+        let kept: Vec<bool> = self.sample_types.iter().map(keep).collect();
+        self.samples.keep(&kept);
+    }
+
     /// Turns the sign of every value: merged into a later snapshot, this one is then taken off it.
     pub(crate) fn negate(&mut self) {
         self.samples.negate();

@@ -164,6 +164,13 @@ impl Samples {
         self.values.iter_mut().for_each(|value| *value = nearest(*value));
     }
 
+    /// Makes 0 of the values at places that are not `kept`.
+    pub(super) fn keep(&mut self, kept: &[bool]) {
+        for (value, kept) in self.values.iter_mut().zip(kept.iter().cycle()) {
+            *value *= i64::from(*kept);
+        }
+    }
+
     /// Turns the sign of every value.
     pub(super) fn negate(&mut self) {
         self.values.iter_mut().for_each(|value| *value = value.saturating_neg());

@@ -16,8 +16,9 @@ pub(super) fn heap(profile: &Profile) -> String {
     rows.sort_by_key(|(stack, [allocs, space, objects, live])| {
         (std::cmp::Reverse((*live, *space, *objects, *allocs)), *stack)
     });
-    let total =
-        rows.iter().fold([0; 4], |sum: [i64; 4], (_, row)| std::array::from_fn(|at| sum[at] + row[at]));
+    let total = rows
+        .iter()
+        .fold([0; 4], |sum: [i64; 4], (_, row)| std::array::from_fn(|at| sum[at].saturating_add(row[at])));
     let values = |[allocs, space, objects, live]: [i64; 4]| format!("{objects}: {live} [{allocs}: {space}]");
     let mut out = format!("heap profile: {} @ heapprofile\n", values(total));
     for (stack, row) in rows {

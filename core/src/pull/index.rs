@@ -294,7 +294,9 @@ fn own(body: &mut String, stats: &Stats) {
 }
 
 fn held(stats: &Stats) -> &'static str {
-    if stats.throttled { ", held down by cpu_budget_percent" } else { "" }
+    // What is held down may be samples of allocations or of waits alone.
+    let is_rate = stats.rate_hz < stats.wanted_rate_hz;
+    if stats.throttled && is_rate { ", held down by cpu_budget_percent" } else { "" }
 }
 
 fn class(activity: Activity) -> &'static str {

@@ -9,13 +9,42 @@ use crate::error::{Error, ErrorKind};
 use crate::profile::{Kind, Profile, ValueType};
 use crate::symbolize::Symbolizer;
 
-/// Begins a recording. `name` is what was asked for.
-pub(super) fn record(name: &str, kind: Kind, delta: bool) -> Result<Box<dyn Recorded>, Answer> {
-    running()?.record(kind, delta).map_err(|error| failed(name, &error))
+/// Begins what lasts. Pages have no room for what is less than nothing: that of the live heap compares it with what there was
+/// at the beginning, and others show what was counted.
+pub(super) fn begin(work: &Work) -> Result<Begun, Answer> {
+    match work {
+        Work::Record { name, kind, form, delta, .. } => {
+            let is_page = *form == Form::Page;
+            let recording =
+                running()?.record(*kind, *delta && !is_page).map_err(|error| failed(name, &error))?;
+            // The recording comes first, so that there is an account to ask.
+            let before = if *delta && is_page && name == "heap" { Some(now(name, *kind)?) } else { None };
+            Ok(Begun { before, recording: Some(recording) })
+        }
+        Work::Change { name, .. } => Ok(Begun { before: Some(threads(name)?), recording: None }),
+        _ => Err(gone()),
+    }
+}
+
+/// What waits for the end of the time that was asked for.
+pub(super) struct Begun {
+    /// What there was at the beginning, where that is compared with what there is at the end.
+    before: Option<Profile>,
+    recording: Option<Box<dyn Recorded>>,
+}
+
+/// The end of it.
+pub(super) fn end(work: &Work, begun: Begun) -> Result<Answer, Answer> {
+    match begun {
+        Begun { before: Some(before), recording: Some(recording) } => compared(work, before, recording),
+        Begun { recording: Some(recording), .. } => recorded(work, recording),
+        Begun { before: Some(before), .. } => change(work, before),
+        _ => Err(gone()),
+    }
 }
 
 /// A snapshot of the threads, under the name of what was asked for.
-pub(super) fn threads(name: &str) -> Result<Profile, Answer> {
+fn threads(name: &str) -> Result<Profile, Answer> {
     now(name, Kind::Threads)
 }
 
@@ -49,21 +78,34 @@ pub(super) fn at_once(work: &Work, symbolizer: &mut Option<Symbolizer>) -> Resul
 }
 
 /// The end of a recording.
-pub(super) fn recorded(work: &Work, recording: Box<dyn Recorded>) -> Result<Answer, Answer> {
+fn recorded(work: &Work, recording: Box<dyn Recorded>) -> Result<Answer, Answer> {
     let Work::Record { name, .. } = work else { return Err(gone()) };
     let profile = recording.finish().map_err(|error| failed(name, &error))?;
     written(work, name, &as_asked(name, profile))
 }
 
+/// What became of levels since `before`, as a page. What flowed is that of the recording.
+fn compared(work: &Work, mut before: Profile, recording: Box<dyn Recorded>) -> Result<Answer, Answer> {
+    let Work::Record { name, .. } = work else { return Err(gone()) };
+    let after = recording.finish().map_err(|error| failed(name, &error))?;
+    before.keep_values(ValueType::is_level);
+    before.duration_nanos = after.duration_nanos;
+    Ok(difference(work, &before, &as_asked(name, after)))
+}
+
+fn difference(work: &Work, before: &Profile, after: &Profile) -> Answer {
+    let mut answer = work.head();
+    answer.body = flamegraph::diff_html(before, after, &PageOptions::default()).into_bytes();
+    answer
+}
+
 /// What became of the threads since `before`.
-pub(super) fn change(work: &Work, mut before: Profile) -> Result<Answer, Answer> {
+fn change(work: &Work, mut before: Profile) -> Result<Answer, Answer> {
     let Work::Change { name, form, .. } = work else { return Err(gone()) };
     let mut profile = threads(name)?;
     if *form == Form::Page {
         // What is less has no width in a graph of sums, and parts of a sum of nothing say nothing.
-        let mut answer = work.head();
-        answer.body = flamegraph::diff_html(&before, &profile, &PageOptions::default()).into_bytes();
-        return Ok(answer);
+        return Ok(difference(work, &before, &profile));
     }
     let (time, duration) = (profile.time_nanos, profile.time_nanos.saturating_sub(before.time_nanos));
     before.negate();

@@ -20,10 +20,8 @@ use everprof_probe::own::Own;
 use super::allowance::Allowance;
 use super::answer::Answer;
 use super::route::Work;
-use super::source::Recorded;
-use super::work;
+use super::work::{self, Begun};
 use crate::drain::report;
-use crate::profile::Profile;
 use crate::symbolize::Symbolizer;
 
 /// Requests that may be at work at once.
@@ -205,13 +203,7 @@ pub(crate) fn cpu() -> u64 {
 struct Active {
     job: Job,
     due: Instant,
-    state: State,
-}
-
-enum State {
-    Recording(Box<dyn Recorded>),
-    /// The snapshot at the beginning, and its time.
-    Before(Box<Profile>),
+    begun: Begun,
 }
 
 /// What is left behind by a thread that panics: nobody would start another one.
@@ -294,31 +286,21 @@ fn begin(job: Job, active: &mut Vec<Active>, symbolizer: &mut Option<Symbolizer>
     if job.slot.is_given_up() {
         return done();
     }
-    let begun = guarded(|| {
-        Ok(match &job.work {
-            Work::Record { name, kind, seconds, delta, .. } => {
-                let recording = work::record(name, *kind, *delta)?;
-                Ok((Duration::from_secs(*seconds), State::Recording(recording)))
-            }
-            Work::Change { seconds, name, .. } => {
-                let before = work::threads(name)?;
-                Ok((Duration::from_secs(*seconds), State::Before(Box::new(before))))
-            }
-            at_once => Err(work::at_once(at_once, symbolizer)?),
-        })
+    let begun = guarded(|| match &job.work {
+        Work::Record { seconds, .. } | Work::Change { seconds, .. } => {
+            Ok((Duration::from_secs(*seconds), work::begin(&job.work)?))
+        }
+        at_once => Err(work::at_once(at_once, symbolizer)?),
     });
     match begun {
-        Ok(Ok((time, state))) => active.push(Active { job, due: Instant::now() + time, state }),
-        Ok(Err(answer)) | Err(answer) => answered(&job, answer),
+        Ok((time, begun)) => active.push(Active { job, due: Instant::now() + time, begun }),
+        Err(answer) => answered(&job, answer),
     }
 }
 
 fn end(active: Active) {
-    let Active { job, state, .. } = active;
-    let answer = guarded(|| match state {
-        State::Recording(recording) => work::recorded(&job.work, recording),
-        State::Before(before) => work::change(&job.work, *before),
-    });
+    let Active { job, begun, .. } = active;
+    let answer = guarded(|| work::end(&job.work, begun));
     answered(&job, answer.unwrap_or_else(|answer| answer));
 }
 

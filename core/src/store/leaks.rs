@@ -9,12 +9,13 @@
 //! - and its growth in the later half of the time is at least a quarter of all of it, and a sample's worth: which that of a
 //!   cache that has filled up is not.
 //!
-//! The last period of a process that ended is left out. A place is the innermost three functions of the application in a stack. Every instance is judged by itself, since a new
-//! process begins anew; what it grows by adds up over those that do.
+//! The last period of a process that ended is left out. A place is the innermost three functions of the application in a
+//! stack. Every instance is judged by itself, since a new process begins anew; what it grows by adds up over those that do
+//! and are there at the end. Of those that were over before, the one that grew fastest is told where no other does.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::levels::instance;
+use super::levels::{instance, is_last_before, last_end};
 use super::merge::read_loose;
 use super::table;
 use super::{Entry, Skipped};
@@ -55,9 +56,10 @@ pub struct Leaks {
 pub struct Growing {
     /// The functions that make it, innermost first: the one that allocates, and its callers.
     pub functions: Vec<String>,
-    /// Bytes an hour, in the later half of the time.
+    /// Bytes an hour, in the later half of the time, over all instances that grow and are there at the end; where there are
+    /// none of these, of the one that grew fastest.
     pub bytes_per_hour: f64,
-    /// The bytes of its surviving blocks at the end, over all instances that grow.
+    /// The bytes of its surviving blocks at the end, over the same instances.
     pub live_bytes: i64,
     /// How many instances it grows in.
     pub instances: usize,
@@ -79,13 +81,16 @@ pub struct Growing {
 /// ```
 pub fn leaks<'e>(entries: impl IntoIterator<Item = &'e Entry>, survived: i64) -> Leaks {
     let mut by_instance: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
-    for entry in entries.into_iter().filter(|entry| entry.kind == "heap") {
+    let entries: Vec<&Entry> = entries.into_iter().filter(|entry| entry.kind == "heap").collect();
+    let end = last_end(&entries);
+    for entry in entries {
         by_instance.entry(instance(entry)).or_default().push(entry);
     }
     let mut found = Leaks { survived, ..Leaks::default() };
-    let mut growing: HashMap<Vec<String>, Growing> = HashMap::new();
+    let mut growing: HashMap<Vec<String>, Found> = HashMap::new();
     for mut entries in by_instance.into_values() {
         entries.sort_by_key(|entry| entry.time_nanos);
+        let is_over = entries.last().is_some_and(|last| is_last_before(last, end));
         let entries = spread(in_operation(&entries));
         let series = Series::read(&entries, survived, &mut found);
         if series.ends.len() < FEWEST {
@@ -95,29 +100,15 @@ pub fn leaks<'e>(entries: impl IntoIterator<Item = &'e Entry>, survived: i64) ->
         for (functions, bytes) in series.places {
             let Some(per_hour) = growth(&bytes, &series.ends, series.sample) else { continue };
             let live = bytes.last().copied().unwrap_or_default();
-            match growing.get_mut(&functions) {
-                Some(known) => {
-                    if known.bytes_per_hour / (known.instances as f64) < per_hour {
-                        known.over_time = bytes;
-                    }
-                    known.bytes_per_hour += per_hour;
-                    known.live_bytes = known.live_bytes.saturating_add(live);
-                    known.instances += 1;
-                }
-                None => {
-                    let new = Growing {
-                        functions: functions.clone(),
-                        bytes_per_hour: per_hour,
-                        live_bytes: live,
-                        instances: 1,
-                        over_time: bytes,
-                    };
-                    growing.insert(functions, new);
-                }
-            }
+            growing.entry(functions).or_default().add(Growth {
+                bytes_per_hour: per_hour,
+                live_bytes: live,
+                over_time: bytes,
+                is_over,
+            });
         }
     }
-    found.growing = growing.into_values().collect();
+    found.growing = growing.into_iter().map(|(functions, found)| found.growing(functions)).collect();
     found.growing.sort_by(|a, b| {
         b.bytes_per_hour.total_cmp(&a.bytes_per_hour).then_with(|| a.functions.cmp(&b.functions))
     });
@@ -132,6 +123,40 @@ fn in_operation<'s, 'e>(entries: &'s [&'e Entry]) -> &'s [&'e Entry] {
     match lengths.get(lengths.len() / 2) {
         Some(usual) if before.len() >= FEWEST && last.duration_nanos < usual / 10 * 9 => before,
         _ => entries,
+    }
+}
+
+/// What grows at a place, in each of the instances.
+#[derive(Default)]
+struct Found(Vec<Growth>);
+
+struct Growth {
+    bytes_per_hour: f64,
+    live_bytes: i64,
+    over_time: Vec<i64>,
+    /// The instance was over before the others.
+    is_over: bool,
+}
+
+impl Found {
+    fn add(&mut self, growth: Growth) {
+        self.0.push(growth);
+    }
+
+    fn growing(mut self, functions: Vec<String>) -> Growing {
+        let instances = self.0.len();
+        self.0.sort_by(|a, b| {
+            a.is_over.cmp(&b.is_over).then_with(|| b.bytes_per_hour.total_cmp(&a.bytes_per_hour))
+        });
+        let there = self.0.iter().filter(|growth| !growth.is_over).count();
+        self.0.truncate(there.max(1));
+        Growing {
+            functions,
+            bytes_per_hour: self.0.iter().map(|growth| growth.bytes_per_hour).sum(),
+            live_bytes: self.0.iter().fold(0, |sum, growth| sum.saturating_add(growth.live_bytes)),
+            instances,
+            over_time: self.0.into_iter().next().map(|growth| growth.over_time).unwrap_or_default(),
+        }
     }
 }
 
@@ -383,6 +408,21 @@ mod tests {
         assert_eq!(in_operation(&entries[..5]).len(), 5, "it still runs, or was killed");
         assert_eq!(in_operation(&entries[1..]).len(), 5, "too few to leave one out");
         assert!(in_operation(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_grows_in_instances_that_are_over_does_not_add_up() {
+        let growing = |of: &[(i64, bool)]| {
+            let mut found = Found::default();
+            for (live_bytes, is_over) in of {
+                let (bytes_per_hour, over_time) = (*live_bytes as f64, vec![*live_bytes]);
+                found.add(Growth { bytes_per_hour, live_bytes: *live_bytes, over_time, is_over: *is_over });
+            }
+            let told = found.growing(Vec::new());
+            (told.bytes_per_hour, told.live_bytes, told.instances, told.over_time)
+        };
+        assert_eq!(growing(&[(9, true), (2, false), (3, false), (5, true)]), (5.0, 5, 4, vec![3]));
+        assert_eq!(growing(&[(5, true), (9, true)]), (9.0, 9, 2, vec![9]), "as fast as it was");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Sums of profiles that have levels: what lived at a moment. Those of one process do not add up from period to period.
 //!
 //! Profiles come instance by instance, in the order of their times. What flowed adds up; of the levels of an instance one is
-//! held, which joins the sum when the instance is over. So a sum over a service is the level of all its instances.
+//! held, which joins the sum when the instance is over. So a sum over a service is the level of all its instances; of those
+//! that were there at the end, where it is the level of the end: a service that was started anew has no two heaps.
 
 use std::path::Path;
 
@@ -16,12 +17,18 @@ const OF_INSTANCE: [&str; 4] = ["service", "host", "pod", "instance"];
 
 /// The entries in the order in which [`Sum`] wants them; as they are, where their kinds have no levels.
 pub(super) fn in_order(entries: &mut [&Entry]) {
+    let is_any = |of: &ValueType| of.is_level() || counts_threads(of);
     let has_levels = |entry: &&Entry| {
-        Kind::from_name(&entry.kind).is_none_or(|kind| kind.sample_types().iter().any(ValueType::is_level))
+        Kind::from_name(&entry.kind).is_none_or(|kind| kind.sample_types().iter().any(is_any))
     };
     if entries.iter().any(has_levels) {
         entries.sort_by_key(|entry| (instance(entry), entry.time_nanos));
     }
+}
+
+/// Snapshots of threads are of a moment as well.
+fn counts_threads(of: &ValueType) -> bool {
+    of.unit == "count" && matches!(of.name.as_str(), "threads" | "goroutine")
 }
 
 pub(super) fn instance(entry: &Entry) -> [Option<&String>; 4] {
@@ -34,6 +41,10 @@ pub(super) struct Sum<'e> {
     pub(super) count: usize,
     pub(super) skipped: Vec<Skipped>,
     levels: Levels,
+    /// Whether snapshots of threads add up nevertheless, for who knows how many there are.
+    adds_snapshots: bool,
+    /// When the last of the profiles ends.
+    end: i64,
     /// Whose levels these are.
     of: Option<&'e Entry>,
     held: Option<Held>,
@@ -45,6 +56,8 @@ struct Held {
     /// What is held is that which ranks highest.
     rank: i128,
     count: i64,
+    /// The instance had ended before the last of all profiles did, of which the level is told.
+    is_over: bool,
 }
 
 impl<'e> Sum<'e> {
@@ -52,9 +65,12 @@ impl<'e> Sum<'e> {
     pub(super) fn of(
         entries: &[&'e Entry],
         levels: Levels,
+        adds_snapshots: bool,
         next: &mut dyn FnMut() -> Option<Result<Read>>,
     ) -> Self {
-        let mut sum = Self { profile: None, count: 0, skipped: Vec::new(), levels, of: None, held: None };
+        let end = last_end(entries);
+        let (profile, skipped, of, held) = (None, Vec::new(), None, None);
+        let mut sum = Self { profile, count: 0, skipped, levels, adds_snapshots, end, of, held };
         for entry in entries {
             let Some(read) = next() else { break };
             match read.and_then(|read| sum.add(entry, read)) {
@@ -72,11 +88,11 @@ impl<'e> Sum<'e> {
 
     fn add(&mut self, entry: &'e Entry, mut read: Read) -> Result<()> {
         let types = &read.profile.sample_types;
-        if !types.iter().any(ValueType::is_level) {
+        let is_level: Vec<bool> = types.iter().map(|of| self.is_level(of)).collect();
+        if !is_level.contains(&true) {
             return self.take_in(&read.profile, &read.samples);
         }
         let width = types.len();
-        let is_level: Vec<bool> = types.iter().map(ValueType::is_level).collect();
         let part = |levels: bool| read.samples.only(width, |place| is_level[place] == levels);
         let (flows, levels) = (part(false), part(true));
         self.take_in(&read.profile, &flows)?;
@@ -88,6 +104,10 @@ impl<'e> Sum<'e> {
         (read.profile.time_nanos, read.profile.duration_nanos) = (0, 0);
         self.hold(entry, &read.profile, &levels);
         Ok(())
+    }
+
+    fn is_level(&self, of: &ValueType) -> bool {
+        of.is_level() || !self.adds_snapshots && counts_threads(of)
     }
 
     fn take_in(&mut self, profile: &Profile, samples: &Loose) -> Result<()> {
@@ -104,8 +124,9 @@ impl<'e> Sum<'e> {
         let types = &profile.sample_types;
         let most = || {
             let totals = levels.totals(types.len());
-            let bytes = types.iter().zip(totals).filter(|(of, _)| of.is_level() && of.unit == "bytes");
-            bytes.map(|(_, total)| i128::from(total)).sum()
+            let ranks = |of: &ValueType| of.is_level() && of.unit == "bytes" || counts_threads(of);
+            let ranking = types.iter().zip(totals).filter(|(of, _)| ranks(of));
+            ranking.map(|(_, total)| i128::from(total)).sum()
         };
         let is_peak = types.iter().any(|of| of.name.starts_with("peak_"));
         let rank = match self.levels {
@@ -113,6 +134,7 @@ impl<'e> Sum<'e> {
             Levels::Mean => 0,
             _ => most(),
         };
+        let is_over = self.levels == Levels::Latest && !is_peak && is_last_before(entry, self.end);
         match &mut self.held {
             Some(held) if self.levels == Levels::Mean => {
                 // Of the same types as those before, since what flowed was taken in.
@@ -120,16 +142,37 @@ impl<'e> Sum<'e> {
                 held.count += 1;
             }
             Some(held) if held.rank > rank => {}
-            held => *held = Some(Held { profile: Profile::of_loose(profile, levels), rank, count: 1 }),
+            held => {
+                let profile = Profile::of_loose(profile, levels);
+                *held = Some(Held { profile, rank, count: 1, is_over });
+            }
         }
     }
 
     /// The instance is over.
     fn let_go(&mut self) {
         let (Some(mut held), Some(sum)) = (self.held.take(), &mut self.profile) else { return };
+        if held.is_over {
+            return;
+        }
         held.profile.divide(held.count);
         let _ = sum.merge(&held.profile);
     }
+}
+
+/// When the last of them ends.
+pub(super) fn last_end(entries: &[&Entry]) -> i64 {
+    entries.iter().map(|entry| end(entry)).max().unwrap_or(0)
+}
+
+/// Whether the instance whose last profile this is was over before `until`: its next one would have ended by then.
+pub(super) fn is_last_before(entry: &Entry, until: i64) -> bool {
+    let period = entry.duration_nanos.max(0);
+    period > 0 && end(entry).saturating_add(period).saturating_add(period / 4) < until
+}
+
+fn end(entry: &Entry) -> i64 {
+    entry.time_nanos.saturating_add(entry.duration_nanos.max(0))
 }
 
 #[cfg(test)]
@@ -168,7 +211,7 @@ mod tests {
         in_order(&mut order);
         let mut next =
             order.iter().map(|wanted| entries.iter().position(|entry| std::ptr::eq(entry, *wanted)));
-        let sum = Sum::of(&order, levels, &mut || Some(Ok(reads[next.next()??].take()?)));
+        let sum = Sum::of(&order, levels, false, &mut || Some(Ok(reads[next.next()??].take()?)));
         assert_eq!((sum.count, sum.skipped.len()), (periods.len(), 0));
         sum.profile.unwrap()
     }
@@ -205,5 +248,26 @@ mod tests {
             [2_118, 21_180],
             "nothing of it is a level"
         );
+    }
+
+    #[test]
+    fn an_instance_that_is_over_has_no_level_at_the_end() {
+        let heap = |instance, time, live: i64| (instance, time, vec![1, 10, live, 10 * live]);
+        // Started anew after 20; then two side by side, of which one ends a little earlier.
+        let mut periods = vec![heap("old", 0, 500), heap("old", 10, 600)];
+        periods.extend([heap("new", 25, 3), heap("new", 35, 4), heap("new", 45, 5), heap("beside", 40, 70)]);
+        assert_eq!(sum(Kind::Heap, Levels::Latest, &periods).totals(), [6, 60, 75, 750]);
+        let highest = sum(Kind::Heap, Levels::Highest, &periods).totals();
+        assert_eq!(highest, [6, 60, 675, 6_750], "each at its own time");
+    }
+
+    #[test]
+    fn snapshots_of_threads_are_levels() {
+        let periods: Vec<_> = [("a", 10, 7), ("a", 20, 9), ("b", 20, 100), ("a", 30, 8), ("b", 30, 90)]
+            .map(|(instance, time, threads)| (instance, time, vec![threads]))
+            .into();
+        for (levels, threads) in [(Levels::Latest, 98), (Levels::Highest, 109), (Levels::Mean, 8 + 95)] {
+            assert_eq!(sum(Kind::Threads, levels, &periods).totals(), [threads], "{levels:?}");
+        }
     }
 }

@@ -91,8 +91,8 @@ fn read_file_as<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T>) -> Resu
 /// # Errors
 /// [`ErrorKind::InvalidData`] where nothing is left to sum up.
 ///
-/// Levels, such as `inuse_space` of kind `heap`, are of a moment: of each instance the latest counts, and those of several
-/// instances add up. [`merge_levels`] says otherwise.
+/// Levels, such as `inuse_space` of kind `heap` and the number of threads, are of a moment: of each instance that was there at
+/// the end the latest counts, and those of several instances add up. [`merge_levels`] says otherwise.
 pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged> {
     merge_levels(entries, Levels::Latest)
 }
@@ -103,7 +103,8 @@ pub fn merge<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Result<Merged>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Levels {
-    /// What there was at the end; of kind `peak` the highest.
+    /// What there was at the end, of the instances that were there then: whose next profile would not have ended before the
+    /// last of all does. Of kind `peak` the highest.
     #[default]
     Latest,
     /// The profile in which there was most.
@@ -128,7 +129,7 @@ pub fn merge_levels<'e>(entries: impl IntoIterator<Item = &'e Entry>, levels: Le
     let mut entries: Vec<&Entry> = entries.into_iter().collect();
     in_order(&mut entries);
     let paths: Vec<&Path> = entries.iter().map(|entry| entry.path.as_path()).collect();
-    let Sum { profile, count, skipped, .. } = reading(&paths, |next| Sum::of(&entries, levels, next));
+    let Sum { profile, count, skipped, .. } = reading(&paths, |next| Sum::of(&entries, levels, false, next));
     match (profile, skipped.first()) {
         (Some(profile), _) => Ok(Merged { profile, count, skipped }),
         (None, None) => Err(Error::new(ErrorKind::InvalidData, "there are no profiles to merge")),

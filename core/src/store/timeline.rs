@@ -88,7 +88,8 @@ pub fn timeline(dir: impl AsRef<Path>, query: &Query, options: PageOptions) -> R
     let all: Vec<&Path> = parts.iter().flat_map(|(_, entries)| paths(entries)).collect();
     reading(&all, |next| {
         for ((_, kind, lane), entries) in &parts {
-            let sum = Sum::of(entries, Levels::Latest, next);
+            // The page knows how many snapshots there are in a stretch, and shows their mean.
+            let sum = Sum::of(entries, Levels::Latest, true, next);
             count += sum.count;
             skipped.extend(sum.skipped);
             let Some(profile) = sum.profile else { continue };

@@ -30,6 +30,9 @@ pub(crate) fn pages(directory: &Path) {
         periods.iter().filter(|(_, profile)| profile.tags["instance"] == "b").cloned().collect();
     // Before it leaks.
     timeline(directory, "heap-full", &full);
+    // Started anew after ten minutes.
+    let anew = (0..20).map(|minute| ("heap", heap(if minute < 10 { "a" } else { "b" }, minute, true)));
+    timeline(directory, "heap-ended", &anew.collect::<Vec<_>>());
     let last = heap("a", 59, true);
     write(directory, "heap", &flamegraph::html(&last, &PageOptions::default()), &[&last]);
     let (before, mut after) = (heap("a", 20, true), heap("a", 50, true));

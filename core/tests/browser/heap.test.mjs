@@ -107,6 +107,12 @@ on('heap-over-time', 'charts have levels as they are and flows by the second', a
   await picture(page, 'heap-over-time');
 });
 
+on('heap-ended', 'an instance that is over has no level at the end', async (page) => {
+  const { samples } = samplesOf('heap-ended').reduce((last, period) => (BigInt(period.start) > BigInt(last.start) ? period : last));
+  assert.equal(await page.evaluate(() => window.everprof.data.lanes.length), 2);
+  assert.equal(await total(page), sumOf(samples, INUSE));
+});
+
 on('heap-over-time', 'of peaks the highest moment counts', async (page) => {
   await page.locator('#kind-names button', { hasText: 'Peak heap' }).click();
   await settled(page);

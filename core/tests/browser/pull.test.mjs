@@ -93,6 +93,13 @@ test('the live heap and waits for locks: links, flame graphs and text', async ()
   await settled(page);
   assert.match(await page.locator('#findings').innerText(), /serve::remember/);
   assert.match(await page.locator('#totals').innerText(), /inuse_space/);
+  await page.goto(`${address}heap?seconds=1&format=html`);
+  await page.waitForSelector('html[data-ready=true]');
+  await settled(page);
+  assert.equal(await page.evaluate(() => window.everprof.data.view), 'diff', 'what becomes of levels is a difference');
+  assert.match(await page.locator('#totals').innerText(), /[\d.]+.[KM]iB → [\d.]+.[KM]iB/);
+  assert.doesNotMatch(await page.locator('#totals').innerText(), /NaN|Infinity/);
+  await page.screenshot({ path: join(pages, 'pull-heap-change.png') });
   await page.goto(`${address}mutex?format=html`);
   await page.waitForSelector('html[data-ready=true]');
   assert.match(await page.locator('#totals').innerText(), /delay/);

@@ -85,6 +85,12 @@ pub(crate) fn what_pollers_accept() {
     // What is served is what was sampled meanwhile: the busy thread, as often as it came to run.
     let cpu = pprof::decode(&get(&address, "/debug/pprof/profile?seconds=2").body).unwrap();
     assert!(cpu.duration_nanos >= 2_000_000_000 && time_in(&cpu, "burn") > 0, "{:?}", cpu.totals());
+    // A page has no room for what is less than nothing: levels are compared, and what flows is shown.
+    for (name, view) in [("heap", "diff"), ("allocs", "profile"), ("mutex", "profile")] {
+        let response = get(&address, &format!("/debug/pprof/{name}?seconds=1&format=html"));
+        assert_eq!(response.status, 200, "{name}");
+        assert!(response.text().contains(&format!("\"view\":\"{view}\"")), "{name}");
+    }
     drop(profiler);
 }
 

@@ -150,7 +150,6 @@ pub(in super::super) fn locks(
         if kind != Kind::Block && !cause.is_contention() {
             continue;
         }
-        told.add(row.waits);
         let values = [row.waits.count.round() as i64, row.waits.nanos.round() as i64];
         let wait = Label::text("wait", cause.name());
         match (kind, row.release) {
@@ -160,24 +159,20 @@ pub(in super::super) fn locks(
                 builder.profile.add(stack, labels, &values);
             }
             // Who let it wait is not known.
-            (Kind::Mutex, None) => {}
+            (Kind::Mutex, None) => continue,
             _ => {
                 let labels = builder.labels(row.key, &[wait]);
                 builder.profile.add(stack, labels, &values);
             }
         }
+        told.add(row.waits);
     }
     let all = cut.rows.iter().map(|row| row.waits.nanos).sum::<f64>();
-    builder.add_lost(cut.lost, if all > 0.0 { told.nanos / all } else { 1.0 });
+    let part = if all > 0.0 { told.nanos / all } else { 1.0 };
+    builder.add_part("lost: too many samples of waits at once", cut.lost, part);
+    builder.add_part("lost: too many places", cut.rest, part);
     if unknown * 2 > cut.rows.len() as u64 {
         tell_unknown();
-    }
-    let rest = [cut.rest.count.round() as i64, cut.rest.nanos.round() as i64];
-    // Who let them wait is not known.
-    if rest[0] != 0 && kind != Kind::Mutex {
-        let stack = builder.mark("lost: too many places");
-        let labels = builder.profile.labels(&[]);
-        builder.profile.add(stack, labels, &rest);
     }
     builder.profile
 }
@@ -218,11 +213,12 @@ impl Builder<'_> {
         For::of(lines.map(|line| self.profile.text(self.profile.get_function(line.function).name)))
     }
 
-    /// Adds the part of lost samples that belongs to this kind, as far as those tell that were not lost.
-    fn add_lost(&mut self, lost: Waits, part: f64) {
-        let values = [(lost.count * part).round() as i64, (lost.nanos * part).round() as i64];
+    /// Adds the part of waits without a place that belongs to this kind, as far as those tell that have one: a pool without
+    /// work waits for hours, which is no contention.
+    fn add_part(&mut self, reason: &str, waits: Waits, part: f64) {
+        let values = [waits.count, waits.nanos].map(|value| (value * part).round() as i64);
         if values[1] != 0 {
-            let stack = self.mark("lost: too many samples of waits at once");
+            let stack = self.mark(reason);
             let labels = self.profile.labels(&[]);
             self.profile.add(stack, labels, &values);
         }
@@ -231,7 +227,11 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::For;
+    use super::super::super::locks::{LockRow, LocksCut, Waits};
+    use super::super::super::names::Names;
+    use super::super::super::sites::Sites;
+    use super::{For, Kind, Object, locks};
+    use crate::symbolize;
 
     #[test]
     fn waits_are_told_by_the_function_next_to_the_call() {
@@ -269,5 +269,32 @@ mod tests {
         assert_eq!(of(&["<std::sys::sync::mutex::futex::Mutex>::lock_contended"]), For::Mutex);
         assert_eq!(of(&[]), For::Unknown);
         assert_eq!(of(&["shop+0x1234", mutex]), For::Unknown);
+    }
+
+    /// A wait for a mutex whose holder is known, one whose holder is not, and one for work.
+    #[test]
+    fn waits_without_a_place_are_shared_out_as_those_with_one() {
+        let mut sites = Sites::default();
+        let site = sites.site(0, &[1], ("t".into(), None), None);
+        let mut numbering = sites.numbering();
+        let key = numbering.key(&site);
+        let row = |object: Object, nanos: f64, release| LockRow {
+            key,
+            object: object as u64,
+            release,
+            waits: Waits { count: 1.0, nanos },
+        };
+        let rows = vec![
+            row(Object::Mutex, 10.0, Some(key)),
+            row(Object::Mutex, 30.0, None),
+            row(Object::Condition, 60.0, None),
+        ];
+        let (rest, lost) = (Waits { count: 10.0, nanos: 1_000.0 }, Waits { count: 100.0, nanos: 10_000.0 });
+        let cut = LocksCut { names: numbering.names, rows, rest, lost, ..LocksCut::default() };
+        let names = Names::default();
+        let totals = |kind| locks(kind, &cut, &names, symbolize::Mode::Off).totals();
+        assert_eq!(totals(Kind::Block), [3 + 110, 100 + 11_000]);
+        assert_eq!(totals(Kind::Lock), [2 + 44, 40 + 4_400]);
+        assert_eq!(totals(Kind::Mutex), [1 + 11, 10 + 1_100]);
     }
 }

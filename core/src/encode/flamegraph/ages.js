@@ -124,7 +124,8 @@ function placesOf(app) {
 }
 
 // The survivors of each place over the periods that are looked at, of each instance by itself: what grows, the fastest
-// first, with bytes an hour. Null where there are too few periods to say.
+// first, with bytes an hour. It adds up over instances that are there at the end; of others the one that grew fastest is told
+// where no such does. Null where there are too few periods to say.
 function growingOf(app) {
   const { data, state } = app;
   const { kind } = data.types[state.type];
@@ -147,9 +148,12 @@ function growingOf(app) {
     const moments = Array.from({ length: shown }, (_, at) => all[Math.floor((at * (all.length - 1)) / (shown - 1))]);
     moments.forEach(([, number], at) => { column[number] = at; });
     const sample = Math.max(1, ...moments.map(([, number]) => data.profiles[number].period));
-    lanes.push({ sample, lane: data.profiles[moments[0][1]].lane, ends: moments.map(([slot]) => slotTimes(data, slot)[1]), places: new Map() });
+    const [start, until] = slotTimes(data, all.at(-1)[0]);
+    lanes.push({ sample, over: lastsUntil(start, until), lane: data.profiles[moments[0][1]].lane, ends: moments.map(([slot]) => slotTimes(data, slot)[1]), places: new Map() });
   }
   if (lanes.length === 0) return null;
+  const end = Math.max(...[...series.values()].map((all) => slotTimes(data, Math.max(...all.map(([slot]) => slot)))[1]));
+  for (const lane of lanes) lane.isOver = lane.over < end;
   const ofLane = new Map(lanes.map((lane) => [lane.lane, lane]));
   const values = columnOf(data, type);
   const { leaf, labels, profile } = data.samples;
@@ -168,8 +172,11 @@ function growingOf(app) {
     for (const bytes of lane.places.values()) {
       const perHour = growthOf(bytes, lane);
       if (perHour === null) continue;
-      const known = found.get(bytes.place.key) ?? { place: bytes.place, perHour: 0, live: 0 };
-      found.set(bytes.place.key, { ...known, perHour: known.perHour + perHour, live: known.live + bytes.at(-1) });
+      const known = found.get(bytes.place.key);
+      const own = { place: bytes.place, perHour, isOver: lane.isOver };
+      if (known && !known.isOver && !own.isOver) own.perHour += known.perHour;
+      else if (known && (known.isOver === own.isOver ? known.perHour > perHour : own.isOver)) continue;
+      found.set(bytes.place.key, own);
     }
   }
   return [...found.values()].sort((a, b) => b.perHour - a.perHour || (a.place.key < b.place.key ? -1 : 1));

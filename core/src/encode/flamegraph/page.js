@@ -215,8 +215,10 @@ function sidesOf(data, state, kind) {
 }
 
 // Of a level one moment counts of each instance and side: the last, or of peaks the highest. The others are of neither side.
+// Nor is the last of an instance whose next one would have ended before the last of all: it was over then (`store::merge`).
 function oneMoment(data, { name, column }, of) {
-  const rank = ({ totals, slot }) => (name.startsWith('peak_') ? Number(totals[column]) : slot);
+  const isPeak = name.startsWith('peak_');
+  const rank = ({ totals, slot }) => (isPeak ? Number(totals[column]) : slot);
   const best = new Map();
   data.profiles.forEach((profile, number) => {
     if (of[number] < 0) return;
@@ -224,7 +226,13 @@ function oneMoment(data, { name, column }, of) {
     const known = best.get(key);
     if (known === undefined || rank(profile) >= rank(data.profiles[known])) best.set(key, number);
   });
-  const counted = new Set(best.values());
+  const times = (number) => slotTimes(data, data.profiles[number].slot);
+  const ends = [0, 1].map((side) => Math.max(...[...best.values()].filter((number) => of[number] === side).map((number) => times(number)[1])));
+  const isThere = (number) => {
+    const [start, end] = times(number);
+    return isPeak || lastsUntil(start, end) >= ends[of[number]];
+  };
+  const counted = new Set([...best.values()].filter(isThere));
   of.forEach((side, number) => { if (side >= 0 && !counted.has(number)) of[number] = -1; });
 }
 

@@ -124,6 +124,11 @@ function localTime(milliseconds, options) {
 const fullTime = { year: 'numeric', month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', second: '2-digit' };
 const dayTime = { hour: '2-digit', minute: '2-digit', second: '2-digit' };
 
+// An instance whose last period this is was over before what comes later than this: its next one would have ended by then.
+function lastsUntil(start, end) {
+  return end + 1.25 * (end - start);
+}
+
 function stretch(from, to) {
   const sameDay = localTime(from, { dateStyle: 'short' }) === localTime(to, { dateStyle: 'short' });
   return `${localTime(from, fullTime)} – ${localTime(to, sameDay ? dayTime : fullTime)}`;
