@@ -4,6 +4,8 @@
 //! measures itself.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "wall/answers.rs"]
+mod answers;
 #[path = "wall/calls.rs"]
 mod calls;
 #[path = "common/mod.rs"]
@@ -25,6 +27,7 @@ const CASES: &[(&str, fn())] = &[
     ("no_call_is_interrupted", calls::none_is_interrupted),
     ("never_means_never", calls::never_means_never),
     ("a_service_that_waits_for_its_upstream", upstream),
+    ("threads_that_hardly_run_and_wait_for_answers", answers::answers),
     ("waits_carry_the_labels_of_their_request", labelled),
 ];
 
