@@ -103,3 +103,23 @@ impl Counts {
         Sums { count: self.nanos / self.period - before, nanos }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_late_is_told_as_the_network() {
+        let wait = |wait: WaitFor, count, millis: u64| {
+            let waited = Waited { wait: wait as u8, ..Waited::default() };
+            known(waited, Sums { count, nanos: millis * 1_000_000 }).wait
+        };
+        assert_eq!(wait(WaitFor::Answer, 20, 1_500), WaitFor::Answer as u8, "150 ms each, told twice");
+        assert_eq!(wait(WaitFor::Answer, 20, 5_000), WaitFor::Network as u8, "half a second each");
+        assert_eq!(
+            wait(WaitFor::Client, 1, 60_000),
+            WaitFor::Client as u8,
+            "that of others is the same at any time"
+        );
+    }
+}

@@ -35,6 +35,7 @@ pub(super) fn is_awaited(descriptor: u64) -> bool {
         && info(descriptor).is_some_and(|info| is_owed(&info))
 }
 
+/// The kernel locks the socket to tell it: who waits for data has let go of that, and who sends holds it for moments.
 fn info(descriptor: u64) -> Option<Info> {
     let mut info = [0; field::COUNT];
     let mut len = size_of::<Info>() as libc::socklen_t;
