@@ -123,7 +123,7 @@ pub(crate) fn answers() {
         client(&format!("asks-{number}"), move || {
             loop {
                 ask_a_slow_upstream(&mut asked);
-                burn(Duration::from_micros(1200));
+                burn(Duration::from_micros(700));
             }
         });
     }
