@@ -4,18 +4,22 @@
 //! measures itself.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "wall/answers.rs"]
+mod answers;
 #[path = "wall/calls.rs"]
 mod calls;
 #[path = "common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use everprof::profile::{Activity, Bound, LabelValue, Profile};
 use everprof::{Labels, Profiler};
-use everprof_probe::os::{Clock, gettid};
+use everprof_probe::os::{Clock, gettid, monotonic, ready_time};
 
 use common::{burn, by_labels, directory, flush, kind_of, names, stop};
 
@@ -25,6 +29,7 @@ const CASES: &[(&str, fn())] = &[
     ("no_call_is_interrupted", calls::none_is_interrupted),
     ("never_means_never", calls::never_means_never),
     ("a_service_that_waits_for_its_upstream", upstream),
+    ("threads_that_hardly_run_and_wait_for_answers", answers::answers),
     ("waits_carry_the_labels_of_their_request", labelled),
 ];
 
@@ -70,40 +75,48 @@ fn each_wait() {
         ("events", Box::new(calls::wait_for_events(pause))),
         ("process", Box::new(calls::wait_for_child(pause))),
     ];
-    let (tell, told) = mpsc::channel();
+    let kinds: Vec<&str> = waits.iter().map(|(kind, _)| *kind).collect();
+    let (asked, (tell, told)) = (Arc::new(AtomicU32::new(0)), mpsc::channel());
     for (kind, mut wait) in waits {
-        let tell = tell.clone();
+        let (asked, tell) = (asked.clone(), tell.clone());
         let work = move || {
-            tell.send((kind, gettid())).unwrap();
+            let mut answered = 0;
             loop {
                 burn(Duration::from_millis(2));
+                let question = asked.load(Ordering::Relaxed);
+                if question != answered {
+                    answered = question;
+                    tell.send((kind, Instant::now(), time_waited())).unwrap();
+                }
                 wait();
             }
         };
         thread::Builder::new().name(format!("w-{kind}")).spawn(work).unwrap();
     }
-    drop(tell);
-    let threads: Vec<(&str, u32)> = told.iter().take(6).collect();
+    // When, and how long each had waited by then. It tells that itself while it runs: of one that is in the queue for a
+    // processor, nobody knows yet since when.
+    let ask = || -> BTreeMap<&str, (Instant, f64)> {
+        asked.fetch_add(1, Ordering::Relaxed);
+        told.iter().take(kinds.len()).map(|(kind, at, waited)| (kind, (at, waited))).collect()
+    };
     // By then all of them are known; what follows is one profile.
     thread::sleep(Duration::from_millis(1200));
     flush(&profiler);
-    let waited = |before: Vec<f64>| -> Vec<f64> {
-        let now = threads.iter().map(|(_, tid)| time_waited(*tid));
-        now.zip(before).map(|(now, before)| now - before).collect()
-    };
-    let (begin, before) = (Instant::now(), waited(vec![0.0; threads.len()]));
+    let before = ask();
     thread::sleep(Duration::from_secs(4));
-    let (time, truth) = (begin.elapsed().as_secs_f64(), waited(before));
+    let after = ask();
     flush(&profiler);
     let mut all = kind_of(&dir, "wall");
     all.sort_by_key(|profile| profile.time_nanos);
     let profile = &all[1];
     let told = by_labels(profile, ["thread_name", "state", "wait", "syscall"]);
     println!("{told:#?}");
-    // The profile is a little longer: it begins before the one before it is written.
-    let more = (profile.duration_nanos as f64 / 1e9 - time).max(0.0);
     let mut off = Vec::new();
-    for ((kind, _), waited) in threads.iter().zip(&truth) {
+    for kind in kinds {
+        let ((begin, before), (end, after)) = (before[kind], after[kind]);
+        let waited = after - before;
+        // The profile is a little longer: it begins before the one before it is written.
+        let more = (profile.duration_nanos as f64 / 1e9 - (end - begin).as_secs_f64()).max(0.0);
         let of = |wait: &str| -> f64 {
             let is = |[thread, state, told, _]: &[String; 4]| {
                 *thread == format!("w-{kind}") && state == "off_cpu" && (told == wait || wait.is_empty())
@@ -111,9 +124,9 @@ fn each_wait() {
             told.iter().filter(|(key, _)| is(key)).map(|(_, nanos)| *nanos as f64 / 1e9).sum()
         };
         println!("{kind}: {:.3} of {waited:.3} s, and of {more:.3} s more, of that {:.3}", of(""), of(kind));
-        off.push((kind, of(""), waited, of(kind) / of("")));
+        off.push((kind, of(""), waited, more, of(kind) / of("")));
     }
-    for (kind, all, waited, right) in off {
+    for (kind, all, waited, more, right) in off {
         // What it did in the time that the profile has more, nobody has counted.
         assert!(all > 0.88 * waited && all < 1.12 * waited + more, "{kind}: {all} of {waited}");
         // `process` begins children and `pipe` writes, which takes its own waits.
@@ -131,11 +144,16 @@ fn each_wait() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Seconds for which a thread has neither run nor been ready to, by the kernel's own account, from some moment on.
-fn time_waited(tid: u32) -> f64 {
-    let ready = everprof_probe::os::ready_time(tid).unwrap();
-    let (now, used) = (everprof_probe::os::monotonic(), Clock::Thread(tid).now().unwrap());
-    (now - used - ready) as f64 / 1e9
+/// Seconds for which the calling thread has neither run nor been ready to, by the kernel's own account, from some moment on.
+fn time_waited() -> f64 {
+    loop {
+        let ready = ready_time(gettid()).unwrap();
+        let (now, used) = (monotonic(), Clock::Thread(gettid()).now().unwrap());
+        // Unless it had to give its processor away between two of these.
+        if ready_time(gettid()).unwrap() == ready {
+            return (now - used - ready) as f64 / 1e9;
+        }
+    }
 }
 
 fn state(profile: &Profile, labels: everprof::profile::LabelsId) -> String {

@@ -21,7 +21,7 @@ pub(crate) use samples::Loose;
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
-pub(crate) use verdict::{AT_WORK, CROWDED, MOST, TASKS, WORKS, is_of_application};
+pub(crate) use verdict::{AT_WORK, CROWDED, MOST, TASKS, WORKS, come_soon, is_of_application};
 pub use verdict::{Activity, Bound, Group, Request, Verdict};
 
 use std::collections::BTreeMap;

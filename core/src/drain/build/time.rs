@@ -1,6 +1,6 @@
 //! Profiles of time: what threads did with all of it, and with that which they were not on a processor.
 
-use everprof_probe::os;
+use everprof_probe::os::{self, WaitFor};
 
 use super::super::book::part_of;
 use super::super::names::Names;
@@ -9,7 +9,7 @@ use super::super::wall;
 use super::super::weights::Weights;
 use super::{Builder, order, rows};
 use crate::aggregate::{Key, Sums, Waited};
-use crate::profile::{Kind, Label, Profile};
+use crate::profile::{Kind, Label, Profile, come_soon};
 use crate::symbolize;
 
 /// The profile of a period's time on the wall clock: what its threads used of the processors, as in the profile of CPU
@@ -65,12 +65,19 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode, r
     waits.sort_unstable_by_key(|(key, waited, _)| (order(key), *waited));
     for (key, waited, sums) in waits {
         match waited.task {
-            None => builder.add(key, &wait_labels(waited), counts.of(sums.nanos)),
+            None => builder.add(key, &wait_labels(known(waited, sums)), counts.of(sums.nanos)),
             Some(_) => builder.add_task(key, waited, counts.of(sums.nanos)),
         }
     }
     *rest = counts.nanos % counts.period;
     builder.profile
+}
+
+/// What is told of waits for an answer that does not come soon is that they are waits for the network: whether anybody owes
+/// one by then, or lets who asks wait until there is work, only the application knows.
+fn known(waited: Waited, told: Sums) -> Waited {
+    let is_late = waited.wait == WaitFor::Answer as u8 && !come_soon(told.count, told.nanos);
+    Waited { wait: if is_late { WaitFor::Network as u8 } else { waited.wait }, ..waited }
 }
 
 /// How a wait is told.
@@ -94,5 +101,25 @@ impl Counts {
         let before = self.nanos / self.period;
         self.nanos += nanos;
         Sums { count: self.nanos / self.period - before, nanos }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_late_is_told_as_the_network() {
+        let wait = |wait: WaitFor, count, millis: u64| {
+            let waited = Waited { wait: wait as u8, ..Waited::default() };
+            known(waited, Sums { count, nanos: millis * 1_000_000 }).wait
+        };
+        assert_eq!(wait(WaitFor::Answer, 20, 1_500), WaitFor::Answer as u8, "150 ms each, told twice");
+        assert_eq!(wait(WaitFor::Answer, 20, 5_000), WaitFor::Network as u8, "half a second each");
+        assert_eq!(
+            wait(WaitFor::Client, 1, 60_000),
+            WaitFor::Client as u8,
+            "that of others is the same at any time"
+        );
     }
 }

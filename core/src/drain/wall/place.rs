@@ -166,7 +166,7 @@ impl Place {
 
 /// What a number of [`Waited`] stands for.
 pub(crate) fn name_of(wait: u8) -> &'static str {
-    const NAMES: [(WaitFor, &str); 10] = [
+    const NAMES: [(WaitFor, &str); 11] = [
         (WaitFor::Other, "other"),
         (WaitFor::Network, "network"),
         (WaitFor::Disk, "disk"),
@@ -177,6 +177,7 @@ pub(crate) fn name_of(wait: u8) -> &'static str {
         (WaitFor::Events, "events"),
         (WaitFor::Process, "process"),
         (WaitFor::Client, "client"),
+        (WaitFor::Answer, "answer"),
     ];
     NAMES.iter().find(|(known, _)| *known as u8 == wait).map_or("other", |(_, name)| name)
 }

@@ -4,7 +4,7 @@
 //! number at its end, are one group. Not every wait is one that anybody waits for: a worker without work, an event loop
 //! without events, a connection without a request and a thread that sleeps between two rounds are idle. They are told by
 //! what they wait in and by the functions on their stack; and by what their group does besides: one that hardly ever runs
-//! waits for nothing that is worth a word, and where the application labels its requests, what a thread waits for from
+//! waits for nothing that is worth a word but for answers that come (`answers`), and where the application labels its requests, what a thread waits for from
 //! outside, between two of them, is the next one. A wait under a label of the application belongs to a request, and is
 //! never idle, but where a thread pool or a server's connection waits for work in its own loop.
 //!
@@ -12,6 +12,7 @@
 //! futures (`state=awaiting`) say for what. They are a group of their own and count as waits like those of threads, unless
 //! the threads are at work nearly all the time: a task that is not polled for that waits for them, whatever it awaited.
 
+mod answers;
 mod names;
 mod requests;
 mod words;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{Label, LabelValue, LocationId, Profile, Sample};
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use answers::come_soon;
 pub(crate) use names::is_of_application;
 use names::{place, task_wait, wait, without_number};
 
@@ -225,6 +227,7 @@ impl Profile {
                 group: without_number(thread).to_owned(),
                 activity,
                 of_request: is_of_request(labels),
+                is_owed: is_owed(labels),
                 functions: place(self, stack),
             };
             if is_own_thread(thread) || idle.contains(&place()) { Activity::Idle } else { activity }
@@ -249,6 +252,8 @@ struct Place {
     activity: Activity,
     /// Whether it waits under labels of the application.
     of_request: bool,
+    /// Whether it is known to wait for an answer.
+    is_owed: bool,
     functions: Vec<String>,
 }
 
@@ -261,6 +266,10 @@ fn text<'l>(labels: &'l [Label], key: &str) -> Option<&'l str> {
 
 fn is_of_request(labels: &[Label]) -> bool {
     labels.iter().any(|label| !OWN_LABELS.contains(&label.key.as_str()))
+}
+
+fn is_owed(labels: &[Label]) -> bool {
+    text(labels, "wait") == Some("answer")
 }
 
 fn is_own_thread(name: &str) -> bool {
@@ -322,7 +331,8 @@ impl Reading {
             *places.entry((activity, function.clone())).or_default() += nanos;
         }
         if waits {
-            let place = Place { group: name.to_owned(), activity, of_request, functions: function };
+            let (group, is_owed) = (name.to_owned(), is_owed(labels));
+            let place = Place { group, activity, of_request, is_owed, functions: function };
             *self.places.entry(place).or_default() += nanos;
         }
     }
@@ -365,9 +375,12 @@ impl Reading {
         let is_idle = |place: &&Place| match place.activity {
             Activity::Timer => asleep(place),
             Activity::Other => tells_running && asleep(place),
-            Activity::Network => tells_running && asleep(place) || self.labels_its_work(&place.group),
+            Activity::Network => {
+                tells_running && asleep(place) && !self.is_answered(place)
+                    || self.labels_its_work(&place.group)
+            }
             Activity::Lock => {
-                let idle = Place { activity: Activity::Idle, ..(*place).clone() };
+                let idle = Place { activity: Activity::Idle, is_owed: false, ..(*place).clone() };
                 !place.functions.is_empty() && self.places.contains_key(&idle)
             }
             _ => false,

@@ -30,7 +30,7 @@ pub(super) fn wait(
     }
     match wait.unwrap_or_default() {
         "network" if syscall.is_some_and(|call| call.starts_with("accept")) => idle(Activity::Network),
-        "network" => Activity::Network,
+        "network" | "answer" => Activity::Network,
         "client" => idle(Activity::Network),
         "disk" => Activity::Disk,
         "lock" => Activity::Lock,

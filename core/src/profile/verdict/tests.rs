@@ -332,3 +332,72 @@ fn event_loops_that_mostly_wait_are_not_called_cpu_bound_where_no_task_tells_wha
     add(&mut profile, &["epoll_wait"], &events, 100);
     assert_eq!(profile.verdict().unwrap().bound, Bound::Cpu);
 }
+
+/// Adds what a thread waited for the network and what it ran besides.
+fn asks(profile: &mut Profile, thread: &str, function: &str, wait: &str, millis: i64) {
+    let labels = [OFF, ("wait", wait), ("thread_name", thread)];
+    add(profile, &["recv", "std::net::TcpStream::read", function], &labels, millis * 1_000_000);
+}
+
+fn runs(profile: &mut Profile, thread: &str, millis: i64) {
+    add(profile, &["shop::work"], &[("state", "on_cpu"), ("thread_name", thread)], millis * 1_000_000);
+}
+
+#[test]
+fn answers_that_come_are_waited_for_by_threads_that_hardly_run() {
+    let mut profile = Profile::new(Kind::Wall);
+    // Of most of its waits nobody knows who said the last word.
+    asks(&mut profile, "asks-1", "shop::price", "network", 53_000);
+    asks(&mut profile, "asks-1", "shop::price", "answer", 6_500);
+    runs(&mut profile, "asks-1", 300);
+    let verdict = profile.verdict().unwrap();
+    assert_eq!((verdict.bound, verdict.all.of(Activity::Idle)), (Bound::Wait(Activity::Network), 0));
+    assert_eq!(verdict.waits_in, ["shop::price"]);
+    assert_eq!(profile.activities().unwrap(), [Activity::Network, Activity::Network, Activity::OnCpu]);
+    // A pool of which each thread has a request now and then, and waits for its upstream meanwhile.
+    let mut profile = Profile::new(Kind::Wall);
+    let parked = ["syscall", "std::sync::mpmc::recv", "shop::pool"];
+    add(&mut profile, &parked, &[OFF, ("wait", "thread"), ("thread_name", "pool-1")], 1_000_000_000_000);
+    asks(&mut profile, "pool-1", "shop::price", "answer", 20_000);
+    runs(&mut profile, "pool-1", 100);
+    assert_eq!(profile.verdict().unwrap().bound, Bound::Wait(Activity::Network));
+}
+
+#[test]
+fn waits_for_work_are_idle_though_somebody_asked_for_it() {
+    // What is known to be for an answer, what is not, and how long the thread ran; and what of it is no idle wait.
+    for (what, [owed, open, ran], told) in [
+        ("there was nothing, each time that it asked", [60_000, 0, 40], 0),
+        ("messages that nobody asked for, or that are late", [0, 60_000, 500], 0),
+        ("one beat of a heart among them that was not answered at once", [60, 60_000, 500], 60),
+    ] {
+        let mut profile = Profile::new(Kind::Wall);
+        asks(&mut profile, "hears", "shop::hear", "network", open);
+        asks(&mut profile, "hears", "shop::hear", "answer", owed);
+        runs(&mut profile, "hears", ran);
+        let verdict = profile.verdict().unwrap();
+        assert_eq!(
+            (verdict.bound, verdict.all.of(Activity::Network)),
+            (Bound::Idle, told * 1_000_000),
+            "{what}"
+        );
+    }
+    // Half a second each, told twice; and a fifth of a second, told as often.
+    assert_eq!([come_soon(240, 60_000_000_000), come_soon(600, 60_000_000_000)], [false, true]);
+    assert!(!come_soon(60, 60_000_000_000), "looks too seldom to know");
+}
+
+#[test]
+fn without_names_each_wait_for_an_answer_is_judged_by_itself_and_labels_go_before() {
+    let mut profile = Profile::new(Kind::Wall);
+    asks(&mut profile, "asks", "read", "answer", 30_000);
+    asks(&mut profile, "asks", "read", "network", 30_000);
+    runs(&mut profile, "asks", 300);
+    let all = profile.verdict().unwrap().all;
+    let seconds = |activity| all.of(activity) / 1_000_000_000;
+    assert_eq!([seconds(Activity::Network), seconds(Activity::Idle)], [30, 30]);
+    // A worker whose work is labelled asks for the next piece of it outside of labels.
+    let labels = [("state", "on_cpu"), ("thread_name", "asks"), ("endpoint", "/a")];
+    add(&mut profile, &["shop::work"], &labels, 400_000_000);
+    assert_eq!(profile.verdict().unwrap().all.of(Activity::Network), 0);
+}

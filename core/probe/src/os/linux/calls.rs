@@ -28,6 +28,8 @@ pub enum WaitFor {
     Process,
     /// The next bytes of who has connected to this process: mostly his next request.
     Client,
+    /// What somebody owes this process to whom it has connected: it said the last word.
+    Answer,
 }
 
 /// How to find out what a call waits for.
@@ -48,7 +50,7 @@ enum By {
 }
 
 use By::{Call, Descriptor, Locked, Polled, Selected, Source};
-use WaitFor::{Client, Disk, Events, Lock, Network, Process, Thread, Timer};
+use WaitFor::{Answer, Client, Disk, Events, Lock, Network, Process, Thread, Timer};
 
 type Row = (c_long, &'static str, By);
 
@@ -206,6 +208,7 @@ fn of_source(descriptor: u64) -> WaitFor {
     match of_descriptor(descriptor) {
         Network if number_of(descriptor, libc::SO_ACCEPTCONN) == Some(1) => Events,
         Network if is_accepted(descriptor) => Client,
+        Network if super::answer::is_awaited(descriptor) => Answer,
         wait => wait,
     }
 }
@@ -225,7 +228,7 @@ fn is_accepted(descriptor: u64) -> bool {
 }
 
 /// What an option of a socket says, whose value is a number.
-fn number_of(descriptor: u64, option: i32) -> Option<i32> {
+pub(super) fn number_of(descriptor: u64, option: i32) -> Option<i32> {
     let mut value = 0;
     let mut len = size_of::<i32>() as libc::socklen_t;
     let into = (&raw mut value).cast();

@@ -1,5 +1,6 @@
 //! Linux: raw calls through libc.
 
+mod answer;
 mod block;
 mod calls;
 mod file;
