@@ -28,7 +28,8 @@ const FOLLOWED: [&str; 5] = ["heap", "allocs", "mutex", "block", "lock"];
 
 pub(crate) fn what_pollers_accept() {
     let (profiler, address) = serving(|builder| builder.set("interval_bytes", "64KiB"));
-    thread::spawn(|| burn(Duration::from_secs(20)));
+    // As long as the test may take, which waits for its allowance of requests.
+    thread::spawn(|| burn(Duration::from_secs(600)));
     thread::spawn(|| {
         loop {
             std::hint::black_box(vec![1u8; 200_000]);
