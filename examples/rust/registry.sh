@@ -44,7 +44,8 @@ EVERPROF_SERVICE=ripgrep EVERPROF_DIR=$room/profiles "$room/build/release/rg" --
 
 step "report"
 cargo run --quiet --example report -- "$room/profiles" "$room" | tee "$room/report.txt"
-# Of all CPU time, how much was in the search loop, with what it calls?
-share=$(awk '/hybrid::search::find_fwd(_imp)?$/ { print $6 }' "$room/report.txt" | tr -d % | sort -n | tail -1)
-awk -v share="${share:-0}" 'BEGIN { exit share < 60 }' || { echo "find_fwd has ${share:-0} % and should have most" >&2; exit 1; }
+# Of all CPU time, how much was in the search loop, with what is inlined into it? A function without time of its own may be
+# beyond the rows that are printed.
+share=$(awk '$7 ~ /^regex_automata::hybrid::/ { self += $3 } END { print self + 0 }' "$room/report.txt")
+awk -v share="$share" 'BEGIN { exit share < 60 }' || { echo "the lazy DFA has $share % and should have most" >&2; exit 1; }
 echo "the hot function is the lazy DFA's search loop: ${share} % of the CPU time"
