@@ -27,6 +27,8 @@ elsewhere=(
     threads         # as wall
     tasks           # as truth, and the verdict needs the kernel's account of threads
     labels_awaits   # as life
+    accounts        # one of its children, as life; and samples of the machine's own pace, as truth
+    delivery        # one of its children, as life
     heap            # as truth
     lock            # the same
     lock_truth      # the same
