@@ -74,6 +74,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let threads = arguments[1].parse().expect("a number of threads");
     let _profiler = start();
+    // A program of one thread has locks of C that are cheaper, and everprof adds threads.
+    std::thread::spawn(|| {
+        loop {
+            std::thread::park()
+        }
+    });
     if arguments[0] == "futex" {
         // So few at a time that there is room for a sample of each.
         return measure_wait(
