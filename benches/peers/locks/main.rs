@@ -7,13 +7,8 @@ use harness::{Locked, measure_lock, measure_wait};
 
 #[cfg(feature = "everprof")]
 fn start() -> everprof::Profiler {
-    let said = |word| std::env::args().any(|argument| argument == word);
-    // Where no wait is to be a sample, it is one from a second on, or in proportion; where each is, from a nanosecond on.
-    let threshold = match (said("unsampled"), said("futex")) {
-        (true, _) => "1000000000",
-        (false, true) => "1",
-        (false, false) => "100000",
-    };
+    // Where no wait is to be a sample, it is one from a second on, or in proportion.
+    let threshold = if std::env::args().any(|word| word == "unsampled") { "1000000000" } else { "100000" };
     let dir = std::env::temp_dir().join(format!("everprof-bench-{}", std::process::id()));
     let builder =
         everprof::Profiler::builder().dir(dir).set("kinds", "cpu,lock,mutex,block").set("period_s", "3600");
@@ -81,11 +76,7 @@ fn main() {
         }
     });
     if arguments[0] == "futex" {
-        // So few at a time that there is room for a sample of each.
-        return measure_wait(
-            &futex,
-            if arguments.iter().any(|word| word == "unsampled") { 100_000 } else { 100 },
-        );
+        return measure_wait(&futex, 100_000);
     }
     let (lock, free): (Locked<'_>, &dyn Fn(u32)) = match arguments[0].as_str() {
         "std" => (

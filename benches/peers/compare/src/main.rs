@@ -58,7 +58,6 @@ const TOPICS: &[Topic] = &[
             "parking_lot 1",
             "pthread 1",
             "futex 1 unsampled",
-            "futex 1",
             "std 2 unsampled",
             "std 2",
             "std 8",
