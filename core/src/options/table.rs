@@ -162,7 +162,7 @@ options! {
     lock_threshold_ns: Threshold = Threshold::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0", live;
 
     /// Whether waits for locks of C and C++ code are seen as well, whose functions are hooked: each lock and unlock of theirs
-    /// costs a nanosecond or two more. `off`: those of Rust alone, for which nothing is added to a lock that is free.
+    /// costs a nanosecond or two more, and one that is fought for more than that. `off`: those of Rust alone, for which nothing is added to a lock that is free.
     c_locks: bool = true, "", "lock, mutex, block", "0.1.0";
 
     /// Length of one profile.
