@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::lock::{self, Config, Object};
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
-use everprof_probe::sample::{LOCK_WORDS, Source};
+use everprof_probe::sample::{ENDED, LOCK_WORDS, Source};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::{scratch, unwind};
 
@@ -71,7 +71,7 @@ fn waits_are_told_with_who_ended_them() {
     let (wait, number) = seen
         .waits
         .iter()
-        .filter(|[_, _, _, object, _]| *object == Object::Futex as u64)
+        .filter(|[_, _, _, object, _]| object & !ENDED == Object::Futex as u64)
         .map(|[nanos, _, _, _, number]| (Duration::from_nanos(*nanos), *number))
         .min_by_key(|(nanos, _)| nanos.abs_diff(waited))
         .unwrap();
@@ -119,7 +119,10 @@ fn of_c(ring: &'static Ring) {
     assert_eq!(unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) }, 0);
     other.join().unwrap();
     let seen = drain(ring);
-    let of_lock: Vec<_> = seen.waits.iter().filter(|words| words[3] == Object::Mutex as u64).collect();
+    let of_lock: Vec<_> =
+        seen.waits.iter().filter(|words| words[3] & !ENDED == Object::Mutex as u64).collect();
     assert_eq!(of_lock.len(), 1, "{seen:?}");
     assert!((20_000_000..200_000_000).contains(&of_lock[0][0]), "{seen:?}");
+    // Who held it was seen to let it go, and has told.
+    assert!(of_lock[0][3] & ENDED != 0 && seen.releases.contains(&of_lock[0][4]), "{seen:?}");
 }
