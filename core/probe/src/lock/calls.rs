@@ -11,6 +11,7 @@ use super::{Object, Wait, functions, threshold, waiters};
 use crate::os;
 use crate::own::Own;
 use crate::regs::hook::{Call, Next};
+use crate::sampling;
 
 /// 1 while waits are of interest.
 pub(super) static SWITCH: AtomicU32 = AtomicU32::new(0);
@@ -47,7 +48,7 @@ pub(super) fn is_open() -> bool {
 /// program's.
 fn is_ours() -> bool {
     let own = Own::of_this_thread();
-    own.is_ours() || own.busy.get()
+    own.is_ours() || sampling::is_under_way(own)
 }
 
 /// A system call: one of the operations of a futex, or any other.

@@ -25,6 +25,7 @@ use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source};
+use crate::sampling::{self, Mark, Sampling, Which};
 use crate::{here, os, scratch};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -165,28 +166,28 @@ fn released(number: u64, caller: &Regs) {
 }
 
 fn sample(source: Source, before: &[u64], regs: &Regs) -> bool {
-    let own = Own::of_this_thread();
     let begin = regs::ticks();
-    // Not in a handler that has interrupted us here, where the sign is not ours to take away.
-    if own.busy.replace(true) {
-        return false;
-    }
-    let is_taken = take(source, before, regs).is_some();
-    own.busy.set(false);
+    let mark = Mark::new();
+    // Not in a handler that has interrupted us here.
+    let Some(sampling) = sampling::begin(Own::of_this_thread(), &mark) else { return false };
+    let is_taken = take(source, before, regs, &sampling).is_some();
+    drop(sampling);
     TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
     is_taken
 }
 
-fn take(source: Source, before: &[u64], regs: &Regs) -> Option<()> {
+fn take(source: Source, before: &[u64], regs: &Regs, sampling: &Sampling<'_>) -> Option<()> {
     // SAFETY: null or a ring that lives as long as the process.
     let ring = unsafe { RING.load(Ordering::Acquire).as_ref() }?;
     let mut header: Header = here::header(source, 1, 0)?;
     let mut scratch = scratch::claim(header.tid as usize)?;
+    let buffer = scratch.index();
     let (mut trail, words) = scratch.parts();
     let (first, rest) = words.split_at_mut_checked(before.len())?;
     first.copy_from_slice(before);
     let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
-    let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
+    let (len, generation) = sampling.walk(regs, &mut trail, rest.get_mut(..room)?);
     header.generation = generation;
-    ring.push(&header, words.get(..before.len() + len)?).then_some(())
+    let record = words.get(..before.len() + len)?;
+    sampling.push(Which::Locks, ring, buffer, &header, record).then_some(())
 }
