@@ -35,7 +35,7 @@ const PROBE: Layers = Layers {
     columns: &[
         &["os", "regs", "sample"],
         &["memory", "stacks", "ring", "poisson", "own", "loss", "bell"],
-        &["chain", "thread", "thread_block", "unwind", "here", "heap", "got", "scratch", "perf"],
+        &["chain", "thread", "thread_block", "unwind", "here", "heap", "got", "scratch", "sampling", "perf"],
         &["sigprof", "timer", "waiting", "awaiting", "alloc", "malloc", "lock"],
     ],
     strangers: &[3],
@@ -56,6 +56,7 @@ const PROBE: Layers = Layers {
         "heap",
         "got",
         "scratch",
+        "sampling",
         "sigprof",
         "timer",
         "waiting",
