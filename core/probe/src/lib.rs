@@ -31,6 +31,7 @@ pub mod poisson;
 pub mod regs;
 pub mod ring;
 pub mod sample;
+pub mod sampling;
 pub mod scratch;
 pub mod sigprof;
 pub mod stacks;

@@ -42,12 +42,16 @@ pub const CALL_WORDS: usize = 3;
 pub const ALLOC_WORDS: usize = 4;
 
 /// Words before the stack of a sample of [`Source::Lock`]: the nanoseconds that it waited, those from which on each wait is
-/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number (with [`AGAIN`]), and the number of the
-/// wait.
+/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number (with [`AGAIN`] and [`ENDED`]), and the
+/// number of the wait.
 pub const LOCK_WORDS: usize = 5;
 
 /// Set in the number of the object where the thread had waited for it before and not got it: this is the same wait, gone on.
 pub const AGAIN: u64 = 1 << 8;
+
+/// Set in the number of the object where the end of the wait was seen by who ended it: a sample of [`Source::Release`] with the
+/// number of the wait is there already, or comes soon.
+pub const ENDED: u64 = 1 << 9;
 
 /// The header of a sample in the ring. The words of the stack follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

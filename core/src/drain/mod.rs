@@ -26,6 +26,7 @@ mod publish;
 mod queue;
 mod random;
 mod record;
+mod releases;
 pub(crate) mod report;
 mod sampler;
 mod settle;

@@ -21,6 +21,7 @@ use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{ALLOC_WORDS, Header, Source, is_native};
+use crate::sampling::{self, Mark, Sampling, Which};
 use crate::{bell, here, os, scratch, unwind};
 
 /// How full of samples the ring may get, in per cent, before our thread is woken.
@@ -134,19 +135,17 @@ pub fn allocated(address: u64, bytes: usize, above: usize) {
     if address == 0 {
         return;
     }
-    if own.busy.replace(true) {
-        return lose(bytes as u64, interval);
-    }
+    let mark = Mark::new();
+    let Some(sampling) = sampling::begin(own, &mark) else { return lose(bytes as u64, interval) };
     let begin = regs::ticks();
     // To wake our thread is a system call, of which the program is to see nothing.
     let errno = os::errno();
     // This function is a frame as well.
-    if take(address, bytes as u64, interval, &Regs::here(), above + 1).is_none() {
+    if take(address, bytes as u64, interval, &Regs::here(), above + 1, &sampling).is_none() {
         lose(bytes as u64, interval);
     }
     os::set_errno(errno);
     TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
-    own.busy.set(false);
 }
 
 /// The block at `address`, of which [`may_hold`] has said true, is about to be given back or to be changed in size: from
@@ -172,14 +171,22 @@ pub fn put_back(address: u64, handle: Handle) {
     }
 }
 
-fn take(address: u64, bytes: u64, interval: u64, regs: &Regs, ours: usize) -> Option<()> {
+fn take(
+    address: u64,
+    bytes: u64,
+    interval: u64,
+    regs: &Regs,
+    ours: usize,
+    sampling: &Sampling<'_>,
+) -> Option<()> {
     let ring = ring()?;
     let mut header = here::header(Source::Alloc, 1, 0)?;
     let mut scratch = scratch::claim(header.tid as usize)?;
+    let buffer = scratch.index();
     let (mut trail, words) = scratch.parts();
     let (_, rest) = words.split_at_mut_checked(ALLOC_WORDS)?;
     let room = MAX_WORDS.load(Ordering::Relaxed).saturating_add(ours).min(rest.len());
-    let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
+    let (len, generation) = sampling.walk(regs, &mut trail, rest.get_mut(..room)?);
     header.generation = generation;
     // The words about the allocation take the place of the frames that are ours, where the walk came beyond these.
     let is_beyond =
@@ -190,7 +197,7 @@ fn take(address: u64, bytes: u64, interval: u64, regs: &Regs, ours: usize) -> Op
     let handle = live::insert(address).unwrap_or_default();
     let event = EVENTS.fetch_add(1, Ordering::Relaxed);
     record.iter_mut().zip([bytes, handle, interval, event]).for_each(|(word, about)| *word = about);
-    let is_told = ring.push(&header, record);
+    let is_told = sampling.push(Which::Heap, ring, buffer, &header, record);
     if !is_told {
         live::remove(address);
     }

@@ -54,8 +54,18 @@ pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
 
 /// As [`walk`], and sooner where much of the stack is what it was when the last walk left `trail`.
 pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> Walked {
-    let entered = inflight::enter(thread_pointer());
-    let mut walker = Walker::new(regs, stack, snapshot::current(&entered));
+    walk_entered(&inflight::enter(thread_pointer()), trail, regs, stack, out)
+}
+
+/// As [`walk_along`], for who has said that it begins.
+pub(crate) fn walk_entered(
+    entered: &inflight::Entered,
+    trail: &mut Trail<'_>,
+    regs: &Regs,
+    stack: &StackMemory,
+    out: &mut Frames<'_>,
+) -> Walked {
+    let mut walker = Walker::new(regs, stack, snapshot::current(entered));
     let mut generation = snapshot::generation();
     if let Some(snapshot) = walker.snapshot {
         snapshot.prefetch_change();

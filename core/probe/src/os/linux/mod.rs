@@ -34,7 +34,8 @@ pub use poll::{Awaited, Watched, poll};
 pub use program::{is_first, is_privileged};
 pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
-    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
+    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, is_on_alternate_stack,
+    realtime_range, send,
 };
 pub(crate) use symbols::{glibc, symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
