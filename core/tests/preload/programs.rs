@@ -149,6 +149,8 @@ pub(super) fn redis() {
     let told = if most == 0 { all } else { most };
     println!("redis: {most} by {name}, {all} in all of {used} more than {before}");
     assert!((0.65..1.2).contains(&(told as f64 / used)), "{told} of {used}");
+    // From its first command on, stacks are whole.
+    assert!(most == 0 || most as f64 > 0.9 * all as f64, "{most} of {all} by {name}");
     common::remove(&dir);
 }
 
