@@ -34,12 +34,39 @@ pub fn header(source: Source, weight: u64, period: u32) -> Option<Header> {
 /// Walks the calling thread's stack from `regs` on, which [`Regs::here`] has read in a function that is not yet left, into
 /// `words`. Returns how many words the stack has, and the generation of the modules that it is of.
 pub fn walk(regs: &Regs, trail: &mut Trail<'_>, words: &mut [u64]) -> (usize, u32) {
+    let taken = take(regs, trail, words, usize::MAX, 0);
+    (taken.len, taken.generation)
+}
+
+/// A stack as [`take`] has written it.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Words that it takes.
+    pub len: usize,
+    /// The generation of the modules that it is of.
+    pub generation: u32,
+    /// Our thread is to walk on in it, as [`unwind::later`] says.
+    pub is_unfinished: bool,
+}
+
+/// The same with up to `room` words of the stack itself, behind which there may be room for what is left to our thread where
+/// the walk meets code without a table: a copy of up to `copied` words of the stack.
+pub fn take(regs: &Regs, trail: &mut Trail<'_>, words: &mut [u64], room: usize, copied: usize) -> Taken {
     let own = thread_block::stack();
     let held = if own.contains(&regs.sp) { None } else { stacks::hold(regs.sp) };
-    let stack = stack_of(regs.sp, own, held.as_ref().map(stacks::Held::range));
-    let mut frames = Frames::new(words);
+    let stack = stack_of(regs.sp, own.clone(), held.as_ref().map(stacks::Held::range));
+    let room = room.min(words.len());
+    let mut frames = Frames::new(words.get_mut(..room).unwrap_or_default());
     let walked = unwind::walk_along(trail, regs, &stack, &mut frames);
-    (frames.finish().len(), walked.generation)
+    let len = frames.finish().len();
+    // Other stacks may be told from here in another way than they are later.
+    let stop = walked.stop.filter(|stop| copied > 0 && own.contains(&stop.sp()));
+    let left = stop.and_then(|stop| {
+        let frames = thread_block::frames_end(&own).saturating_sub(stop.sp()) / 8;
+        unwind::later::leave(&stop, &stack, words, copied.min(frames as usize))
+    });
+    let is_unfinished = left.is_some();
+    Taken { len: left.unwrap_or(len), generation: walked.generation, is_unfinished }
 }
 
 /// The memory that the calling thread's frames lie in, of which `sp` is one: its own stack, or a registered one.

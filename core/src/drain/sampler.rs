@@ -275,6 +275,12 @@ impl Sampler {
             if self.heap.is_some() && everprof_probe::heap::wants_table() {
                 self.modules.update();
             }
+            // Or there is a burst of them.
+            if self.heap.is_some() && everprof_probe::heap::is_crowded() {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.drain_hooks(&mut buffer);
+                self.buffer = buffer;
+            }
             return;
         }
         self.woke = Instant::now();
@@ -388,6 +394,9 @@ impl Sampler {
 
     /// The site of a sample's stack in an account of its own.
     pub(super) fn site(&mut self, sites: &mut Sites, header: &Header, stack: &[u64]) -> Arc<Site> {
+        let finished =
+            header.is_unfinished().then(|| self.modules.finish(header, stack, self.hook_options.max_words));
+        let stack = finished.as_deref().unwrap_or(stack);
         let epoch = self.modules.epoch_of(header.generation);
         let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
         sites.site(epoch, stack, thread, labels::resolve(header.labels))

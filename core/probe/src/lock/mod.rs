@@ -24,7 +24,7 @@ use crate::got::{self, Patched};
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{AGAIN, Header, LOCK_WORDS, Source};
+use crate::sample::{AGAIN, Header, LOCK_WORDS, Source, UNFINISHED};
 use crate::{here, os, scratch};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -183,7 +183,10 @@ fn take(source: Source, before: &[u64], regs: &Regs) -> Option<()> {
     let (first, rest) = words.split_at_mut_checked(before.len())?;
     first.copy_from_slice(before);
     let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
-    let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
-    header.generation = generation;
-    ring.push(&header, words.get(..before.len() + len)?).then_some(())
+    let taken = here::take(regs, &mut trail, rest, room, ring.copies());
+    header.generation = taken.generation;
+    if taken.is_unfinished {
+        header.source |= UNFINISHED;
+    }
+    ring.push(&header, words.get(..before.len() + taken.len)?).then_some(())
 }
