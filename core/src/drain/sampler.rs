@@ -96,6 +96,9 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     /// CPU nanoseconds of our thread for what somebody has asked for.
     pub(super) requests_cpu: u64,
+    /// The same for looks at threads that wait, and for the accounts of the hooks.
+    pub(super) looks_cpu: u64,
+    pub(super) accounts_cpu: [u64; 2],
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
     /// How many samples there were when the last period ended.
@@ -199,6 +202,8 @@ impl Sampler {
             turnover: (0, 0),
             process_cpu_at_start: process_cpu,
             requests_cpu: 0,
+            looks_cpu: 0,
+            accounts_cpu: [0; 2],
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
             samples_closed: 0,
@@ -267,7 +272,8 @@ impl Sampler {
         self.threads.welcome();
         let census = self.threads.update();
         let calm = self.is_calm();
-        self.look_if_due(census, calm);
+        let (_, took) = self.timed(|own| own.look_if_due(census, calm));
+        self.looks_cpu += took;
         // Looks at threads that wait may come more often; the rest is not worth it then.
         let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
         if self.woke.elapsed() < interval {

@@ -21,7 +21,7 @@ use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{ALLOC_WORDS, Header, Source, UNFINISHED, is_native};
-use crate::{bell, here, os, scratch, unwind};
+use crate::{bell, cost, here, os, scratch, unwind};
 
 /// How full of samples the ring may get, in per cent, before our thread is woken.
 const CROWDED: u64 = 25;
@@ -145,7 +145,7 @@ pub fn allocated(address: u64, bytes: usize, above: usize) {
         lose(bytes as u64, interval);
     }
     os::set_errno(errno);
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
     own.busy.set(false);
 }
 

@@ -25,7 +25,7 @@ use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{AGAIN, Header, LOCK_WORDS, Source, UNFINISHED};
-use crate::{here, os, scratch};
+use crate::{cost, here, os, scratch};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static THRESHOLD: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -170,7 +170,7 @@ fn sample(source: Source, before: &[u64], regs: &Regs) -> bool {
     }
     let is_taken = take(source, before, regs).is_some();
     own.busy.set(false);
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
     is_taken
 }
 
