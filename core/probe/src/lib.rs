@@ -17,6 +17,7 @@ pub mod alloc;
 pub mod awaiting;
 pub mod bell;
 pub mod chain;
+pub mod cost;
 pub mod got;
 pub mod heap;
 pub mod here;

@@ -186,6 +186,15 @@ impl Ring {
         used * 100 / (self.mask + 1)
     }
 
+    /// How many words of a stack a record may hold beside its frames, where that is needed: some KiB hold most
+    /// stacks, and of what is free it is no more than a part, so that a burst of such leaves room for others. For handlers.
+    pub fn copies(&self) -> usize {
+        const MOST: u64 = 1024;
+        let used = self.head.0.load(Ordering::Relaxed).saturating_sub(self.tail.0.load(Ordering::Relaxed));
+        let free = (self.mask + 1).saturating_sub(used);
+        (free / 32).min(MOST) as usize
+    }
+
     /// Forgets everything. Only where no other thread can write: in a fork's child.
     pub fn clear(&self) {
         for index in 0..=self.mask {

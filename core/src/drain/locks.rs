@@ -240,7 +240,7 @@ impl Sampler {
     /// Empties the ring of waits.
     pub(super) fn drain_locks(&mut self, buffer: &mut [u64]) {
         let (Some(mut locks), Some(ring)) = (self.locks.take(), SAMPLES.get()) else { return };
-        ring.drain(buffer, |header, words| match header.source {
+        ring.drain(buffer, |header, words| match header.event() {
             source if source == Source::Lock as u8 => self.count_blocked(&mut locks, &header, words),
             source if source == Source::Release as u8 => {
                 let Some(([number], stack)) = words.split_first_chunk() else { return };

@@ -96,6 +96,9 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     /// CPU nanoseconds of our thread for what somebody has asked for.
     pub(super) requests_cpu: u64,
+    /// The same for looks at threads that wait, and for the accounts of the hooks.
+    pub(super) looks_cpu: u64,
+    pub(super) accounts_cpu: [u64; 2],
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
     /// How many samples there were when the last period ended.
@@ -199,6 +202,8 @@ impl Sampler {
             turnover: (0, 0),
             process_cpu_at_start: process_cpu,
             requests_cpu: 0,
+            looks_cpu: 0,
+            accounts_cpu: [0; 2],
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
             samples_closed: 0,
@@ -267,13 +272,20 @@ impl Sampler {
         self.threads.welcome();
         let census = self.threads.update();
         let calm = self.is_calm();
-        self.look_if_due(census, calm);
+        let (_, took) = self.timed(|own| own.look_if_due(census, calm));
+        self.looks_cpu += took;
         // Looks at threads that wait may come more often; the rest is not worth it then.
         let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
         if self.woke.elapsed() < interval {
             // An allocation may have asked: a program's first samples are to have stacks, and there are many at its start.
             if self.heap.is_some() && everprof_probe::heap::wants_table() {
                 self.modules.update();
+            }
+            // Or there is a burst of them.
+            if self.heap.is_some() && everprof_probe::heap::is_crowded() {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.drain_hooks(&mut buffer);
+                self.buffer = buffer;
             }
             return;
         }
@@ -388,6 +400,9 @@ impl Sampler {
 
     /// The site of a sample's stack in an account of its own.
     pub(super) fn site(&mut self, sites: &mut Sites, header: &Header, stack: &[u64]) -> Arc<Site> {
+        let finished =
+            header.is_unfinished().then(|| self.modules.finish(header, stack, self.hook_options.max_words));
+        let stack = finished.as_deref().unwrap_or(stack);
         let epoch = self.modules.epoch_of(header.generation);
         let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
         sites.site(epoch, stack, thread, labels::resolve(header.labels))
