@@ -86,7 +86,7 @@ impl Sampler {
         stats.incomplete_unknown_stack = stacks::unknown() - self.unknown_stacks_at_start;
         stats.awaits_lost = labels::lost() - self.awaits_lost_at_start;
         stats.threads = threads as u64;
-        stats.threads_untimed = untimed as u64;
+        stats.threads_untimed = if self.sampling.is_timed { untimed as u64 } else { 0 };
         stats.cpu_clock = match self.sampling.clock {
             ClockKind::Timer => "timer",
             ClockKind::PerfEvent => "perf_event",
@@ -98,6 +98,7 @@ impl Sampler {
         if self.locks.is_none() {
             (self.stats.lock_slots, self.stats.lock_slots_foreign, self.stats.lock_slots_refused) = (0, 0, 0);
         }
+        self.tell_fleet();
         self.stats.memory_bytes = self.memory();
         self.counters.publish(self.stats.clone());
     }
@@ -210,7 +211,8 @@ impl Sampler {
     /// Says once that there are threads without a timer, whose time has no stacks.
     fn tell_untimed(&mut self) {
         let (threads, untimed) = self.threads.counts();
-        let Some(errno) = self.threads.timer_error().filter(|_| untimed > 0 && !self.told_untimed) else {
+        let is_news = untimed > 0 && !self.told_untimed && self.sampling.is_timed;
+        let Some(errno) = self.threads.timer_error().filter(|_| is_news) else {
             return;
         };
         self.told_untimed = true;

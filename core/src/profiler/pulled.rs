@@ -34,9 +34,9 @@ impl Source for Present {
     }
 
     fn about(&self) -> About {
-        let asked = lock()
-            .as_ref()
-            .map(|running: &Running| (running.handle.clone(), running.tags.clone(), running.options.clone()));
+        let asked = lock().as_ref().map(|running: &Running| {
+            (running.handle.clone(), running.tags.clone(), running.said.in_force.clone())
+        });
         let Some((handle, tags, options)) = asked else { return About::default() };
         let mut stats = handle.stats();
         crate::serve::tell(&mut stats);
