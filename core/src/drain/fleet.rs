@@ -104,12 +104,17 @@ impl Fleet {
 
     /// The kinds that are taken now.
     pub(super) fn kinds(&mut self) -> Kinds {
-        let is_active = self.turn().is_active;
-        if is_active != self.is_active && self.turned.elapsed() >= LEAST_STAY {
-            (self.is_active, self.turned) = (is_active, Instant::now());
-        }
+        self.turn_at(wall_clock(), Instant::now());
         let now = monotonic();
         self.asked.only(|kind| self.is_active && self.cycles.is_on(kind, now))
+    }
+
+    /// Begins or ends its turn, where it is time for that by the wall clock, and has not just been.
+    fn turn_at(&mut self, clock: i64, now: Instant) {
+        let is_active = self.rotation.at(clock).is_active;
+        if is_active != self.is_active && now.saturating_duration_since(self.turned) >= LEAST_STAY {
+            (self.is_active, self.turned) = (is_active, now);
+        }
     }
 
     fn turn(&self) -> Turn {
@@ -271,5 +276,42 @@ impl Sampler {
         self.stats.active = self.kinds.iter().next().is_some();
         self.stats.active_reason = self.fleet.told(&self.kinds);
         self.stats.active_kinds = self.kinds.iter().map(Kind::name).collect();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_followed_but_not_to_and_fro() {
+        let mut options = Options::default();
+        options.set("fleet_share", "50").unwrap();
+        let mut fleet = Fleet::new(&options, &BTreeMap::new());
+        let clock = 1_800_000_000_000_000_000;
+        let ours = |is_active| {
+            (0..99)
+                .map(|n| clock + n * 600_000_000_000)
+                .find(|at| fleet.rotation.at(*at).is_active == is_active)
+        };
+        let (active, rest) = (ours(true).unwrap(), ours(false).unwrap());
+        let mut now = fleet.turned + LEAST_STAY;
+        fleet.turn_at(active, now);
+        assert!(fleet.is_active);
+        let mut turns = 0;
+        for step in 0..100 {
+            // By days ahead and back, a hundred times a second.
+            now += Duration::from_millis(10);
+            let before = fleet.is_active;
+            fleet.turn_at(if step % 2 == 0 { rest } else { active }, now);
+            turns += u32::from(fleet.is_active != before);
+        }
+        assert!(turns <= 1, "{turns} in a second");
+        // And where it stays, that is what holds.
+        now += LEAST_STAY;
+        fleet.turn_at(rest, now);
+        fleet.turn_at(rest, now + LEAST_STAY);
+        assert!(!fleet.is_active);
     }
 }

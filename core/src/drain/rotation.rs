@@ -20,6 +20,9 @@ const RANGE: u128 = 1 << 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rotation {
     share: u32,
+    /// Of so many windows at most one is chosen, by a part of the range of that width.
+    turns: u64,
+    width: u64,
     window: u64,
     /// By so many nanoseconds windows begin earlier than those of the clock.
     offset: u64,
@@ -45,7 +48,11 @@ impl Rotation {
             .into_iter()
             .fold(FNV_BASIS, |hash, text| fnv(fnv(hash, text.as_bytes()), &[0]));
         let offset = mix(fnv(seed, b"offset")) % (window / 1_000_000) * 1_000_000;
-        Self { share: share.millionths(), window, offset, seed }
+        let share = share.millionths();
+        let chosen = u64::from(share.min(Share::ALL - share).max(1));
+        let turns = u64::from(Share::ALL) / chosen;
+        let width = (u128::from(chosen) * RANGE / u128::from(Share::ALL)) as u64;
+        Self { share, turns, width, window, offset, seed }
     }
 
     /// Whether everybody is active at any time.
@@ -66,20 +73,16 @@ impl Rotation {
         match self.share {
             0 => false,
             Share::ALL => true,
-            share if share <= Share::ALL / 2 => self.is_chosen(window, share),
-            // Of more than half it is the rest that takes turns.
-            share => !self.is_chosen(window, Share::ALL - share),
+            share => self.is_chosen(window) == (share <= Share::ALL / 2),
         }
     }
 
-    /// Whether that window is the one of `turns` that is chosen for a share, which is half at most.
-    fn is_chosen(&self, window: u64, share: u32) -> bool {
-        let turns = u64::from(Share::ALL / share);
-        let width = (u128::from(share) * RANGE / u128::from(Share::ALL)) as u64;
-        let (stretch, turn) = (window / turns, window % turns);
+    /// Whether that window is the one of `turns` that is chosen. Of a share of more than half it is the rest that takes turns.
+    fn is_chosen(&self, window: u64) -> bool {
+        let (stretch, turn) = (window / self.turns, window % self.turns);
         let hash = mix(fnv(fnv(self.seed, b"turn"), &stretch.to_le_bytes()));
         // No overflow: all turns together are no wider than the range.
-        hash.wrapping_sub(turn * width) < width
+        hash.wrapping_sub(turn * self.width) < self.width
     }
 }
 
@@ -141,7 +144,7 @@ mod tests {
             let expected = WINDOWS as f64 * p;
             let binomial = (WINDOWS as f64 * p * (1.0 - p)).sqrt();
             // What chance has in a window is made up for by the next ones.
-            let turns = u64::from(1_000_000 / millionths.min(1_000_000 - millionths).max(1));
+            let turns = rotation(0, millionths).turns;
             let mut by_stretch = std::collections::BTreeMap::<u64, (u32, u32)>::new();
             for (window, active) in (2_950_000..).zip(&by_window) {
                 let sum = by_stretch.entry(window / turns).or_default();
