@@ -23,7 +23,7 @@ use everprof::profile::{Kind, Profile};
 use everprof::{ErrorKind, Profiler};
 use everprof_probe::os::Clock;
 
-use common::{burn, directory, flush, kind_of, profiles, remove, stop, time_in};
+use common::{burn, by_labels, directory, flush, kind_of, profiles, remove, stop, time_in};
 
 #[global_allocator]
 static ALLOCATOR: everprof::Allocator = everprof::Allocator::new();
@@ -117,6 +117,16 @@ fn rests() {
         (before.signals, 0, 0, 0)
     );
     assert_eq!((after.alloc_slots, after.lock_slots), (0, 0), "nothing is hooked");
+    assert!(after.threads >= 2, "{} threads", after.threads);
+    let error = everprof::snapshot(Kind::Heap).unwrap_err();
+    println!("{error}");
+    assert!(
+        error.kind() == ErrorKind::Unavailable
+            && error.to_string().contains("nothing is taken but what is asked for")
+    );
+    // What was set meanwhile is known.
+    let labels = everprof::Labels::new([("tenant", "acme")]);
+    let _guard = labels.enter();
     assert!(own < Duration::from_millis(20), "{own:?}");
 
     // On request everything is there, and what was asked for is over when it ends.
@@ -129,6 +139,8 @@ fn rests() {
         let (cpu, wall) = (cpu.finish().unwrap(), wall.finish().unwrap());
         println!("cpu {:.3} s, wall {:.3} s, {} bytes", seconds(&cpu), seconds(&wall), sum(&heap));
         assert!((0.3..0.6).contains(&seconds(&cpu)) && seconds(&wall) >= 0.3);
+        let labelled = by_labels(&cpu, ["tenant"])[&["acme".to_string()]] as f64 / 1e9;
+        assert!(labelled > 0.9 * seconds(&cpu), "{labelled}");
         assert!((30e6..130e6).contains(&(sum(&heap) as f64)), "65 MB in samples of 512 KiB");
         assert!(!cpu.tags.contains_key("fleet_share"), "it is no part of anything");
         assert!(everprof::threads().unwrap().samples().len() > 1);

@@ -37,6 +37,11 @@ impl Cycles {
         Self(duties.iter().enumerate().map(cycle).collect())
     }
 
+    /// Whether all kinds are on all the time.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a kind is on at that moment of the monotonic clock, in nanoseconds.
     pub(super) fn is_on(&self, kind: Kind, now: u64) -> bool {
         self.0.iter().filter(|cycle| cycle.kind == kind).all(|cycle| cycle.at(now).0)

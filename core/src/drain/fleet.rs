@@ -21,6 +21,7 @@ use super::sampler::Sampler;
 use super::setup::wall_clock;
 use super::threads::Threads;
 use crate::aggregate::Aggregate;
+use crate::error::{Error, ErrorKind};
 use crate::options::{Kinds, Options};
 use crate::profile::Kind;
 use crate::recorder;
@@ -127,13 +128,28 @@ impl Fleet {
         turn.min(self.cycles.left(monotonic()))
     }
 
+    /// Why a kind is not followed that was asked for, where these are.
+    pub(super) fn rests(&self, kind: Kind, kinds: &Kinds) -> Option<Error> {
+        if !self.asked.contains(kind) || kinds.contains(kind) {
+            return None;
+        }
+        let (name, why) = (kind.name(), self.told(kinds));
+        let message = format!(
+            "{name} is not followed at the moment, {why}: record a stretch of time (by request: seconds=30), or try later"
+        );
+        Some(Error::new(ErrorKind::Unavailable, message))
+    }
+
     /// Why this instance is active or not, where it takes these kinds.
     fn told(&self, kinds: &Kinds) -> String {
         let turn = self.turn();
         let left = turn.left.as_secs();
-        if self.is_active && kinds.iter().next().is_none() {
+        if self.is_active && !self.cycles.is_empty() && *kinds != self.asked {
             let left = self.rest().as_secs();
-            return format!("no kind is on for {left} s at least (duty)");
+            return format!("not all kinds are on for {left} s at least (duty)");
+        }
+        if self.rotation.is_none() {
+            return "nothing is taken but what is asked for (fleet_share=0)".to_string();
         }
         match (self.rotation.is_all(), self.is_active) {
             (true, _) => "all instances profile at all times (fleet_share=100)".to_string(),

@@ -233,7 +233,9 @@ impl Sampler {
         };
         match account {
             Some(account) => self.name_account(kind, account, named),
-            None => _ = named.send(Err(not_followed(kind))),
+            None => {
+                _ = named.send(Err(self.fleet.rests(kind, &self.kinds).unwrap_or_else(|| not_followed(kind))))
+            }
         }
     }
 

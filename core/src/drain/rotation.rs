@@ -60,6 +60,11 @@ impl Rotation {
         self.share == Share::ALL
     }
 
+    /// Whether nobody is active at any time.
+    pub(super) fn is_none(&self) -> bool {
+        self.share == 0
+    }
+
     /// What that moment is, in nanoseconds since the Unix epoch.
     pub(super) fn at(&self, now: i64) -> Turn {
         let shifted = now.max(0).unsigned_abs() + self.offset;
@@ -102,7 +107,7 @@ pub(super) fn mix(mut hash: u64) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod tests {
     use super::*;
 

@@ -7,12 +7,14 @@ use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
+use super::fleet::Work;
 use super::governor::{Part, Usage};
 use super::heap::{Heap, Sources};
 use super::locks::Locks;
 use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
+use super::tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
 use crate::options::SignalChoice;
@@ -69,7 +71,10 @@ impl Sampler {
     }
 
     pub(super) fn renew_stats(&mut self, usage: &Usage) {
-        let (threads, untimed) = self.threads.counts();
+        let (known, untimed) = self.threads.counts();
+        // Where nothing is taken, nobody is known by name.
+        let counted = if self.work == Work::Idle { tasks::count(tasks::links()) } else { None };
+        let threads = counted.unwrap_or(known);
         let stats = &mut self.stats;
         stats.process_cpu = Duration::from_nanos(usage.process);
         stats.rate_hz = 1e9 / f64::from(self.governor.period());
