@@ -106,6 +106,7 @@ impl Sampler {
     pub(super) fn switch_hooks(&mut self) {
         // Whoever wanted one that cannot be had was told.
         let _ = (self.switch_heap(), self.switch_locks());
+        self.switch_work();
     }
 
     fn are_wanted(&self, needs: fn(Kind) -> bool) -> bool {
@@ -182,6 +183,7 @@ impl Sampler {
 
     /// Begins to count for a recording; an error where there is nothing to count.
     pub(super) fn begin_to_count(&mut self, id: u64, kind: Kind) -> Result<()> {
+        self.switch_work();
         if kind.needs_allocations() { self.switch_heap() } else { self.switch_locks() }?;
         self.bring_up_to_date();
         if kind.needs_allocations() {
@@ -233,7 +235,9 @@ impl Sampler {
         };
         match account {
             Some(account) => self.name_account(kind, account, named),
-            None => _ = named.send(Err(not_followed(kind))),
+            None => {
+                _ = named.send(Err(self.fleet.rests(kind, &self.kinds).unwrap_or_else(|| not_followed(kind))))
+            }
         }
     }
 

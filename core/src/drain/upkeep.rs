@@ -7,12 +7,14 @@ use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, cost, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
+use super::fleet::Work;
 use super::governor::{Part, Usage};
 use super::heap::{Heap, Sources};
 use super::locks::Locks;
 use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
+use super::tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
 use crate::options::SignalChoice;
@@ -69,7 +71,10 @@ impl Sampler {
     }
 
     pub(super) fn renew_stats(&mut self, usage: &Usage) {
-        let (threads, untimed) = self.threads.counts();
+        let (known, untimed) = self.threads.counts();
+        // Where nothing is taken, nobody is known by name.
+        let counted = if self.work == Work::Idle { tasks::count(tasks::links()) } else { None };
+        let threads = counted.unwrap_or(known);
         let stats = &mut self.stats;
         stats.process_cpu = Duration::from_nanos(usage.process);
         stats.rate_hz = 1e9 / f64::from(self.governor.period());
@@ -86,7 +91,7 @@ impl Sampler {
         stats.incomplete_unknown_stack = stacks::unknown() - self.unknown_stacks_at_start;
         stats.awaits_lost = labels::lost() - self.awaits_lost_at_start;
         stats.threads = threads as u64;
-        stats.threads_untimed = untimed as u64;
+        stats.threads_untimed = if self.sampling.is_timed { untimed as u64 } else { 0 };
         stats.cpu_clock = match self.sampling.clock {
             ClockKind::Timer => "timer",
             ClockKind::PerfEvent => "perf_event",
@@ -98,6 +103,7 @@ impl Sampler {
         if self.locks.is_none() {
             (self.stats.lock_slots, self.stats.lock_slots_foreign, self.stats.lock_slots_refused) = (0, 0, 0);
         }
+        self.tell_fleet();
         self.stats.memory_bytes = self.memory();
         self.counters.publish(self.stats.clone());
     }
@@ -213,7 +219,8 @@ impl Sampler {
     /// Says once that there are threads without a timer, whose time has no stacks.
     fn tell_untimed(&mut self) {
         let (threads, untimed) = self.threads.counts();
-        let Some(errno) = self.threads.timer_error().filter(|_| untimed > 0 && !self.told_untimed) else {
+        let is_news = untimed > 0 && !self.told_untimed && self.sampling.is_timed;
+        let Some(errno) = self.threads.timer_error().filter(|_| is_news) else {
             return;
         };
         self.told_untimed = true;
