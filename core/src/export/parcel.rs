@@ -1,6 +1,7 @@
 //! What a profile looks like on its way to each kind of server: path, media type and body.
 
 use super::http::{base64, filled};
+use super::otlp;
 use super::{Dialect, Encoded, Set};
 use crate::encode::{dialect, json, protobuf::Writer};
 use crate::options::{Protocol, Url};
@@ -18,6 +19,7 @@ pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
     match protocol {
         Protocol::Pyroscope => Dialect::Pyroscope,
         Protocol::Parca => Dialect::Parca,
+        Protocol::Otlp => Dialect::Otlp,
         Protocol::Post | Protocol::Put => Dialect::Pprof,
     }
 }
@@ -37,6 +39,13 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profile: &Encoded
             path: below(url, "api/profiles/writeraw"),
             content_type: "application/json",
             body: parca(&labels(), profile).into_bytes(),
+        },
+        Protocol::Otlp => Parcel {
+            method: "POST",
+            // Some servers have it elsewhere: a path that is given is the whole path.
+            path: if url.path_and_query().0 == "/" { below(url, otlp::PATH) } else { url.path.clone() },
+            content_type: profile.format.media_type(),
+            body: profile.bytes.clone(),
         },
         Protocol::Post | Protocol::Put => Parcel {
             method: if protocol == Protocol::Put { "PUT" } else { "POST" },
@@ -152,6 +161,13 @@ mod tests {
         let path = |protocol, text| parcel(protocol, &url(text), &set, &profile).path;
         assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h"), "/push.v1.PusherService/Push");
         assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h/a/?b"), "/a/push.v1.PusherService/Push?b");
+        for (text, full) in [
+            ("otlp+http://h", "/v1development/profiles"),
+            ("otlp+http://h/?x=1", "/v1development/profiles?x=1"),
+            ("otlp+http://h/api/default/v1/profiles", "/api/default/v1/profiles"),
+        ] {
+            assert_eq!(path(Protocol::Otlp, text), full);
+        }
         assert_eq!(path(Protocol::Parca, "parca+http://h/p"), "/p/api/profiles/writeraw");
         let templates = "put+http://h/{service}/{env}/{kind}-{time}-{sequence}-{id}.pb.gz?s={no}";
         assert_eq!(

@@ -6,9 +6,11 @@
 //! in its middle goes on where it stopped.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Answer, Client, Failure, Request, Trust, filled};
+use super::otlp;
 use super::parcel::{dialect_of, parcel, value};
 use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set};
 use crate::encode::dialect::halve;
@@ -90,8 +92,10 @@ impl ServerExporter {
         };
         add("authorization", self.manner.authorization.as_deref().unwrap_or_default());
         add("x-scope-orgid", &self.manner.tenant);
-        if self.protocol == Protocol::Pyroscope {
-            add("connect-protocol-version", "1");
+        match self.protocol {
+            Protocol::Pyroscope => add("connect-protocol-version", "1"),
+            Protocol::Otlp => add("content-encoding", "gzip"),
+            _ => {}
         }
         headers
     }
@@ -100,6 +104,11 @@ impl ServerExporter {
         let problem = || self.client.describe(answer);
         match answer.status {
             _ if answer.is_success() => match self.is_answer_of_its_own(answer) {
+                true if self.protocol == Protocol::Otlp
+                    && answer.content_type == "application/x-protobuf" =>
+                {
+                    self.taken(&answer.body)
+                }
                 true => Verdict::Taken,
                 false => Verdict::Lost(Loss::Refused, format!("no such server is there: {}", problem())),
             },
@@ -111,11 +120,32 @@ impl ServerExporter {
                 Verdict::Lost(Loss::Refused, problem)
             }
             413 => Verdict::TooLarge(problem()),
+            // By its specification there is no other time at which it might be taken.
+            408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
             408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
             // A gateway that has handed the request on, and had no answer either.
             504 => self.unknown(problem(), answer.retry_after),
             400..500 => Verdict::Lost(Loss::Refused, problem()),
             _ => Verdict::Lost(Loss::Failed, problem()),
+        }
+    }
+
+    /// What a server of OTLP says yes to. What it did not take it will not take another time.
+    fn taken(&self, response: &[u8]) -> Verdict {
+        match otlp::rejected(response) {
+            None => Verdict::Taken,
+            Some((0, words)) => {
+                let words = self.client.clean(&words);
+                // A logger is the host's code, and may panic.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    log::warn!(target: "everprof", "{} took a profile, and says: {words}", self.name);
+                }));
+                Verdict::Taken
+            }
+            Some((count, words)) => {
+                let what = if count == 1 { "a profile".to_string() } else { format!("{count} profiles") };
+                Verdict::Lost(Loss::Refused, format!("it did not take {what}: {}", self.client.clean(&words)))
+            }
         }
     }
 

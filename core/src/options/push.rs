@@ -37,6 +37,8 @@ pub(crate) enum Protocol {
     Pyroscope,
     /// Parca's WriteRaw over HTTP.
     Parca,
+    /// OTLP profiles, over HTTP.
+    Otlp,
     /// pprof as it is, by POST.
     Post,
     /// pprof as it is, by PUT.
@@ -44,9 +46,10 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [(Protocol, &'static str); 4] = [
+    const ALL: [(Protocol, &'static str); 5] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
+        (Protocol::Otlp, "otlp"),
         (Protocol::Post, "post"),
         (Protocol::Put, "put"),
     ];
@@ -57,7 +60,7 @@ impl Protocol {
 }
 
 const RIGHT: &str = "off, dir, file:///path, and PROTOCOL+http://host or PROTOCOL+https://host with one of the protocols \
-                     pyroscope, parca, post and put; several parted by commas";
+                     pyroscope, parca, otlp, post and put; several parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
 const MOST_TARGETS: usize = 8;
 
@@ -158,7 +161,8 @@ impl Target {
             _ => return Err(format!("give {RIGHT}")),
         };
         let Some((protocol, _)) = Protocol::ALL.iter().find(|(_, name)| *name == protocol) else {
-            let right = "say what the server understands: pyroscope+, parca+, post+ or put+ before http";
+            let right =
+                "say what the server understands: pyroscope+, parca+, otlp+, post+ or put+ before http";
             return Err(right.to_string());
         };
         Ok(Self::Server(*protocol, Url::parse(is_secure, rest)?))
@@ -299,6 +303,7 @@ mod tests {
             ("", "off", "off"),
             ("dir", "dir", "dir"),
             ("DIR, file:///var/p", "dir,file:///var/p", "dir,file:///var/p"),
+            ("otlp+http://c:4318", "otlp+http://c:4318/", "otlp+http://c:4318"),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
             (
                 "put+https://s3/b/{kind}?X-Sig=a,b post+http://u:p@h",

@@ -95,9 +95,14 @@ impl Client {
         wire.flush()
     }
 
+    /// The first words of a text of the server's, without our secrets.
+    pub(super) fn clean(&self, text: &str) -> String {
+        harmless(&without(text, &self.secrets))
+    }
+
     /// What an answer says, for an error: its status and the first words of its body, without our secrets.
     pub(super) fn describe(&self, answer: &Answer) -> String {
-        let words = harmless(&without(&String::from_utf8_lossy(&answer.body), &self.secrets));
+        let words = self.clean(&String::from_utf8_lossy(&answer.body));
         let colon = if words.is_empty() { "" } else { ": " };
         format!("it answers {}{colon}{words}", answer.status)
     }
