@@ -5,6 +5,10 @@ use crate::encode::protobuf::{Fields, Value};
 /// Where profiles go where the URL does not say otherwise.
 pub(super) const PATH: &str = "v1development/profiles";
 
+/// The method of gRPC.
+pub(super) const METHOD: &str =
+    "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
+
 /// What a server that took the request says that it did not take of it: how many profiles, and why. None where it took all.
 pub(super) fn rejected(response: &[u8]) -> Option<(u64, String)> {
     let partial = message(response, 1)?;

@@ -18,8 +18,8 @@ pub(super) struct Parcel {
 pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
     match protocol {
         Protocol::Pyroscope => Dialect::Pyroscope,
-        Protocol::Parca => Dialect::Parca,
-        Protocol::Otlp => Dialect::Otlp,
+        Protocol::Parca | Protocol::ParcaGrpc => Dialect::Parca,
+        Protocol::Otlp | Protocol::OtlpGrpc => Dialect::Otlp,
         Protocol::Post | Protocol::Put => Dialect::Pprof,
     }
 }
@@ -47,6 +47,12 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profile: &Encoded
             content_type: profile.format.media_type(),
             body: profile.bytes.clone(),
         },
+        Protocol::OtlpGrpc => grpc(otlp::METHOD, true, &profile.bytes),
+        Protocol::ParcaGrpc => grpc(
+            "/parca.profilestore.v1alpha1.ProfileStoreService/WriteRaw",
+            false,
+            &write_raw(&labels(), profile),
+        ),
         Protocol::Post | Protocol::Put => Parcel {
             method: if protocol == Protocol::Put { "PUT" } else { "POST" },
             path: named(&url.path, set, profile),
@@ -77,6 +83,32 @@ fn pyroscope(labels: &[(String, String)], profile: &Encoded) -> Vec<u8> {
             sample.bytes(1, &profile.bytes);
             sample.string(2, &profile.id.to_string());
         });
+    });
+    request.into_bytes()
+}
+
+/// A call with one message, which is compressed already or not.
+fn grpc(method: &str, is_compressed: bool, message: &[u8]) -> Parcel {
+    let mut body = Vec::with_capacity(message.len() + 5);
+    body.push(u8::from(is_compressed));
+    body.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    body.extend_from_slice(message);
+    Parcel { method: "POST", path: method.to_string(), content_type: "application/grpc", body }
+}
+
+/// The same in protobuf, as gRPC has it.
+fn write_raw(labels: &[(String, String)], profile: &Encoded) -> Vec<u8> {
+    let mut request = Writer::with_capacity(profile.bytes.len() + 1024);
+    request.message(2, |series| {
+        series.message(1, |set| {
+            for (name, value) in labels {
+                set.message(1, |label| {
+                    label.string(1, name);
+                    label.string(2, value);
+                });
+            }
+        });
+        series.message(2, |sample| sample.bytes(1, &profile.bytes));
     });
     request.into_bytes()
 }

@@ -170,6 +170,8 @@ pub struct KeyValue {
     pub key: String,
     #[prost(message, optional, tag = "2")]
     pub value: Option<AnyValue>,
+    #[prost(int32, tag = "3")]
+    pub key_strindex: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -184,7 +186,7 @@ pub struct KeyValueAndUnit {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct AnyValue {
-    #[prost(oneof = "Any", tags = "1, 2, 3, 5")]
+    #[prost(oneof = "Any", tags = "1, 2, 3, 5, 8")]
     pub value: Option<Any>,
 }
 
@@ -198,6 +200,9 @@ pub enum Any {
     Number(i64),
     #[prost(message, tag = "5")]
     List(ArrayValue),
+    /// A place in the dictionary, as the Collector writes the texts of resources.
+    #[prost(int32, tag = "8")]
+    Place(i32),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -210,21 +215,22 @@ fn at<T>(table: &[T], index: i32) -> &T {
     &table[usize::try_from(index).unwrap()]
 }
 
-fn any(value: Option<&AnyValue>) -> String {
-    match value.and_then(|any| any.value.as_ref()).expect("a value is missing") {
-        Any::Text(text) => format!("{text:?}"),
-        Any::Yes(yes) => yes.to_string(),
-        Any::Number(number) => number.to_string(),
-        Any::List(list) => {
-            let values: Vec<String> = list.values.iter().map(|one| any(Some(one))).collect();
-            format!("[{}]", values.join(", "))
-        }
-    }
-}
-
 impl Dictionary {
     fn text(&self, index: i32) -> &str {
         at(&self.string_table, index).as_str()
+    }
+
+    fn any(&self, value: Option<&AnyValue>) -> String {
+        match value.and_then(|any| any.value.as_ref()).expect("a value is missing") {
+            Any::Text(text) => format!("{text:?}"),
+            Any::Place(place) => format!("{:?}", self.text(*place)),
+            Any::Yes(yes) => yes.to_string(),
+            Any::Number(number) => number.to_string(),
+            Any::List(list) => {
+                let values: Vec<String> = list.values.iter().map(|one| self.any(Some(one))).collect();
+                format!("[{}]", values.join(", "))
+            }
+        }
     }
 
     fn attributes(&self, indices: &[i32]) -> String {
@@ -232,7 +238,7 @@ impl Dictionary {
             let of = at(&self.attribute_table, *index);
             let unit = self.text(of.unit_strindex);
             let space = if unit.is_empty() { "" } else { " " };
-            format!("{}={}{space}{unit}", self.text(of.key_strindex), any(of.value.as_ref()))
+            format!("{}={}{space}{unit}", self.text(of.key_strindex), self.any(of.value.as_ref()))
         };
         indices.iter().map(one).collect::<Vec<_>>().join(", ")
     }
@@ -265,7 +271,10 @@ pub fn text(request: &Request) -> String {
     assert_eq!(of.location_table[0], Location::default());
     assert_eq!(of.function_table[0], Function::default());
     assert_eq!(of.link_table[0], Link::default());
-    assert_eq!(of.attribute_table[0], KeyValueAndUnit::default());
+    // The Collector writes the value that is none.
+    let none = |value: &AnyValue| value.value.is_none();
+    let first = &of.attribute_table[0];
+    assert!(first.key_strindex == 0 && first.unit_strindex == 0 && first.value.as_ref().is_none_or(none));
     assert_eq!(of.stack_table[0], Stack::default());
     assert_eq!(of.string_table[0], "");
     let mut out = String::new();
@@ -276,7 +285,7 @@ pub fn text(request: &Request) -> String {
             .expect("no resource")
             .attributes
             .iter()
-            .map(|pair| format!("{}={}", pair.key, any(pair.value.as_ref())))
+            .map(|pair| format!("{}{}={}", pair.key, of.text(pair.key_strindex), of.any(pair.value.as_ref())))
             .collect();
         pairs.sort();
         writeln!(out, "resource {}", pairs.join(", ")).unwrap();

@@ -244,10 +244,12 @@ pub(super) fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
 }
 
 /// Two profiles with half of the samples each, for a server that found the whole too large. None where it has one sample,
-/// or is not pprof.
+/// or is in another format.
 pub(crate) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
-    if whole.format != Format::Pprof {
-        return None;
+    match whole.format {
+        Format::Pprof => {}
+        Format::Otlp => return otlp::halve(whole),
+        _ => return None,
     }
     let profile = pprof::decode(&whole.bytes).ok()?;
     let count = profile.samples().len();

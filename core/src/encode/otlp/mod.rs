@@ -8,6 +8,7 @@
 
 mod attributes;
 mod dictionary;
+mod halve;
 
 use super::dialect::{name, period};
 use super::protobuf::Writer;
@@ -15,6 +16,7 @@ use super::{Encoded, Format, ProfileId, pprof};
 use crate::profile::{Kind, Profile, Sample, ValueType};
 use attributes::{of_profile, resource};
 use dictionary::Dictionary;
+pub(super) use halve::halve;
 
 /// Bytes of one request without compression: what servers of gRPC take where nobody told them otherwise, and far below the
 /// 64 MiB that the specification has for the most. What is larger is split.
