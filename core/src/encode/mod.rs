@@ -10,6 +10,7 @@ pub(crate) mod dialect;
 pub mod flamegraph;
 mod frames;
 pub(crate) mod json;
+mod otlp;
 pub mod pprof;
 pub(crate) mod protobuf;
 mod set;

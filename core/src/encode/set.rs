@@ -18,6 +18,8 @@ pub enum Format {
     Collapsed,
     /// The JSON of speedscope.app.
     Speedscope,
+    /// gzip-compressed `ExportProfilesServiceRequest` of OTLP, `v1development`: a whole request.
+    Otlp,
 }
 
 impl Format {
@@ -27,6 +29,7 @@ impl Format {
             Format::Pprof => "pb.gz",
             Format::Collapsed => "collapsed.txt",
             Format::Speedscope => "speedscope.json",
+            Format::Otlp => "otlp.gz",
         }
     }
 
@@ -36,6 +39,8 @@ impl Format {
             Format::Pprof => "application/octet-stream",
             Format::Collapsed => "text/plain; charset=utf-8",
             Format::Speedscope => "application/json",
+            // Of what is in the gzip, which HTTP tells apart.
+            Format::Otlp => "application/x-protobuf",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::http::{Trust, base64};
+use super::http::{Trust, base64, check_grpc};
 use super::server::{Manner, ServerExporter};
 use super::{Exporter, FileExporter};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,6 +77,9 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
             Target::Server(protocol, url) => {
                 let name = target.shown();
                 let manner = manner(options, url);
+                if protocol.is_grpc() {
+                    check_grpc().map_err(|problem| unsupported(&name, &problem))?;
+                }
                 if url.is_secure {
                     manner.trust.check().map_err(|problem| unfit(&name, &problem))?;
                 }
@@ -121,9 +124,14 @@ fn manner(options: &Options, url: &Url) -> Manner {
             roots: options.push_roots.clone(),
             certificate: options.push_certificate.clone(),
             key: options.push_key.clone(),
+            alpn: None,
         },
         secrets: secrets(options),
     }
+}
+
+fn unsupported(name: &str, problem: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("push: {name}: {problem}"))
 }
 
 fn unfit(name: &str, problem: &str) -> Error {

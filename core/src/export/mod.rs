@@ -7,6 +7,7 @@
 mod build;
 mod file;
 mod http;
+mod otlp;
 mod parcel;
 mod server;
 

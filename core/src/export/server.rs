@@ -6,9 +6,11 @@
 //! in its middle goes on where it stopped.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::http::{Answer, Client, Failure, Request, Trust, filled};
+use super::http::{Answer, Client, Failure, Reply, Request, Trust, filled};
+use super::otlp;
 use super::parcel::{dialect_of, parcel, value};
 use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set};
 use crate::encode::dialect::halve;
@@ -72,6 +74,13 @@ impl ServerExporter {
             body: &parcel.body,
             wanted: MOST_YES,
         };
+        if self.protocol.is_grpc() {
+            return match self.client.call(&request) {
+                Ok(reply) => self.judge_reply(&reply),
+                Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
+                Err(Failure::Unknown(problem)) => self.unknown(problem, None),
+            };
+        }
         match self.client.send(&request) {
             Ok(answer) => self.judge(&answer),
             Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
@@ -90,8 +99,11 @@ impl ServerExporter {
         };
         add("authorization", self.manner.authorization.as_deref().unwrap_or_default());
         add("x-scope-orgid", &self.manner.tenant);
-        if self.protocol == Protocol::Pyroscope {
-            add("connect-protocol-version", "1");
+        match self.protocol {
+            Protocol::Pyroscope => add("connect-protocol-version", "1"),
+            Protocol::Otlp => add("content-encoding", "gzip"),
+            Protocol::OtlpGrpc => add("grpc-encoding", "gzip"),
+            _ => {}
         }
         headers
     }
@@ -100,6 +112,11 @@ impl ServerExporter {
         let problem = || self.client.describe(answer);
         match answer.status {
             _ if answer.is_success() => match self.is_answer_of_its_own(answer) {
+                true if self.protocol == Protocol::Otlp
+                    && answer.content_type == "application/x-protobuf" =>
+                {
+                    self.taken(&answer.body)
+                }
                 true => Verdict::Taken,
                 false => Verdict::Lost(Loss::Refused, format!("no such server is there: {}", problem())),
             },
@@ -111,11 +128,54 @@ impl ServerExporter {
                 Verdict::Lost(Loss::Refused, problem)
             }
             413 => Verdict::TooLarge(problem()),
+            // By its specification there is no other time at which it might be taken.
+            408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
             408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
             // A gateway that has handed the request on, and had no answer either.
             504 => self.unknown(problem(), answer.retry_after),
             400..500 => Verdict::Lost(Loss::Refused, problem()),
             _ => Verdict::Lost(Loss::Failed, problem()),
+        }
+    }
+
+    /// The classes of OTLP's specification, by the numbers of gRPC. What may have been taken in spite of its status goes by the
+    /// guarantee.
+    fn judge_reply(&self, reply: &Reply) -> Verdict {
+        let colon = if reply.words.is_empty() { "" } else { ": " };
+        let problem =
+            format!("it answers with the status {}{colon}{}", reply.code, self.client.clean(&reply.words));
+        match reply.code {
+            0 if self.protocol == Protocol::OtlpGrpc => self.taken(&reply.message),
+            0 => Verdict::Taken,
+            // RESOURCE_EXHAUSTED and OUT_OF_RANGE are also what servers say to a message that is larger than they take.
+            8 | 11 if is_about_size(&reply.words) => Verdict::TooLarge(problem),
+            // CANCELLED, DEADLINE_EXCEEDED
+            1 | 4 => self.unknown(problem, reply.retry_after),
+            // ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
+            10 | 11 | 14 | 15 => Verdict::Later(problem, reply.retry_after),
+            8 if reply.retry_after.is_some() => Verdict::Later(problem, reply.retry_after),
+            // UNKNOWN, INTERNAL
+            2 | 13 => Verdict::Lost(Loss::Failed, problem),
+            _ => Verdict::Lost(Loss::Refused, problem),
+        }
+    }
+
+    /// What a server of OTLP says yes to. What it did not take it will not take another time.
+    fn taken(&self, response: &[u8]) -> Verdict {
+        match otlp::rejected(response) {
+            None => Verdict::Taken,
+            Some((0, words)) => {
+                let words = self.client.clean(&words);
+                // A logger is the host's code, and may panic.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    log::warn!(target: "everprof", "{} took a profile, and says: {words}", self.name);
+                }));
+                Verdict::Taken
+            }
+            Some((count, words)) => {
+                let what = if count == 1 { "a profile".to_string() } else { format!("{count} profiles") };
+                Verdict::Lost(Loss::Refused, format!("it did not take {what}: {}", self.client.clean(&words)))
+            }
         }
     }
 
@@ -133,6 +193,12 @@ impl ServerExporter {
             _ => answer.content_type != "text/html",
         }
     }
+}
+
+/// As the servers of Go, Rust, Java and C++ say it.
+fn is_about_size(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["larger than max", "too large", "exceeds maximum"].iter().any(|part| words.contains(part))
 }
 
 /// Pyroscope takes what is less than an hour old.

@@ -37,6 +37,12 @@ pub(crate) enum Protocol {
     Pyroscope,
     /// Parca's WriteRaw over HTTP.
     Parca,
+    /// OTLP profiles, over HTTP.
+    Otlp,
+    /// Parca's WriteRaw over gRPC.
+    ParcaGrpc,
+    /// OTLP profiles, over gRPC.
+    OtlpGrpc,
     /// pprof as it is, by POST.
     Post,
     /// pprof as it is, by PUT.
@@ -44,9 +50,13 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [(Protocol, &'static str); 4] = [
+    /// A name that stands twice is that of HTTP first.
+    const ALL: [(Protocol, &'static str); 7] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
+        (Protocol::Otlp, "otlp"),
+        (Protocol::ParcaGrpc, "parca"),
+        (Protocol::OtlpGrpc, "otlp"),
         (Protocol::Post, "post"),
         (Protocol::Put, "put"),
     ];
@@ -54,10 +64,28 @@ impl Protocol {
     pub(crate) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("", |(_, name)| name)
     }
+
+    pub(crate) fn is_grpc(self) -> bool {
+        matches!(self, Protocol::ParcaGrpc | Protocol::OtlpGrpc)
+    }
+
+    fn over_grpc(self) -> Option<Protocol> {
+        match self {
+            Protocol::Parca => Some(Protocol::ParcaGrpc),
+            Protocol::Otlp => Some(Protocol::OtlpGrpc),
+            _ => None,
+        }
+    }
+
+    /// A URL with the scheme by which this protocol is spelled in it.
+    fn spelled(self, url: &str) -> String {
+        let url = if self.is_grpc() { url.replacen("http", "grpc", 1) } else { url.to_string() };
+        format!("{}+{url}", self.name())
+    }
 }
 
 const RIGHT: &str = "off, dir, file:///path, and PROTOCOL+http://host or PROTOCOL+https://host with one of the protocols \
-                     pyroscope, parca, post and put; several parted by commas";
+                     pyroscope, parca, otlp, post and put, or otlp and parca with grpc:// and grpcs://; several parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
 const MOST_TARGETS: usize = 8;
 
@@ -153,29 +181,38 @@ impl Target {
         }
         let (protocol, transport) = scheme.split_once('+').unwrap_or(("", &scheme));
         let is_secure = match transport {
-            "http" => false,
-            "https" => true,
+            "http" | "grpc" => false,
+            "https" | "grpcs" => true,
             _ => return Err(format!("give {RIGHT}")),
         };
         let Some((protocol, _)) = Protocol::ALL.iter().find(|(_, name)| *name == protocol) else {
-            let right = "say what the server understands: pyroscope+, parca+, post+ or put+ before http";
+            let right =
+                "say what the server understands: pyroscope+, parca+, otlp+, post+ or put+ before http";
             return Err(right.to_string());
         };
-        Ok(Self::Server(*protocol, Url::parse(is_secure, rest)?))
+        let url = Url::parse(is_secure, rest)?;
+        if !transport.starts_with("grpc") {
+            return Ok(Self::Server(*protocol, url));
+        }
+        let protocol = protocol.over_grpc().ok_or("give grpc and grpcs to otlp and parca only")?;
+        match url.path.as_str() {
+            "/" => Ok(Self::Server(protocol, url)),
+            _ => Err("give a host and a port to gRPC, which has no path".to_string()),
+        }
     }
 
     fn text(&self) -> String {
         match self {
             Self::Dir => "dir".to_string(),
             Self::File(path) => format!("file://{}", path.display()),
-            Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.text()),
+            Self::Server(protocol, url) => protocol.spelled(&url.text()),
         }
     }
 
     /// What may stand in a log.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.shown()),
+            Self::Server(protocol, url) => protocol.spelled(&url.shown()),
             _ => self.text(),
         }
     }
@@ -299,6 +336,12 @@ mod tests {
             ("", "off", "off"),
             ("dir", "dir", "dir"),
             ("DIR, file:///var/p", "dir,file:///var/p", "dir,file:///var/p"),
+            ("otlp+http://c:4318", "otlp+http://c:4318/", "otlp+http://c:4318"),
+            (
+                "OTLP+grpc://c:4317, parca+grpcs://p",
+                "otlp+grpc://c:4317/,parca+grpcs://p/",
+                "otlp+grpc://c:4317,parca+grpcs://p",
+            ),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
             (
                 "put+https://s3/b/{kind}?X-Sig=a,b post+http://u:p@h",
@@ -322,6 +365,8 @@ mod tests {
             ("file://x", "absolute path"),
             ("pyroscope+ftp://h", "target 1: give off, dir"),
             ("post+http://", "give a host"),
+            ("post+grpc://h", "to otlp and parca only"),
+            ("otlp+grpc://h/path", "gRPC, which has no path"),
             ("grpc+http://h", "say what the server understands"),
             ("post+http://h/a#b", "without a fragment"),
         ] {

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod faults;
+mod otlp;
+#[path = "../formats/otlp_proto.rs"]
+pub(crate) mod otlp_proto;
 mod requests;
 mod server;
 mod sets;

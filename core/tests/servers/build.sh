@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the servers that profiles are pushed to in tests, through the Go module proxy, into target/servers: Parca as it is
-# published (five minutes on two cores when nothing is cached), and what stands in for Pyroscope. Both have their go.sum here.
+# published (five minutes on two cores when nothing is cached), the OpenTelemetry Collector of the parts that its builder would put
+# together, and what stands in for Pyroscope. Each has its go.sum here.
 set -euo pipefail
 cd "$(dirname "$0")"
 bin=$(cd ../../.. && mkdir -p "${CARGO_TARGET_DIR:-target}/servers" && cd "${CARGO_TARGET_DIR:-target}/servers" && pwd)
@@ -19,4 +20,5 @@ build() { # folder, package
     echo "$stamp" >"$bin/$1.stamp"
 }
 build parca github.com/parca-dev/parca/cmd/parca
+build otelcol .
 build pyroscope .

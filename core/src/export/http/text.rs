@@ -18,6 +18,27 @@ pub(in super::super) fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// What such a text stands for, with padding or without; none where it is not base64.
+#[cfg(feature = "grpc")]
+pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let (mut bits, mut bytes) = (0u32, Vec::with_capacity(text.len() / 4 * 3));
+    for (place, letter) in text.trim_end_matches('=').bytes().enumerate() {
+        let value = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        if place % 4 != 0 {
+            bytes.push((bits >> (6 - 2 * (place % 4))) as u8);
+        }
+    }
+    Some(bytes)
+}
+
 /// `text` with each `{name}` that `value` knows replaced; others stay.
 pub(in super::super) fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -67,6 +88,13 @@ mod tests {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
         assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
+        #[cfg(feature = "grpc")]
+        for bytes in [&b""[..], b"f", b"fo", b"foobar", &[0xff, 0xfe, 0xfd, 0]] {
+            let text = base64(bytes);
+            assert_eq!(unbase64(&text).as_deref(), Some(bytes));
+            assert_eq!(unbase64(text.trim_end_matches('=')).as_deref(), Some(bytes));
+            assert_eq!(unbase64(&format!("{text}!")), None);
+        }
     }
 
     #[test]
