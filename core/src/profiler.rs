@@ -17,7 +17,7 @@ use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Destinations, Exporter};
+use crate::export::{self, Destinations, Exporter, spool};
 use crate::options::{Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
@@ -312,6 +312,7 @@ impl Builder {
         // A daemon changes its working directory after the start; its profiles stay where they were asked for. Where
         // the working directory is gone, writing says so.
         options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
+        options.push_spool = options.push_spool.map(|spool| std::path::absolute(&spool).unwrap_or(spool));
         let aims = match self.exporters {
             Some(make) => Destinations::of_the_program(make),
             None => export::destinations(&options)?,
@@ -441,6 +442,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    spools: MutexGuard<'static, spool::Locks>,
     tid: u32,
 }
 
@@ -451,6 +453,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        spools: spool::before_fork(),
         tid: os::gettid(),
     };
     let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
@@ -469,7 +472,7 @@ fn held() -> Option<Held> {
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Some(Held { served, asked, mut running, mut recorded, tid }) = held() else {
+    let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -485,6 +488,7 @@ extern "C" fn after_fork_in_child() {
     // The queue first: what the server drops looks there.
     pull::after_fork(asked);
     serve::after_fork(served);
+    spool::after_fork(spools);
     STARTING.store(false, Ordering::SeqCst);
     CHANGING.store(false, Ordering::SeqCst);
     let Some(parent) = running.take() else { return };

@@ -28,6 +28,7 @@ mod random;
 mod record;
 pub(crate) mod report;
 mod sampler;
+mod send;
 mod settle;
 mod setup;
 mod sites;

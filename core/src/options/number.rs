@@ -88,6 +88,8 @@ impl Period {
 }
 
 impl Days {
+    pub(super) const WEEK: Self = Self(7);
+
     /// The age.
     pub const fn duration(self) -> Duration {
         Duration::from_secs(self.0 as u64 * 86_400)
