@@ -90,7 +90,6 @@ impl Server {
     }
 
     /// The requests that came since.
-    #[allow(dead_code)] // as below
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.try_iter().collect()
     }
