@@ -32,6 +32,7 @@ mod releases;
 pub(crate) mod report;
 mod rotation;
 mod sampler;
+mod send;
 mod settle;
 mod setup;
 mod sites;

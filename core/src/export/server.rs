@@ -62,7 +62,7 @@ impl ServerExporter {
     }
 
     fn send(&self, set: &Set, profile: &Encoded) -> Verdict {
-        if is_too_old(self.protocol, profile.time_nanos, SystemTime::now()) {
+        if self.longest_age().is_some_and(|age| is_older(profile.time_nanos, age, SystemTime::now())) {
             return Verdict::Lost(Loss::Expired, "it is too old for that server by now".to_string());
         }
         let parcel = parcel(self.protocol, &self.url, set, profile);
@@ -202,12 +202,13 @@ fn is_about_size(words: &str) -> bool {
 }
 
 /// Pyroscope takes what is less than an hour old.
-fn is_too_old(protocol: Protocol, time_nanos: i64, now: SystemTime) -> bool {
-    const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+
+fn is_older(time_nanos: i64, age: Duration, now: SystemTime) -> bool {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let then = Duration::from_nanos(u64::try_from(time_nanos).unwrap_or_default());
     // A clock that was put right meanwhile may say anything; the server then has the last word.
-    protocol == Protocol::Pyroscope && time_nanos > 0 && now.saturating_sub(then) > PYROSCOPE
+    time_nanos > 0 && now.saturating_sub(then) > age
 }
 
 impl Exporter for ServerExporter {
@@ -224,6 +225,26 @@ impl Exporter for ServerExporter {
             Outcome::Sent => Ok(()),
             Outcome::Lost(_, error) | Outcome::Later(error, _) => Err(error),
         }
+    }
+
+    fn spool_name(&self) -> Option<String> {
+        let (path, _) = self.url.path_and_query();
+        // What is long may be a secret, and may be another one after a restart.
+        let known = |part: &&str| part.len() < 16 || part.contains('{');
+        let path: Vec<&str> = path.split('/').filter(known).collect();
+        Some(format!("{} {} {}", self.name, self.manner.tenant, path.join("/")))
+    }
+
+    fn longest_age(&self) -> Option<Duration> {
+        (self.protocol == Protocol::Pyroscope).then_some(PYROSCOPE)
+    }
+
+    fn unsent(&mut self, set: &Set) -> (Set, Option<(Loss, Error)>) {
+        if self.at.take() != set.profiles.first().map(|profile| profile.id) {
+            return (set.clone(), None);
+        }
+        let profiles = self.rest.drain(..).map(|(profile, _)| profile).collect();
+        (Set { profiles, tags: set.tags.clone(), ..*set }, self.lost.take())
     }
 
     fn attempt(&mut self, set: &Set) -> Outcome {
@@ -277,11 +298,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_old_for_pyroscope_is_not_sent() {
+    fn what_is_too_old_for_a_server_is_not_sent() {
         let now = UNIX_EPOCH + Duration::from_secs(10_000);
-        let at = |seconds: i64| is_too_old(Protocol::Pyroscope, seconds * 1_000_000_000, now);
+        let at = |seconds: i64| is_older(seconds * 1_000_000_000, PYROSCOPE, now);
         assert!(!at(10_000) && !at(7_000) && at(6_000));
         assert!(!at(20_000) && !at(0) && !at(-5), "clocks that were put right");
-        assert!(!is_too_old(Protocol::Post, 1, now));
     }
 }

@@ -97,6 +97,8 @@ impl FleetWindow {
 }
 
 impl Days {
+    pub(super) const WEEK: Self = Self(7);
+
     /// The age.
     pub const fn duration(self) -> Duration {
         Duration::from_secs(self.0 as u64 * 86_400)

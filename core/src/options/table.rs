@@ -211,6 +211,16 @@ options! {
     /// Encoded profiles that may wait for each place of `push`; beyond it the oldest are given up, and counted.
     push_queue_bytes: Bytes = Bytes::of(16 << 20), "bytes", "", "0.1.0";
 
+    /// Directory where profiles wait for servers of `push` that are away, so that they outlive the process: the next one of
+    /// the service sends them. Empty: they wait in memory only. Several processes and services may share one.
+    push_spool: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Room in `push_spool` for each process and each server; beyond it the oldest are given up, and counted.
+    push_spool_bytes: Bytes = Bytes::of(256 << 20), "bytes", "", "0.1.0";
+
+    /// Profiles in `push_spool` that are older than this are given up, and counted; for Pyroscope it is 55 minutes at the most.
+    push_spool_days: Days = Days::WEEK, "days", "", "0.1.0";
+
     /// How much of an address is turned into source: nothing (build IDs and addresses only), function names, or names,
     /// lines and inlined functions.
     symbolize: Symbolize = Symbolize::Lines, "", "", "0.1.0";
