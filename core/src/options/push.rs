@@ -28,6 +28,8 @@ pub(crate) enum Target {
     File(PathBuf),
     /// A server.
     Server(Protocol, Url),
+    /// A server whose place the environment tells.
+    Found(Protocol),
 }
 
 /// What a server understands.
@@ -37,6 +39,8 @@ pub(crate) enum Protocol {
     Pyroscope,
     /// Parca's WriteRaw over HTTP.
     Parca,
+    /// Datadog's agent, or its intake.
+    Datadog,
     /// pprof as it is, by POST.
     Post,
     /// pprof as it is, by PUT.
@@ -44,9 +48,10 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [(Protocol, &'static str); 4] = [
+    const ALL: [(Protocol, &'static str); 5] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
+        (Protocol::Datadog, "datadog"),
         (Protocol::Post, "post"),
         (Protocol::Put, "put"),
     ];
@@ -54,10 +59,20 @@ impl Protocol {
     pub(crate) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("", |(_, name)| name)
     }
+
+    fn of_name(name: &str) -> Option<Protocol> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(protocol, _)| *protocol)
+    }
+
+    /// The protocol of a name that stands alone, whose servers the environment names.
+    fn found(name: &str) -> Option<Protocol> {
+        Self::of_name(&name.to_ascii_lowercase()).filter(|protocol| matches!(protocol, Protocol::Datadog))
+    }
 }
 
-const RIGHT: &str = "off, dir, file:///path, and PROTOCOL+http://host or PROTOCOL+https://host with one of the protocols \
-                     pyroscope, parca, post and put; several parted by commas";
+const RIGHT: &str = "off, dir, file:///path, datadog, and PROTOCOL+http://host, PROTOCOL+https://host or \
+                     PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, datadog, post and put; several \
+                     parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
 const MOST_TARGETS: usize = 8;
 
@@ -69,7 +84,10 @@ impl Push {
 
     /// The servers that profiles are sent to, without what is secret about them; directories are not among them.
     pub fn servers(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().filter(|target| matches!(target, Target::Server(..))).map(Target::shown)
+        self.0
+            .iter()
+            .filter(|target| matches!(target, Target::Server(..) | Target::Found(_)))
+            .map(Target::shown)
     }
 
     /// Whether profiles go to no place at all, so that they can be fetched only.
@@ -129,7 +147,8 @@ impl Setting for Push {
 fn parts(text: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for piece in text.split([',', ' ', '\t', '\n']).map(str::trim).filter(|piece| !piece.is_empty()) {
-        let begins = piece.contains("://") || piece.eq_ignore_ascii_case("dir");
+        let begins =
+            piece.contains("://") || piece.eq_ignore_ascii_case("dir") || Protocol::found(piece).is_some();
         match parts.last_mut() {
             Some(last) if !begins && last.contains("://") => *last += &format!(",{piece}"),
             _ => parts.push(piece.to_string()),
@@ -143,6 +162,9 @@ impl Target {
         if text.eq_ignore_ascii_case("dir") {
             return Ok(Self::Dir);
         }
+        if let Some(protocol) = Protocol::found(text) {
+            return Ok(Self::Found(protocol));
+        }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(format!("give {RIGHT}")) };
         let scheme = scheme.to_ascii_lowercase();
         if scheme == "file" {
@@ -152,16 +174,20 @@ impl Target {
             };
         }
         let (protocol, transport) = scheme.split_once('+').unwrap_or(("", &scheme));
-        let is_secure = match transport {
-            "http" => false,
-            "https" => true,
-            _ => return Err(format!("give {RIGHT}")),
-        };
-        let Some((protocol, _)) = Protocol::ALL.iter().find(|(_, name)| *name == protocol) else {
-            let right = "say what the server understands: pyroscope+, parca+, post+ or put+ before http";
+        if !matches!(transport, "http" | "https" | "unix") {
+            return Err(format!("give {RIGHT}"));
+        }
+        let Some(protocol) = Protocol::of_name(protocol) else {
+            let right =
+                "say what the server understands: pyroscope+, parca+, datadog+, post+ or put+ before http";
             return Err(right.to_string());
         };
-        Ok(Self::Server(*protocol, Url::parse(is_secure, rest)?))
+        let url = if transport == "unix" {
+            Url::parse_socket(rest)
+        } else {
+            Url::parse(transport == "https", rest)
+        };
+        Ok(Self::Server(protocol, url?))
     }
 
     fn text(&self) -> String {
@@ -169,6 +195,7 @@ impl Target {
             Self::Dir => "dir".to_string(),
             Self::File(path) => format!("file://{}", path.display()),
             Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.text()),
+            Self::Found(protocol) => protocol.name().to_string(),
         }
     }
 
@@ -300,6 +327,12 @@ mod tests {
             ("dir", "dir", "dir"),
             ("DIR, file:///var/p", "dir,file:///var/p", "dir,file:///var/p"),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
+            ("Datadog,dir", "datadog,dir", "datadog,dir"),
+            (
+                "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",
+                "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",
+                "datadog+unix:///run/apm.socket,put+unix:///s",
+            ),
             (
                 "put+https://s3/b/{kind}?X-Sig=a,b post+http://u:p@h",
                 "put+https://s3/b/{kind}?X-Sig=a,b,post+http://u:p@h/",
@@ -320,6 +353,8 @@ mod tests {
             ("dir,http://ann:pw@h", "target 2: say what the server understands"),
             ("dir,dir", "target 2 is given twice"),
             ("file://x", "absolute path"),
+            ("post+unix://x", "absolute path of a socket"),
+            ("post", "target 1: give off, dir"),
             ("pyroscope+ftp://h", "target 1: give off, dir"),
             ("post+http://", "give a host"),
             ("grpc+http://h", "say what the server understands"),

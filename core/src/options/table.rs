@@ -181,10 +181,12 @@ options! {
     /// Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as
     /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
-    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`.
+    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`; a Unix socket is
+    /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names.
     push: Push = Push::default(), "", "", "0.1.0";
 
-    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user.
+    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user; for
+    /// Datadog's intake its API key, instead of `DD_API_KEY`. Datadog's agent gets none.
     push_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`).

@@ -1,6 +1,7 @@
 //! Profiles on their way to servers: what requests look like, and what becomes of them where servers fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod datadog;
 mod faults;
 mod requests;
 mod server;

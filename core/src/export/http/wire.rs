@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::tls::{Stream, Trust};
@@ -20,8 +21,13 @@ pub(super) enum Wire {
 
 /// A socket whose every wait ends by the deadline.
 pub(super) struct Timed {
-    stream: TcpStream,
+    socket: Socket,
     deadline: Instant,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Wire {
@@ -46,6 +52,12 @@ impl Wire {
 }
 
 fn connect(url: &Url, deadline: Instant) -> io::Result<Timed> {
+    if let Some(path) = &url.socket {
+        // Waits where the listener has more to take than it may keep, and knows no end in time; as for names, this thread
+        // waits alone.
+        let socket = Socket::Unix(UnixStream::connect(path)?);
+        return Ok(Timed { socket, deadline });
+    }
     let addresses: Vec<SocketAddr> =
         (url.host.as_str(), url.port).to_socket_addrs()?.take(MOST_ADDRESSES).collect();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -55,7 +67,7 @@ fn connect(url: &Url, deadline: Instant) -> io::Result<Timed> {
             Ok(stream) => {
                 // The head and the body are two writes, and the second is not to wait for word of the first.
                 stream.set_nodelay(true)?;
-                return Ok(Timed { stream, deadline });
+                return Ok(Timed { socket: Socket::Tcp(stream), deadline });
             }
             Err(error) => last = error,
         }
@@ -90,19 +102,25 @@ impl Write for Wire {
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(left(self.deadline)?))?;
-        self.stream.read(buffer)
+        let left = Some(left(self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
+            Socket::Unix(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
+        }
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(left(self.deadline)?))?;
-        self.stream.write(bytes)
+        let left = Some(left(self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(bytes)),
+            Socket::Unix(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(bytes)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        Ok(())
     }
 }
 
