@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::http::{Trust, base64};
 use super::server::{Manner, ServerExporter};
-use super::{Exporter, FileExporter, ambient, datadog};
+use super::{Exporter, FileExporter, ambient, datadog, proxy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, Protocol, Target, Url};
 use crate::store::Retention;
@@ -89,7 +89,8 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
             Target::File(path) => directory(path, &mut told),
             Target::Server(protocol, url) => {
                 let name = target.shown();
-                let manner = manner(options, *protocol, url).map_err(|problem| wrong(&name, &problem))?;
+                let mut manner = manner(options, *protocol, url).map_err(|problem| wrong(&name, &problem))?;
+                manner.by_proxy(options, url).unwrap_or_else(|warning| warnings.push(warning));
                 if url.is_secure {
                     manner.trust.check().map_err(|problem| unfit(WRONG_TLS, &name, &problem))?;
                 }
@@ -124,7 +125,7 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
     {
         let key = datadog::key(options.push_token.reveal(), &ambient::var)?;
         secrets.push(key.clone());
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        arrange(&mut secrets);
         headers.push((KEY.to_string(), key));
     }
     let authorization = match &url.user {
@@ -144,8 +145,27 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
             certificate: options.push_certificate.clone(),
             key: options.push_key.clone(),
         },
+        proxy: None,
         secrets,
     })
+}
+
+impl Manner {
+    /// Goes by the proxy that the options or the environment name for this server.
+    fn by_proxy(&mut self, options: &Options, url: &Url) -> std::result::Result<(), String> {
+        self.proxy = proxy::of(url, options.push_proxy.choice(), &ambient::var)?;
+        if let Some((user, password)) = self.proxy.as_ref().and_then(|proxy| proxy.user.as_ref()) {
+            self.secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
+            arrange(&mut self.secrets);
+        }
+        Ok(())
+    }
+}
+
+/// The longest first, so that none leaves its end behind; and none that is in every text.
+fn arrange(secrets: &mut Vec<String>) {
+    secrets.retain(|secret| secret.len() >= 4);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
 }
 
 fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
@@ -156,8 +176,7 @@ fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
 const WRONG_TLS: ErrorKind =
     if cfg!(feature = "tls") { ErrorKind::InvalidOption } else { ErrorKind::Unsupported };
 
-/// Every secret of the options, also those for other servers: one that is asked by two names may know both. The longest
-/// first, so that none leaves its end behind.
+/// Every secret of the options, also those for other servers: one that is asked by two names may know both.
 fn secrets(options: &Options) -> Vec<String> {
     let mut secrets = vec![options.push_token.reveal().to_string()];
     secrets.extend(options.push_headers.iter().map(|(_, value)| value.to_string()));
@@ -178,8 +197,7 @@ fn secrets(options: &Options) -> Vec<String> {
             );
         }
     }
-    secrets.retain(|secret| secret.len() >= 4);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    arrange(&mut secrets);
     secrets
 }
 

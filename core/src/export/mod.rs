@@ -10,6 +10,7 @@ mod datadog;
 mod file;
 mod http;
 mod parcel;
+mod proxy;
 mod server;
 
 pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};

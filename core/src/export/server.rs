@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::http::{Answer, Client, Failure, Request, Trust, filled};
+use super::http::{Answer, Client, Failure, PROXY_WANTS, Request, Trust, filled};
 use super::parcel::{dialect_of, parcel, requests, value};
 use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, ambient, datadog};
 use crate::encode::dialect::halve;
@@ -24,6 +24,7 @@ pub(super) struct Manner {
     pub(super) headers: Vec<(String, String)>,
     pub(super) guarantee: Guarantee,
     pub(super) trust: Trust,
+    pub(super) proxy: Option<Url>,
     /// What no error may show, whatever the server sends back.
     pub(super) secrets: Vec<String>,
 }
@@ -55,7 +56,8 @@ enum Verdict {
 
 impl ServerExporter {
     pub(super) fn new(name: String, protocol: Protocol, url: Url, manner: Manner) -> Self {
-        let client = Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone());
+        let client =
+            Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone()).by(manner.proxy.clone());
         Self { name, protocol, url, client, manner, at: None, rest: VecDeque::new(), lost: None }
     }
 
@@ -119,6 +121,8 @@ impl ServerExporter {
                 );
                 Verdict::Lost(Loss::Refused, problem)
             }
+            // It is the proxy that speaks: the server has nothing of it yet.
+            407 => Verdict::Later(PROXY_WANTS.to_string(), None),
             413 => Verdict::TooLarge(problem()),
             408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
             // A gateway that has handed the request on, and had no answer either.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 use super::preload::Preload;
+use super::proxy::Proxy;
 use super::push::{Headers, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
@@ -204,6 +205,10 @@ options! {
 
     /// File of that certificate's private key, in PEM.
     push_key: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`. `environment`: that of `HTTPS_PROXY`,
+    /// `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets.
+    push_proxy: Proxy = Proxy::default(), "", "", "0.1.0";
 
     /// What becomes of a profile that was sent whole and not answered: `at_most_once` gives it up and counts it, so that
     /// nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.

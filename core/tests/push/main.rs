@@ -3,10 +3,12 @@
 
 mod datadog;
 mod faults;
+mod proxies;
 mod requests;
 mod server;
 mod sets;
 #[cfg(feature = "tls")]
 mod tls;
+mod unix;
 
 pub(crate) use sets::{exporter, now, set};

@@ -206,12 +206,13 @@ fn datadog_has_names_of_its_own_and_spans_as_numbers() {
     assert_eq!(names, ["alloc-samples", "alloc-space", "inuse-objects", "inuse-space"]);
     assert_eq!(heap.default_sample_type, "inuse-space");
     let text = |text: &str| LabelValue::Text(text.to_string());
-    let number = |number: u64| LabelValue::Number(number as i64, String::new());
+    // Where there is no unit, readers take the key for it.
+    let number = |key: &str, number: u64| LabelValue::Number(number as i64, key.to_string());
     for (key, value) in [
         ("thread name", text("w")),
         ("thread id", LabelValue::Number(7, "id".to_string())),
-        ("span id", number(0xfedc_ba98_7654_3210)),
-        ("local root span id", number(0xff)),
+        ("span id", number("span id", 0xfedc_ba98_7654_3210)),
+        ("local root span id", number("local root span id", 0xff)),
         ("trace endpoint", text("/a")),
         ("route", text("GET /a")),
         ("env", text("mine")),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::tls::{Stream, Trust};
-use super::told;
+use super::{PROXY_WANTS, answer, proxy_credentials, told};
 use crate::options::Url;
 
 /// The longest that one of several addresses is waited for.
@@ -33,9 +33,18 @@ enum Socket {
 impl Wire {
     /// Connects to the first address of the host that answers. To look the name up may take longer than the deadline: the
     /// C library knows none, and this thread waits for it alone.
-    pub(super) fn open(url: &Url, trust: &Trust, deadline: Instant) -> Result<Wire, String> {
-        let timed = connect(url, deadline).map_err(|error| told("no connection", &error))?;
+    pub(super) fn open(
+        url: &Url,
+        proxy: Option<&Url>,
+        trust: &Trust,
+        deadline: Instant,
+    ) -> Result<Wire, String> {
+        let failed = if proxy.is_some() { "no connection to the proxy" } else { "no connection" };
+        let mut timed = connect(proxy.unwrap_or(url), deadline).map_err(|error| told(failed, &error))?;
         if url.is_secure {
+            if let Some(proxy) = proxy {
+                tunnel(&mut timed, url, proxy)?;
+            }
             return trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
         }
         Ok(Wire::Plain(timed))
@@ -48,6 +57,20 @@ impl Wire {
             Wire::Secure(stream) => stream.timed(),
         };
         timed.deadline = timed.deadline.min(Instant::now() + most);
+    }
+}
+
+/// Asks the proxy for a tunnel to the server, in which TLS begins then.
+fn tunnel(timed: &mut Timed, url: &Url, proxy: &Url) -> Result<(), String> {
+    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+    let place = format!("{host}:{}", url.port);
+    let credentials = proxy_credentials(proxy).unwrap_or_default();
+    let head = format!("CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n{credentials}\r\n");
+    let answered = timed.write_all(head.as_bytes()).and_then(|()| answer::of_tunnel(timed));
+    match answered.map_err(|error| told("the proxy gave no answer", &error))? {
+        200..300 => Ok(()),
+        407 => Err(PROXY_WANTS.to_string()),
+        status => Err(format!("the proxy does not let us through to {place}: it answers {status}")),
     }
 }
 
