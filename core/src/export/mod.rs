@@ -4,11 +4,14 @@
 //! neither the sampling nor the other exporters waiting, but must not hold the process up at exit. One that panics has
 //! failed with this set, and is called with the next one. It sees [`Set`], never the profile model.
 
+mod ambient;
 mod build;
+mod datadog;
 mod file;
 mod http;
 mod otlp;
 mod parcel;
+mod proxy;
 mod server;
 pub(crate) mod spool;
 

@@ -9,6 +9,7 @@ use super::fleet::{Duties, Share};
 use super::list::{Kinds, UserTags};
 use super::number::{Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 use super::preload::Preload;
+use super::proxy::Proxy;
 use super::push::{Headers, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
@@ -182,10 +183,12 @@ options! {
     /// Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as
     /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
-    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`.
+    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`; a Unix socket is
+    /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names.
     push: Push = Push::default(), "", "", "0.1.0";
 
-    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user.
+    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user; for
+    /// Datadog's intake its API key, instead of `DD_API_KEY`. Datadog's agent gets none.
     push_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`).
@@ -203,6 +206,10 @@ options! {
 
     /// File of that certificate's private key, in PEM.
     push_key: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`. `environment`: that of `HTTPS_PROXY`,
+    /// `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets.
+    push_proxy: Proxy = Proxy::default(), "", "", "0.1.0";
 
     /// What becomes of a profile that was sent whole and not answered: `at_most_once` gives it up and counts it, so that
     /// nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.

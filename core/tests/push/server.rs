@@ -149,7 +149,7 @@ fn serve(mut stream: TcpStream, act: Act, told: &mpsc::Sender<Asked>) {
 }
 
 /// The head of a request, and what came with it of the body.
-fn head(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+pub(crate) fn head(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
     loop {

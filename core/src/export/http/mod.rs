@@ -66,6 +66,8 @@ pub(super) enum Failure {
 /// The way to one server.
 pub(super) struct Client {
     url: Url,
+    /// The proxy that stands in between.
+    proxy: Option<Url>,
     trust: Trust,
     timeout: Duration,
     /// What no error may show, whatever the server sends back.
@@ -74,13 +76,19 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, trust, timeout: TIMEOUT, secrets }
+        Self { url, proxy: None, trust, timeout: TIMEOUT, secrets }
+    }
+
+    /// The same by a proxy.
+    pub(super) fn by(self, proxy: Option<Url>) -> Self {
+        Self { proxy, ..self }
     }
 
     /// Sends a request and reads the answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let mut wire = Wire::open(&self.url, &self.trust, deadline).map_err(Failure::NotSent)?;
+        let mut wire =
+            Wire::open(&self.url, self.proxy.as_ref(), &self.trust, deadline).map_err(Failure::NotSent)?;
         if let Err(error) = self.write(&mut wire, request) {
             // A server that does not want so much may say so before it has all, and closes then.
             return answer::read(&mut wire, 0)
@@ -90,8 +98,11 @@ impl Client {
     }
 
     fn write(&self, wire: &mut Wire, request: &Request<'_>) -> io::Result<()> {
+        let direct = self.proxy.as_ref().filter(|_| !self.url.is_secure);
+        // A proxy that hands requests on wants to know the server; one of a tunnel sees nothing of them.
+        let place = direct.map_or(String::new(), |_| format!("http://{}", self.url.authority()));
         let mut head = format!(
-            "{} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
+            "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
              content-type: {}\r\ncontent-length: {}\r\n",
             request.method,
             request.path,
@@ -100,6 +111,9 @@ impl Client {
             request.content_type,
             request.body.len()
         );
+        if let Some(credentials) = direct.and_then(proxy_credentials) {
+            head += &credentials;
+        }
         for (name, value) in &request.headers {
             // What comes of tags has no line ends; should it have any, they would begin another header.
             let value: String = value.chars().filter(|letter| !letter.is_control()).collect();
@@ -123,6 +137,16 @@ impl Client {
         format!("it answers {}{colon}{words}", answer.status)
     }
 }
+
+/// The header by which a proxy lets us through.
+fn proxy_credentials(proxy: &Url) -> Option<String> {
+    let (user, password) = proxy.user.as_ref()?;
+    Some(format!("proxy-authorization: Basic {}\r\n", base64(format!("{user}:{password}").as_bytes())))
+}
+
+/// What to do about a proxy that wants credentials, or others.
+pub(super) const PROXY_WANTS: &str =
+    "the proxy answers 407: give it a user and a password, http://user:password@host:port, in push_proxy";
 
 fn told(what: &str, error: &io::Error) -> String {
     match error.kind() {

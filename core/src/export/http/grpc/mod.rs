@@ -57,7 +57,7 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let head = self.grpc_head(request).map_err(Failure::NotSent)?;
         let trust = super::Trust { alpn: Some(b"h2"), ..self.trust.clone() };
-        let wire = Wire::open(&self.url, &trust, deadline).map_err(Failure::NotSent)?;
+        let wire = Wire::open(&self.url, self.proxy.as_ref(), &trust, deadline).map_err(Failure::NotSent)?;
         let turn = Rc::new(Turn::default());
         let io = Io::new(wire, turn.clone());
         let (is_sent, body) = (Cell::new(false), request.body);
