@@ -29,7 +29,7 @@ mod value;
 mod word;
 
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+pub use number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate};
 pub use preload::Preload;
 pub use push::{Headers, Push, Tenant};
 pub(crate) use push::{Protocol, Target};
