@@ -71,7 +71,7 @@ const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
         &["error", "pairs", "labels"],
-        &["profile"],
+        &["profile", "tracing"],
         &["options", "tags", "stats"],
         &["symbolize", "aggregate", "recorder", "encode"],
         &["store"],

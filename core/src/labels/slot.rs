@@ -35,7 +35,7 @@ struct Without {
 
 /// The id of the label set in force on this thread.
 #[inline]
-pub(super) fn labels() -> u32 {
+pub(crate) fn labels() -> u32 {
     match known() {
         Some(slot) => slot.labels(),
         None => WITHOUT.with(|here| here.labels.get()),
@@ -44,7 +44,7 @@ pub(super) fn labels() -> u32 {
 
 /// Puts the label set of that id in force on this thread.
 #[inline]
-pub(super) fn set_labels(id: u32) {
+pub(crate) fn set_labels(id: u32) {
     match known() {
         Some(slot) => {
             slot.set_labels(id);
@@ -55,7 +55,7 @@ pub(super) fn set_labels(id: u32) {
 
 /// The trace in force on this thread.
 #[inline]
-pub(super) fn trace() -> TraceContext {
+pub(crate) fn trace() -> TraceContext {
     match known() {
         Some(slot) => {
             let Trace { trace_id, span_id, local_root } = slot.trace();
@@ -67,7 +67,7 @@ pub(super) fn trace() -> TraceContext {
 
 /// Puts a trace in force on this thread.
 #[inline]
-pub(super) fn set_trace(trace: TraceContext) {
+pub(crate) fn set_trace(trace: TraceContext) {
     match known() {
         Some(slot) => {
             slot.set_trace(of(trace), trace.flags);
