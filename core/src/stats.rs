@@ -82,6 +82,9 @@ pub struct Stats {
     /// Waits of tasks that are in no profile, because more began in a moment than there is room for: at any time 4,096 of
     /// those that were watched can be told. Each is counted for as many as it would have stood for.
     pub awaits_lost: u64,
+    /// Samples that are told without their trace and span, because a period had more spans than `trace_spans`, or more of them
+    /// allocated or waited at more places than there is room for.
+    pub spans_left_out: u64,
     /// The signal in use.
     pub signal: i32,
     /// The clock in use: `timer` or `perf_event`.

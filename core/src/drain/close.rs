@@ -54,7 +54,8 @@ impl Sampler {
         self.drain();
         _ = self.look_around(true);
         self.read_awaits(true);
-        let sums = std::mem::take(&mut self.sums);
+        let sums = std::mem::replace(&mut self.sums, Aggregate::telling(self.hook_options.traces));
+        self.stats.spans_left_out += sums.traces_left_out();
         self.label_places.clear();
         let mut stackless = Vec::new();
         let corrections = self.settle(&sums, &mut stackless, cut);

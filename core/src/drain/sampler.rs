@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
-use everprof_probe::sample::{Frame, Header, Source, frames, missing};
+use everprof_probe::sample::{Frame, Header, Source, Trace, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
@@ -175,7 +175,7 @@ impl Sampler {
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
-            sums: Aggregate::default(),
+            sums: Aggregate::telling(hook_options.traces),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
             wall: None,
@@ -392,8 +392,7 @@ impl Sampler {
             thread,
             labels: self.label_set(header.labels),
             unclaimed,
-            trace_id: header.trace_id,
-            span_id: header.span_id,
+            trace: self.sums.intern_trace(header.trace),
         };
         self.sums.add(key, Sums { count, nanos });
         self.stats.sampled_cpu += Duration::from_nanos(nanos);
@@ -428,7 +427,8 @@ impl Sampler {
         let stack = finished.as_deref().unwrap_or(stack);
         let epoch = self.modules.epoch_of(header.generation);
         let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
-        sites.site(epoch, stack, thread, labels::resolve(header.labels))
+        let trace = if self.hook_options.traces == 0 { Trace::default() } else { header.trace };
+        sites.site(epoch, stack, thread, labels::resolve(header.labels), trace)
     }
 
     pub(super) fn thread_number(&mut self, name: Arc<str>, tid: Option<u32>) -> u32 {

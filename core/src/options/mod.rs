@@ -36,7 +36,9 @@ mod word;
 
 pub use fleet::{Duties, Duty, Share};
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+pub use number::{
+    Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
+};
 pub(crate) use overlay::{Overlay, State};
 pub use preload::Preload;
 pub use proxy::Proxy;

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use super::fleet::{Duties, Share};
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+use super::number::{
+    Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
+};
 use super::preload::Preload;
 use super::proxy::Proxy;
 use super::push::{Headers, Push, Tenant};
@@ -237,6 +239,10 @@ options! {
 
     /// The deepest stack kept whole; of a deeper one the root side and the leaf side are kept and the gap is marked.
     max_frames: Frames = Frames::DEFAULT, "frames", "cpu", "0.1.0";
+
+    /// How many spans a profile tells apart by the labels `trace_id`, `span_id` and `local_root_span_id`; samples of more
+    /// have none of them, and are counted. `off`: of none, so that no ID of a request gets into a profile.
+    trace_spans: Spans = Spans::DEFAULT, "spans", "", "0.1.0";
 
     /// What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back
     /// to timers with a reason where it is not permitted.

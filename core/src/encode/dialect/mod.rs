@@ -208,7 +208,7 @@ fn groups<'p>(profile: &'p Profile, rules: &Rules) -> Vec<(Common, Vec<Sample<'p
 }
 
 fn is_common(key: &str) -> bool {
-    !matches!(key, "trace_id" | "span_id")
+    !matches!(key, "trace_id" | "span_id" | "local_root_span_id")
 }
 
 /// The labels of a sample as the server spells them. One of the series would win over one of the same key, and of two of
