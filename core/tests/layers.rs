@@ -34,7 +34,7 @@ const PROBE: Layers = Layers {
     crate_name: "everprof-probe",
     columns: &[
         &["os", "regs", "sample"],
-        &["memory", "stacks", "ring", "poisson", "own", "loss", "bell"],
+        &["memory", "stacks", "ring", "poisson", "own", "loss", "bell", "cost", "record"],
         &["chain", "thread", "thread_block", "unwind", "here", "heap", "got", "scratch", "sampling", "perf"],
         &["sigprof", "timer", "waiting", "awaiting", "alloc", "malloc", "lock"],
     ],
@@ -72,7 +72,7 @@ const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
         &["error", "pairs", "labels"],
-        &["profile"],
+        &["profile", "tracing"],
         &["options", "tags", "stats"],
         &["symbolize", "aggregate", "recorder", "encode"],
         &["store"],

@@ -8,6 +8,7 @@ use crate::sample::{Header, Source};
 use crate::stacks::{self, Held};
 use crate::thread::{self, Slot};
 use crate::thread_block;
+use crate::unwind::later::Stop;
 use crate::unwind::{self, Frames, Trail};
 
 /// The header of a sample of the calling thread, for which no timer asked. None where its id is not known.
@@ -17,7 +18,6 @@ pub fn header(source: Source, weight: u64, period: u32) -> Option<Header> {
         return None;
     }
     let slot = thread::find(tid);
-    let (trace_id, span_id) = slot.map_or((0, 0), Slot::trace);
     Some(Header {
         source: source as u8,
         weight,
@@ -25,8 +25,7 @@ pub fn header(source: Source, weight: u64, period: u32) -> Option<Header> {
         tid,
         labels: slot.map_or(0, Slot::labels),
         generation: 0,
-        trace_id: if span_id == 0 { 0 } else { trace_id },
-        span_id,
+        trace: slot.map(Slot::trace).unwrap_or_default(),
     })
 }
 
@@ -38,6 +37,21 @@ pub fn walk(regs: &Regs, trail: &mut Trail<'_>, words: &mut [u64]) -> (usize, u3
     let mut frames = Frames::new(words);
     let walked = unwind::walk_along(trail, regs, &stack, &mut frames);
     (frames.finish().len(), walked.generation)
+}
+
+/// Leaves to our thread what is above the frame at which a walk has met code without a table: behind the frames in `words`, a
+/// copy of up to `copied` words of the `stack`, as [`unwind::later`] says. Returns how many words there are then.
+pub(crate) fn leave_rest(
+    stop: Option<Stop>,
+    stack: &StackMemory,
+    words: &mut [u64],
+    copied: usize,
+) -> Option<usize> {
+    let own = thread_block::stack();
+    // Other stacks may be told from here in another way than they are later.
+    let stop = stop.filter(|stop| copied > 0 && own.contains(&stop.sp()))?;
+    let frames = thread_block::frames_end(&own).saturating_sub(stop.sp()) / 8;
+    unwind::later::leave(&stop, stack, words, copied.min(frames as usize))
 }
 
 /// Holds the stack that `sp` lies in, where it is a registered one and not the calling thread's own.

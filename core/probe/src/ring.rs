@@ -21,10 +21,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::os::Pages;
 use crate::regs;
-use crate::sample::Header;
+use crate::sample::{Header, Trace};
 
 /// Words of a record before its stack: the commit word and the packed header.
-const HEADER_WORDS: usize = 7;
+const HEADER_WORDS: usize = 8;
 
 /// Lines of memory that are asked for before a record's length is known: 40 frames.
 const FIRST_LINES: u64 = 6;
@@ -163,7 +163,8 @@ impl Ring {
             if commit == 0 {
                 return count;
             }
-            let mut packed = [commit, 0, 0, 0, 0, 0, 0];
+            let mut packed = [0; HEADER_WORDS];
+            packed[0] = commit;
             for (offset, word) in packed.iter_mut().enumerate().skip(1) {
                 *word = self.take(start + offset as u64);
             }
@@ -184,6 +185,15 @@ impl Ring {
     pub fn percent_full(&self) -> u64 {
         let used = self.end().saturating_sub(self.tail.0.load(Ordering::Relaxed));
         used * 100 / (self.mask + 1)
+    }
+
+    /// How many words of a stack a record may hold beside its frames, where that is needed: some KiB hold most
+    /// stacks, and of what is free it is no more than a part, so that a burst of such leaves room for others. For handlers.
+    pub fn copies(&self) -> usize {
+        const MOST: u64 = 1024;
+        let used = self.head.0.load(Ordering::Relaxed).saturating_sub(self.tail.0.load(Ordering::Relaxed));
+        let free = (self.mask + 1).saturating_sub(used);
+        (free / 32).min(MOST) as usize
     }
 
     /// Forgets everything. Only where no other thread can write: in a fork's child.
@@ -258,14 +268,15 @@ fn pack(header: &Header, len: u64) -> [u64; HEADER_WORDS] {
         header.weight,
         u64::from(header.tid) << 32 | u64::from(header.labels),
         u64::from(header.generation) << 32 | u64::from(header.period),
-        header.span_id,
-        (header.trace_id >> 64) as u64,
-        header.trace_id as u64,
+        header.trace.span_id,
+        (header.trace.trace_id >> 64) as u64,
+        header.trace.trace_id as u64,
+        header.trace.local_root,
     ]
 }
 
 fn unpack(words: &[u64; HEADER_WORDS]) -> (Header, u64) {
-    let [commit, weight, ids, times, span_id, trace_high, trace_low] = *words;
+    let [commit, weight, ids, times, span_id, trace_high, trace_low, local_root] = *words;
     let header = Header {
         source: commit as u8,
         weight,
@@ -273,8 +284,7 @@ fn unpack(words: &[u64; HEADER_WORDS]) -> (Header, u64) {
         labels: ids as u32,
         generation: (times >> 32) as u32,
         period: times as u32,
-        span_id,
-        trace_id: u128::from(trace_high) << 64 | u128::from(trace_low),
+        trace: Trace { trace_id: u128::from(trace_high) << 64 | u128::from(trace_low), span_id, local_root },
     };
     (header, commit >> 8)
 }
@@ -295,8 +305,7 @@ mod tests {
             labels: 9,
             generation: 3,
             period: 10_101_010,
-            trace_id: 1 << 100 | 5,
-            span_id: u64::MAX,
+            trace: Trace { trace_id: 1 << 100 | 5, span_id: u64::MAX, local_root: 1 << 63 },
         }
     }
 

@@ -137,20 +137,42 @@ fn tag(index: usize) -> usize {
     index + 1
 }
 
+/// A stack as [`Sampling::walk`] has written it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// Words that it takes.
+    pub(crate) len: usize,
+    /// The generation of the modules that it is of.
+    pub(crate) generation: u32,
+    /// Our thread is to walk on in it, as [`unwind::later`] says.
+    pub(crate) is_unfinished: bool,
+}
+
 impl Sampling<'_> {
-    /// Walks the thread's stack, as [`here::walk`] does.
-    pub(crate) fn walk(&self, regs: &Regs, trail: &mut Trail<'_>, words: &mut [u64]) -> (usize, u32) {
+    /// Walks the thread's stack, as [`here::walk`] does, into up to `room` of the words. Behind them there may be place for what
+    /// is left to our thread where the walk meets code without a table: a copy of up to `copied` words of the stack.
+    pub(crate) fn walk(
+        &self,
+        regs: &Regs,
+        trail: &mut Trail<'_>,
+        words: &mut [u64],
+        room: usize,
+        copied: usize,
+    ) -> Taken {
         let held = here::hold(regs.sp);
         note(&self.own.held, held.as_ref().map_or(0, |held| held.index() as u8 + 1));
         let stack = here::stack_of(regs.sp, held.as_ref());
-        let mut frames = Frames::new(words);
+        let room = room.min(words.len());
+        let mut frames = Frames::new(words.get_mut(..room).unwrap_or_default());
         let entered = unwind::enter();
         note(&self.own.is_walking, true);
         let walked = unwind::walk_entered(&entered, trail, regs, &stack, &mut frames);
         note(&self.own.is_walking, false);
         drop(entered);
+        let len = frames.finish().len();
+        let left = here::leave_rest(walked.stop, &stack, words, copied);
         note(&self.own.held, 0);
-        (frames.finish().len(), walked.generation)
+        Taken { len: left.unwrap_or(len), generation: walked.generation, is_unfinished: left.is_some() }
     }
 
     /// Adds it to a ring that lives as long as the process, as [`Ring::push`] does. `which` of the rings that is, and the

@@ -24,9 +24,9 @@ use crate::got::{self, Patched};
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source};
+use crate::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source, UNFINISHED};
 use crate::sampling::{self, Mark, Sampling, Which};
-use crate::{here, os, scratch};
+use crate::{cost, here, os, scratch};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static THRESHOLD: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -172,7 +172,7 @@ fn sample(source: Source, before: &[u64], regs: &Regs) -> bool {
     let Some(sampling) = sampling::begin(Own::of_this_thread(), &mark) else { return false };
     let is_taken = take(source, before, regs, &sampling).is_some();
     drop(sampling);
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
     is_taken
 }
 
@@ -186,8 +186,11 @@ fn take(source: Source, before: &[u64], regs: &Regs, sampling: &Sampling<'_>) ->
     let (first, rest) = words.split_at_mut_checked(before.len())?;
     first.copy_from_slice(before);
     let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
-    let (len, generation) = sampling.walk(regs, &mut trail, rest.get_mut(..room)?);
-    header.generation = generation;
-    let record = words.get(..before.len() + len)?;
+    let taken = sampling.walk(regs, &mut trail, rest, room, ring.copies());
+    header.generation = taken.generation;
+    if taken.is_unfinished {
+        header.source |= UNFINISHED;
+    }
+    let record = words.get(..before.len() + taken.len)?;
     sampling.push(Which::Locks, ring, buffer, &header, record).then_some(())
 }

@@ -36,6 +36,7 @@ mod changed;
 mod expression;
 mod frames;
 mod inflight;
+pub mod later;
 mod modules;
 mod page_vec;
 mod plain;

@@ -40,8 +40,8 @@ pub use signal::{
 pub(crate) use symbols::{glibc, symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
 pub use thread::{
-    at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit, step_back,
-    unblock_signal, without_signals_of_writes, yield_now,
+    at_exit, at_fork, block_signals, getpid, gettid, main_frames_end, main_stack_end, pause, stack,
+    stack_limit, step_back, unblock_signal, without_signals_of_writes, yield_now,
 };
 pub use timer::{Clock, CpuTimer, monotonic, tick};
 
