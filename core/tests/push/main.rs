@@ -2,6 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod faults;
+#[cfg(feature = "grpc")]
+mod frames;
+#[cfg(feature = "grpc")]
+mod grpc;
+#[cfg(feature = "grpc")]
+mod grpc_faults;
 mod otlp;
 #[path = "../formats/otlp_proto.rs"]
 pub(crate) mod otlp_proto;
