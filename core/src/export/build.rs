@@ -85,7 +85,7 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                 }
                 if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
                     warnings
-                        .push(format!("{name} gets credentials or headers without encryption: use https"));
+                        .push(format!("{name} gets credentials or headers without encryption: use https, or grpcs"));
                 }
                 told.push(name.clone());
                 Made::Server(name, *protocol, url.clone(), Box::new(manner))
