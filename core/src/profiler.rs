@@ -3,7 +3,9 @@
 //! One profiler runs in a process. Its state is behind one lock, which is held for short moments only, never while
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
+mod changes;
 mod pulled;
+mod watch;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -11,7 +13,7 @@ use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
@@ -25,6 +27,9 @@ use crate::serve;
 use crate::stats::Stats;
 use crate::tags::{Sources, Tags};
 
+use changes::Said;
+use watch::{Watch, Watched};
+
 /// How long stopping and the end of the process may wait for the last profile.
 const EXIT_BUDGET: Duration = Duration::from_secs(2);
 
@@ -35,9 +40,12 @@ static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
 struct Running {
     handle: Arc<Handle>,
-    options: Options,
+    said: Said,
     tags: Tags,
     exporters: MakeExporters,
+    /// The file of options that is watched, and what ends that.
+    watched: Option<Watched>,
+    _watch: Option<Watch>,
 }
 
 type MakeExporters = Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>;
@@ -162,68 +170,12 @@ impl Drop for Profiler {
 /// # Errors
 /// [`ErrorKind::InvalidOption`] for a name that is no option, a wrong value, and an option that needs a new start;
 /// [`ErrorKind::Unsupported`] for a kind of profile that cannot be had here; [`ErrorKind::Unavailable`] where no profiler
-/// runs, or on everprof's own thread. Nothing has changed then.
+/// runs, or on everprof's own thread. Nothing has changed then. An option that the watched file of `config` gives is
+/// [`ErrorKind::InvalidOption`] too.
 ///
 /// [`OptionSpec::live`]: crate::options::OptionSpec::live
 pub fn set(name: &str, value: &str) -> Result<()> {
-    change(|options| options.set(name, value))
-}
-
-/// Changes any number of options at once: all of them, or where one cannot be had, none.
-pub(crate) fn change(make: impl FnOnce(&mut Options) -> Result<()>) -> Result<()> {
-    let _turn = Changing::take()?;
-    let (handle, before) = {
-        let running = lock();
-        let running = running.as_ref().ok_or_else(not_running)?;
-        (running.handle.clone(), running.options.clone())
-    };
-    let mut options = before.clone();
-    make(&mut options)?;
-    if let Some(fixed) = options.differing(&before).find(|spec| !spec.live) {
-        let name = fixed.name;
-        let message =
-            format!("the option {name} cannot change while the profiler runs: stop it and start it anew");
-        return Err(Error::new(ErrorKind::InvalidOption, message));
-    }
-    handle.set(&options)?;
-    if let Some(running) = lock().as_mut().filter(|running| Arc::ptr_eq(&running.handle, &handle)) {
-        running.options = options;
-    }
-    Ok(())
-}
-
-/// The right to change options: one after the other, since each begins with what the one before has left. It is no lock, for
-/// which a fork would have to wait.
-struct Changing;
-
-static CHANGING: AtomicBool = AtomicBool::new(false);
-
-impl Changing {
-    fn take() -> Result<Changing> {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        const NAP: Duration = Duration::from_micros(200);
-        crate::drain::check_thread()?;
-        let begin = Instant::now();
-        while CHANGING.swap(true, Ordering::SeqCst) {
-            if begin.elapsed() > PATIENCE {
-                let message = "another thread is changing options: try again later";
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-            std::thread::sleep(NAP);
-        }
-        Ok(Changing)
-    }
-}
-
-impl Drop for Changing {
-    fn drop(&mut self) {
-        CHANGING.store(false, Ordering::SeqCst);
-    }
-}
-
-fn not_running() -> Error {
-    let message = "no profiler runs in this process: start one first (everprof::Profiler::start)";
-    Error::new(ErrorKind::Unavailable, message)
+    changes::change(|options| options.set(name, value))
 }
 
 /// Options in code for a profiler; see [`Options`] for their meaning.
@@ -309,9 +261,12 @@ impl Builder {
         if !options.is_enabled() {
             return Ok(Profiler { enabled: false });
         }
-        // A daemon changes its working directory after the start; its profiles stay where they were asked for. Where
-        // the working directory is gone, writing says so.
-        options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
+        let (watched, file) = options.config.as_deref().map(Watched::begin).unzip();
+        let said = Said::new(options, file.unwrap_or_default());
+        let options = said.in_force.clone();
+        if !options.is_enabled() {
+            return Ok(Profiler { enabled: false });
+        }
         let aims = match self.exporters {
             Some(make) => Destinations::of_the_program(make),
             None => export::destinations(&options)?,
@@ -319,9 +274,11 @@ impl Builder {
         let _turn = Turn::take()?;
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
-        let started = run(options, tags, aims.make.clone(), false)?;
-        tell(&started.options, &aims);
-        let (options, handle) = (started.options.clone(), started.handle.clone());
+        let problem = watched.as_ref().and_then(Watched::problem);
+        let started = run(said, tags, aims.make.clone(), watched, false)?;
+        tell(&options, &aims);
+        let handle = started.handle.clone();
+        problem.into_iter().for_each(|problem| handle.problem(problem));
         *lock() = Some(started);
         listen(&options, &handle);
         Ok(Profiler { enabled: true })
@@ -387,11 +344,18 @@ fn listen(options: &Options, handle: &Handle) {
     }
 }
 
-fn run(options: Options, tags: Tags, exporters: MakeExporters, forked: bool) -> Result<Running> {
-    let plan =
-        Plan { options: options.clone(), tags: tags.as_map().clone(), exporters: exporters.clone(), forked };
+fn run(
+    said: Said,
+    tags: Tags,
+    exporters: MakeExporters,
+    watched: Option<Watched>,
+    forked: bool,
+) -> Result<Running> {
+    let (options, all) = (said.in_force.clone(), tags.as_map().clone());
+    let plan = Plan { options, tags: all, exporters: exporters.clone(), forked };
     let handle = Arc::new(Handle::start(plan)?);
-    Ok(Running { handle, options, tags, exporters })
+    let _watch = watched.clone().and_then(|watched| watch::begin(watched, &handle));
+    Ok(Running { handle, said, tags, exporters, watched, _watch })
 }
 
 fn stop_running() -> Result<()> {
@@ -486,12 +450,12 @@ extern "C" fn after_fork_in_child() {
     pull::after_fork(asked);
     serve::after_fork(served);
     STARTING.store(false, Ordering::SeqCst);
-    CHANGING.store(false, Ordering::SeqCst);
+    changes::after_fork();
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
-    *running =
-        run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true).ok();
+    let (said, tags) = (parent.said.clone(), parent.tags.with_new_instance());
+    *running = run(said, tags, parent.exporters.clone(), parent.watched.clone(), true).ok();
     // Its threads do not exist here, and some lock inside may be held by one of them for ever.
     std::mem::forget(parent);
 }

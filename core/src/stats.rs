@@ -22,6 +22,12 @@ use crate::profile::Verdict;
 pub struct Stats {
     /// Whether a profiler runs in this process.
     pub running: bool,
+    /// Whether this instance takes profiles of periods now; requests and recordings are answered in any case.
+    pub active: bool,
+    /// Why it does, or does not: `fleet_share` and the window at hand.
+    pub active_reason: String,
+    /// The kinds that it takes now: those of `kinds` whose turn it is by `fleet_share` and `duty`.
+    pub active_kinds: Vec<&'static str>,
     /// Samples taken from the ring.
     pub samples: u64,
     /// CPU time that the samples stand for, losses and unsampled time included.

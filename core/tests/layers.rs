@@ -34,7 +34,7 @@ const PROBE: Layers = Layers {
     crate_name: "everprof-probe",
     columns: &[
         &["os", "regs", "sample"],
-        &["memory", "stacks", "ring", "poisson", "own", "loss", "bell"],
+        &["memory", "stacks", "ring", "poisson", "own", "loss", "bell", "cost"],
         &["chain", "thread", "thread_block", "unwind", "here", "heap", "got", "scratch", "perf"],
         &["sigprof", "timer", "waiting", "awaiting", "alloc", "malloc", "lock"],
     ],

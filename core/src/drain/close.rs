@@ -9,6 +9,7 @@ use everprof_probe::loss::{self, Loss};
 use everprof_probe::os::Clock;
 use everprof_probe::timer::ClockKind;
 
+use super::account::Unmet;
 use super::book::part_of;
 use super::period::{Period, Stackless};
 use super::publish::Job;
@@ -58,7 +59,11 @@ impl Sampler {
         let mut stackless = Vec::new();
         let corrections = self.settle(&sums, &mut stackless, cut);
         let discovered = sums.rows().filter(|(key, _)| key.unclaimed).map(|(_, sums)| sums.count).sum();
-        let unmet = self.threads.charge_unmet(discovered, cut);
+        let mut unmet = self.threads.charge_unmet(discovered, cut);
+        if !self.sampling.is_timed {
+            // Nobody is told of CPU time; the books are closed all the same, since they grow.
+            unmet = Unmet::default();
+        }
         self.without_stack(&mut stackless, "threads that ended unsampled", None, unmet.unsampled);
         let (first_epoch, epochs) = self.modules.take();
         if let Some(heap) = &mut self.heap {
@@ -138,6 +143,9 @@ impl Sampler {
         // Whose samples were lost is known only by the balances of all.
         let whose = if cut == Cut::Within && nanos_lost == 0 { Whose::Sampled } else { Whose::All };
         let dues = self.threads.balance(nanos_lost, whose);
+        if !self.sampling.is_timed {
+            return HashMap::new();
+        }
         self.lost(stackless, &losses, dues.iter().map(|due| due.balance.lost).sum());
         let mut sampled: HashMap<u32, u64> = HashMap::new();
         for (key, sums) in sums.rows() {

@@ -372,7 +372,7 @@ impl Sampler {
     /// Empties the ring of allocations.
     pub(super) fn drain_heap(&mut self, buffer: &mut [u64]) {
         let (Some(mut account), Some(ring)) = (self.heap.take(), SAMPLES.get()) else { return };
-        ring.drain(buffer, |header, words| match header.source {
+        ring.drain(buffer, |header, words| match header.event() {
             source if source == Source::Alloc as u8 => self.count_allocation(&mut account, &header, words),
             source if source == Source::Free as u8 => {
                 words.first().into_iter().for_each(|handle| account.live.remove(*handle));

@@ -11,6 +11,8 @@ mod book;
 mod build;
 mod close;
 mod deliver;
+mod duty;
+mod fleet;
 mod governor;
 mod growing;
 mod handle;
@@ -26,7 +28,9 @@ mod publish;
 mod queue;
 mod random;
 mod record;
+mod releases;
 pub(crate) mod report;
+mod rotation;
 mod sampler;
 mod settle;
 mod setup;
@@ -56,7 +60,7 @@ use crate::recorder;
 use crate::stats::Counters;
 
 use handle::{Command, Own, be_own};
-pub(crate) use handle::{Handle, check_thread};
+pub(crate) use handle::{Handle, be_own_thread, check_thread};
 use sampler::Sampler;
 
 /// How long a fork's child waits before it begins: most children call `exec` at once.

@@ -55,6 +55,8 @@ whole_numbers! {
     WallRate(1..=1_000, default 10);
     /// Length of a profile in seconds.
     Period(1..=3_600, default 60);
+    /// Length of a window of a fleet's rotation in seconds.
+    FleetWindow(5..=86_400, default 600);
     /// An age in days.
     Days(1..=3_650, default 30);
     /// A number of stack frames.
@@ -81,6 +83,13 @@ impl WallRate {
 }
 
 impl Period {
+    /// The length.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl FleetWindow {
     /// The length.
     pub const fn duration(self) -> Duration {
         Duration::from_secs(self.0 as u64)

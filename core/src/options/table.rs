@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 
+use super::fleet::{Duties, Share};
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+use super::number::{Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
 use super::preload::Preload;
 use super::push::{Headers, Push, Tenant};
 use super::serve::{Secret, Serve};
@@ -235,6 +236,24 @@ options! {
     /// CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where
     /// that is more; above it the rate is lowered, or the distance of samples of allocations or waits raised, whichever costs the most.
     cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0", live;
+
+    /// A file of lines `name = value` that is read at the start and again whenever it changes: options that are live change
+    /// with it at once. What it says wins over the environment and the program for as long as it says it. A file that is wrong
+    /// anywhere changes nothing.
+    config: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Kinds of profile that are taken for a part of the time only, each in a cycle of its own: `alloc:10s/60s` is on for ten
+    /// seconds of each minute. Not `heap` and `peak`, which follow blocks for as long as these live, nor `threads`. The tag
+    /// `duty` tells it, so that totals can be scaled. Each change ends the profile at hand.
+    duty: Duties = Duties::default(), "", "cpu, wall, offcpu, alloc, lock, mutex, block", "0.1.0", live;
+
+    /// The share of a fleet's instances that profile at a time. Which ones changes with each window of `fleet_window_s`, and
+    /// each instance knows by itself when it is its turn; the others take no samples, and answer requests as ever. 0: on request only.
+    /// The tag `fleet_share` tells it, so that totals can be scaled.
+    fleet_share: Share = Share::DEFAULT, "percent", "", "0.1.0", live;
+
+    /// How long an instance profiles when it is its turn; the profile at hand ends with it.
+    fleet_window_s: FleetWindow = FleetWindow::DEFAULT, "seconds", "", "0.1.0", live;
 
     /// Where profiles can be fetched while the program runs, as from Go's `net/http/pprof`: `/debug/pprof/`. A port alone is
     /// one of loopback, port 0 one that the system chooses. Where it cannot be had, the program goes on without.

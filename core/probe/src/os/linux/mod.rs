@@ -34,13 +34,14 @@ pub use poll::{Awaited, Watched, poll};
 pub use program::{is_first, is_privileged};
 pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
-    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
+    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, is_on_alternate_stack,
+    realtime_range, send,
 };
 pub(crate) use symbols::{glibc, symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
 pub use thread::{
-    at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit, step_back,
-    unblock_signal, without_signals_of_writes, yield_now,
+    at_exit, at_fork, block_signals, getpid, gettid, main_frames_end, main_stack_end, pause, stack,
+    stack_limit, step_back, unblock_signal, without_signals_of_writes, yield_now,
 };
 pub use timer::{Clock, CpuTimer, monotonic, tick};
 
