@@ -84,8 +84,9 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                     manner.trust.check().map_err(|problem| unfit(&name, &problem))?;
                 }
                 if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
-                    warnings
-                        .push(format!("{name} gets credentials or headers without encryption: use https, or grpcs"));
+                    warnings.push(format!(
+                        "{name} gets credentials or headers without encryption: use https, or grpcs"
+                    ));
                 }
                 told.push(name.clone());
                 Made::Server(name, *protocol, url.clone(), Box::new(manner))
