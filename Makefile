@@ -15,7 +15,7 @@ test: lint test-rust test-storm test-examples test-browser test-aarch64 ## every
 
 test-rust: formats-tools symbolize-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace --no-fail-fast
-	cargo test -p everprof --all-features --test symbolize_files --test mount --test push
+	cargo test -p everprof --all-features --test symbolize_files --test mount --test push --test delivery
 
 test-examples: ## the example programs, run
 	@.ci/examples.sh

@@ -2,6 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
+#[cfg(feature = "grpc")]
+#[path = "push/frames.rs"]
+mod frames;
+#[cfg(feature = "grpc")]
+#[path = "formats/otlp_proto.rs"]
+mod otlp_proto;
 #[path = "push/server.rs"]
 mod server;
 
@@ -31,6 +37,8 @@ fn main() {
         ("a_server_that_hangs_does_not_hold_the_exit_up", a_server_that_hangs_does_not_hold_the_exit_up),
         ("the_hosts_logger_may_panic_or_hang", the_hosts_logger_may_panic_or_hang),
         ("hostile_answers_cost_neither_memory_nor_time", hostile_answers_cost_neither_memory_nor_time),
+        #[cfg(feature = "grpc")]
+        ("a_child_calls_by_itself", a_child_calls_by_itself),
         ("secrets_are_in_no_message", secrets_are_in_no_message),
         ("what_this_build_cannot_do_is_an_error", what_this_build_cannot_do_is_an_error),
     ];
@@ -334,6 +342,50 @@ fn a_child_has_a_queue_of_its_own() {
     assert_eq!(instances.len(), 2, "{paths:?}");
     assert_eq!(ids.len(), paths.len(), "no profile of the parent is sent by the child: {paths:?}");
     drop(profiler);
+}
+
+/// Over gRPC: parent and child, each with calls of its own.
+#[cfg(feature = "grpc")]
+fn a_child_calls_by_itself() {
+    use prost::Message;
+    use std::io::Read;
+    let (address, asked) = frames::server_that_says_yes();
+    let profiler = builder(&format!("otlp+grpc://{address}")).start().unwrap();
+    burn(Duration::from_millis(100));
+    profiler.flush().unwrap();
+    // SAFETY: the child goes on with what a child may do, and everprof goes on in it.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        std::thread::sleep(Duration::from_millis(200));
+        burn(Duration::from_millis(100));
+        let is_sent = profiler.flush().is_ok() && profiler.stats().exported == 1;
+        // SAFETY: ends this process, without the exit handlers of the test.
+        unsafe { libc::_exit(if is_sent { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0);
+    burn(Duration::from_millis(100));
+    profiler.flush().unwrap();
+    let mut instances = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    let calls: Vec<Vec<u8>> = asked.try_iter().collect();
+    for call in &calls {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&call[5..]).read_to_end(&mut plain).unwrap();
+        let request = otlp_proto::Request::decode(plain.as_slice()).unwrap();
+        let of = &request.resource_profiles[0];
+        let text = otlp_proto::text(&request);
+        assert!(text.contains("burn"), "{text}");
+        let instance = &of.resource.as_ref().unwrap().attributes;
+        instances.extend(
+            instance.iter().filter(|pair| pair.key == "service.instance.id").map(|pair| format!("{pair:?}")),
+        );
+        ids.extend(of.scope_profiles[0].profiles.iter().map(|profile| profile.profile_id.clone()));
+    }
+    assert_eq!((calls.len(), instances.len(), ids.len()), (3, 2, 6));
+    stop(profiler);
 }
 
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());

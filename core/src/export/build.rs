@@ -98,8 +98,9 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                     manner.trust.check().map_err(|problem| unfit(WRONG_TLS, &name, &problem))?;
                 }
                 if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
-                    warnings
-                        .push(format!("{name} gets credentials or headers without encryption: use https"));
+                    warnings.push(format!(
+                        "{name} gets credentials or headers without encryption: use https, or grpcs"
+                    ));
                 }
                 told.push(name.clone());
                 Made::Server(name, *protocol, url.clone(), Box::new(manner))

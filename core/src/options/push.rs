@@ -298,7 +298,7 @@ impl Setting for Headers {
             if name.is_empty() || name.len() > pairs::MAX_KEY_BYTES || !name.bytes().all(is_token) {
                 return Err(wrong("give the name of an HTTP header"));
             }
-            if OURS.contains(&name.as_str()) {
+            if OURS.contains(&name.as_str()) || name.starts_with("grpc-") {
                 return Err(wrong("this one is set by everprof: leave it out"));
             }
             if headers.iter().any(|(known, _)| *known == name) {
@@ -414,9 +414,18 @@ mod tests {
         assert_eq!(headers.iter().collect::<Vec<_>>(), [("authorization", "Bearer a,b"), ("x-team", "one")]);
         assert_eq!(Headers::parse(&headers.text()).unwrap(), headers);
         assert_eq!(format!("{headers:?}"), "[hidden]");
-        for wrong in
-            ["a", "=b", "a b=c", "a=b%0d%0ac: d", "a=%00", "Host=x", "content-length=1", "a=1,A=2", "a=ä"]
-        {
+        for wrong in [
+            "a",
+            "=b",
+            "a b=c",
+            "a=b%0d%0ac: d",
+            "a=%00",
+            "Host=x",
+            "grpc-timeout=1S",
+            "content-length=1",
+            "a=1,A=2",
+            "a=ä",
+        ] {
             assert!(Headers::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -185,7 +185,8 @@ options! {
     /// Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as
     /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
-    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`; a Unix socket is
+    /// `{time}`, `{sequence}` and `{id}` are filled in. `otlp` goes to `/v1development/profiles` unless the URL has a path.
+    /// `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is
     /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names.
     push: Push = Push::default(), "", "", "0.1.0";
 

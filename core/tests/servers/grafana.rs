@@ -13,7 +13,7 @@ use everprof::profile::{Kind, Profile};
 
 use crate::http::{get, post, wait};
 use crate::sets::{exporter, now, profile};
-use crate::{Running, by_stack, port, start};
+use crate::{Running, by_stack, has_grpc, port, start};
 
 fn grafana(more: &[&str]) -> Option<(Running, u16)> {
     let Some(program) = std::env::var_os("EVERPROF_TEST_PYROSCOPE") else {
@@ -203,4 +203,51 @@ fn its_refusals_have_their_class() {
     let Some((_running, small)) = grafana(&["-validation.max-profile-size-bytes=1000"]) else { return };
     let Outcome::Lost(Loss::Refused, error) = push(small, &set()) else { panic!() };
     assert!(error.to_string().starts_with("it answers 400"), "{error}");
+}
+
+/// As OTLP, over HTTP and gRPC on the same port. Names are what the server makes of it: of samples in time those of its own
+/// profiles of processors, of anything else what its period is measured in.
+#[test]
+fn otlp_is_there_by_the_names_that_it_makes() {
+    for scheme in ["otlp+http", "otlp+grpc"] {
+        if scheme == "otlp+grpc" && !has_grpc("otlp_is_there_by_the_names_that_it_makes") {
+            continue;
+        }
+        let Some((_running, port)) = grafana(&[]) else { return };
+        let made = |kind| {
+            let mut profile = profile(kind, 40);
+            (profile.time_nanos, profile.tags) = (now(), tags("1.0"));
+            (kind, profile)
+        };
+        let sent: Vec<(Kind, Profile)> =
+            [Kind::Cpu, Kind::Wall, Kind::Heap, Kind::Mutex].into_iter().map(made).collect();
+        let set = Set { profiles: Dialect::Otlp.encode(&sent), ..set_of(&[], &tags("1.0")) };
+        let outcome = exporter(&[("push", &format!("{scheme}://127.0.0.1:{port}"))]).attempt(&set);
+        assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+        for (kind, profile) in &sent {
+            for (column, of) in profile.sample_types.iter().enumerate() {
+                let (name, period, scale) = match (kind, of.name.as_str()) {
+                    (Kind::Cpu, "samples") => {
+                        ("process_cpu:cpu:nanoseconds", "cpu:nanoseconds", profile.period)
+                    }
+                    (Kind::Cpu, _) => ("cpu:cpu:nanoseconds", "cpu:nanoseconds", 1),
+                    (Kind::Wall, _) => ("wall", "wall:nanoseconds", 1),
+                    (Kind::Heap, _) => ("space", "space:bytes", 1),
+                    _ => ("contentions", "contentions:count", 1),
+                };
+                let id = match name.contains(':') {
+                    true => format!("{name}:{period}"),
+                    false => format!("{name}:{}:{}:{period}", of.name, of.unit),
+                };
+                let expected: BTreeMap<String, i64> = by_stack(profile, column)
+                    .into_iter()
+                    .map(|(stack, value)| (stack, value * scale))
+                    .collect();
+                let found = read_back(port, &id, r#"{service_name="shop"}"#, "");
+                assert_eq!(found, expected, "{id}");
+                let of_span = read_back(port, &id, "{}", r#","span_selector":["b7ad6b7169203331"]"#);
+                assert_eq!(of_span, expected, "{id} of the span that the samples are linked to");
+            }
+        }
+    }
 }

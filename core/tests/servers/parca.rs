@@ -158,8 +158,6 @@ fn otlp_is_there_too() {
     let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
     let outcome = exporter(&[("push", &format!("otlp+grpc://127.0.0.1:{port}"))]).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
-    let (_, body) = get(port, "/api/profiles/types").unwrap();
-    println!("{}", String::from_utf8_lossy(&body));
     for (kind, profile) in &sent {
         for (column, of) in profile.sample_types.iter().enumerate() {
             let period = period(*kind);

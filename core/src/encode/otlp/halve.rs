@@ -40,7 +40,7 @@ fn part(
 ) -> Result<Vec<u8>, WireError> {
     let mut out = Writer::with_capacity(request.len() / 2);
     let (mut strings, mut count) = (HashSet::new(), 0);
-    let profile = |bytes: &[u8], out: &mut Writer| -> Result<(), WireError> {
+    let mut profile = |bytes: &[u8], out: &mut Writer| -> Result<(), WireError> {
         for field in Fields::new(bytes) {
             match field? {
                 (2, Value::Bytes(sample)) if !keep(number(sample, 1)?) => {}
@@ -57,41 +57,36 @@ fn part(
         }
         Ok(())
     };
-    within(request, &[1, 2, 2], &mut out, profile)?;
+    within(request, &[1, 2, 2], true, &mut out, &mut profile)?;
     let mut written = Ok(());
     out.message(2, |out| written = tables(dictionary, strings, out, keep));
     written.map(|()| out.into_bytes())
 }
 
+/// Writes what stands in the place of a message.
+type Write<'w> = dyn FnMut(&[u8], &mut Writer) -> Result<(), WireError> + 'w;
+
 /// Copies a message, but those at the end of this way of fields by `write`; and of the outermost only these.
 fn within(
     bytes: &[u8],
     way: &[u32],
+    is_outermost: bool,
     out: &mut Writer,
-    mut write: impl FnMut(&[u8], &mut Writer) -> Result<(), WireError>,
+    write: &mut Write<'_>,
 ) -> Result<(), WireError> {
-    fn step(
-        bytes: &[u8],
-        way: &[u32],
-        is_outermost: bool,
-        out: &mut Writer,
-        write: &mut dyn FnMut(&[u8], &mut Writer) -> Result<(), WireError>,
-    ) -> Result<(), WireError> {
-        let Some((first, rest)) = way.split_first() else { return write(bytes, out) };
-        for field in Fields::new(bytes) {
-            match field? {
-                (place, Value::Bytes(inner)) if place == *first => {
-                    let mut written = Ok(());
-                    out.message(place, |out| written = step(inner, rest, false, out, write));
-                    written?;
-                }
-                (place, value) if !is_outermost => copy(out, place, value),
-                _ => {}
+    let Some((first, rest)) = way.split_first() else { return write(bytes, out) };
+    for field in Fields::new(bytes) {
+        match field? {
+            (place, Value::Bytes(inner)) if place == *first => {
+                let mut written = Ok(());
+                out.message(place, |out| written = within(inner, rest, false, out, write));
+                written?;
             }
+            (place, value) if !is_outermost => copy(out, place, value),
+            _ => {}
         }
-        Ok(())
     }
-    step(bytes, way, true, out, &mut write)
+    Ok(())
 }
 
 /// The dictionary, of which only what these stacks need is there.

@@ -174,10 +174,7 @@ async fn send_body(
             }
         });
         match next.await {
-            Next::Answer(answer) => {
-                stream.send_reset(Reason::NO_ERROR);
-                return Some(answer);
-            }
+            Next::Answer(answer) => return Some(answer),
             Next::Room(room) => {
                 let (chunk, rest) = body.split_at(room.min(body.len()));
                 body = rest;
