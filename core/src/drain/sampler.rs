@@ -317,7 +317,7 @@ impl Sampler {
         if self.judged.elapsed() >= JUDGE_EVERY {
             self.judge();
         }
-        if self.period_began.elapsed() >= self.period {
+        if self.period_began.elapsed() >= self.period || self.has_clock_jumped() {
             self.cut(Cut::Period);
         }
         self.expire_recordings();
