@@ -23,6 +23,7 @@ mod live_options;
 mod locks;
 mod modules;
 mod names;
+mod otel;
 mod period;
 mod publish;
 mod queue;

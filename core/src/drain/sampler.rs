@@ -27,7 +27,7 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, report, tasks};
+use super::{Plan, otel, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -154,6 +154,7 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
+        otel::publish(plan.options.otel_context, &plan.tags);
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);

@@ -245,6 +245,11 @@ options! {
     /// have none of them, and are counted. `off`: of none, so that no ID of a request gets into a profile.
     trace_spans: Spans = Spans::DEFAULT, "spans", "", "0.1.0";
 
+    /// Whether a profiler outside of the process, such as OpenTelemetry's for eBPF, can read which trace and span a thread
+    /// works for, by the layout of OTEP 4947, and the service's name by that of OTEP 4719. The program has to be linked with
+    /// `-Wl,--export-dynamic-symbol=otel_thread_ctx_v1`.
+    otel_context: bool = false, "", "", "0.1.0";
+
     /// What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back
     /// to timers with a reason where it is not permitted.
     cpu_clock: CpuClock = CpuClock::Timer, "", "cpu", "0.1.0";
