@@ -358,6 +358,7 @@ mod tests {
 
     #[test]
     fn what_a_writer_has_left_is_closed_where_it_was_reserved_and_not_written() {
+        const LEN: u64 = HEADER_WORDS as u64 + 10;
         for others in [0, 2] {
             let ring = Ring::new(0).unwrap();
             let others =
@@ -369,8 +370,8 @@ mod tests {
             assert!(!ring.close(7, reserved));
             // Afterwards, and others reserve behind it.
             all(&ring);
-            assert!(ring.reserve(17, 7, &|_| {}).is_some());
-            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: 17 };
+            assert!(ring.reserve(LEN, 7, &|_| {}).is_some());
+            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: LEN };
             others(9);
             assert_eq!(all(&ring), []);
             // It is nobody else's.
