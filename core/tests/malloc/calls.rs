@@ -119,3 +119,46 @@ pub(super) fn later() {
     common::stop(profiler);
     common::remove(&dir);
 }
+
+/// Blocks that are given back by C23's functions, which say how large they were. This C library may not have them: then a
+/// library has, by a function of the C library's that is not hooked.
+pub(super) fn sized() {
+    const SOURCE: &str = r#"
+        #include <stdlib.h>
+        extern void __libc_free(void *);
+        void free_sized(void *block, size_t size) { (void)size; __libc_free(block); }
+        void free_aligned_sized(void *block, size_t alignment, size_t size) {
+            (void)alignment; (void)size; __libc_free(block);
+        }
+    "#;
+    const CALLER: &str = r#"
+        #include <stdlib.h>
+        void free_sized(void *, size_t);
+        void free_aligned_sized(void *, size_t, size_t);
+        __attribute__((noinline)) void *caller_allocates(void) { void *volatile block = malloc(1000000); return block; }
+        __attribute__((noinline)) void *caller_aligns(void) { void *volatile block = aligned_alloc(64, 1000000); return block; }
+        void caller_frees(void *block, void *aligned) {
+            free_sized(block, 1000000);
+            free_aligned_sized(aligned, 64, 1000000);
+        }
+    "#;
+    let dir = common::directory("malloc-sized");
+    let functions = compile(&dir, "functions", SOURCE, &[]);
+    Library::open(&functions, libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    let caller = Library::open(&compile(&dir, "caller", CALLER, &[]), libc::RTLD_NOW);
+    // SAFETY: the functions have these types.
+    let allocate = ["caller_allocates", "caller_aligns"]
+        .map(|name| unsafe { caller.find::<extern "C" fn() -> *mut c_void>(name) });
+    // SAFETY: as above.
+    let free: extern "C" fn(*mut c_void, *mut c_void) = unsafe { caller.find("caller_frees") };
+    let profiler = start(&dir, 1024, &[]);
+    let live = |name| super::profiles(&dir, Kind::Heap).last().map_or(0, |heap| super::sums(heap, name)[3]);
+    let [block, aligned] = allocate.map(|allocate| allocate());
+    common::flush(&profiler);
+    assert_eq!(["caller_allocates", "caller_aligns"].map(live), [1_000_000; 2]);
+    free(block, aligned);
+    common::flush(&profiler);
+    assert_eq!(["caller_allocates", "caller_aligns"].map(live), [0; 2]);
+    common::stop(profiler);
+    common::remove(&dir);
+}
