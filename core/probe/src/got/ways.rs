@@ -147,11 +147,12 @@ impl Exports {
         objects::for_each(|object| {
             let Some(dynamic) = Dynamic::of(object) else { return };
             let base = base(object);
-            // The loader's own, in older releases, are for itself.
-            if base == loader {
+            let is_c_library = dynamic.export(OF_C_LIBRARY).is_some();
+            // The loader's own, in older releases, are for itself; but musl's loader is the C library.
+            if base == loader && !is_c_library {
                 return;
             }
-            if exports.c_library == 0 && dynamic.export(OF_C_LIBRARY).is_some() {
+            if exports.c_library == 0 && is_c_library {
                 exports.c_library = base;
             }
             if exports.c_plus_plus == 0 && dynamic.export(OF_C_PLUS_PLUS).is_some() {
