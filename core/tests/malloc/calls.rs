@@ -162,3 +162,67 @@ pub(super) fn sized() {
     common::stop(profiler);
     common::remove(&dir);
 }
+
+/// Many libraries, each with slots that are read-only by now: how long it takes to hook them all.
+pub(super) fn many() {
+    const SOURCE: &str = r#"
+        #include <stdlib.h>
+        #include <malloc.h>
+        void *many_allocates(size_t n) {
+            void *block = malloc(n), *other = calloc(n, 1);
+            block = realloc(block, 2 * n);
+            free(other);
+            other = aligned_alloc(64, 64 * n);
+            free(other);
+            free(memalign(64, n));
+            free(valloc(n));
+            free(reallocarray(0, n, 2));
+            if (posix_memalign(&other, 64, n) == 0) free(other);
+            return block;
+        }
+    "#;
+    const LIBRARIES: usize = 200;
+    let dir = common::directory("malloc-many");
+    let first = compile(&dir, "many", SOURCE, &["-Wl,-z,relro,-z,now"]);
+    let libraries: Vec<Library> = (0..LIBRARIES)
+        .map(|number| {
+            let path = dir.join(format!("lib{number}.so"));
+            std::fs::copy(&first, &path).unwrap();
+            Library::open(&path, libc::RTLD_NOW)
+        })
+        .collect();
+    let config = everprof_probe::malloc::Config { mappings: false };
+    for _ in 0..3 {
+        let begin = std::time::Instant::now();
+        let patched = everprof_probe::malloc::start(config);
+        println!("{patched:?} in {:?}", begin.elapsed());
+        assert!(patched.changed >= 9 * LIBRARIES && patched.refused == 0);
+        for library in libraries.iter().take(3) {
+            // SAFETY: the function has this type.
+            let allocate: extern "C" fn(usize) -> *mut c_void = unsafe { library.find("many_allocates") };
+            let mark = everprof_probe::heap::mark();
+            let block = allocate(100);
+            assert!(everprof_probe::heap::mark().wrapping_sub(mark) >= 8);
+            // SAFETY: it was just allocated.
+            unsafe { libc::free(block) };
+        }
+        let begin = std::time::Instant::now();
+        let removed = everprof_probe::malloc::stop();
+        println!("{removed:?} out {:?}", begin.elapsed());
+        assert_eq!(removed.changed, patched.changed);
+        // What was read-only is so again.
+        assert_eq!(writable_slots(&dir), 0);
+    }
+    common::remove(&dir);
+}
+
+/// How many mappings of libraries in `dir` can be written to, beside the one that each has for its data.
+fn writable_slots(dir: &std::path::Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let of_dir = maps.lines().filter(|line| line.contains(&*dir.to_string_lossy()));
+    let mut writable = std::collections::HashMap::new();
+    for line in of_dir.filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.contains('w'))) {
+        *writable.entry(line.rsplit(' ').next().unwrap()).or_insert(0_usize) += 1;
+    }
+    writable.values().map(|count| count.saturating_sub(1)).sum()
+}

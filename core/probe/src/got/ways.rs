@@ -12,6 +12,7 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::pages::Pages;
 use super::{Dynamic, Patched, Slot, settled};
 use crate::os::objects::{self, Object};
 
@@ -233,12 +234,13 @@ fn each_slot(
     let mut patched = Patched::default();
     objects::for_each(|object| {
         let Some(dynamic) = Dynamic::of(object) else { return };
+        let pages = Pages::default();
         dynamic.each_reference(|reference| {
             let mut known = functions.iter().enumerate();
             if let Some(function) = known.find(|(_, function)| function.name == reference.name)
                 && function.1.releases == releases
             {
-                let slot = Slot { word: reference.word, object, dynamic: &dynamic };
+                let slot = Slot { word: reference.word, object, dynamic: &dynamic, pages: &pages };
                 each(function, &Place { slot, base: base(object) }, &mut patched);
             }
         });
