@@ -72,11 +72,13 @@ pub(super) struct Client {
     timeout: Duration,
     /// What no error may show, whatever the server sends back.
     secrets: Vec<String>,
+    /// The connection of the calls of gRPC at hand.
+    kept: grpc::Kept,
 }
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, proxy: None, trust, timeout: TIMEOUT, secrets }
+        Self { url, proxy: None, trust, timeout: TIMEOUT, secrets, kept: grpc::Kept::default() }
     }
 
     /// The same by a proxy.
