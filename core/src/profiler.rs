@@ -19,7 +19,7 @@ use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Destinations, Exporter};
+use crate::export::{self, Destinations, Exporter, spool};
 use crate::options::{Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
@@ -405,6 +405,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    spools: MutexGuard<'static, spool::Locks>,
     tid: u32,
 }
 
@@ -415,6 +416,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        spools: spool::before_fork(),
         tid: os::gettid(),
     };
     let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
@@ -433,7 +435,8 @@ fn held() -> Option<Held> {
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Some(Held { served, asked, mut running, mut recorded, tid }) = held() else {
+    os::forget_context();
+    let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -449,6 +452,7 @@ extern "C" fn after_fork_in_child() {
     // The queue first: what the server drops looks there.
     pull::after_fork(asked);
     serve::after_fork(served);
+    spool::after_fork(spools);
     STARTING.store(false, Ordering::SeqCst);
     changes::after_fork();
     let Some(parent) = running.take() else { return };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
-use everprof_probe::sample::{Frame, Header, Source, frames, missing};
+use everprof_probe::sample::{Frame, Header, Source, Trace, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
@@ -27,7 +27,7 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, report, tasks};
+use super::{Plan, otel, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -99,6 +99,9 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     /// CPU nanoseconds of our thread for what somebody has asked for.
     pub(super) requests_cpu: u64,
+    /// The same for looks at threads that wait, and for the accounts of the hooks.
+    pub(super) looks_cpu: u64,
+    pub(super) accounts_cpu: [u64; 2],
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
     /// How many samples there were when the last period ended.
@@ -151,6 +154,7 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
+        otel::publish(plan.options.otel_context, &plan.tags);
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);
@@ -172,7 +176,7 @@ impl Sampler {
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
-            sums: Aggregate::default(),
+            sums: Aggregate::telling(hook_options.traces),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
             wall: None,
@@ -206,6 +210,8 @@ impl Sampler {
             turnover: (0, 0),
             process_cpu_at_start: process_cpu,
             requests_cpu: 0,
+            looks_cpu: 0,
+            accounts_cpu: [0; 2],
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
             samples_closed: 0,
@@ -286,13 +292,20 @@ impl Sampler {
         self.threads.welcome();
         let census = self.threads.update();
         let calm = self.is_calm();
-        self.look_if_due(census, calm);
+        let (_, took) = self.timed(|own| own.look_if_due(census, calm));
+        self.looks_cpu += took;
         // Looks at threads that wait may come more often; the rest is not worth it then.
         let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
         if self.woke.elapsed() < interval {
             // An allocation may have asked: a program's first samples are to have stacks, and there are many at its start.
             if self.heap.is_some() && everprof_probe::heap::wants_table() {
                 self.modules.update();
+            }
+            // Or there is a burst of them.
+            if self.heap.is_some() && everprof_probe::heap::is_crowded() {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.drain_hooks(&mut buffer);
+                self.buffer = buffer;
             }
             return;
         }
@@ -305,7 +318,7 @@ impl Sampler {
         if self.judged.elapsed() >= JUDGE_EVERY {
             self.judge();
         }
-        if self.period_began.elapsed() >= self.period {
+        if self.period_began.elapsed() >= self.period || self.has_clock_jumped() {
             self.cut(Cut::Period);
         }
         self.expire_recordings();
@@ -380,8 +393,7 @@ impl Sampler {
             thread,
             labels: self.label_set(header.labels),
             unclaimed,
-            trace_id: header.trace_id,
-            span_id: header.span_id,
+            trace: self.sums.intern_trace(header.trace),
         };
         self.sums.add(key, Sums { count, nanos });
         self.stats.sampled_cpu += Duration::from_nanos(nanos);
@@ -411,9 +423,13 @@ impl Sampler {
 
     /// The site of a sample's stack in an account of its own.
     pub(super) fn site(&mut self, sites: &mut Sites, header: &Header, stack: &[u64]) -> Arc<Site> {
+        let finished =
+            header.is_unfinished().then(|| self.modules.finish(header, stack, self.hook_options.max_words));
+        let stack = finished.as_deref().unwrap_or(stack);
         let epoch = self.modules.epoch_of(header.generation);
         let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
-        sites.site(epoch, stack, thread, labels::resolve(header.labels))
+        let trace = if self.hook_options.traces == 0 { Trace::default() } else { header.trace };
+        sites.site(epoch, stack, thread, labels::resolve(header.labels), trace)
     }
 
     pub(super) fn thread_number(&mut self, name: Arc<str>, tid: Option<u32>) -> u32 {

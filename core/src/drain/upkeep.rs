@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{awaiting, regs, sigprof, stacks};
+use everprof_probe::{awaiting, cost, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
 use super::fleet::Work;
@@ -114,15 +114,19 @@ impl Sampler {
         let ticks = ticks.wrapping_add(awaiting::cost());
         let wall = self.began.elapsed().as_nanos() as u64;
         let nanos_per_tick = wall as f64 / regs::ticks().wrapping_sub(first_tick).max(1) as f64;
+        // By itself, one is done in a tenth of it, unless its stack is thousands of frames deep.
+        const LONGEST_SAMPLE: f64 = 100_000.0;
+        cost::set_longest((LONGEST_SAMPLE / nanos_per_tick.max(f64::MIN_POSITIVE)) as u64);
         let [heap, locks] = self.hooks_time(nanos_per_tick);
         Usage {
             threads: Clock::Thread(gettid()).now().unwrap_or_default(),
             requests: self.requests_cpu,
+            looks: self.looks_cpu,
+            accounts: self.accounts_cpu,
             handler: (ticks.wrapping_sub(ticks_before) as f64 * nanos_per_tick) as u64,
             signals: handled.wrapping_sub(handled_before),
             heap: heap.as_nanos() as u64,
             locks: locks.as_nanos() as u64,
-            samples: [self.stats.samples, self.stats.alloc_samples, self.stats.lock_samples],
             process: process.saturating_sub(self.process_cpu_at_start),
             wall,
         }
@@ -131,11 +135,10 @@ impl Sampler {
     /// Does what somebody has asked for: recordings, and snapshots. That has bounds of its own; the rate of the samples is
     /// not lowered for it, which would make nothing cheaper.
     pub(super) fn answer_requests(&mut self) {
-        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
-        let before = own();
-        self.serve();
-        self.serve_snapshots();
-        self.requests_cpu += own().saturating_sub(before);
+        self.on_request(|own| {
+            own.serve();
+            own.serve_snapshots();
+        });
     }
 
     pub(super) fn memory(&self) -> u64 {

@@ -28,6 +28,8 @@ pub(crate) enum Target {
     File(PathBuf),
     /// A server.
     Server(Protocol, Url),
+    /// A server whose place the environment tells.
+    Found(Protocol),
 }
 
 /// What a server understands.
@@ -37,6 +39,14 @@ pub(crate) enum Protocol {
     Pyroscope,
     /// Parca's WriteRaw over HTTP.
     Parca,
+    /// OTLP profiles, over HTTP.
+    Otlp,
+    /// Parca's WriteRaw over gRPC.
+    ParcaGrpc,
+    /// OTLP profiles, over gRPC.
+    OtlpGrpc,
+    /// Datadog's agent, or its intake.
+    Datadog,
     /// pprof as it is, by POST.
     Post,
     /// pprof as it is, by PUT.
@@ -44,9 +54,14 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [(Protocol, &'static str); 4] = [
+    /// A name that stands twice is that of HTTP first.
+    const ALL: [(Protocol, &'static str); 8] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
+        (Protocol::Otlp, "otlp"),
+        (Protocol::ParcaGrpc, "parca"),
+        (Protocol::OtlpGrpc, "otlp"),
+        (Protocol::Datadog, "datadog"),
         (Protocol::Post, "post"),
         (Protocol::Put, "put"),
     ];
@@ -54,10 +69,38 @@ impl Protocol {
     pub(crate) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("", |(_, name)| name)
     }
+
+    fn of_name(name: &str) -> Option<Protocol> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(protocol, _)| *protocol)
+    }
+
+    /// The protocol of a name that stands alone, whose servers the environment names.
+    fn found(name: &str) -> Option<Protocol> {
+        Self::of_name(&name.to_ascii_lowercase()).filter(|protocol| matches!(protocol, Protocol::Datadog))
+    }
+
+    pub(crate) fn is_grpc(self) -> bool {
+        matches!(self, Protocol::ParcaGrpc | Protocol::OtlpGrpc)
+    }
+
+    fn over_grpc(self) -> Option<Protocol> {
+        match self {
+            Protocol::Parca => Some(Protocol::ParcaGrpc),
+            Protocol::Otlp => Some(Protocol::OtlpGrpc),
+            _ => None,
+        }
+    }
+
+    /// A URL with the scheme by which this protocol is spelled in it.
+    fn spelled(self, url: &str) -> String {
+        let url = if self.is_grpc() { url.replacen("http", "grpc", 1) } else { url.to_string() };
+        format!("{}+{url}", self.name())
+    }
 }
 
-const RIGHT: &str = "off, dir, file:///path, and PROTOCOL+http://host or PROTOCOL+https://host with one of the protocols \
-                     pyroscope, parca, post and put; several parted by commas";
+const RIGHT: &str = "off, dir, file:///path, datadog, and PROTOCOL+http://host, PROTOCOL+https://host or \
+                     PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, otlp, datadog, post and put, or \
+                     otlp and parca with grpc:// and grpcs://; several parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
 const MOST_TARGETS: usize = 8;
 
@@ -69,7 +112,10 @@ impl Push {
 
     /// The servers that profiles are sent to, without what is secret about them; directories are not among them.
     pub fn servers(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().filter(|target| matches!(target, Target::Server(..))).map(Target::shown)
+        self.0
+            .iter()
+            .filter(|target| matches!(target, Target::Server(..) | Target::Found(_)))
+            .map(Target::shown)
     }
 
     /// Whether profiles go to no place at all, so that they can be fetched only.
@@ -129,7 +175,8 @@ impl Setting for Push {
 fn parts(text: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for piece in text.split([',', ' ', '\t', '\n']).map(str::trim).filter(|piece| !piece.is_empty()) {
-        let begins = piece.contains("://") || piece.eq_ignore_ascii_case("dir");
+        let begins =
+            piece.contains("://") || piece.eq_ignore_ascii_case("dir") || Protocol::found(piece).is_some();
         match parts.last_mut() {
             Some(last) if !begins && last.contains("://") => *last += &format!(",{piece}"),
             _ => parts.push(piece.to_string()),
@@ -143,6 +190,9 @@ impl Target {
         if text.eq_ignore_ascii_case("dir") {
             return Ok(Self::Dir);
         }
+        if let Some(protocol) = Protocol::found(text) {
+            return Ok(Self::Found(protocol));
+        }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(format!("give {RIGHT}")) };
         let scheme = scheme.to_ascii_lowercase();
         if scheme == "file" {
@@ -152,30 +202,40 @@ impl Target {
             };
         }
         let (protocol, transport) = scheme.split_once('+').unwrap_or(("", &scheme));
-        let is_secure = match transport {
-            "http" => false,
-            "https" => true,
-            _ => return Err(format!("give {RIGHT}")),
-        };
-        let Some((protocol, _)) = Protocol::ALL.iter().find(|(_, name)| *name == protocol) else {
-            let right = "say what the server understands: pyroscope+, parca+, post+ or put+ before http";
+        if !matches!(transport, "http" | "https" | "unix" | "grpc" | "grpcs") {
+            return Err(format!("give {RIGHT}"));
+        }
+        let Some(protocol) = Protocol::of_name(protocol) else {
+            let right = "say what the server understands: pyroscope+, parca+, otlp+, datadog+, post+ or put+ before http";
             return Err(right.to_string());
         };
-        Ok(Self::Server(*protocol, Url::parse(is_secure, rest)?))
+        if transport == "unix" {
+            return Ok(Self::Server(protocol, Url::parse_socket(rest)?));
+        }
+        let url = Url::parse(matches!(transport, "https" | "grpcs"), rest)?;
+        if !transport.starts_with("grpc") {
+            return Ok(Self::Server(protocol, url));
+        }
+        let protocol = protocol.over_grpc().ok_or("give grpc and grpcs to otlp and parca only")?;
+        match url.path.as_str() {
+            "/" => Ok(Self::Server(protocol, url)),
+            _ => Err("give a host and a port to gRPC, which has no path".to_string()),
+        }
     }
 
     fn text(&self) -> String {
         match self {
             Self::Dir => "dir".to_string(),
             Self::File(path) => format!("file://{}", path.display()),
-            Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.text()),
+            Self::Server(protocol, url) => protocol.spelled(&url.text()),
+            Self::Found(protocol) => protocol.name().to_string(),
         }
     }
 
     /// What may stand in a log.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.shown()),
+            Self::Server(protocol, url) => protocol.spelled(&url.shown()),
             _ => self.text(),
         }
     }
@@ -238,7 +298,7 @@ impl Setting for Headers {
             if name.is_empty() || name.len() > pairs::MAX_KEY_BYTES || !name.bytes().all(is_token) {
                 return Err(wrong("give the name of an HTTP header"));
             }
-            if OURS.contains(&name.as_str()) {
+            if OURS.contains(&name.as_str()) || name.starts_with("grpc-") {
                 return Err(wrong("this one is set by everprof: leave it out"));
             }
             if headers.iter().any(|(known, _)| *known == name) {
@@ -299,7 +359,19 @@ mod tests {
             ("", "off", "off"),
             ("dir", "dir", "dir"),
             ("DIR, file:///var/p", "dir,file:///var/p", "dir,file:///var/p"),
+            ("otlp+http://c:4318", "otlp+http://c:4318/", "otlp+http://c:4318"),
+            (
+                "OTLP+grpc://c:4317, parca+grpcs://p",
+                "otlp+grpc://c:4317/,parca+grpcs://p/",
+                "otlp+grpc://c:4317,parca+grpcs://p",
+            ),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
+            ("Datadog,dir", "datadog,dir", "datadog,dir"),
+            (
+                "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",
+                "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",
+                "datadog+unix:///run/apm.socket,put+unix:///s",
+            ),
             (
                 "put+https://s3/b/{kind}?X-Sig=a,b post+http://u:p@h",
                 "put+https://s3/b/{kind}?X-Sig=a,b,post+http://u:p@h/",
@@ -320,8 +392,12 @@ mod tests {
             ("dir,http://ann:pw@h", "target 2: say what the server understands"),
             ("dir,dir", "target 2 is given twice"),
             ("file://x", "absolute path"),
+            ("post+unix://x", "absolute path of a socket"),
+            ("post", "target 1: give off, dir"),
             ("pyroscope+ftp://h", "target 1: give off, dir"),
             ("post+http://", "give a host"),
+            ("post+grpc://h", "to otlp and parca only"),
+            ("otlp+grpc://h/path", "gRPC, which has no path"),
             ("grpc+http://h", "say what the server understands"),
             ("post+http://h/a#b", "without a fragment"),
         ] {
@@ -338,9 +414,18 @@ mod tests {
         assert_eq!(headers.iter().collect::<Vec<_>>(), [("authorization", "Bearer a,b"), ("x-team", "one")]);
         assert_eq!(Headers::parse(&headers.text()).unwrap(), headers);
         assert_eq!(format!("{headers:?}"), "[hidden]");
-        for wrong in
-            ["a", "=b", "a b=c", "a=b%0d%0ac: d", "a=%00", "Host=x", "content-length=1", "a=1,A=2", "a=ä"]
-        {
+        for wrong in [
+            "a",
+            "=b",
+            "a b=c",
+            "a=b%0d%0ac: d",
+            "a=%00",
+            "Host=x",
+            "grpc-timeout=1S",
+            "content-length=1",
+            "a=1,A=2",
+            "a=ä",
+        ] {
             assert!(Headers::parse(wrong).is_err(), "{wrong}");
         }
     }

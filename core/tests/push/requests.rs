@@ -1,5 +1,6 @@
 //! What requests look like, read by a decoder that is not ours, and beside files of how they looked.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use everprof::encode::{Dialect, pprof};
@@ -8,7 +9,7 @@ use everprof::profile::{LabelValue, Profile};
 use prost::Message;
 
 use crate::server::{Asked, Server, YES};
-use crate::{exporter, now, set};
+use crate::{exporter, now, otlp_proto, set};
 
 /// `push.v1.PushRequest`, after its published proto.
 #[derive(Message)]
@@ -48,7 +49,7 @@ pub(crate) fn pprof_of(body: &[u8]) -> Profile {
 }
 
 /// What a server gets of a set.
-fn sent(options: &[(&str, &str)], protocol: &str, rest: &str, set: &Set) -> Vec<Asked> {
+pub(crate) fn sent(options: &[(&str, &str)], protocol: &str, rest: &str, set: &Set) -> Vec<Asked> {
     let server = Server::new(&[YES]);
     let push = format!("{protocol}{}{rest}", server.address);
     let mut options = options.to_vec();
@@ -59,7 +60,7 @@ fn sent(options: &[(&str, &str)], protocol: &str, rest: &str, set: &Set) -> Vec<
 }
 
 /// The head and the body as text, without what differs from run to run.
-fn text(asked: &Asked, set: &Set, body: &str) -> String {
+pub(crate) fn text(asked: &Asked, set: &Set, body: &str) -> String {
     let mut head: Vec<&str> = asked
         .head
         .lines()
@@ -71,7 +72,7 @@ fn text(asked: &Asked, set: &Set, body: &str) -> String {
 }
 
 /// Compares with the file, or writes it (`BLESS=1`).
-fn golden(name: &str, text: &str) {
+pub(crate) fn golden(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/push/golden").join(name);
     if std::env::var_os("BLESS").is_some() {
         return std::fs::write(path, text).unwrap();
@@ -80,7 +81,7 @@ fn golden(name: &str, text: &str) {
 }
 
 /// What a server reads out of a profile: types, times, and each sample with its labels and names.
-fn content(profile: &Profile) -> String {
+pub(crate) fn content(profile: &Profile) -> String {
     let types = |of: &everprof::profile::ValueType| format!("{}/{}", of.name, of.unit);
     let mut lines = vec![format!(
         "types {} period {} of {} default {}",
@@ -155,6 +156,20 @@ fn parca_gets_a_write_raw_request() {
     }
     assert_eq!(asked.len(), 2);
     golden("parca.txt", &all);
+}
+
+#[test]
+fn otlp_gets_an_export_request() {
+    let set = set(Dialect::Otlp, 2, now());
+    let options = [("push_token", "sesame-open"), ("push_headers", "x-more=of {service}")];
+    let asked = sent(&options, "otlp+http://", "", &set);
+    assert_eq!(asked[0].body, set.profiles[0].bytes);
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(asked[0].body.as_slice()).read_to_end(&mut plain).unwrap();
+    let body = otlp_proto::text(&otlp_proto::Request::decode(plain.as_slice()).unwrap());
+    golden("otlp.txt", &text(&asked[0], &set, &body.replace(&set.time_nanos.to_string(), "NOW")));
+    let elsewhere = sent(&options, "otlp+http://", "/api/default/v1/profiles", &set);
+    assert_eq!(elsewhere[0].line(), "POST /api/default/v1/profiles HTTP/1.1");
 }
 
 #[test]

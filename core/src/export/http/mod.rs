@@ -8,6 +8,8 @@
 
 mod after;
 mod answer;
+#[cfg_attr(not(feature = "grpc"), path = "no_grpc.rs")]
+mod grpc;
 mod text;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -17,6 +19,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 pub(super) use answer::Answer;
+pub(super) use grpc::check as check_grpc;
 pub(super) use text::{base64, filled};
 use text::{harmless, without};
 pub(super) use tls::Trust;
@@ -38,6 +41,19 @@ pub(super) struct Request<'a> {
     pub(super) wanted: usize,
 }
 
+/// How a call of gRPC went.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    /// The status; 0 is yes.
+    pub(super) code: u32,
+    /// What the server says about it.
+    pub(super) words: String,
+    /// How long it wants to be left alone.
+    pub(super) retry_after: Option<Duration>,
+    /// The beginning of the answer's message.
+    pub(super) message: Vec<u8>,
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -50,6 +66,8 @@ pub(super) enum Failure {
 /// The way to one server.
 pub(super) struct Client {
     url: Url,
+    /// The proxy that stands in between.
+    proxy: Option<Url>,
     trust: Trust,
     timeout: Duration,
     /// What no error may show, whatever the server sends back.
@@ -58,13 +76,19 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, trust, timeout: TIMEOUT, secrets }
+        Self { url, proxy: None, trust, timeout: TIMEOUT, secrets }
+    }
+
+    /// The same by a proxy.
+    pub(super) fn by(self, proxy: Option<Url>) -> Self {
+        Self { proxy, ..self }
     }
 
     /// Sends a request and reads the answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let mut wire = Wire::open(&self.url, &self.trust, deadline).map_err(Failure::NotSent)?;
+        let mut wire =
+            Wire::open(&self.url, self.proxy.as_ref(), &self.trust, deadline).map_err(Failure::NotSent)?;
         if let Err(error) = self.write(&mut wire, request) {
             // A server that does not want so much may say so before it has all, and closes then.
             return answer::read(&mut wire, 0)
@@ -74,8 +98,11 @@ impl Client {
     }
 
     fn write(&self, wire: &mut Wire, request: &Request<'_>) -> io::Result<()> {
+        let direct = self.proxy.as_ref().filter(|_| !self.url.is_secure);
+        // A proxy that hands requests on wants to know the server; one of a tunnel sees nothing of them.
+        let place = direct.map_or(String::new(), |_| format!("http://{}", self.url.authority()));
         let mut head = format!(
-            "{} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
+            "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
              content-type: {}\r\ncontent-length: {}\r\n",
             request.method,
             request.path,
@@ -84,6 +111,9 @@ impl Client {
             request.content_type,
             request.body.len()
         );
+        if let Some(credentials) = direct.and_then(proxy_credentials) {
+            head += &credentials;
+        }
         for (name, value) in &request.headers {
             // What comes of tags has no line ends; should it have any, they would begin another header.
             let value: String = value.chars().filter(|letter| !letter.is_control()).collect();
@@ -95,13 +125,28 @@ impl Client {
         wire.flush()
     }
 
+    /// The first words of a text of the server's, without our secrets.
+    pub(super) fn clean(&self, text: &str) -> String {
+        harmless(&without(text, &self.secrets))
+    }
+
     /// What an answer says, for an error: its status and the first words of its body, without our secrets.
     pub(super) fn describe(&self, answer: &Answer) -> String {
-        let words = harmless(&without(&String::from_utf8_lossy(&answer.body), &self.secrets));
+        let words = self.clean(&String::from_utf8_lossy(&answer.body));
         let colon = if words.is_empty() { "" } else { ": " };
         format!("it answers {}{colon}{words}", answer.status)
     }
 }
+
+/// The header by which a proxy lets us through.
+fn proxy_credentials(proxy: &Url) -> Option<String> {
+    let (user, password) = proxy.user.as_ref()?;
+    Some(format!("proxy-authorization: Basic {}\r\n", base64(format!("{user}:{password}").as_bytes())))
+}
+
+/// What to do about a proxy that wants credentials, or others.
+pub(super) const PROXY_WANTS: &str =
+    "the proxy answers 407: give it a user and a password, http://user:password@host:port, in push_proxy";
 
 fn told(what: &str, error: &io::Error) -> String {
     match error.kind() {
