@@ -3,6 +3,7 @@
 //! One profiler runs in a process. Its state is behind one lock, which is held for short moments only, never while
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
+mod google;
 mod pulled;
 
 use std::cell::RefCell;
@@ -38,6 +39,9 @@ struct Running {
     options: Options,
     tags: Tags,
     exporters: MakeExporters,
+    /// The server that says itself when it wants a profile.
+    asked: Option<export::google::Plan>,
+    conversation: Option<google::Conversation>,
 }
 
 type MakeExporters = Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>;
@@ -319,7 +323,7 @@ impl Builder {
         let _turn = Turn::take()?;
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
-        let started = run(options, tags, aims.make.clone(), false)?;
+        let started = run(options, tags, aims.make.clone(), aims.google.clone(), false)?;
         tell(&started.options, &aims);
         let (options, handle) = (started.options.clone(), started.handle.clone());
         *lock() = Some(started);
@@ -387,17 +391,27 @@ fn listen(options: &Options, handle: &Handle) {
     }
 }
 
-fn run(options: Options, tags: Tags, exporters: MakeExporters, forked: bool) -> Result<Running> {
+fn run(
+    options: Options,
+    tags: Tags,
+    exporters: MakeExporters,
+    asked: Option<export::google::Plan>,
+    forked: bool,
+) -> Result<Running> {
     let plan =
         Plan { options: options.clone(), tags: tags.as_map().clone(), exporters: exporters.clone(), forked };
     let handle = Arc::new(Handle::start(plan)?);
-    Ok(Running { handle, options, tags, exporters })
+    let conversation = asked.as_ref().and_then(|plan| google::begin(plan, &options, &tags, &handle));
+    Ok(Running { handle, options, tags, exporters, asked, conversation })
 }
 
 fn stop_running() -> Result<()> {
     // The lock is not held while waiting: a fork must not wait for a disk.
     let running = lock().take();
     running.map_or(Ok(()), |running| {
+        if let Some(conversation) = &running.conversation {
+            conversation.end();
+        }
         serve::stop(EXIT_BUDGET / 2);
         let stopped = running.handle.stop(EXIT_BUDGET);
         // Not before: the last profile comes first.
@@ -490,8 +504,11 @@ extern "C" fn after_fork_in_child() {
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
-    *running =
-        run(parent.options.clone(), parent.tags.with_new_instance(), parent.exporters.clone(), true).ok();
+    if let Some(conversation) = &parent.conversation {
+        conversation.after_fork();
+    }
+    let (options, tags) = (parent.options.clone(), parent.tags.with_new_instance());
+    *running = run(options, tags, parent.exporters.clone(), parent.asked.clone(), true).ok();
     // Its threads do not exist here, and some lock inside may be held by one of them for ever.
     std::mem::forget(parent);
 }

@@ -21,7 +21,7 @@ pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
         Protocol::Pyroscope => Dialect::Pyroscope,
         Protocol::Parca => Dialect::Parca,
         Protocol::Datadog => Dialect::Datadog,
-        Protocol::Post | Protocol::Put => Dialect::Pprof,
+        Protocol::Post | Protocol::Put | Protocol::Google => Dialect::Pprof,
     }
 }
 
@@ -54,6 +54,8 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profiles: &[Encod
             let (content_type, body) = datadog::form(set, profiles);
             Parcel { method: "POST", path: datadog::path(url), content_type: content_type.into(), body }
         }
+        // It is asked for profiles, and gets none of periods.
+        Protocol::Google => return None,
         Protocol::Post | Protocol::Put => Parcel {
             method: if protocol == Protocol::Put { "PUT" } else { "POST" },
             path: named(&url.path, set, profile),

@@ -8,6 +8,7 @@
 
 mod after;
 mod answer;
+mod hold;
 mod text;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -17,10 +18,11 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 pub(super) use answer::Answer;
+pub(crate) use hold::Hold;
 pub(super) use text::{base64, filled};
 use text::{harmless, without};
 pub(super) use tls::Trust;
-use wire::Wire;
+use wire::{Way, Wire};
 
 use crate::options::Url;
 
@@ -54,13 +56,14 @@ pub(super) struct Client {
     proxy: Option<Url>,
     trust: Trust,
     timeout: Duration,
+    hold: Option<Hold>,
     /// What no error may show, whatever the server sends back.
     secrets: Vec<String>,
 }
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, proxy: None, trust, timeout: TIMEOUT, secrets }
+        Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets }
     }
 
     /// The same by a proxy.
@@ -68,11 +71,27 @@ impl Client {
         Self { proxy, ..self }
     }
 
+    /// The same with another end in time.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The same, whose requests somebody may end.
+    pub(super) fn held(self, hold: Hold) -> Self {
+        Self { hold: Some(hold), ..self }
+    }
+
     /// Sends a request and reads the answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let answered = self.exchange(request);
+        self.hold.iter().for_each(Hold::release);
+        answered
+    }
+
+    fn exchange(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let mut wire =
-            Wire::open(&self.url, self.proxy.as_ref(), &self.trust, deadline).map_err(Failure::NotSent)?;
+        let way = Way { proxy: self.proxy.as_ref(), trust: &self.trust, hold: self.hold.as_ref() };
+        let mut wire = Wire::open(&self.url, &way, deadline).map_err(Failure::NotSent)?;
         if let Err(error) = self.write(&mut wire, request) {
             // A server that does not want so much may say so before it has all, and closes then.
             return answer::read(&mut wire, 0)

@@ -24,6 +24,7 @@ use file::{Text, Unread, read_file};
 pub use block::Block;
 pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
+pub use file::close_copy;
 pub use futex::{wait, wake};
 pub use memory::PIECES;
 pub use objects::keep_loaded;
