@@ -39,7 +39,8 @@ enum Made {
     Server(String, Protocol, Url, Box<Manner>),
 }
 
-/// The exporters that the option `push` names, for a program that adds its own:
+/// The exporters that the option `push` names, for a program that adds its own. `google` is none of them: nothing of periods
+/// goes there.
 ///
 /// ```no_run
 /// use everprof::export::{self, Exporter};

@@ -188,7 +188,7 @@ options! {
     push: Push = Push::default(), "", "", "0.1.0";
 
     /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user; for
-    /// Datadog's intake its API key, instead of `DD_API_KEY`. Datadog's agent and Google get none.
+    /// Datadog's intake its API key, where `DD_API_KEY` says none. Datadog's agent and Google get none.
     push_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`).

@@ -104,9 +104,10 @@ impl Client {
         let direct = self.proxy.as_ref().filter(|_| !self.url.is_secure);
         // A proxy that hands requests on wants to know the server; one of a tunnel sees nothing of them.
         let place = direct.map_or(String::new(), |_| format!("http://{}", self.url.authority()));
+        // One name is spelled as of old: there are proxies that know it only so, and add another one.
         let mut head = format!(
             "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
-             content-type: {}\r\ncontent-length: {}\r\n",
+             content-type: {}\r\nContent-Length: {}\r\n",
             request.method,
             request.path,
             self.url.authority(),
