@@ -15,7 +15,7 @@ test: lint test-rust test-storm test-examples test-browser test-aarch64 ## every
 
 test-rust: formats-tools symbolize-tools ## unit, integration and doc tests of both crates
 	cargo test --workspace --no-fail-fast
-	cargo test -p everprof --all-features --test symbolize_files --test mount --test push
+	cargo test -p everprof --all-features --test symbolize_files --test mount --test push --test delivery
 
 test-examples: ## the example programs, run
 	@.ci/examples.sh
@@ -42,9 +42,9 @@ formats-tools:
 	@core/tests/formats/tools.sh
 
 .PHONY: test-servers
-test-servers: ## profiles pushed to real servers and read back: Parca, Pyroscope's API and Datadog's test agent (Go, PyPI; five minutes to build, once)
+test-servers: ## profiles pushed to real servers and read back: Parca, the OpenTelemetry Collector, Pyroscope's API and Datadog's test agent (Go, PyPI; five minutes to build, once)
 	@core/tests/servers/build.sh
-	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --test servers
+	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --features grpc --test servers
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof --release --test storm

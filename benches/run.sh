@@ -8,8 +8,13 @@ cd "$(dirname "$0")/.."
 unset RUSTFLAGS
 for package in peer-floor peer-everprof peer-everyone peer-pprof-default peer-pprof-frame-pointer peer-pprof-framehop peer-pyroscope \
     alloc-system-bare alloc-system-everprof alloc-system-dhat alloc-jemalloc-bare alloc-jemalloc-everprof alloc-jemalloc-pprof \
-    locks-bare locks-everprof compare; do
+    malloc-bare malloc-everprof locks-bare locks-everprof compare; do
     cargo build --quiet --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers -p "$package"
+done
+cargo build --quiet --release --manifest-path core/preload/Cargo.toml --target-dir target/peers
+# The same program without a profiler, with one that is preloaded: its name says which.
+for peer in everprof nothing jemalloc jemalloc-prof heaptrack; do
+    install benches/peers/malloc/preload.sh "target/peers/release/malloc-preload-$peer"
 done
 # What names addresses is measured on its own code, with full debug information.
 cargo build --quiet --profile full --manifest-path benches/peers/Cargo.toml --target-dir target/peers -p tools

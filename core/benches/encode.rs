@@ -38,7 +38,7 @@ fn main() {
     line("encode, uncompressed", || pprof::encode_uncompressed(&profile).len());
     line("encode and gzip: pprof::encode", || pprof::encode(&profile).len());
     let made = [(Kind::Cpu, profile.clone())];
-    for dialect in [Dialect::Pyroscope, Dialect::Parca] {
+    for dialect in [Dialect::Pyroscope, Dialect::Parca, Dialect::Otlp] {
         line(&format!("the same in the dialect {dialect:?}"), || {
             dialect.encode(&made).iter().map(|encoded| encoded.bytes.len()).sum()
         });

@@ -3,8 +3,9 @@
 //! A server of the program's own answers 500 requests a second over loopback, each with some work; their latency is taken
 //! without a pull side, with one that nobody asks, and with one that another process attacks as fast as it can, at the least
 //! priority: connections that say nothing or a part, garbage, and requests for pages. And, as what an attack on the machine
-//! costs by itself, while the same attack goes to the pull side of a third process. In turn, several rounds, the median of
-//! each figure. Appends JSON lines to `target/bench/serve.jsonl`.
+//! costs by itself, while the same attack goes to the pull side of a third process. In turn, many rounds: the median of each
+//! figure, and of the ratios of each round, with the half of the rounds that lies in the middle. Two cases that are alike
+//! tell how much is chance. Appends JSON lines to `target/bench/serve.jsonl`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use everprof::Profiler;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 const REQUESTS: u32 = 1500;
 const PACE: Duration = Duration::from_millis(2);
 const CASES: [&str; 4] = ["no pull side", "nobody asks", "attacked", "another attacked"];
@@ -63,6 +64,7 @@ fn main() {
             figures.push([at(0.5), at(0.99), 100.0 * cpu]);
         }
     }
+    compare(&figures);
     let mut lines = String::new();
     println!("{:<16} {:>10} {:>10} {:>22}", "", "p50 us", "p99 us", "everprof, % of a CPU");
     let medians =
@@ -86,6 +88,17 @@ fn main() {
     let mut file =
         std::fs::File::options().create(true).append(true).open(folder.join("serve.jsonl")).unwrap();
     file.write_all(lines.as_bytes()).unwrap();
+}
+
+/// What the p99 of one case is of another's in the same round: the quartiles of that.
+fn compare(figures: &[Vec<[f64; 3]>; 4]) {
+    for [case, beside] in [[2, 3], [2, 1], [3, 1], [1, 0]] {
+        let [Some(of), Some(to)] = [case, beside].map(|case: usize| figures.get(case)) else { continue };
+        let mut ratios: Vec<f64> = of.iter().zip(to).map(|([_, of, _], [_, to, _])| of / to).collect();
+        ratios.sort_by(f64::total_cmp);
+        let [low, middle, high] = [1, 2, 3].map(|quarter| ratios[(ratios.len() - 1) * quarter / 4]);
+        println!("p99, {} / {}: {middle:.2} ({low:.2} to {high:.2})", CASES[case], CASES[beside]);
+    }
 }
 
 /// The program's own server: eight bytes for eight bytes, after some work.

@@ -3,8 +3,10 @@
 //! One profiler runs in a process. Its state is behind one lock, which is held for short moments only, never while
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
+mod changes;
 mod google;
 mod pulled;
+mod watch;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -12,19 +14,22 @@ use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Destinations, Exporter};
+use crate::export::{self, Destinations, Exporter, spool};
 use crate::options::{Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
 use crate::serve;
 use crate::stats::Stats;
 use crate::tags::{Sources, Tags};
+
+use changes::Said;
+use watch::{Watch, Watched};
 
 /// How long stopping and the end of the process may wait for the last profile.
 const EXIT_BUDGET: Duration = Duration::from_secs(2);
@@ -36,9 +41,12 @@ static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
 struct Running {
     handle: Arc<Handle>,
-    options: Options,
+    said: Said,
     tags: Tags,
     exporters: MakeExporters,
+    /// The file of options that is watched, and what ends that.
+    watched: Option<Watched>,
+    _watch: Option<Watch>,
     /// The server that says itself when it wants a profile.
     asked: Option<export::google::Plan>,
     conversation: Option<google::Conversation>,
@@ -166,68 +174,12 @@ impl Drop for Profiler {
 /// # Errors
 /// [`ErrorKind::InvalidOption`] for a name that is no option, a wrong value, and an option that needs a new start;
 /// [`ErrorKind::Unsupported`] for a kind of profile that cannot be had here; [`ErrorKind::Unavailable`] where no profiler
-/// runs, or on everprof's own thread. Nothing has changed then.
+/// runs, or on everprof's own thread. Nothing has changed then. An option that the watched file of `config` gives is
+/// [`ErrorKind::InvalidOption`] too.
 ///
 /// [`OptionSpec::live`]: crate::options::OptionSpec::live
 pub fn set(name: &str, value: &str) -> Result<()> {
-    change(|options| options.set(name, value))
-}
-
-/// Changes any number of options at once: all of them, or where one cannot be had, none.
-pub(crate) fn change(make: impl FnOnce(&mut Options) -> Result<()>) -> Result<()> {
-    let _turn = Changing::take()?;
-    let (handle, before) = {
-        let running = lock();
-        let running = running.as_ref().ok_or_else(not_running)?;
-        (running.handle.clone(), running.options.clone())
-    };
-    let mut options = before.clone();
-    make(&mut options)?;
-    if let Some(fixed) = options.differing(&before).find(|spec| !spec.live) {
-        let name = fixed.name;
-        let message =
-            format!("the option {name} cannot change while the profiler runs: stop it and start it anew");
-        return Err(Error::new(ErrorKind::InvalidOption, message));
-    }
-    handle.set(&options)?;
-    if let Some(running) = lock().as_mut().filter(|running| Arc::ptr_eq(&running.handle, &handle)) {
-        running.options = options;
-    }
-    Ok(())
-}
-
-/// The right to change options: one after the other, since each begins with what the one before has left. It is no lock, for
-/// which a fork would have to wait.
-struct Changing;
-
-static CHANGING: AtomicBool = AtomicBool::new(false);
-
-impl Changing {
-    fn take() -> Result<Changing> {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        const NAP: Duration = Duration::from_micros(200);
-        crate::drain::check_thread()?;
-        let begin = Instant::now();
-        while CHANGING.swap(true, Ordering::SeqCst) {
-            if begin.elapsed() > PATIENCE {
-                let message = "another thread is changing options: try again later";
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-            std::thread::sleep(NAP);
-        }
-        Ok(Changing)
-    }
-}
-
-impl Drop for Changing {
-    fn drop(&mut self) {
-        CHANGING.store(false, Ordering::SeqCst);
-    }
-}
-
-fn not_running() -> Error {
-    let message = "no profiler runs in this process: start one first (everprof::Profiler::start)";
-    Error::new(ErrorKind::Unavailable, message)
+    changes::change(|options| options.set(name, value))
 }
 
 /// Options in code for a profiler; see [`Options`] for their meaning.
@@ -313,9 +265,12 @@ impl Builder {
         if !options.is_enabled() {
             return Ok(Profiler { enabled: false });
         }
-        // A daemon changes its working directory after the start; its profiles stay where they were asked for. Where
-        // the working directory is gone, writing says so.
-        options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
+        let (watched, file) = options.config.as_deref().map(Watched::begin).unzip();
+        let said = Said::new(options, file.unwrap_or_default());
+        let options = said.in_force.clone();
+        if !options.is_enabled() {
+            return Ok(Profiler { enabled: false });
+        }
         let aims = match self.exporters {
             Some(make) => Destinations::of_the_program(make),
             None => export::destinations(&options)?,
@@ -323,9 +278,11 @@ impl Builder {
         let _turn = Turn::take()?;
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
-        let started = run(options, tags, aims.make.clone(), aims.google.clone(), false)?;
-        tell(&started.options, &aims);
-        let (options, handle) = (started.options.clone(), started.handle.clone());
+        let problem = watched.as_ref().and_then(Watched::problem);
+        let started = run(said, tags, aims.make.clone(), aims.google.clone(), watched, false)?;
+        tell(&options, &aims);
+        let handle = started.handle.clone();
+        problem.into_iter().for_each(|problem| handle.problem(problem));
         *lock() = Some(started);
         listen(&options, &handle);
         Ok(Profiler { enabled: true })
@@ -392,17 +349,19 @@ fn listen(options: &Options, handle: &Handle) {
 }
 
 fn run(
-    options: Options,
+    said: Said,
     tags: Tags,
     exporters: MakeExporters,
     asked: Option<export::google::Plan>,
+    watched: Option<Watched>,
     forked: bool,
 ) -> Result<Running> {
-    let plan =
-        Plan { options: options.clone(), tags: tags.as_map().clone(), exporters: exporters.clone(), forked };
+    let (options, all) = (said.in_force.clone(), tags.as_map().clone());
+    let plan = Plan { options, tags: all, exporters: exporters.clone(), forked };
     let handle = Arc::new(Handle::start(plan)?);
-    let conversation = asked.as_ref().and_then(|plan| google::begin(plan, &options, &tags, &handle));
-    Ok(Running { handle, options, tags, exporters, asked, conversation })
+    let conversation = asked.as_ref().and_then(|plan| google::begin(plan, &said.in_force, &tags, &handle));
+    let _watch = watched.clone().and_then(|watched| watch::begin(watched, &handle));
+    Ok(Running { handle, said, tags, exporters, asked, conversation, watched, _watch })
 }
 
 fn stop_running() -> Result<()> {
@@ -455,6 +414,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    spools: MutexGuard<'static, spool::Locks>,
     tid: u32,
 }
 
@@ -465,6 +425,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        spools: spool::before_fork(),
         tid: os::gettid(),
     };
     let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
@@ -483,7 +444,8 @@ fn held() -> Option<Held> {
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Some(Held { served, asked, mut running, mut recorded, tid }) = held() else {
+    os::forget_context();
+    let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -499,16 +461,18 @@ extern "C" fn after_fork_in_child() {
     // The queue first: what the server drops looks there.
     pull::after_fork(asked);
     serve::after_fork(served);
+    spool::after_fork(spools);
     STARTING.store(false, Ordering::SeqCst);
-    CHANGING.store(false, Ordering::SeqCst);
+    changes::after_fork();
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
     if let Some(conversation) = &parent.conversation {
         conversation.after_fork();
     }
-    let (options, tags) = (parent.options.clone(), parent.tags.with_new_instance());
-    *running = run(options, tags, parent.exporters.clone(), parent.asked.clone(), true).ok();
+    let (said, tags) = (parent.said.clone(), parent.tags.with_new_instance());
+    *running =
+        run(said, tags, parent.exporters.clone(), parent.asked.clone(), parent.watched.clone(), true).ok();
     // Its threads do not exist here, and some lock inside may be held by one of them for ever.
     std::mem::forget(parent);
 }

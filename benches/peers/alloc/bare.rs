@@ -15,5 +15,5 @@ impl Allocations for Bare {
 }
 
 fn main() {
-    harness::run_allocations::<Bare>();
+    if cfg!(feature = "c") { harness::run_mallocs::<Bare>() } else { harness::run_allocations::<Bare>() }
 }

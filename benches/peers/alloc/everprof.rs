@@ -1,11 +1,11 @@
-//! everprof around an allocator, as a program would use it.
+//! everprof around an allocator, as a program would use it; with the feature `c` by its hooks of C's functions.
 
 use everprof::export::{Exporter, Set};
 use everprof::{Profiler, Result};
 use everprof_probe::heap;
 use harness::{Allocations, INTERVAL};
 
-#[cfg(not(feature = "jemalloc"))]
+#[cfg(not(any(feature = "jemalloc", feature = "c")))]
 #[global_allocator]
 static ALLOCATOR: everprof::Allocator = everprof::Allocator::new();
 
@@ -46,5 +46,9 @@ impl Allocations for Everprof {
 }
 
 fn main() {
-    harness::run_allocations::<Everprof>();
+    if cfg!(feature = "c") {
+        harness::run_mallocs::<Everprof>()
+    } else {
+        harness::run_allocations::<Everprof>()
+    }
 }

@@ -19,13 +19,19 @@ pub struct Own {
     random: Cell<u64>,
     /// Of [`crate::heap`]: the mean distance that `rest` was drawn by; 0 where it was not.
     pub(crate) mean: Cell<u64>,
-    /// A sample is being taken, in a call and not in a signal.
-    pub(crate) busy: Cell<bool>,
+    /// Of [`crate::sampling`]: where on its stack the sample lies that it takes, in a call and not in a signal; 0: none.
+    pub(crate) sampling: Cell<u64>,
     is_ours: Cell<bool>,
+    /// Of [`crate::sampling`]: what the sample has to give back.
+    pub(crate) held: Cell<u8>,
+    pub(crate) is_walking: Cell<bool>,
+    pub(crate) ring: Cell<u8>,
     /// Of [`crate::heap`]: changes with each allocation that was counted where C's functions are called.
     pub(crate) counted: Cell<u32>,
     /// Of [`crate::lock`]: the address of the lock that the thread has waited for and not yet got, as far as is known.
     pub(crate) wanted: Cell<u64>,
+    /// Of [`crate::sampling`]: the record that the sample is about to reserve in `ring`, or has, and has not yet written.
+    pub(crate) reserved: Cell<u64>,
 }
 
 const _: () = assert!(size_of::<Own>() <= OWN_BLOCK);

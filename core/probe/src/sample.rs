@@ -42,17 +42,25 @@ pub const CALL_WORDS: usize = 3;
 pub const ALLOC_WORDS: usize = 4;
 
 /// Words before the stack of a sample of [`Source::Lock`]: the nanoseconds that it waited, those from which on each wait is
-/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number (with [`AGAIN`]), and the number of the
-/// wait.
+/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number (with [`AGAIN`] and [`ENDED`]), and the
+/// number of the wait.
 pub const LOCK_WORDS: usize = 5;
 
 /// Set in the number of the object where the thread had waited for it before and not got it: this is the same wait, gone on.
 pub const AGAIN: u64 = 1 << 8;
 
+/// Set in the number of the object where the end of the wait was seen by who ended it: a sample of [`Source::Release`] with the
+/// number of the wait is there already, or comes soon.
+pub const ENDED: u64 = 1 << 9;
+
+/// Set in the number of the source where the stack is to be walked on by our thread: behind its frames stands what
+/// [`crate::unwind::later`] says.
+pub const UNFINISHED: u8 = 1 << 7;
+
 /// The header of a sample in the ring. The words of the stack follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// [`Source`] as a number.
+    /// [`Source`] as a number, with [`UNFINISHED`].
     pub source: u8,
     /// How many periods or events the sample stands for, never 0; of one that was asked for, the number of the question.
     pub weight: u64,
@@ -64,10 +72,31 @@ pub struct Header {
     pub labels: u32,
     /// Generation of the modules that the stack's addresses are of: see [`crate::unwind::Walked`].
     pub generation: u32,
-    /// W3C trace id in force on the thread; 0 where there is none.
+    /// The trace and the span in force on the thread.
+    pub trace: Trace,
+}
+
+/// The trace and the span that something belongs to, as W3C Trace Context has them; zeros where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Trace {
+    /// The trace.
     pub trace_id: u128,
-    /// W3C span id in force on the thread; 0 where there is none.
+    /// The span.
     pub span_id: u64,
+    /// The span of this process that the request began with here.
+    pub local_root: u64,
+}
+
+impl Header {
+    /// The number of the [`Source`].
+    pub fn event(&self) -> u8 {
+        self.source & !UNFINISHED
+    }
+
+    /// Whether the stack is to be walked on.
+    pub fn is_unfinished(&self) -> bool {
+        self.source & UNFINISHED != 0
+    }
 }
 
 const TAG_SHIFT: u32 = 56;

@@ -6,7 +6,7 @@
 //!
 //! A claimed buffer also tells our thread that a handler is at work: stopping waits until [`idle`] is true.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::os::Pages;
 use crate::regs;
@@ -20,11 +20,12 @@ const STARTS: usize = 8;
 const TOUCHED: usize = 4096;
 const BUFFER_WORDS: usize = TRAIL_WORDS + MAX_STACK_WORDS;
 
-static POOL: [Claim; BUFFERS] = [const { Claim(AtomicBool::new(false)) }; BUFFERS];
+static POOL: [Claim; BUFFERS] = [const { Claim(AtomicU64::new(0)) }; BUFFERS];
 static WORDS: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
 
+/// Whose it is, by the thread pointer; 0: nobody's.
 #[repr(align(64))]
-struct Claim(AtomicBool);
+struct Claim(AtomicU64);
 
 /// A buffer of [`MAX_STACK_WORDS`] words with the trail of its last walk, given back on drop.
 #[derive(Debug)]
@@ -53,11 +54,12 @@ pub fn claim(hint: usize) -> Option<Scratch> {
     if words.is_null() {
         return None;
     }
+    let owner = regs::thread_pointer();
     for step in 0..BUFFERS {
         let index = (hint % STARTS + step) % BUFFERS;
         let claim = POOL.get(index)?;
-        if !claim.0.load(Ordering::Relaxed)
-            && claim.0.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        if claim.0.load(Ordering::Relaxed) == 0
+            && claim.0.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         {
             // SAFETY: index is below BUFFERS, for which the pages were made.
             let words = unsafe { words.add(index * BUFFER_WORDS) };
@@ -78,17 +80,33 @@ pub fn prefetch(hint: usize) {
 
 /// Whether each buffer was seen free: then no handler that began before this call still runs. Our thread.
 pub fn idle() -> bool {
-    POOL.iter().all(|claim| !claim.0.load(Ordering::SeqCst))
+    POOL.iter().all(|claim| claim.0.load(Ordering::SeqCst) == 0)
 }
 
 /// Frees the buffers of threads that do not exist here. Only in a fork's child.
 pub fn after_fork() {
     for claim in &POOL {
-        claim.0.store(false, Ordering::SeqCst);
+        claim.0.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Gives back the buffers that the calling thread has claimed and left behind: all that it has. Each is told before.
+pub(crate) fn give_back(mut each: impl FnMut(usize)) {
+    let owner = regs::thread_pointer();
+    for (index, claim) in POOL.iter().enumerate() {
+        if claim.0.load(Ordering::Relaxed) == owner {
+            each(index);
+            claim.0.store(0, Ordering::SeqCst);
+        }
     }
 }
 
 impl Scratch {
+    /// Which of the buffers it is: a number below 64.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
     /// The trail of the last walk into this buffer, and the buffer.
     pub fn parts(&mut self) -> (Trail<'_>, &mut [u64]) {
         // SAFETY: the words belong to this claim alone until it is dropped, and pages start zeroed.
@@ -101,7 +119,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(claim) = POOL.get(self.index) {
-            claim.0.store(false, Ordering::SeqCst);
+            claim.0.store(0, Ordering::SeqCst);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::regs::{self, Regs};
 use crate::ring::Ring;
 use crate::sample::{CALL_WORDS, Header, Source};
 use crate::thread::{self, Slot};
-use crate::{chain, here, perf, scratch, stacks, thread_block, unwind};
+use crate::{chain, cost, here, perf, scratch, stacks, thread_block, unwind};
 
 /// What a signal to a newly discovered thread carries instead of a slot: a sign that it is ours. See [`discover`].
 pub const DISCOVERY: usize = 0x6576_6572;
@@ -182,7 +182,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         }
     }
     HANDLED.fetch_add(1, Ordering::Relaxed);
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
 }
 
 /// Asks for all that a sample of the slot at `address` will need, before any of it is needed: a thread that has worked
@@ -201,7 +201,6 @@ fn fetch_ahead(address: usize) {
 
 /// A thread's own timer expired: the sample stands for every expiry since the last signal.
 fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
-    let (trace_id, span_id) = slot.trace();
     let period = slot.period();
     let unclaimed = slot.take_unclaimed();
     if unclaimed != 0 {
@@ -219,8 +218,7 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
         tid: slot.tid(),
         labels: slot.labels(),
         generation: 0,
-        trace_id: if span_id == 0 { 0 } else { trace_id },
-        span_id,
+        trace: slot.trace(),
     };
     take(header, &[], slot.address() / size_of::<Slot>(), context);
 }

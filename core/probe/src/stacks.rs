@@ -103,7 +103,19 @@ pub(crate) struct Held {
     word: u64,
 }
 
+/// Gives back a hold that was left behind. Only for the thread that held it.
+pub(crate) fn give_back(index: usize) {
+    if let Some(hold) = HOLDS.get(index) {
+        hold.store(0, Ordering::Release);
+    }
+}
+
 impl Held {
+    /// Which of the holds it is: a number below 64.
+    pub(crate) fn index(&self) -> usize {
+        (core::ptr::from_ref(self.hold).addr() - HOLDS.as_ptr().addr()) / size_of::<AtomicU64>()
+    }
+
     /// Its readable memory.
     pub(crate) fn range(&self) -> Range<u64> {
         let (first, pages) = parts(self.word);

@@ -25,6 +25,8 @@ static FROM_END: AtomicBool = AtomicBool::new(false);
 static MAIN_END: AtomicU64 = AtomicU64::new(0);
 /// How far the main thread's stack may reach down from its end: its bounds are not fixed, its limit is.
 static MAIN_LIMIT: AtomicU64 = AtomicU64::new(0);
+/// Above all frames of the main thread.
+static MAIN_FRAMES: AtomicU64 = AtomicU64::new(0);
 
 /// What a thread knows of itself: the key to find the same things in its block.
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ pub fn learn(one: &Facts, other: &Facts) -> bool {
     let stack = from_start.or_else(from_end);
     FROM_END.store(from_start.is_none(), Ordering::Relaxed);
     MAIN_END.store(os::main_stack_end(), Ordering::Relaxed);
+    MAIN_FRAMES.store(os::main_frames_end(), Ordering::Relaxed);
     MAIN_LIMIT.store(os::stack_limit(), Ordering::Relaxed);
     TID.store(tid.unwrap_or(0), Ordering::Release);
     STACK.store(stack.unwrap_or(0), Ordering::Release);
@@ -96,6 +99,12 @@ pub fn stack() -> Range<u64> {
     // SAFETY: and the size of its guard, at its low end, in the word after that.
     let guard = unsafe { (at(offset + 16) as *const u64).read_volatile() };
     start.saturating_add(guard)..end
+}
+
+/// Of a stack with these bounds, where frames end: that of the main thread has the program's arguments above them. For handlers.
+pub fn frames_end(stack: &Range<u64>) -> u64 {
+    let main = MAIN_FRAMES.load(Ordering::Relaxed);
+    if stack.contains(&main) { main } else { stack.end }
 }
 
 fn at(offset: i32) -> u64 {

@@ -1,13 +1,14 @@
 //! The hooks of waits: what Rust's locks and those of C tell, and that taking them out leaves nothing behind.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use everprof_probe::lock::{self, Config, Object};
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
-use everprof_probe::sample::{LOCK_WORDS, Source};
+use everprof_probe::sample::{ENDED, LOCK_WORDS, Source};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::{scratch, unwind};
 
@@ -71,7 +72,7 @@ fn waits_are_told_with_who_ended_them() {
     let (wait, number) = seen
         .waits
         .iter()
-        .filter(|[_, _, _, object, _]| *object == Object::Futex as u64)
+        .filter(|[_, _, _, object, _]| object & !ENDED == Object::Futex as u64)
         .map(|[nanos, _, _, _, number]| (Duration::from_nanos(*nanos), *number))
         .min_by_key(|(nanos, _)| nanos.abs_diff(waited))
         .unwrap();
@@ -108,18 +109,26 @@ fn of_c(ring: &'static Ring) {
     static LOCK: Shared = Shared(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
     // SAFETY: the mutex was initialised.
     assert_eq!(unsafe { libc::pthread_mutex_lock(LOCK.0.get()) }, 0);
+    static IS_THERE: AtomicBool = AtomicBool::new(false);
     let other = thread::spawn(|| {
+        IS_THERE.store(true, Ordering::SeqCst);
         // SAFETY: as above.
         assert_eq!(unsafe { libc::pthread_mutex_lock(LOCK.0.get()) }, 0);
         // SAFETY: as above.
         assert_eq!(unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) }, 0);
     });
-    thread::sleep(Duration::from_millis(30));
+    while !IS_THERE.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(60));
     // SAFETY: as above.
     assert_eq!(unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) }, 0);
     other.join().unwrap();
     let seen = drain(ring);
-    let of_lock: Vec<_> = seen.waits.iter().filter(|words| words[3] == Object::Mutex as u64).collect();
+    let of_lock: Vec<_> =
+        seen.waits.iter().filter(|words| words[3] & !ENDED == Object::Mutex as u64).collect();
     assert_eq!(of_lock.len(), 1, "{seen:?}");
-    assert!((20_000_000..200_000_000).contains(&of_lock[0][0]), "{seen:?}");
+    assert!((20_000_000..500_000_000).contains(&of_lock[0][0]), "{seen:?}");
+    // Who held it was seen to let it go, and has told.
+    assert!(of_lock[0][3] & ENDED != 0 && seen.releases.contains(&of_lock[0][4]), "{seen:?}");
 }

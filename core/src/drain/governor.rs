@@ -1,7 +1,9 @@
 //! The overhead governor: takes samples less often when everprof uses more CPU time than it was given, and more often again.
 //!
 //! Three things can be taken less often: samples of CPU time, of allocations, and of waits for locks. What costs the most
-//! is; all of them come back together. A sample carries what it stands for, so profiles stay right meanwhile.
+//! is; all of them come back together. A sample carries what it stands for, so profiles stay right meanwhile. But they tell less:
+//! so nothing comes less often that would hardly make a difference. Looks at threads that wait have a part of the budget of their
+//! own (`wall`), which no distance of samples has to make up for.
 
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ const LEAST_WINDOW: u64 = 1_000_000_000;
 const LEAST_PART: u64 = 64;
 /// The longest period of the timers, in nanoseconds.
 const LONGEST_PERIOD: u64 = 1_000_000_000;
+/// What costs less than this part of all comes as often as it did.
+const LEAST_COST: f64 = 1.0 / 16.0;
 
 /// What everprof used and the process had, summed since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +26,9 @@ pub(super) struct Usage {
     pub(super) threads: u64,
     /// Of them, those for what somebody asked for, which the rate has nothing to do with.
     pub(super) requests: u64,
+    /// Of them, those for looks at threads that wait, and those for samples of allocations and of waits for locks.
+    pub(super) looks: u64,
+    pub(super) accounts: [u64; 2],
     /// Nanoseconds inside the handler.
     pub(super) handler: u64,
     /// Signals handled.
@@ -29,8 +36,6 @@ pub(super) struct Usage {
     /// Nanoseconds on the program's threads for samples of allocations, and of waits for locks.
     pub(super) heap: u64,
     pub(super) locks: u64,
-    /// How many samples there were of each [`Part`].
-    pub(super) samples: [u64; 3],
     /// CPU nanoseconds of the process.
     pub(super) process: u64,
     /// Nanoseconds on the monotonic clock.
@@ -49,15 +54,15 @@ impl Usage {
         Duration::from_nanos(self.signals * DELIVERY_NANOS)
     }
 
-    /// What each part cost since `before`: what it did on the program's threads, and of ours by the number of its samples.
+    /// What each part cost since `before`, on the program's threads and on ours. What is left of ours, beside looks, is for
+    /// samples of CPU time, and for following the threads that these are taken of.
     fn parts(&self, before: &Usage) -> [f64; 3] {
         let since = |of: fn(&Usage) -> u64| of(self).saturating_sub(of(before)) as f64;
-        let threads = since(|usage| usage.threads.saturating_sub(usage.requests));
+        let [of_heap, of_locks] = [since(|usage| usage.accounts[0]), since(|usage| usage.accounts[1])];
+        let others = since(|usage| usage.requests) + since(|usage| usage.looks) + of_heap + of_locks;
+        let rest = (since(|usage| usage.threads) - others).max(0.0);
         let signals = since(|usage| usage.handler + usage.signals * DELIVERY_NANOS);
-        let on_hosts = [signals, since(|usage| usage.heap), since(|usage| usage.locks)];
-        let samples = [0, 1, 2].map(|part| self.samples[part].saturating_sub(before.samples[part]) as f64);
-        let all = samples.iter().sum::<f64>().max(1.0);
-        [0, 1, 2].map(|part| on_hosts[part] + threads * samples[part] / all)
+        [signals + rest, since(|usage| usage.heap) + of_heap, since(|usage| usage.locks) + of_locks]
     }
 }
 
@@ -188,15 +193,20 @@ impl Governor {
         let own = now.own().saturating_sub(self.before.own());
         let process = now.process.saturating_sub(self.before.process);
         let wall = now.wall.saturating_sub(self.before.wall);
+        let looks = now.looks.saturating_sub(self.before.looks);
         let costs = now.parts(&self.before);
         self.before = now;
-        let share = own as f64 / process.max(wall).max(1) as f64;
+        let share_of = |nanos: u64| nanos as f64 / process.max(wall).max(1) as f64;
+        let share = share_of(own);
         if share > self.budget {
             let mut dearest = Part::ALL;
             dearest.sort_by(|a, b| costs[*b as usize].total_cmp(&costs[*a as usize]));
-            return dearest.into_iter().find(|part| self.dials[*part as usize].slow()).into_iter().collect();
+            let mut of_effect =
+                dearest.into_iter().filter(|part| costs[*part as usize] >= own as f64 * LEAST_COST);
+            return of_effect.find(|part| self.dials[*part as usize].slow()).into_iter().collect();
         }
-        if share >= self.budget / 4.0 {
+        // Twice as often costs twice as much, beside looks, which always take their half.
+        if share_of(own.saturating_sub(looks)) >= self.budget / 4.0 {
             return Vec::new();
         }
         Part::ALL.into_iter().filter(|part| self.dials[*part as usize].hasten()).collect()
@@ -254,32 +264,61 @@ mod tests {
     #[test]
     fn what_costs_the_most_comes_less_often() {
         let mut governor = Governor::new(0.01, 10_000_000, 64 << 10, 100_000);
-        let at = |at: u64, threads: u64, heap: u64, locks: u64, samples| Usage {
+        let at = |at: u64, threads: u64, heap: u64, locks: u64, accounts: [u64; 2]| Usage {
             heap: heap * 1_000_000,
             locks: locks * 1_000_000,
-            samples,
+            accounts: accounts.map(|millis| millis * 1_000_000),
             ..second(threads, at)
         };
-        assert_eq!(governor.judge(at(1, 1, 20, 5, [100, 10_000, 1_000])), [Part::Heap]);
+        assert_eq!(governor.judge(at(1, 1, 20, 5, [0, 0])), [Part::Heap]);
         assert_eq!(governor.interval(), 128 << 10);
         // Our own thread's time is that of those whose samples it counts.
-        assert_eq!(governor.judge(at(2, 21, 22, 8, [200, 20_000, 1_100])), [Part::Heap]);
-        assert_eq!(governor.judge(at(3, 22, 23, 28, [300, 20_100, 5_000])), [Part::Locks]);
+        assert_eq!(governor.judge(at(2, 21, 22, 8, [18, 0])), [Part::Heap]);
+        assert_eq!(governor.judge(at(3, 22, 23, 28, [18, 0])), [Part::Locks]);
         assert_eq!(
             (governor.period(), governor.interval(), governor.threshold()),
             (10_000_000, 256 << 10, 200_000)
         );
         assert!(governor.is_throttled() && !governor.holds(Part::Rate));
         // All come back together.
-        assert_eq!(governor.judge(at(4, 23, 23, 28, [400, 20_200, 5_000])), [Part::Heap, Part::Locks]);
-        assert_eq!(governor.judge(at(5, 24, 23, 28, [500, 20_300, 5_000])), [Part::Heap]);
+        assert_eq!(governor.judge(at(4, 23, 23, 28, [18, 0])), [Part::Heap, Part::Locks]);
+        assert_eq!(governor.judge(at(5, 24, 23, 28, [18, 0])), [Part::Heap]);
+        assert!(!governor.is_throttled());
+    }
+
+    #[test]
+    fn what_would_make_no_difference_comes_as_often_as_it_did() {
+        let mut governor = Governor::new(0.01, 10_000_000, 512 << 10, 100_000);
+        // Looks at threads that wait on a machine short of processors, beside thousands of samples of allocations.
+        let looks = |at: u64| Usage {
+            looks: at * 29_000_000,
+            accounts: [at * 1_000_000, 0],
+            heap: at * 500_000,
+            ..second(at * 31, at)
+        };
+        for second in 1..30 {
+            assert_eq!(governor.judge(looks(second)), [], "{governor:?}");
+        }
+        assert!(!governor.is_throttled());
+        // Where they cost a part that matters, they are what gives way.
+        let allocations = Usage { heap: 40_000_000, ..looks(30) };
+        assert_eq!(governor.judge(allocations), [Part::Heap]);
+        // And they come back, whatever the looks use of their part.
+        let rest = Usage {
+            threads: 935_000_000,
+            looks: 875_000_000,
+            heap: 41_000_000,
+            wall: 31_000_000_000,
+            ..looks(30)
+        };
+        assert_eq!(governor.judge(rest), [Part::Heap]);
         assert!(!governor.is_throttled());
     }
 
     #[test]
     fn what_is_off_stays_off_and_what_is_new_begins_as_it_was_asked_for() {
         let mut governor = Governor::new(0.01, 10_000_000, 0, 0);
-        let heavy = Usage { heap: 900_000_000, ..second(1, 1) };
+        let heavy = Usage { heap: 100_000_000, ..second(10, 1) };
         assert_eq!(governor.judge(heavy), [Part::Rate], "there is nothing else to slow down");
         assert_eq!((governor.interval(), governor.threshold()), (0, 0));
         governor.want(0.01, 10_000_000, 1 << 20, 0);

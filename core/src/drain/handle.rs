@@ -71,6 +71,11 @@ pub(super) fn be_own(own: Own) {
     everprof_probe::own::Own::of_this_thread().leave_out();
 }
 
+/// Says that the calling thread is one of ours that nothing waits for.
+pub(crate) fn be_own_thread() {
+    be_own(Own::Sends);
+}
+
 /// The drain of the parent is not here. In a fork's child, on its only thread.
 pub(super) fn after_fork() {
     EXISTS.store(false, Ordering::SeqCst);
@@ -152,6 +157,11 @@ impl Handle {
     /// What the drain knows of itself.
     pub(crate) fn stats(&self) -> Stats {
         self.counters.stats()
+    }
+
+    /// Counts CPU nanoseconds that a thread of ours has used beside the drain.
+    pub(crate) fn spent(&self, nanos: u64) {
+        self.counters.exporter_cpu.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// Remembers what went wrong beside the drain.

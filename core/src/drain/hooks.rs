@@ -36,13 +36,23 @@ pub(super) struct HookOptions {
     pub(super) c_locks: bool,
     /// The longest stack.
     pub(super) max_words: usize,
+    /// How many spans a profile tells apart, of whatever kind.
+    pub(super) traces: usize,
 }
 
 impl HookOptions {
     pub(super) fn of(options: &Options, max_words: usize) -> Self {
         let interval = options.interval_bytes.get();
         let threshold = options.lock_threshold_ns.get().into();
-        Self { interval, threshold, sources: Wanted::of(options), c_locks: options.c_locks, max_words }
+        let traces = options.trace_spans.get() as usize;
+        Self {
+            interval,
+            threshold,
+            sources: Wanted::of(options),
+            c_locks: options.c_locks,
+            max_words,
+            traces,
+        }
     }
 }
 
@@ -106,6 +116,7 @@ impl Sampler {
     pub(super) fn switch_hooks(&mut self) {
         // Whoever wanted one that cannot be had was told.
         let _ = (self.switch_heap(), self.switch_locks());
+        self.switch_work();
     }
 
     fn are_wanted(&self, needs: fn(Kind) -> bool) -> bool {
@@ -138,8 +149,10 @@ impl Sampler {
 
     /// Empties the rings of the hooks.
     pub(super) fn drain_hooks(&mut self, buffer: &mut [u64]) {
-        self.drain_heap(buffer);
-        self.drain_locks(buffer);
+        let (_, heap) = self.timed(|own| own.drain_heap(buffer));
+        let (_, locks) = self.timed(|own| own.drain_locks(buffer));
+        self.accounts_cpu[0] += heap;
+        self.accounts_cpu[1] += locks;
     }
 
     /// Brings the accounts up to date: all samples are counted, and the address spaces known that they are of.
@@ -180,6 +193,7 @@ impl Sampler {
 
     /// Begins to count for a recording; an error where there is nothing to count.
     pub(super) fn begin_to_count(&mut self, id: u64, kind: Kind) -> Result<()> {
+        self.switch_work();
         if kind.needs_allocations() { self.switch_heap() } else { self.switch_locks() }?;
         self.bring_up_to_date();
         if kind.needs_allocations() {
@@ -231,17 +245,25 @@ impl Sampler {
         };
         match account {
             Some(account) => self.name_account(kind, account, named),
-            None => _ = named.send(Err(not_followed(kind))),
+            None => {
+                _ = named.send(Err(self.fleet.rests(kind, &self.kinds).unwrap_or_else(|| not_followed(kind))))
+            }
         }
     }
 
     /// Does what somebody has asked for, which is no cost of sampling: fewer samples would not make it cheaper.
     pub(super) fn on_request<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let (done, took) = self.timed(work);
+        self.requests_cpu += took;
+        done
+    }
+
+    /// Does something, and says how many nanoseconds of a processor it took.
+    pub(super) fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> (T, u64) {
         let own = || Clock::Thread(gettid()).now().unwrap_or_default();
         let before = own();
         let done = work(self);
-        self.requests_cpu += own().saturating_sub(before);
-        done
+        (done, own().saturating_sub(before))
     }
 
     fn name_account(&mut self, kind: Kind, account: Account, named: Sender<Result<Profile>>) {

@@ -4,11 +4,9 @@
 //! on: a sample carries what it stands for, so profiles are right across the change.
 
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use super::close::Cut;
+use super::fleet::Fleet;
 use super::hooks::HookOptions;
-use super::publish::Job;
 use super::report;
 use super::sampler::Sampler;
 use super::wall::WallOptions;
@@ -28,10 +26,10 @@ impl Sampler {
         let before = (self.hook_options, self.wall_options);
         let (wanted, budget_before) = (self.governor.wanted(), self.governor.budget());
         self.hook_options = HookOptions::of(options, self.hook_options.max_words);
-        self.wall_options = WallOptions::of(options);
+        self.wall_options = WallOptions::of(options, &self.kinds);
         let period = options.rate_hz.period().as_nanos() as u32;
         self.want(options.cpu_budget_percent.fraction(), period);
-        if let Err(error) = self.change_kinds(&options.kinds) {
+        if let Err(error) = self.change_kinds(self.fleet.with(options)) {
             (self.hook_options, self.wall_options) = before;
             self.want(budget_before, wanted);
             return Err(error);
@@ -53,12 +51,26 @@ impl Sampler {
         self.governor.want(budget, period, interval, threshold);
     }
 
-    fn change_kinds(&mut self, kinds: &Kinds) -> Result<()> {
-        if *kinds == self.kinds {
+    /// Goes on with other kinds, or the same at other times; an error where one of them cannot be had.
+    fn change_kinds(&mut self, mut fleet: Fleet) -> Result<()> {
+        let kinds = fleet.kinds();
+        if kinds == self.kinds && fleet.marks() == self.fleet.marks() {
+            self.fleet = fleet;
             return Ok(());
         }
-        // What is needed comes first, so that nothing has changed where it cannot be had.
+        self.acquire(&kinds)?;
+        self.end_period(&kinds);
+        self.fleet = fleet;
+        self.enter(kinds);
+        self.switch_looks();
+        self.switch_hooks();
+        Ok(())
+    }
+
+    /// Begins what these kinds need and was not needed before, or where that cannot be had, nothing.
+    fn acquire(&mut self, kinds: &Kinds) -> Result<()> {
         let before = std::mem::replace(&mut self.kinds, kinds.clone());
+        self.rise_to_work();
         let new = |needs: fn(Kind) -> bool| kinds.iter().any(needs) && !before.iter().any(needs);
         let switched = match (new(Kind::needs_allocations), new(Kind::needs_locks)) {
             (true, true) => self.switch_heap().and_then(|()| self.switch_locks()),
@@ -66,24 +78,16 @@ impl Sampler {
             (false, true) => self.switch_locks(),
             (false, false) => Ok(()),
         };
+        self.wall_options.always |= kinds.iter().any(Kind::needs_looks);
         let looks = switched.and_then(|()| if self.switch_looks() { Ok(()) } else { Err(no_memory()) });
-        if let Err(error) = looks {
-            self.kinds = before;
+        // The period that ends has the kinds before.
+        self.kinds = before;
+        if looks.is_err() {
             self.wall_options.always = self.kinds.iter().any(Kind::needs_looks);
             self.switch_looks();
             self.switch_hooks();
-            return Err(error);
         }
-        // The period that ends has the kinds before.
-        self.kinds = before;
-        if self.period_began.elapsed() > Duration::ZERO {
-            self.drain();
-            self.cut(Cut::Period);
-        }
-        self.kinds = kinds.clone();
-        self.publish(Job::Kinds(kinds.clone()));
-        self.switch_hooks();
-        Ok(())
+        looks
     }
 }
 

@@ -1,30 +1,27 @@
 //! The account of waits of threads for each other: how long, where, for what, and who ended them.
 //!
 //! Our thread. A wait that was sampled stands for `threshold / waited` of its kind where it was shorter than the threshold,
-//! since it had the chance `waited / threshold` to be a sample, and else for itself. Who ends a wait leaves its stack
-//! before it does, so that this comes first.
+//! since it had the chance `waited / threshold` to be a sample, and else for itself. Who ended a wait that was sampled tells it
+//! in a sample of its own (`releases`).
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use everprof_probe::lock::{self, Config};
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
-use everprof_probe::sample::{AGAIN, Header, LOCK_WORDS, Source};
+use everprof_probe::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source};
 
 use super::hooked::Hooked;
 use super::hooks::HookOptions;
 use super::period::{Epoch, Period};
+use super::releases::Releases;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, wall_clock};
 use super::sites::{Same, Site, Sites};
-use super::tallies::{Amounts, Tallies, Tally};
+use super::tallies::{self, Amounts, Tallies, Tally};
 use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
-
-/// So many of those who ended waits are kept twice, however long a period is.
-const MOST_RELEASES: usize = 4 << 10;
 
 /// Waits and nanoseconds, as far as samples tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -82,14 +79,28 @@ pub(super) struct LockRow {
 /// A wait's site, its object, and the site of who ended it.
 type Place = (Same, u64, Option<Same>);
 
+/// A wait as its sample tells it: its site, its object, and what it stands for.
+type Wait = (Arc<Site>, u64, Waits);
+impl tallies::Place for Place {
+    fn untraced(&self) -> Option<Self> {
+        let (site, object, release) = self;
+        let (own, other) = (site.untraced(), release.as_ref().and_then(Same::untraced));
+        if own.is_none() && other.is_none() {
+            return None;
+        }
+        Some((own.unwrap_or_else(|| site.clone()), *object, other.or_else(|| release.clone())))
+    }
+}
+
 /// The account.
 #[derive(Debug)]
 pub(super) struct Locks {
     config: Config,
+    /// How many spans a profile tells apart.
+    traces: usize,
     sites: Sites,
     tallies: Tallies<Place, Waits>,
-    /// Those who ended waits that are not told yet, by the number of the wait; of this period and of the one before.
-    releases: [HashMap<u64, Arc<Site>>; 2],
+    releases: Releases<Arc<Site>, Wait>,
     hooked: Hooked,
 }
 
@@ -106,9 +117,10 @@ impl Locks {
         ring()?.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
         let mut locks = Self {
             config,
+            traces: options.traces,
             sites: Sites::default(),
             tallies: Tallies::default(),
-            releases: Default::default(),
+            releases: Releases::default(),
             hooked: Hooked::default(),
         };
         locks.hooked.note(lock::start(config, ring()?));
@@ -152,11 +164,13 @@ impl Locks {
 
     /// Begins to count for a recording.
     pub(super) fn begin(&mut self, id: u64) {
+        self.settle();
         self.tallies.begin(id);
     }
 
     /// What a recording has to tell.
     pub(super) fn end(&mut self, id: u64) -> Option<LocksCut> {
+        self.settle();
         let tally = self.tallies.end(id)?;
         Some(self.cut(&tally))
     }
@@ -168,6 +182,7 @@ impl Locks {
 
     /// What was waited for since the account began.
     pub(super) fn now(&mut self) -> LocksCut {
+        self.settle();
         let total = self.tallies.total().clone();
         let mut cut = self.cut(&total);
         // It is of a moment.
@@ -177,14 +192,25 @@ impl Locks {
 
     /// Closes the period.
     pub(super) fn close(&mut self) -> LocksCut {
+        self.settle();
         let tally = self.tallies.end_period();
         let cut = self.cut(&tally);
-        let [now, before] = &mut self.releases;
-        *before = std::mem::take(now);
+        self.releases.forget_old();
         drop(tally);
         self.sites.forget_unused();
         self.hooked.look_again();
         cut
+    }
+
+    /// Counts the waits whose other half is not here yet.
+    fn settle(&mut self) {
+        for wait in self.releases.end_waits() {
+            self.count(wait, None);
+        }
+    }
+
+    fn count(&mut self, (site, object, waits): Wait, release: Option<Arc<Site>>) {
+        self.tallies.add((site.into(), object, release.map(Same::from)), waits);
     }
 
     /// About how many bytes the account holds.
@@ -194,7 +220,7 @@ impl Locks {
     }
 
     fn cut(&self, tally: &Tally<Place, Waits>) -> LocksCut {
-        let mut numbering = self.sites.numbering();
+        let mut numbering = self.sites.numbering(self.traces);
         let rows = tally.rows.iter().map(|((site, object, release), waits)| LockRow {
             key: numbering.key(site),
             object: *object,
@@ -227,22 +253,23 @@ impl Sampler {
     /// Empties the ring of waits.
     pub(super) fn drain_locks(&mut self, buffer: &mut [u64]) {
         let (Some(mut locks), Some(ring)) = (self.locks.take(), SAMPLES.get()) else { return };
-        ring.drain(buffer, |header, words| match header.source {
+        ring.drain(buffer, |header, words| match header.event() {
             source if source == Source::Lock as u8 => self.count_blocked(&mut locks, &header, words),
             source if source == Source::Release as u8 => {
                 let Some(([number], stack)) = words.split_first_chunk() else { return };
                 let site = self.site(&mut locks.sites, &header, stack);
-                let [now, before] = &mut locks.releases;
-                // The sample of the wait comes right behind, or is lost.
-                if now.len() >= MOST_RELEASES {
-                    *before = std::mem::take(now);
+                if let Some((wait, site)) = locks.releases.release(*number, site) {
+                    locks.count(wait, Some(site));
                 }
-                now.insert(*number, site);
             }
             _ => {}
         });
+        for wait in locks.releases.end_drain() {
+            locks.count(wait, None);
+        }
         let [samples, count, nanos] = lock::take_lost();
         locks.tallies.lose(Waits { count: count as f64, nanos: nanos as f64 });
+        self.stats.spans_left_out += locks.tallies.take_untraced();
         locks.sites.keep_small();
         self.stats.lock_lost += samples;
         let hooked = locks.hooked();
@@ -259,9 +286,13 @@ impl Sampler {
             return;
         };
         let site = self.site(&mut locks.sites, header, stack);
-        let release = locks.releases.iter_mut().find_map(|releases| releases.remove(number));
         let waits = Waits::of(*nanos, *threshold, object & AGAIN != 0);
-        locks.tallies.add((site.into(), object & !AGAIN, release.map(Same::from)), waits);
+        let wait = (site, object & !(AGAIN | ENDED), waits);
+        if object & ENDED == 0 {
+            locks.count(wait, None);
+        } else if let Some((wait, release)) = locks.releases.wait(*number, wait) {
+            locks.count(wait, Some(release));
+        }
         self.stats.lock_samples += 1;
     }
 }

@@ -11,6 +11,8 @@ mod book;
 mod build;
 mod close;
 mod deliver;
+mod duty;
+mod fleet;
 mod governor;
 mod growing;
 mod handle;
@@ -21,13 +23,17 @@ mod live_options;
 mod locks;
 mod modules;
 mod names;
+mod otel;
 mod period;
 mod publish;
 mod queue;
 mod random;
 mod record;
+mod releases;
 pub(crate) mod report;
+mod rotation;
 mod sampler;
+mod send;
 mod settle;
 mod setup;
 mod sites;
@@ -56,7 +62,7 @@ use crate::recorder;
 use crate::stats::Counters;
 
 use handle::{Command, Own, be_own};
-pub(crate) use handle::{Handle, check_thread};
+pub(crate) use handle::{Handle, be_own_thread, check_thread};
 use sampler::Sampler;
 
 /// How long a fork's child waits before it begins: most children call `exec` at once.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use everprof_probe::unwind;
+use everprof_probe::sample::{Header, missing};
+use everprof_probe::unwind::{self, later};
 
 use super::period::Epoch;
 use crate::symbolize::{Module, maps};
@@ -60,6 +61,30 @@ impl Modules {
     pub(super) fn epoch_of(&self, generation: u32) -> u32 {
         let is_old = generation.wrapping_sub(self.began) as i32 <= -1;
         self.epoch() - u32::from(is_old && !self.closed.is_empty())
+    }
+
+    /// The stack whose walk met code without a table, which is there now or is made, in up to `most` words; what was known of it
+    /// where a module has gone since, and another one may be in its place.
+    pub(super) fn finish(&mut self, header: &Header, words: &[u64], most: usize) -> Vec<u64> {
+        // Each time one more module of the stack may be met; most are known, or small.
+        const ROUNDS: usize = 16;
+        // Where the loader has been at work since the last look, little is taken for granted.
+        self.update();
+        let mut stack = vec![0; most.max(4)];
+        let mut len = None;
+        for _ in 0..ROUNDS {
+            let is_of_now = self.epoch_of(header.generation) == self.epoch();
+            let finished = later::finish(words, &mut stack).filter(|_| is_of_now);
+            len = finished.map(|finished| finished.len);
+            if !finished.is_some_and(|finished| finished.lacks_table) || !self.update() {
+                break;
+            }
+        }
+        match len {
+            Some(len) => stack.truncate(len),
+            None => stack = later::before(words).iter().copied().chain([missing(0)]).collect(),
+        }
+        stack
     }
 
     /// The number of the epoch at hand, and that epoch.

@@ -31,6 +31,8 @@ const MOST_BYTES: usize = 256 << 20;
 /// The publisher and what it keeps from period to period.
 pub(super) struct Publisher {
     pub(super) tags: BTreeMap<String, String>,
+    /// Tags of periods alone: which part they are of what there was.
+    pub(super) marks: BTreeMap<String, String>,
     pub(super) symbolizer: Symbolizer,
     pub(super) mode: symbolize::Mode,
     pub(super) kinds: Kinds,
@@ -62,8 +64,8 @@ pub(super) enum Job {
     Snapshot(Box<Snapshot>, Vec<Sender<Result<Arc<Profile>>>>),
     /// Name this account of the heap or of waits for locks, and give its profiles of these kinds to whom they are for.
     Account { kinds: Vec<Kind>, account: Box<Account>, to: To },
-    /// These kinds are taken of each period from now on.
-    Kinds(Kinds),
+    /// These kinds are taken of each period from now on, which has these tags beside the others.
+    Kinds(Kinds, BTreeMap<String, String>),
     /// Publish the period.
     EndPeriod,
     /// Give the profile of this recording to whoever waits for it.
@@ -99,7 +101,7 @@ impl Publisher {
                     self.counters.snapshots.fetch_sub(1, Ordering::Relaxed);
                 }
                 Job::Account { kinds, account, to } => self.account(&kinds, &account, to),
-                Job::Kinds(kinds) => self.kinds = kinds,
+                Job::Kinds(kinds, marks) => (self.kinds, self.marks) = (kinds, marks),
                 Job::EndPeriod => self.publish(),
                 Job::Finish(id, named) => {
                     let profile = match self.sums.recordings.remove(&id) {
@@ -123,7 +125,9 @@ impl Publisher {
     fn add(&mut self, period: &Period, recordings: &[(u64, Kind)]) {
         // Waits may be there for the recordings alone.
         let tells_waits = self.kinds.iter().any(Kind::needs_looks);
-        self.sums.is_worth_it |= if tells_waits { !period.is_empty() } else { !period.has_no_cpu_time() };
+        let is_worth_it = if tells_waits { !period.is_empty() } else { !period.has_no_cpu_time() };
+        // It may be of recordings alone.
+        self.sums.is_worth_it |= is_worth_it && self.kinds.iter().next().is_some();
         self.sums.time.get_or_insert((period.time_nanos, 0)).1 += period.duration_nanos;
         let names = Names::of(period, &mut self.symbolizer);
         let recorded = recordings.iter().map(|(_, kind)| *kind);
@@ -213,17 +217,13 @@ impl Publisher {
         if !std::mem::take(&mut self.sums.is_worth_it) {
             return;
         }
+        let mut tags = self.tags.clone();
+        tags.extend(self.marks.clone());
         let profiles: Vec<(Kind, Profile)> =
-            sums.into_iter().map(|(kind, sum)| (kind, sum.finish(&self.tags))).collect();
+            sums.into_iter().map(|(kind, sum)| (kind, sum.finish(&tags))).collect();
         let wall = profiles.iter().find(|(kind, _)| *kind == Kind::Wall);
         self.counters.judge(wall.and_then(|(_, profile)| profile.verdict().ok()));
-        let set = Set {
-            tags: self.tags.clone(),
-            sequence: self.sequence,
-            time_nanos,
-            duration_nanos,
-            profiles: Vec::new(),
-        };
+        let set = Set { tags, sequence: self.sequence, time_nanos, duration_nanos, profiles: Vec::new() };
         self.sequence += 1;
         self.delivery.take(&set, &profiles);
     }

@@ -153,6 +153,7 @@ impl Sampler {
             }
             self.publish(Job::GiveUp(id));
             self.switch_looks();
+            self.switch_work();
         }
     }
 
@@ -189,6 +190,7 @@ impl Sampler {
             match asked {
                 Asked::Begin(id, kind, begun) => {
                     self.recordings.begin(id, kind);
+                    self.switch_work();
                     let answer = if self.switch_looks() { Ok(()) } else { Err(no_memory()) };
                     // Whoever asked may have given up waiting.
                     let failed = answer.is_err();
@@ -211,6 +213,7 @@ impl Sampler {
             }
         }
         self.switch_looks();
+        self.switch_work();
     }
 }
 

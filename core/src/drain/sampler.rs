@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
-use everprof_probe::sample::{Frame, Header, Source, frames, missing};
+use everprof_probe::sample::{Frame, Header, Source, Trace, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
 
 use super::awaits::Awaits;
 use super::close::Cut;
+use super::fleet::{Fleet, Work};
 use super::governor::Governor;
 use super::heap::Heap;
 use super::hooks::HookOptions;
@@ -26,7 +27,7 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, report, tasks};
+use super::{Plan, otel, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -85,8 +86,10 @@ pub(super) struct Sampler {
     pub(super) period_time: i64,
     pub(super) recordings: Recordings,
     pub(super) snapshots: Snapshots,
-    /// The kinds of profile that are taken of each period.
+    /// The kinds of profile that are taken of the period at hand: those of [`Sampler::fleet`] whose turn it is.
     pub(super) kinds: Kinds,
+    pub(super) fleet: Fleet,
+    pub(super) work: Work,
     pub(super) began: Instant,
     pub(super) judged: Instant,
     pub(super) woke: Instant,
@@ -96,6 +99,9 @@ pub(super) struct Sampler {
     pub(super) process_cpu_at_start: u64,
     /// CPU nanoseconds of our thread for what somebody has asked for.
     pub(super) requests_cpu: u64,
+    /// The same for looks at threads that wait, and for the accounts of the hooks.
+    pub(super) looks_cpu: u64,
+    pub(super) accounts_cpu: [u64; 2],
     pub(super) ticks_at_start: (u64, u64, u64),
     pub(super) samples_before: (u64, u64),
     /// How many samples there were when the last period ended.
@@ -128,7 +134,9 @@ impl Sampler {
             CpuClock::PerfEvent => ClockKind::PerfEvent,
             _ => ClockKind::Timer,
         };
-        let wall_options = WallOptions::of(&plan.options);
+        let mut fleet = Fleet::new(&plan.options, &plan.tags);
+        let kinds = fleet.kinds();
+        let wall_options = WallOptions::of(&plan.options, &kinds);
         let modules = Modules::new();
         if !unwind::count().executable {
             let problem = "the executable has no .eh_frame_hdr, by which stacks are walked: those through it are \
@@ -146,11 +154,12 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
+        otel::publish(plan.options.otel_context, &plan.tags);
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);
         let may_interrupt = plan.options.wall_signal == WallSignal::Auto;
-        let sampling = Sampling { clock, signal, period, may_interrupt };
+        let sampling = Sampling { clock, signal, period, is_timed: true, may_interrupt };
         let process_cpu = Clock::Process.now().unwrap_or_default();
         let (handled, ticks) = sigprof::cost();
         let ticks = ticks.wrapping_add(awaiting::cost());
@@ -167,7 +176,7 @@ impl Sampler {
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
-            sums: Aggregate::default(),
+            sums: Aggregate::telling(hook_options.traces),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
             wall: None,
@@ -191,7 +200,9 @@ impl Sampler {
             period_time: wall_clock(),
             recordings: Recordings::default(),
             snapshots: Snapshots::default(),
-            kinds: plan.options.kinds.clone(),
+            kinds: kinds.clone(),
+            fleet,
+            work: Work::Times,
             began: now,
             judged: now,
             woke: now,
@@ -199,6 +210,8 @@ impl Sampler {
             turnover: (0, 0),
             process_cpu_at_start: process_cpu,
             requests_cpu: 0,
+            looks_cpu: 0,
+            accounts_cpu: [0; 2],
             ticks_at_start: (regs::ticks(), handled, ticks),
             samples_before: (0, process_cpu),
             samples_closed: 0,
@@ -206,6 +219,7 @@ impl Sampler {
             awaits_lost_at_start: labels::lost(),
             told_untimed: false,
         };
+        sampler.publish(Job::Kinds(kinds, sampler.fleet.marks()));
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();
         sampler.switch_looks();
@@ -215,6 +229,8 @@ impl Sampler {
             sampler.end();
             return Err(error);
         }
+        // Whether threads can be timed is known now, also where it is not the turn of any kind that needs it.
+        sampler.switch_work();
         // Starting costs some milliseconds once; the governor judges what comes after.
         let usage = sampler.usage(process_cpu);
         sampler.governor.begin(usage);
@@ -248,6 +264,7 @@ impl Sampler {
             _ => WAKE,
         };
         let calm = self.is_calm();
+        let rest = if self.work == Work::Idle { self.idle_rest() } else { rest.min(self.fleet.rest()) };
         let rest = self.wall.as_ref().map_or(rest, |wall| rest.min(Duration::from_nanos(wall.rest(calm))));
         rest.min(self.recordings.rest()).min(self.snapshots.rest())
     }
@@ -264,16 +281,31 @@ impl Sampler {
 
     /// Looks for new threads, and five times a second, or twice where nothing comes and goes, does everything else.
     pub(super) fn wake(&mut self) {
+        self.take_turns();
+        if self.work == Work::Idle {
+            self.idle();
+            if self.judged.elapsed() >= JUDGE_EVERY {
+                self.judge();
+            }
+            return;
+        }
         self.threads.welcome();
         let census = self.threads.update();
         let calm = self.is_calm();
-        self.look_if_due(census, calm);
+        let (_, took) = self.timed(|own| own.look_if_due(census, calm));
+        self.looks_cpu += took;
         // Looks at threads that wait may come more often; the rest is not worth it then.
         let interval = if calm { CALM_WAKE.mul_f64(0.9) } else { WAKE };
         if self.woke.elapsed() < interval {
             // An allocation may have asked: a program's first samples are to have stacks, and there are many at its start.
             if self.heap.is_some() && everprof_probe::heap::wants_table() {
                 self.modules.update();
+            }
+            // Or there is a burst of them.
+            if self.heap.is_some() && everprof_probe::heap::is_crowded() {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.drain_hooks(&mut buffer);
+                self.buffer = buffer;
             }
             return;
         }
@@ -286,7 +318,7 @@ impl Sampler {
         if self.judged.elapsed() >= JUDGE_EVERY {
             self.judge();
         }
-        if self.period_began.elapsed() >= self.period {
+        if self.period_began.elapsed() >= self.period || self.has_clock_jumped() {
             self.cut(Cut::Period);
         }
         self.expire_recordings();
@@ -337,6 +369,10 @@ impl Sampler {
             }
             return;
         }
+        if !self.sampling.is_timed {
+            // Of a handler that was in flight when the timers went.
+            return;
+        }
         let unclaimed = header.source == Source::Unclaimed as u8;
         self.stats.samples += 1;
         let lacks = |is: fn(u64) -> bool| {
@@ -357,8 +393,7 @@ impl Sampler {
             thread,
             labels: self.label_set(header.labels),
             unclaimed,
-            trace_id: header.trace_id,
-            span_id: header.span_id,
+            trace: self.sums.intern_trace(header.trace),
         };
         self.sums.add(key, Sums { count, nanos });
         self.stats.sampled_cpu += Duration::from_nanos(nanos);
@@ -388,9 +423,13 @@ impl Sampler {
 
     /// The site of a sample's stack in an account of its own.
     pub(super) fn site(&mut self, sites: &mut Sites, header: &Header, stack: &[u64]) -> Arc<Site> {
+        let finished =
+            header.is_unfinished().then(|| self.modules.finish(header, stack, self.hook_options.max_words));
+        let stack = finished.as_deref().unwrap_or(stack);
         let epoch = self.modules.epoch_of(header.generation);
         let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
-        sites.site(epoch, stack, thread, labels::resolve(header.labels))
+        let trace = if self.hook_options.traces == 0 { Trace::default() } else { header.trace };
+        sites.site(epoch, stack, thread, labels::resolve(header.labels), trace)
     }
 
     pub(super) fn thread_number(&mut self, name: Arc<str>, tid: Option<u32>) -> u32 {

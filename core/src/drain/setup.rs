@@ -1,5 +1,6 @@
 //! What a sampler is started with: the rings, the signal, the publisher's thread.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -38,11 +39,15 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     let exporters = plan.exporters.clone();
     let (tags, counters, kinds) = (plan.tags.clone(), counters.clone(), plan.options.kinds.clone());
     let most = plan.options.push_queue_bytes.get();
+    let service = plan.tags.get("service").map_or("", String::as_str);
+    let spool = crate::export::spool::terms(&plan.options, service);
     let publish = move || {
         let symbolizer = Symbolizer::new(options);
-        let delivery = Delivery::new(exporters(), most, counters.clone());
+        let delivery = Delivery::new(exporters(), most, spool, counters.clone());
         let sums = Open::default();
-        let publisher = Publisher { tags, symbolizer, mode, kinds, delivery, counters, sequence: 0, sums };
+        let marks = BTreeMap::new();
+        let publisher =
+            Publisher { tags, marks, symbolizer, mode, kinds, delivery, counters, sequence: 0, sums };
         publisher.run(&received);
     };
     let work = move || {

@@ -34,6 +34,8 @@ pub(super) struct Sampling {
     pub(super) clock: ClockKind,
     pub(super) signal: i32,
     pub(super) period: u32,
+    /// Whether threads have timers; else it is only known who lives.
+    pub(super) is_timed: bool,
     /// Whether a thread that is met may get a signal, though it may have begun to wait meanwhile.
     pub(super) may_interrupt: bool,
 }
@@ -209,7 +211,7 @@ impl Threads {
 
     /// Whether threads come and go.
     pub(super) fn is_churning(&self) -> bool {
-        self.churning
+        self.churning && self.sampling.is_timed
     }
 
     /// CPU time that threads used before they were met, or without being met, since the beginning.
@@ -447,7 +449,7 @@ impl Thread {
     fn look(&mut self, tid: u32, now: u64, patience: u64, sampling: Sampling) -> bool {
         let Some(used) = Clock::Thread(tid).now() else { return false };
         self.book.look(used, now);
-        let is_behind = self.book.is_behind(self.credited(), patience);
+        let is_behind = sampling.is_timed && self.book.is_behind(self.credited(), patience);
         self.deaf = is_behind && (self.deaf || sampling.is_deaf(tid));
         true
     }
@@ -498,8 +500,13 @@ mod tests {
     use super::*;
 
     /// Of which nothing comes in a test: it is ignored, and its period is longer than any.
-    const QUIET: Sampling =
-        Sampling { clock: ClockKind::Timer, signal: 28, period: 1_000_000_000, may_interrupt: false };
+    const QUIET: Sampling = Sampling {
+        clock: ClockKind::Timer,
+        signal: 28,
+        period: 1_000_000_000,
+        is_timed: true,
+        may_interrupt: false,
+    };
 
     #[test]
     fn a_thread_that_the_directory_skips_lives_on() {

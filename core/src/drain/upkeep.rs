@@ -4,15 +4,17 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::{Clock, gettid};
 use everprof_probe::timer::ClockKind;
-use everprof_probe::{awaiting, regs, sigprof, stacks};
+use everprof_probe::{awaiting, cost, regs, sigprof, stacks};
 
 use super::awaits::Awaits;
+use super::fleet::Work;
 use super::governor::{Part, Usage};
 use super::heap::{Heap, Sources};
 use super::locks::Locks;
 use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
+use super::tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
 use crate::options::SignalChoice;
@@ -69,7 +71,10 @@ impl Sampler {
     }
 
     pub(super) fn renew_stats(&mut self, usage: &Usage) {
-        let (threads, untimed) = self.threads.counts();
+        let (known, untimed) = self.threads.counts();
+        // Where nothing is taken, nobody is known by name.
+        let counted = if self.work == Work::Idle { tasks::count(tasks::links()) } else { None };
+        let threads = counted.unwrap_or(known);
         let stats = &mut self.stats;
         stats.process_cpu = Duration::from_nanos(usage.process);
         stats.rate_hz = 1e9 / f64::from(self.governor.period());
@@ -86,7 +91,7 @@ impl Sampler {
         stats.incomplete_unknown_stack = stacks::unknown() - self.unknown_stacks_at_start;
         stats.awaits_lost = labels::lost() - self.awaits_lost_at_start;
         stats.threads = threads as u64;
-        stats.threads_untimed = untimed as u64;
+        stats.threads_untimed = if self.sampling.is_timed { untimed as u64 } else { 0 };
         stats.cpu_clock = match self.sampling.clock {
             ClockKind::Timer => "timer",
             ClockKind::PerfEvent => "perf_event",
@@ -98,6 +103,7 @@ impl Sampler {
         if self.locks.is_none() {
             (self.stats.lock_slots, self.stats.lock_slots_foreign, self.stats.lock_slots_refused) = (0, 0, 0);
         }
+        self.tell_fleet();
         self.stats.memory_bytes = self.memory();
         self.counters.publish(self.stats.clone());
     }
@@ -108,15 +114,19 @@ impl Sampler {
         let ticks = ticks.wrapping_add(awaiting::cost());
         let wall = self.began.elapsed().as_nanos() as u64;
         let nanos_per_tick = wall as f64 / regs::ticks().wrapping_sub(first_tick).max(1) as f64;
+        // By itself, one is done in a tenth of it, unless its stack is thousands of frames deep.
+        const LONGEST_SAMPLE: f64 = 100_000.0;
+        cost::set_longest((LONGEST_SAMPLE / nanos_per_tick.max(f64::MIN_POSITIVE)) as u64);
         let [heap, locks] = self.hooks_time(nanos_per_tick);
         Usage {
             threads: Clock::Thread(gettid()).now().unwrap_or_default(),
             requests: self.requests_cpu,
+            looks: self.looks_cpu,
+            accounts: self.accounts_cpu,
             handler: (ticks.wrapping_sub(ticks_before) as f64 * nanos_per_tick) as u64,
             signals: handled.wrapping_sub(handled_before),
             heap: heap.as_nanos() as u64,
             locks: locks.as_nanos() as u64,
-            samples: [self.stats.samples, self.stats.alloc_samples, self.stats.lock_samples],
             process: process.saturating_sub(self.process_cpu_at_start),
             wall,
         }
@@ -125,11 +135,10 @@ impl Sampler {
     /// Does what somebody has asked for: recordings, and snapshots. That has bounds of its own; the rate of the samples is
     /// not lowered for it, which would make nothing cheaper.
     pub(super) fn answer_requests(&mut self) {
-        let own = || Clock::Thread(gettid()).now().unwrap_or_default();
-        let before = own();
-        self.serve();
-        self.serve_snapshots();
-        self.requests_cpu += own().saturating_sub(before);
+        self.on_request(|own| {
+            own.serve();
+            own.serve_snapshots();
+        });
     }
 
     pub(super) fn memory(&self) -> u64 {
@@ -210,7 +219,8 @@ impl Sampler {
     /// Says once that there are threads without a timer, whose time has no stacks.
     fn tell_untimed(&mut self) {
         let (threads, untimed) = self.threads.counts();
-        let Some(errno) = self.threads.timer_error().filter(|_| untimed > 0 && !self.told_untimed) else {
+        let is_news = untimed > 0 && !self.told_untimed && self.sampling.is_timed;
+        let Some(errno) = self.threads.timer_error().filter(|_| is_news) else {
             return;
         };
         self.told_untimed = true;

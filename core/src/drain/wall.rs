@@ -32,7 +32,7 @@ use super::random::Random;
 use super::sampler::Sampler;
 use super::threads::Census;
 use crate::aggregate::{Key, Sums};
-use crate::options::{Options, WallSignal};
+use crate::options::{Kinds, Options, WallSignal};
 use crate::profile::Kind;
 
 use ask::{Asked, Questions};
@@ -72,10 +72,10 @@ pub(super) struct WallOptions {
 }
 
 impl WallOptions {
-    /// As the options say.
-    pub(super) fn of(options: &Options) -> Self {
+    /// As the options say, while these kinds are taken.
+    pub(super) fn of(options: &Options, kinds: &Kinds) -> Self {
         Self {
-            always: options.kinds.iter().any(Kind::needs_looks),
+            always: kinds.iter().any(Kind::needs_looks),
             period: options.wall_rate_hz.period().as_nanos() as u64,
             budget: options.cpu_budget_percent.fraction(),
             may_ask: options.wall_signal == WallSignal::Auto,
@@ -470,8 +470,7 @@ impl Sampler {
             thread,
             labels: self.label_set(place.labels),
             unclaimed: false,
-            trace_id: place.trace.0,
-            span_id: place.trace.1,
+            trace: self.sums.intern_trace(place.trace),
         };
         self.sums.add_wait(key, place.waited, Sums { count: 1, nanos });
     }

@@ -123,6 +123,19 @@ impl Writer {
         self.prefix_length(start);
     }
 
+    /// The same where a list without elements is left out.
+    pub(crate) fn packed_some(&mut self, field: u32, values: &[u64]) {
+        if !values.is_empty() {
+            self.packed(field, values.iter().copied());
+        }
+    }
+
+    /// An integer of a `oneof`, which is written even when it is 0.
+    pub(crate) fn one_of(&mut self, field: u32, value: u64) {
+        self.key(field, VARINT);
+        self.varint(value);
+    }
+
     /// A message, whose fields `write` writes.
     pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
         self.key(field, BYTES);

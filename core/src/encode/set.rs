@@ -18,6 +18,8 @@ pub enum Format {
     Collapsed,
     /// The JSON of speedscope.app.
     Speedscope,
+    /// gzip-compressed `ExportProfilesServiceRequest` of OTLP, `v1development`: a whole request.
+    Otlp,
 }
 
 impl Format {
@@ -27,7 +29,15 @@ impl Format {
             Format::Pprof => "pb.gz",
             Format::Collapsed => "collapsed.txt",
             Format::Speedscope => "speedscope.json",
+            Format::Otlp => "otlp.gz",
         }
+    }
+
+    /// The format of files with that end.
+    pub(crate) fn of_extension(extension: &str) -> Option<Self> {
+        [Self::Pprof, Self::Collapsed, Self::Speedscope]
+            .into_iter()
+            .find(|format| format.extension() == extension)
     }
 
     /// The media type for HTTP.
@@ -36,6 +46,8 @@ impl Format {
             Format::Pprof => "application/octet-stream",
             Format::Collapsed => "text/plain; charset=utf-8",
             Format::Speedscope => "application/json",
+            // Of what is in the gzip, which HTTP tells apart.
+            Format::Otlp => "application/x-protobuf",
         }
     }
 }
@@ -110,6 +122,11 @@ impl ProfileId {
         let part = |half: u8| u128::from(RandomState::new().hash_one((half, count, now, std::process::id())));
         let bits = part(0) << 64 | part(1);
         Self(bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62)
+    }
+
+    /// The one of these bytes.
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
     }
 
     /// The sixteen bytes, most significant first.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::http::{Trust, base64};
+use super::http::{Trust, base64, check_grpc};
 use super::server::{Manner, ServerExporter};
 use super::{Exporter, FileExporter, ambient, datadog, google, proxy};
 use crate::error::{Error, ErrorKind, Result};
@@ -98,12 +98,16 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                 let name = target.shown();
                 let mut manner = manner(options, *protocol, url).map_err(|problem| wrong(&name, &problem))?;
                 manner.by_proxy(options, url).unwrap_or_else(|warning| warnings.push(warning));
+                if protocol.is_grpc() {
+                    check_grpc().map_err(|problem| unfit(ErrorKind::Unsupported, &name, &problem))?;
+                }
                 if url.is_secure {
                     manner.trust.check().map_err(|problem| unfit(WRONG_TLS, &name, &problem))?;
                 }
                 if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
-                    warnings
-                        .push(format!("{name} gets credentials or headers without encryption: use https"));
+                    warnings.push(format!(
+                        "{name} gets credentials or headers without encryption: use https, or grpcs"
+                    ));
                 }
                 told.push(name.clone());
                 if *protocol == Protocol::Google {
@@ -171,6 +175,7 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
             roots: options.push_roots.clone(),
             certificate: options.push_certificate.clone(),
             key: options.push_key.clone(),
+            alpn: None,
         },
         proxy: None,
         secrets,

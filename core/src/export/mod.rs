@@ -10,9 +10,11 @@ mod datadog;
 mod file;
 pub(crate) mod google;
 mod http;
+mod otlp;
 mod parcel;
 mod proxy;
 mod server;
+pub(crate) mod spool;
 
 pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};
 pub use build::of_options;
@@ -47,6 +49,24 @@ pub trait Exporter: Send {
             Ok(()) => Outcome::Sent,
             Err(error) => Outcome::Lost(Loss::Failed, error),
         }
+    }
+
+    /// Under which name its sets may wait on disk where the option `push_spool` names a place: the same name after a restart,
+    /// and another one for another destination. By default none, and they wait in memory only. It does not get onto the disk
+    /// itself, but a hash of it does: no secrets.
+    fn spool_name(&self) -> Option<String> {
+        None
+    }
+
+    /// The age beyond which a set is of no use to the other side. By default none.
+    fn longest_age(&self) -> Option<Duration> {
+        None
+    }
+
+    /// After [`Outcome::Later`], what of the set is still to be sent, and whether some of it was lost: for an exporter that
+    /// sends a set in parts, which then forgets about it. By default all of it, and nothing.
+    fn unsent(&mut self, set: &Set) -> (Set, Option<(Loss, Error)>) {
+        (set.clone(), None)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::http::{base64, filled};
-use super::{Dialect, Encoded, Set, datadog};
+use super::{Dialect, Encoded, Set, datadog, otlp};
 use crate::encode::{dialect, json, protobuf::Writer};
 use crate::options::{Protocol, Url};
 
@@ -19,7 +19,8 @@ pub(super) struct Parcel {
 pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
     match protocol {
         Protocol::Pyroscope => Dialect::Pyroscope,
-        Protocol::Parca => Dialect::Parca,
+        Protocol::Parca | Protocol::ParcaGrpc => Dialect::Parca,
+        Protocol::Otlp | Protocol::OtlpGrpc => Dialect::Otlp,
         Protocol::Datadog => Dialect::Datadog,
         Protocol::Post | Protocol::Put | Protocol::Google => Dialect::Pprof,
     }
@@ -50,6 +51,19 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profiles: &[Encod
             content_type: "application/json".into(),
             body: parca(&labels(), profile).into_bytes(),
         },
+        Protocol::Otlp => Parcel {
+            method: "POST",
+            // Some servers have it elsewhere: a path that is given is the whole path.
+            path: if url.path_and_query().0 == "/" { below(url, otlp::PATH) } else { url.path.clone() },
+            content_type: profile.format.media_type().into(),
+            body: profile.bytes.clone(),
+        },
+        Protocol::OtlpGrpc => grpc(otlp::METHOD, true, &profile.bytes),
+        Protocol::ParcaGrpc => grpc(
+            "/parca.profilestore.v1alpha1.ProfileStoreService/WriteRaw",
+            false,
+            &write_raw(&labels(), profile),
+        ),
         Protocol::Datadog => {
             let (content_type, body) = datadog::form(set, profiles);
             Parcel { method: "POST", path: datadog::path(url), content_type: content_type.into(), body }
@@ -86,6 +100,32 @@ fn pyroscope(labels: &[(String, String)], profile: &Encoded) -> Vec<u8> {
             sample.bytes(1, &profile.bytes);
             sample.string(2, &profile.id.to_string());
         });
+    });
+    request.into_bytes()
+}
+
+/// A call with one message, which is compressed already or not.
+fn grpc(method: &str, is_compressed: bool, message: &[u8]) -> Parcel {
+    let mut body = Vec::with_capacity(message.len() + 5);
+    body.push(u8::from(is_compressed));
+    body.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    body.extend_from_slice(message);
+    Parcel { method: "POST", path: method.to_string(), content_type: "application/grpc".into(), body }
+}
+
+/// The same in protobuf, as gRPC has it.
+fn write_raw(labels: &[(String, String)], profile: &Encoded) -> Vec<u8> {
+    let mut request = Writer::with_capacity(profile.bytes.len() + 1024);
+    request.message(2, |series| {
+        series.message(1, |set| {
+            for (name, value) in labels {
+                set.message(1, |label| {
+                    label.string(1, name);
+                    label.string(2, value);
+                });
+            }
+        });
+        series.message(2, |sample| sample.bytes(1, &profile.bytes));
     });
     request.into_bytes()
 }
@@ -174,6 +214,13 @@ mod tests {
         };
         assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h"), "/push.v1.PusherService/Push");
         assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h/a/?b"), "/a/push.v1.PusherService/Push?b");
+        for (text, full) in [
+            ("otlp+http://h", "/v1development/profiles"),
+            ("otlp+http://h/?x=1", "/v1development/profiles?x=1"),
+            ("otlp+http://h/api/default/v1/profiles", "/api/default/v1/profiles"),
+        ] {
+            assert_eq!(path(Protocol::Otlp, text), full);
+        }
         assert_eq!(path(Protocol::Parca, "parca+http://h/p"), "/p/api/profiles/writeraw");
         let templates = "put+http://h/{service}/{env}/{kind}-{time}-{sequence}-{id}.pb.gz?s={no}";
         assert_eq!(

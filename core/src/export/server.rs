@@ -6,11 +6,12 @@
 //! them together; a set that failed in its middle goes on with the request where it stopped.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::http::{Answer, Client, Failure, PROXY_WANTS, Request, Trust, filled};
+use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
 use super::parcel::{dialect_of, parcel, requests, value};
-use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, ambient, datadog};
+use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, ambient, datadog, otlp};
 use crate::encode::dialect::halve;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Guarantee, Protocol, Url};
@@ -67,7 +68,7 @@ impl ServerExporter {
         else {
             return Verdict::Taken;
         };
-        if is_too_old(self.protocol, profile.time_nanos, SystemTime::now()) {
+        if self.longest_age().is_some_and(|age| is_older(profile.time_nanos, age, SystemTime::now())) {
             return Verdict::Lost(Loss::Expired, "it is too old for that server by now".to_string());
         }
         let request = Request {
@@ -78,6 +79,13 @@ impl ServerExporter {
             body: &parcel.body,
             wanted: MOST_YES,
         };
+        if self.protocol.is_grpc() {
+            return match self.client.call(&request) {
+                Ok(reply) => self.judge_reply(&reply),
+                Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
+                Err(Failure::Unknown(problem)) => self.unknown(problem, None),
+            };
+        }
         match self.client.send(&request) {
             Ok(answer) => self.judge(&answer),
             Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
@@ -98,6 +106,8 @@ impl ServerExporter {
         add("x-scope-orgid", &self.manner.tenant);
         match self.protocol {
             Protocol::Pyroscope => add("connect-protocol-version", "1"),
+            Protocol::Otlp => add("content-encoding", "gzip"),
+            Protocol::OtlpGrpc => add("grpc-encoding", "gzip"),
             Protocol::Datadog => {
                 let own = datadog::headers(set, &self.url, &ambient::var);
                 own.iter().for_each(|(name, value)| add(name, value));
@@ -111,6 +121,11 @@ impl ServerExporter {
         let problem = || self.client.describe(answer);
         match answer.status {
             _ if answer.is_success() => match self.is_answer_of_its_own(answer) {
+                true if self.protocol == Protocol::Otlp
+                    && answer.content_type == "application/x-protobuf" =>
+                {
+                    self.taken(&answer.body)
+                }
                 true => Verdict::Taken,
                 false => Verdict::Lost(Loss::Refused, format!("no such server is there: {}", problem())),
             },
@@ -124,11 +139,54 @@ impl ServerExporter {
             // It is the proxy that speaks: the server has nothing of it yet.
             407 => Verdict::Later(PROXY_WANTS.to_string(), None),
             413 => Verdict::TooLarge(problem()),
+            // By its specification there is no other time at which it might be taken.
+            408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
             408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
             // A gateway that has handed the request on, and had no answer either.
             504 => self.unknown(problem(), answer.retry_after),
             400..500 => Verdict::Lost(Loss::Refused, problem()),
             _ => Verdict::Lost(Loss::Failed, problem()),
+        }
+    }
+
+    /// The classes of OTLP's specification, by the numbers of gRPC. What may have been taken in spite of its status goes by the
+    /// guarantee.
+    fn judge_reply(&self, reply: &Reply) -> Verdict {
+        let colon = if reply.words.is_empty() { "" } else { ": " };
+        let problem =
+            format!("it answers with the status {}{colon}{}", reply.code, self.client.clean(&reply.words));
+        match reply.code {
+            0 if self.protocol == Protocol::OtlpGrpc => self.taken(&reply.message),
+            0 => Verdict::Taken,
+            // RESOURCE_EXHAUSTED and OUT_OF_RANGE are also what servers say to a message that is larger than they take.
+            8 | 11 if is_about_size(&reply.words) => Verdict::TooLarge(problem),
+            // CANCELLED, DEADLINE_EXCEEDED
+            1 | 4 => self.unknown(problem, reply.retry_after),
+            // ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
+            10 | 11 | 14 | 15 => Verdict::Later(problem, reply.retry_after),
+            8 if reply.retry_after.is_some() => Verdict::Later(problem, reply.retry_after),
+            // UNKNOWN, INTERNAL
+            2 | 13 => Verdict::Lost(Loss::Failed, problem),
+            _ => Verdict::Lost(Loss::Refused, problem),
+        }
+    }
+
+    /// What a server of OTLP says yes to. What it did not take it will not take another time.
+    fn taken(&self, response: &[u8]) -> Verdict {
+        match otlp::rejected(response) {
+            None => Verdict::Taken,
+            Some((0, words)) => {
+                let words = self.client.clean(&words);
+                // A logger is the host's code, and may panic.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    log::warn!(target: "everprof", "{} took a profile, and says: {words}", self.name);
+                }));
+                Verdict::Taken
+            }
+            Some((count, words)) => {
+                let what = if count == 1 { "a profile".to_string() } else { format!("{count} profiles") };
+                Verdict::Lost(Loss::Refused, format!("it did not take {what}: {}", self.client.clean(&words)))
+            }
         }
     }
 
@@ -148,13 +206,20 @@ impl ServerExporter {
     }
 }
 
+/// As the servers of Go, Rust, Java and C++ say it.
+fn is_about_size(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["larger than max", "too large", "exceeds maximum"].iter().any(|part| words.contains(part))
+}
+
 /// Pyroscope takes what is less than an hour old.
-fn is_too_old(protocol: Protocol, time_nanos: i64, now: SystemTime) -> bool {
-    const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+
+fn is_older(time_nanos: i64, age: Duration, now: SystemTime) -> bool {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let then = Duration::from_nanos(u64::try_from(time_nanos).unwrap_or_default());
     // A clock that was put right meanwhile may say anything; the server then has the last word.
-    protocol == Protocol::Pyroscope && time_nanos > 0 && now.saturating_sub(then) > PYROSCOPE
+    time_nanos > 0 && now.saturating_sub(then) > age
 }
 
 impl Exporter for ServerExporter {
@@ -171,6 +236,26 @@ impl Exporter for ServerExporter {
             Outcome::Sent => Ok(()),
             Outcome::Lost(_, error) | Outcome::Later(error, _) => Err(error),
         }
+    }
+
+    fn spool_name(&self) -> Option<String> {
+        let (path, _) = self.url.path_and_query();
+        // What is long may be a secret, and may be another one after a restart.
+        let known = |part: &&str| part.len() < 16 || part.contains('{');
+        let path: Vec<&str> = path.split('/').filter(known).collect();
+        Some(format!("{} {} {}", self.name, self.manner.tenant, path.join("/")))
+    }
+
+    fn longest_age(&self) -> Option<Duration> {
+        (self.protocol == Protocol::Pyroscope).then_some(PYROSCOPE)
+    }
+
+    fn unsent(&mut self, set: &Set) -> (Set, Option<(Loss, Error)>) {
+        if self.at.take() != set.profiles.first().map(|profile| profile.id) {
+            return (set.clone(), None);
+        }
+        let profiles = self.rest.drain(..).flat_map(|(profiles, _)| profiles).collect();
+        (Set { profiles, tags: set.tags.clone(), ..*set }, self.lost.take())
     }
 
     fn attempt(&mut self, set: &Set) -> Outcome {
@@ -233,11 +318,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_old_for_pyroscope_is_not_sent() {
+    fn what_is_too_old_for_a_server_is_not_sent() {
         let now = UNIX_EPOCH + Duration::from_secs(10_000);
-        let at = |seconds: i64| is_too_old(Protocol::Pyroscope, seconds * 1_000_000_000, now);
+        let at = |seconds: i64| is_older(seconds * 1_000_000_000, PYROSCOPE, now);
         assert!(!at(10_000) && !at(7_000) && at(6_000));
         assert!(!at(20_000) && !at(0) && !at(-5), "clocks that were put right");
-        assert!(!is_too_old(Protocol::Post, 1, now));
     }
 }

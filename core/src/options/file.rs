@@ -8,11 +8,11 @@ use std::io::Read;
 use std::path::Path;
 
 use super::text::unquoted;
-use super::{Options, invalid};
+use super::{Options, invalid, spell, table};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A configuration of these few options is not longer; a wrong path might be.
-const MOST_BYTES: u64 = 64 << 10;
+pub(super) const MOST_BYTES: u64 = 64 << 10;
 
 impl Options {
     /// Options from a file, over the defaults.
@@ -55,33 +55,52 @@ impl Options {
     /// ```
     pub fn apply_lines(&mut self, text: &str, file: &str) -> Result<()> {
         let mut changed = self.clone();
-        let mut seen: Vec<(&str, usize)> = Vec::new();
-        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-            let (number, line) = (number + 1, line.trim());
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let place = format!("{file} line {number}");
-            let Some((name, value)) = line.split_once('=') else {
-                return Err(invalid(format!("{place} has no `=`: write name = value")));
-            };
-            let name = name.trim();
-            let Some(value) = value_of(value.trim()) else {
-                return Err(invalid(format!(
-                    "{place}: {name} has text after its closing quote, or none: write name = \"value\""
-                )));
-            };
-            if let Some((_, first)) = seen.iter().find(|(known, _)| *known == name) {
-                return Err(invalid(format!(
-                    "{place}: {name} is given on line {first} already: give it once"
-                )));
-            }
-            seen.push((name, number));
-            changed.set_from(name, &value, &place)?;
+        for Entry { name, value, place, .. } in entries(text, file)? {
+            changed.set_from(&name, &value, &place)?;
         }
         *self = changed;
         Ok(())
     }
+}
+
+/// What one line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) value: String,
+    line: usize,
+    /// The file and the line, for errors.
+    pub(super) place: String,
+}
+
+/// What all lines say, each name once.
+pub(super) fn entries(text: &str, file: &str) -> Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let (number, line) = (number + 1, line.trim());
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let place = format!("{file} line {number}");
+        let Some((name, value)) = line.split_once('=') else {
+            return Err(invalid(format!("{place} has no `=`: write name = value")));
+        };
+        let name = name.trim();
+        let Some(value) = value_of(value.trim()) else {
+            return Err(invalid(format!(
+                "{place}: {name} has text after its closing quote, or none: write name = \"value\""
+            )));
+        };
+        if table::find(name).is_none() {
+            return Err(invalid(format!("{place}: {}", spell::unknown(name))));
+        }
+        if let Some(first) = entries.iter().find(|known| known.name == name) {
+            let first = first.line;
+            return Err(invalid(format!("{place}: {name} is given on line {first} already: give it once")));
+        }
+        entries.push(Entry { name: name.to_string(), value, line: number, place });
+    }
+    Ok(entries)
 }
 
 /// A value without its comment and quotes; none where the quotes do not fit.

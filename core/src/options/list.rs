@@ -17,6 +17,11 @@ impl Kinds {
         self.0.contains(&kind)
     }
 
+    /// Those of them that `keep` says so of; there may be none.
+    pub(crate) fn only(&self, keep: impl Fn(Kind) -> bool) -> Kinds {
+        Kinds(self.iter().filter(|kind| keep(*kind)).collect())
+    }
+
     /// The kinds asked for, in the order of [`Kind::ALL`].
     pub fn iter(&self) -> impl Iterator<Item = Kind> + '_ {
         self.0.iter().copied()
@@ -99,6 +104,6 @@ impl Setting for UserTags {
 }
 
 /// The entries of a list, which may be parted by `;` too, so that a list fits into an agent string.
-fn list(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty())
 }

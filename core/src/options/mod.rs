@@ -10,14 +10,19 @@
 //! over the defaults, as in OpenTelemetry. One exception for operators: `EVERPROF_ENABLED=false` wins over everything,
 //! see [`Options::is_enabled`].
 //!
+//! The watched file of the option `config` is another thing than [`Options::from_file`]: an operator's hand on the running
+//! process. What it says wins over code and environment for as long as it says it.
+//!
 //! **Parse, don't validate.** Every value becomes a type that cannot hold a wrong one; a wrong one is an error that
 //! names the option, the value and what would be right, and leaves the old value. Nothing here reads the environment or
 //! a file unless its name says so, and no secret appears in `Debug` output or in an error.
 
 mod environment;
 mod file;
+mod fleet;
 mod list;
 mod number;
+mod overlay;
 mod preload;
 mod proxy;
 mod push;
@@ -29,8 +34,12 @@ mod url;
 mod value;
 mod word;
 
+pub use fleet::{Duties, Duty, Share};
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+pub use number::{
+    Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
+};
+pub(crate) use overlay::{Overlay, State};
 pub use preload::Preload;
 pub use proxy::Proxy;
 pub(crate) use proxy::{Choice as ProxyChoice, url as proxy_url};

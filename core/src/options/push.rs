@@ -39,6 +39,12 @@ pub(crate) enum Protocol {
     Pyroscope,
     /// Parca's WriteRaw over HTTP.
     Parca,
+    /// OTLP profiles, over HTTP.
+    Otlp,
+    /// Parca's WriteRaw over gRPC.
+    ParcaGrpc,
+    /// OTLP profiles, over gRPC.
+    OtlpGrpc,
     /// Datadog's agent, or its intake.
     Datadog,
     /// Google Cloud Profiler, which is asked what it wants.
@@ -50,9 +56,13 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [(Protocol, &'static str); 6] = [
+    /// A name that stands twice is that of HTTP first.
+    const ALL: [(Protocol, &'static str); 9] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
+        (Protocol::Otlp, "otlp"),
+        (Protocol::ParcaGrpc, "parca"),
+        (Protocol::OtlpGrpc, "otlp"),
         (Protocol::Datadog, "datadog"),
         (Protocol::Google, "google"),
         (Protocol::Post, "post"),
@@ -72,11 +82,29 @@ impl Protocol {
         Self::of_name(&name.to_ascii_lowercase())
             .filter(|protocol| matches!(protocol, Protocol::Datadog | Protocol::Google))
     }
+
+    pub(crate) fn is_grpc(self) -> bool {
+        matches!(self, Protocol::ParcaGrpc | Protocol::OtlpGrpc)
+    }
+
+    fn over_grpc(self) -> Option<Protocol> {
+        match self {
+            Protocol::Parca => Some(Protocol::ParcaGrpc),
+            Protocol::Otlp => Some(Protocol::OtlpGrpc),
+            _ => None,
+        }
+    }
+
+    /// A URL with the scheme by which this protocol is spelled in it.
+    fn spelled(self, url: &str) -> String {
+        let url = if self.is_grpc() { url.replacen("http", "grpc", 1) } else { url.to_string() };
+        format!("{}+{url}", self.name())
+    }
 }
 
 const RIGHT: &str = "off, dir, file:///path, datadog, google, and PROTOCOL+http://host, PROTOCOL+https://host or \
-                     PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, datadog, post and put; several \
-                     parted by commas";
+                     PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, otlp, datadog, post and put, or \
+                     otlp and parca with grpc:// and grpcs://; several parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
 const MOST_TARGETS: usize = 8;
 
@@ -178,27 +206,32 @@ impl Target {
             };
         }
         let (protocol, transport) = scheme.split_once('+').unwrap_or(("", &scheme));
-        if !matches!(transport, "http" | "https" | "unix") {
+        if !matches!(transport, "http" | "https" | "unix" | "grpc" | "grpcs") {
             return Err(format!("give {RIGHT}"));
         }
         let Some(protocol) = Protocol::of_name(protocol) else {
-            let right =
-                "say what the server understands: pyroscope+, parca+, datadog+, post+ or put+ before http";
+            let right = "say what the server understands: pyroscope+, parca+, otlp+, datadog+, post+ or put+ before http";
             return Err(right.to_string());
         };
-        let url = if transport == "unix" {
-            Url::parse_socket(rest)
-        } else {
-            Url::parse(transport == "https", rest)
-        };
-        Ok(Self::Server(protocol, url?))
+        if transport == "unix" {
+            return Ok(Self::Server(protocol, Url::parse_socket(rest)?));
+        }
+        let url = Url::parse(matches!(transport, "https" | "grpcs"), rest)?;
+        if !transport.starts_with("grpc") {
+            return Ok(Self::Server(protocol, url));
+        }
+        let protocol = protocol.over_grpc().ok_or("give grpc and grpcs to otlp and parca only")?;
+        match url.path.as_str() {
+            "/" => Ok(Self::Server(protocol, url)),
+            _ => Err("give a host and a port to gRPC, which has no path".to_string()),
+        }
     }
 
     fn text(&self) -> String {
         match self {
             Self::Dir => "dir".to_string(),
             Self::File(path) => format!("file://{}", path.display()),
-            Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.text()),
+            Self::Server(protocol, url) => protocol.spelled(&url.text()),
             Self::Found(protocol) => protocol.name().to_string(),
         }
     }
@@ -206,7 +239,7 @@ impl Target {
     /// What may stand in a log.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Server(protocol, url) => format!("{}+{}", protocol.name(), url.shown()),
+            Self::Server(protocol, url) => protocol.spelled(&url.shown()),
             _ => self.text(),
         }
     }
@@ -269,7 +302,7 @@ impl Setting for Headers {
             if name.is_empty() || name.len() > pairs::MAX_KEY_BYTES || !name.bytes().all(is_token) {
                 return Err(wrong("give the name of an HTTP header"));
             }
-            if OURS.contains(&name.as_str()) {
+            if OURS.contains(&name.as_str()) || name.starts_with("grpc-") {
                 return Err(wrong("this one is set by everprof: leave it out"));
             }
             if headers.iter().any(|(known, _)| *known == name) {
@@ -363,6 +396,12 @@ mod tests {
             ("", "off", "off"),
             ("dir", "dir", "dir"),
             ("DIR, file:///var/p", "dir,file:///var/p", "dir,file:///var/p"),
+            ("otlp+http://c:4318", "otlp+http://c:4318/", "otlp+http://c:4318"),
+            (
+                "OTLP+grpc://c:4317, parca+grpcs://p",
+                "otlp+grpc://c:4317/,parca+grpcs://p/",
+                "otlp+grpc://c:4317,parca+grpcs://p",
+            ),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
             ("Datadog,dir", "datadog,dir", "datadog,dir"),
             (
@@ -394,6 +433,8 @@ mod tests {
             ("post", "target 1: give off, dir"),
             ("pyroscope+ftp://h", "target 1: give off, dir"),
             ("post+http://", "give a host"),
+            ("post+grpc://h", "to otlp and parca only"),
+            ("otlp+grpc://h/path", "gRPC, which has no path"),
             ("grpc+http://h", "say what the server understands"),
             ("post+http://h/a#b", "without a fragment"),
         ] {
@@ -410,9 +451,18 @@ mod tests {
         assert_eq!(headers.iter().collect::<Vec<_>>(), [("authorization", "Bearer a,b"), ("x-team", "one")]);
         assert_eq!(Headers::parse(&headers.text()).unwrap(), headers);
         assert_eq!(format!("{headers:?}"), "[hidden]");
-        for wrong in
-            ["a", "=b", "a b=c", "a=b%0d%0ac: d", "a=%00", "Host=x", "content-length=1", "a=1,A=2", "a=ä"]
-        {
+        for wrong in [
+            "a",
+            "=b",
+            "a b=c",
+            "a=b%0d%0ac: d",
+            "a=%00",
+            "Host=x",
+            "grpc-timeout=1S",
+            "content-length=1",
+            "a=1,A=2",
+            "a=ä",
+        ] {
             assert!(Headers::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,8 +5,11 @@
 
 use std::path::PathBuf;
 
+use super::fleet::{Duties, Share};
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+use super::number::{
+    Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
+};
 use super::preload::Preload;
 use super::proxy::Proxy;
 use super::push::{Headers, Project, Push, Tenant};
@@ -182,7 +185,8 @@ options! {
     /// Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as
     /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
-    /// `{time}`, `{sequence}` and `{id}` are filled in. `https` needs the feature `tls`; a Unix socket is
+    /// `{time}`, `{sequence}` and `{id}` are filled in. `otlp` goes to `/v1development/profiles` unless the URL has a path.
+    /// `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is
     /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names. `google`
     /// is Google Cloud Profiler, which says itself when it wants one of the kinds that `kinds` has, once a minute of all replicas.
     push: Push = Push::default(), "", "", "0.1.0";
@@ -222,6 +226,16 @@ options! {
     /// Encoded profiles that may wait for each place of `push`; beyond it the oldest are given up, and counted.
     push_queue_bytes: Bytes = Bytes::of(16 << 20), "bytes", "", "0.1.0";
 
+    /// Directory where profiles wait for servers of `push` that are away, so that they outlive the process: the next one of
+    /// the service sends them. Empty: they wait in memory only. Several processes and services may share one.
+    push_spool: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Room in `push_spool` for each process and each server; beyond it the oldest are given up, and counted.
+    push_spool_bytes: Bytes = Bytes::of(256 << 20), "bytes", "", "0.1.0";
+
+    /// Profiles in `push_spool` that are older than this are given up, and counted; for Pyroscope it is 55 minutes at the most.
+    push_spool_days: Days = Days::WEEK, "days", "", "0.1.0";
+
     /// How much of an address is turned into source: nothing (build IDs and addresses only), function names, or names,
     /// lines and inlined functions.
     symbolize: Symbolize = Symbolize::Lines, "", "", "0.1.0";
@@ -231,6 +245,15 @@ options! {
 
     /// The deepest stack kept whole; of a deeper one the root side and the leaf side are kept and the gap is marked.
     max_frames: Frames = Frames::DEFAULT, "frames", "cpu", "0.1.0";
+
+    /// How many spans a profile tells apart by the labels `trace_id`, `span_id` and `local_root_span_id`; samples of more
+    /// have none of them, and are counted. `off`: of none, so that no ID of a request gets into a profile.
+    trace_spans: Spans = Spans::DEFAULT, "spans", "", "0.1.0";
+
+    /// Whether a profiler outside of the process, such as OpenTelemetry's for eBPF, can read which trace and span a thread
+    /// works for, by the layout of OTEP 4947, and the service's name by that of OTEP 4719. The program has to be linked with
+    /// `-Wl,--export-dynamic-symbol=otel_thread_ctx_v1`.
+    otel_context: bool = false, "", "", "0.1.0";
 
     /// What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back
     /// to timers with a reason where it is not permitted.
@@ -246,6 +269,24 @@ options! {
     /// CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where
     /// that is more; above it the rate is lowered, or the distance of samples of allocations or waits raised, whichever costs the most.
     cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0", live;
+
+    /// A file of lines `name = value` that is read at the start and again whenever it changes: options that are live change
+    /// with it at once. What it says wins over the environment and the program for as long as it says it. A file that is wrong
+    /// anywhere changes nothing.
+    config: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Kinds of profile that are taken for a part of the time only, each in a cycle of its own: `alloc:10s/60s` is on for ten
+    /// seconds of each minute. Not `heap` and `peak`, which follow blocks for as long as these live, nor `threads`. The tag
+    /// `duty` tells it, so that totals can be scaled. Each change ends the profile at hand.
+    duty: Duties = Duties::default(), "", "cpu, wall, offcpu, alloc, lock, mutex, block", "0.1.0", live;
+
+    /// The share of a fleet's instances that profile at a time. Which ones changes with each window of `fleet_window_s`, and
+    /// each instance knows by itself when it is its turn; the others take no samples, and answer requests as ever. 0: on request only.
+    /// The tag `fleet_share` tells it, so that totals can be scaled.
+    fleet_share: Share = Share::DEFAULT, "percent", "", "0.1.0", live;
+
+    /// How long an instance profiles when it is its turn; the profile at hand ends with it.
+    fleet_window_s: FleetWindow = FleetWindow::DEFAULT, "seconds", "", "0.1.0", live;
 
     /// Where profiles can be fetched while the program runs, as from Go's `net/http/pprof`: `/debug/pprof/`. A port alone is
     /// one of loopback, port 0 one that the system chooses. Where it cannot be had, the program goes on without.

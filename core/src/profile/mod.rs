@@ -19,6 +19,7 @@ pub use kind::{Kind, ValueType};
 pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
 pub(crate) use samples::Loose;
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
+pub(crate) use signals::EFFECTIVE_RATE;
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
 pub(crate) use verdict::{AT_WORK, CROWDED, MOST, TASKS, WORKS, come_soon, is_of_application};
@@ -200,6 +201,11 @@ impl Profile {
     /// All mappings, in the order of their handles.
     pub fn mappings(&self) -> &[Mapping] {
         self.mappings.as_slice()
+    }
+
+    /// The main binary's, where there is any.
+    pub(crate) fn main_mapping(&self) -> Option<MappingId> {
+        self.mappings().first().map(|_| MappingId(0))
     }
 
     /// All functions, in the order of their handles.

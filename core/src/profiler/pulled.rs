@@ -34,17 +34,19 @@ impl Source for Present {
     }
 
     fn about(&self) -> About {
-        let asked = lock()
-            .as_ref()
-            .map(|running: &Running| (running.handle.clone(), running.tags.clone(), running.options.clone()));
+        let asked = lock().as_ref().map(|running: &Running| {
+            (running.handle.clone(), running.tags.clone(), running.said.in_force.clone())
+        });
         let Some((handle, tags, options)) = asked else { return About::default() };
         let mut stats = handle.stats();
         crate::serve::tell(&mut stats);
+        let taken = stats.active_kinds.clone();
+        let is_taken = |kind: Kind| taken.contains(&kind.name());
         About {
             tags: tags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             verdict: stats.verdict.clone(),
             stats,
-            kinds: options.kinds.iter().collect(),
+            kinds: options.kinds.iter().filter(|kind| is_taken(*kind)).collect(),
             period_s: options.period_s.duration().as_secs(),
         }
     }

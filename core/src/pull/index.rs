@@ -276,6 +276,7 @@ fn own(body: &mut String, stats: &Stats) {
         ),
         ("Memory", format!("{:.1} MiB", stats.memory_bytes as f64 / f64::from(1 << 20))),
         ("Threads", stats.threads.to_string()),
+        ("Periods", periods(stats)),
         ("Exported", format!("{} profile sets, {} failed", stats.exported, stats.export_failures)),
         ("Answered here", format!("{} requests, {} refused", stats.serve_requests, stats.serve_refused)),
     ];
@@ -291,6 +292,12 @@ fn own(body: &mut String, stats: &Stats) {
         "</tbody></table><p class=\"hint\">everprof {}</p></section>",
         env!("CARGO_PKG_VERSION")
     );
+}
+
+/// Whether profiles of periods are taken, and why.
+fn periods(stats: &Stats) -> String {
+    let kinds = if stats.active { stats.active_kinds.join(", ") } else { "nothing is taken now".to_string() };
+    if stats.active_reason.is_empty() { kinds } else { format!("{kinds}: {}", stats.active_reason) }
 }
 
 fn held(stats: &Stats) -> &'static str {

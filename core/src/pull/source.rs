@@ -28,7 +28,7 @@ pub(crate) struct About {
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) stats: Stats,
     pub(crate) verdict: Option<Verdict>,
-    /// The kinds that are recorded all the time.
+    /// The kinds that are taken of periods now.
     pub(crate) kinds: Vec<Kind>,
     pub(crate) period_s: u64,
 }

@@ -13,7 +13,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/golden")
 }
 
-fn check(name: &str, bytes: &[u8]) {
+pub fn check(name: &str, bytes: &[u8]) {
     let path = folder().join(name);
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, bytes).unwrap();

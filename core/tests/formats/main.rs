@@ -13,6 +13,8 @@ mod go;
 #[path = "../common/go.rs"]
 mod go_tool;
 mod golden;
+mod otlp;
+mod otlp_proto;
 mod profiles;
 mod proto;
 mod protobuf;

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use everprof::encode::pprof;
 use everprof::encode::speedscope::{self, Speedscope};
+use everprof::encode::{Dialect, pprof};
+use everprof::profile::Kind;
 
+use crate::otlp::{plain, traced};
 use crate::profiles::{large, small};
 
 /// What `tools.sh` installed; none where it did not run, which is said loudly, and an error in CI.
@@ -72,7 +74,7 @@ fn python_reads_what_the_profile_says() {
 fn speedscope_json_is_valid_by_its_schema() {
     let Some(tools) = tools("speedscope_json_is_valid_by_its_schema") else { return };
     let schema = tools.join("speedscope.schema.json");
-    let empty = everprof::profile::Profile::new(everprof::profile::Kind::Cpu);
+    let empty = everprof::profile::Profile::new(Kind::Cpu);
     let by_thread = Speedscope::default().group_by("thread_name");
     for (name, json) in [
         ("small", speedscope::encode(&small())),
@@ -90,4 +92,16 @@ fn speedscope_json_is_valid_by_its_schema() {
     let judged = std::panic::catch_unwind(|| python(&tools, "check_schema.py", [&schema, &file]));
     std::fs::remove_file(file).unwrap();
     assert!(judged.is_err(), "the schema accepted a unit that it does not have");
+}
+
+#[test]
+fn opentelemetry_reads_the_request_that_says_what_the_profile_says() {
+    let Some(tools) = tools("opentelemetry_reads_the_request_that_says_what_the_profile_says") else {
+        return;
+    };
+    let encoded = &Dialect::Otlp.encode(&[(Kind::Cpu, traced())])[0];
+    let file = write("small.otlp", &plain(encoded));
+    let text = python(&tools, "read_otlp.py", [&tools, &file]);
+    std::fs::remove_file(file).unwrap();
+    crate::golden::check("small.otlp.python.txt", text.as_bytes());
 }

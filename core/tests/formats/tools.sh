@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the other tools that read our files, from the package registries into target/formats: Python's protobuf with the real
-# profile.proto (which the Go module of pprof ships), and a JSON schema validator with speedscope's own schema.
+# profile.proto (which the Go module of pprof ships), OpenTelemetry's messages, and a JSON schema validator with speedscope's own schema.
 # What cannot be installed is said loudly; the tests that want it then skip, and fail in CI.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 folder=${CARGO_TARGET_DIR:-target}/formats
 pprof=v0.0.0-20261016150608-1facf8f91b50
 speedscope=1.25.0
-packages=(protobuf==7.36.2 grpcio-tools==1.85.1 jsonschema==4.26.0)
+packages=(protobuf==7.36.2 grpcio-tools==1.85.1 jsonschema==4.26.0 opentelemetry-proto==1.45.2)
 stamp="$pprof $speedscope ${packages[*]}"
 [ "$(cat "$folder/stamp" 2>/dev/null || true)" != "$stamp" ] || exit 0
 

@@ -2,8 +2,14 @@
 //! case is a process of its own.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
+mod abrupt;
+#[allow(dead_code)]
+#[path = "../malloc/c.rs"]
+mod c;
 #[path = "../common/mod.rs"]
 mod common;
+mod gone;
+mod jumps;
 mod waits;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -31,6 +37,9 @@ const CASES: &[(&str, fn())] = &[
     ("lost_samples_are_told", lost_samples),
     ("fork_while_others_wait", fork_while_others_wait),
     ("signals_inside_of_everything", signals_inside_of_everything),
+    ("a_handler_that_jumps_out_of_a_sample_leaves_nothing_behind", jumps::jumps_leave_nothing_behind),
+    ("waits_end_abruptly_as_without_hooks", abrupt::ends_are_as_without_hooks),
+    ("mutexes_are_gone_once_they_are_given_back", gone::mutexes_are_gone),
 ];
 
 fn main() {

@@ -7,6 +7,7 @@ mod common;
 
 mod c;
 mod calls;
+mod early;
 mod others;
 mod truth;
 
@@ -22,6 +23,7 @@ const CASES: &[(&str, fn())] = &[
     ("mappings_count_where_they_are_wanted", truth::mappings),
     ("calls_answer_as_without_hooks", calls::answer_as_ever),
     ("slots_are_given_back", calls::slots_are_given_back),
+    ("the_first_samples_of_code_have_their_stack", early::first_samples),
     ("words_among_code_are_left_alone", calls::words_among_code),
     ("libraries_that_come_later_are_hooked", calls::later),
     ("blocks_go_back_to_their_allocator", others::own_allocator),

@@ -31,12 +31,6 @@ pub(super) fn sqlite() {
     }
     let dir = common::directory("preload-sqlite");
     let script = "exec sqlite3 :memory: <<'SQL'
-.output /dev/null
-        create table warm(text);
-        insert into warm values(hex(randomblob(500000)));
-        drop table warm;
-        with recursive r(n) as (select 1 union all select n + 1 from r where n < 1000000) select count(*) from r;
-.output stdout
         create table t(n integer primary key, text);
         with recursive r(n) as (select 1 union all select n + 1 from r where n < 40000)
             insert into t select n, hex(randomblob(500)) from r;
@@ -55,12 +49,11 @@ SQL";
     );
     let used = number_after(&text, "Memory Used:");
     let heaps = profiles(&dir, "sqlite3", Kind::Heap);
-    // The period in which it slept has what it holds then. What it has done first gave our thread the time to make tables for its
-    // library: in a debug build that takes as long as all of its work.
+    // The period in which it slept has what it holds then.
     let live = |heap: &Profile| heap.totals()[3];
     let most = heaps.iter().max_by_key(|heap| live(heap)).unwrap();
     is_about(live(most), used, ROOM, "sqlite3's live bytes");
-    assert!(sum(most, "sqlite3_step", 3) as f64 > 0.1 * used, "{}", sum(most, "sqlite3_step", 3));
+    assert!(sum(most, "sqlite3_step", 3) as f64 > 0.8 * used, "{}", sum(most, "sqlite3_step", 3));
     let last = live(heaps.last().unwrap());
     assert!(last * 20 < live(most), "at its end it has freed all: {last}");
     common::remove(&dir);
@@ -91,12 +84,11 @@ sys.exit(7)
     assert!(output.stderr.is_empty());
     let name = name_of(&dir, "python");
     let of = |kind| profiles(&dir, &name, kind);
-    // A part of it comes before there are tables for the interpreter's library.
     let allocated: i64 = of(Kind::Alloc).iter().map(|profile| sum(profile, "PyByteArray_Resize", 1)).sum();
     let all: i64 = of(Kind::Alloc).iter().map(|profile| profile.totals()[1]).sum();
     // Of each block one in three is a sample: sigma is 1.5 %. The interpreter itself takes some megabytes more.
     is_about(all, 1e9, 0.08, "python's bytes");
-    assert!(allocated > 500_000_000, "{allocated}");
+    assert!(allocated > 900_000_000, "{allocated}");
     let live = of(Kind::Heap).iter().map(|profile| profile.totals()[3]).max().unwrap();
     // 160 samples of the 500 blocks.
     is_about(live, 50e6, 0.35, "python's live bytes");
@@ -149,6 +141,8 @@ pub(super) fn redis() {
     let told = if most == 0 { all } else { most };
     println!("redis: {most} by {name}, {all} in all of {used} more than {before}");
     assert!((0.65..1.2).contains(&(told as f64 / used)), "{told} of {used}");
+    // From its first command on, stacks are whole.
+    assert!(most == 0 || most as f64 > 0.9 * all as f64, "{most} of {all} by {name}");
     common::remove(&dir);
 }
 

@@ -3,6 +3,15 @@
 
 mod datadog;
 mod faults;
+#[cfg(feature = "grpc")]
+mod frames;
+#[cfg(feature = "grpc")]
+mod grpc;
+#[cfg(feature = "grpc")]
+mod grpc_faults;
+mod otlp;
+#[path = "../formats/otlp_proto.rs"]
+pub(crate) mod otlp_proto;
 mod proxies;
 mod requests;
 mod server;

@@ -1,5 +1,6 @@
 //! What requests look like, read by a decoder that is not ours, and beside files of how they looked.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use everprof::encode::{Dialect, pprof};
@@ -8,7 +9,7 @@ use everprof::profile::{LabelValue, Profile};
 use prost::Message;
 
 use crate::server::{Asked, Server, YES};
-use crate::{exporter, now, set};
+use crate::{exporter, now, otlp_proto, set};
 
 /// `push.v1.PushRequest`, after its published proto.
 #[derive(Message)]
@@ -155,6 +156,20 @@ fn parca_gets_a_write_raw_request() {
     }
     assert_eq!(asked.len(), 2);
     golden("parca.txt", &all);
+}
+
+#[test]
+fn otlp_gets_an_export_request() {
+    let set = set(Dialect::Otlp, 2, now());
+    let options = [("push_token", "sesame-open"), ("push_headers", "x-more=of {service}")];
+    let asked = sent(&options, "otlp+http://", "", &set);
+    assert_eq!(asked[0].body, set.profiles[0].bytes);
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(asked[0].body.as_slice()).read_to_end(&mut plain).unwrap();
+    let body = otlp_proto::text(&otlp_proto::Request::decode(plain.as_slice()).unwrap());
+    golden("otlp.txt", &text(&asked[0], &set, &body.replace(&set.time_nanos.to_string(), "NOW")));
+    let elsewhere = sent(&options, "otlp+http://", "/api/default/v1/profiles", &set);
+    assert_eq!(elsewhere[0].line(), "POST /api/default/v1/profiles HTTP/1.1");
 }
 
 #[test]

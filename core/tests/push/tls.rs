@@ -148,3 +148,38 @@ fn wrong_files_are_errors_at_the_start() {
         assert!(error.to_string().contains(right) && !error.to_string().contains("sesame"), "{error}");
     }
 }
+
+/// gRPC is HTTP/2, which both sides agree on in the handshake; a server that does not has HTTP/1.1.
+#[cfg(feature = "grpc")]
+#[test]
+fn grpc_has_its_http2_agreed_on() {
+    use crate::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, head, header, take};
+    let root = file("root.pem");
+    let call = |port: u16| {
+        let push = format!("otlp+grpcs://localhost:{port}");
+        exporter(&[("push", &push), ("push_roots", &root)]).attempt(&set(Dialect::Otlp, 1, now()))
+    };
+    let Outcome::Later(error, None) = call(secure("server", false).port()) else { panic!() };
+    assert!(error.to_string().contains("no HTTP/2 there"), "{error}");
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(certificates("server.pem"), key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = thread::spawn(move || {
+        let connection = ServerConnection::new(Arc::new(config)).unwrap();
+        let mut stream = StreamOwned::new(connection, listener.accept().unwrap().0);
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
+        take(&mut stream, true);
+        let yes = [head(), header("grpc-status", "0")].concat();
+        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &yes)).unwrap();
+        stream.flush().unwrap();
+    });
+    let outcome = call(port);
+    assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+    served.join().unwrap();
+}

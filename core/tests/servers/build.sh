@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the servers that profiles are pushed to in tests into target/servers: through the Go module proxy Parca as it is
-# published (five minutes on two cores when nothing is cached), and what stands in for Pyroscope, which have their go.sum here;
-# from PyPI Datadog's test agent, its profiler for Python as a second opinion, and a proxy.
+# published (five minutes on two cores when nothing is cached), the OpenTelemetry Collector of the parts that its builder would put
+# together, and what stands in for Pyroscope, which have their go.sum here; from PyPI Datadog's test agent, its profiler
+# for Python as a second opinion, and a proxy.
 set -euo pipefail
 cd "$(dirname "$0")"
 bin=$(cd ../../.. && mkdir -p "${CARGO_TARGET_DIR:-target}/servers" && cd "${CARGO_TARGET_DIR:-target}/servers" && pwd)
@@ -31,4 +32,5 @@ build() { # folder, package
     echo "$stamp" >"$bin/$1.stamp"
 }
 build parca github.com/parca-dev/parca/cmd/parca
+build otelcol .
 build pyroscope .

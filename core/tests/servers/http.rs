@@ -1,4 +1,4 @@
-//! What tests ask servers: GET over HTTP/1.0, whose answer ends with the connection.
+//! What tests ask servers: GET and POST over HTTP/1.0, whose answer ends with the connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,9 +7,22 @@ use std::time::Duration;
 
 /// Status and body.
 pub(crate) fn get(port: u16, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
+    ask(port, format!("GET {path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").as_bytes())
+}
+
+/// The same of POST.
+pub(crate) fn post(port: u16, path: &str, kind: &str, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    ask(port, &[head.as_bytes(), body].concat())
+}
+
+fn ask(port: u16, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n")?;
+    stream.write_all(request)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod datadog;
+mod grafana;
 mod http;
+mod otelcol;
+#[path = "../formats/otlp_proto.rs"]
+mod otlp_proto;
 mod parca;
 mod pyroscope;
 #[path = "../push/sets.rs"]
@@ -53,6 +57,14 @@ pub(crate) fn start(program: &PathBuf, name: &str, arguments: impl Fn(&PathBuf) 
         .spawn()
         .unwrap();
     Running { child, dir }
+}
+
+/// Whether this build speaks gRPC, which `make test-servers` sees to.
+pub(crate) fn has_grpc(test: &str) -> bool {
+    if !cfg!(feature = "grpc") {
+        println!("not run: {test} needs the feature grpc, which make test-servers has on");
+    }
+    cfg!(feature = "grpc")
 }
 
 /// A port that nobody listens on.

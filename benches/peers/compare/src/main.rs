@@ -47,6 +47,15 @@ const TOPICS: &[Topic] = &[
         peers: &["bare", "pprof"],
         cases: ALLOCATIONS,
     },
+    Topic { prefix: "malloc", shared: None, name: "malloc", rounds: 3, peers: &["bare"], cases: ALLOCATIONS },
+    Topic {
+        prefix: "malloc-preload",
+        shared: None,
+        name: "malloc-preload",
+        rounds: 3,
+        peers: &["nothing", "jemalloc", "jemalloc-prof", "heaptrack"],
+        cases: ALLOCATIONS,
+    },
     Topic {
         prefix: "locks",
         shared: None,

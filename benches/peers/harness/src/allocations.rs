@@ -1,5 +1,6 @@
 //! What a profiler costs the program's allocations: each under a stack of 35 frames, with samples and without.
 
+use std::ffi::c_void;
 use std::hint::black_box;
 
 use crate::clock::thread_cpu;
@@ -39,6 +40,16 @@ const LARGE: usize = 64 << 10;
 
 /// The whole of a `main`: the command line says `allocations off`, `allocations alloc` or `allocations heap`.
 pub fn run_allocations<A: Allocations>() {
+    run::<A>(pairs, |times, size| batches(times, size));
+}
+
+/// The same of C's functions, called by the slots that a compiler of C would have called them by.
+pub fn run_mallocs<A: Allocations>() {
+    run::<A>(c_pairs, c_batches);
+}
+
+/// `pairs` of that many bytes, so many times; and several blocks at a time, so many in all, of the sizes that it is told.
+fn run<A: Allocations>(pairs: fn(usize, usize), batches: fn(usize, fn(usize) -> usize)) {
     let mode = std::env::args().nth(2).unwrap_or_default();
     let mut peer = A::start(mode == "heap");
     let can_switch = peer.sample(mode != "off");
@@ -50,7 +61,7 @@ pub fn run_allocations<A: Allocations>() {
         say("batch_64", "ns", lower(|times| batches(times, |_| 64)));
         say("batch_16_to_1024", "ns", lower(|times| batches(times, mixed)));
         if can_switch && mode != "off" {
-            say("sample", "ns", sample(&mut peer));
+            say("sample", "ns", sample(&mut peer, pairs));
         }
     });
     if mode != "off" {
@@ -77,7 +88,7 @@ fn nanos(times: usize, step: impl Fn(usize)) -> f64 {
 }
 
 /// What one sample costs: the same allocations with samples and without, in turn, and the difference by how many there were.
-fn sample(peer: &mut impl Allocations) -> f64 {
+fn sample(peer: &mut impl Allocations, pairs: fn(usize, usize)) -> f64 {
     const TIMES: usize = 40_000;
     let mut differences: Vec<f64> = (0..ROUNDS)
         .map(|_| {
@@ -104,6 +115,28 @@ fn batches(times: usize, size: impl Fn(usize) -> usize) {
         blocks.extend((0..BATCH).map(|number| Vec::with_capacity(black_box(size(number)))));
         blocks.clear();
     }
+}
+
+fn c_pairs(size: usize, times: usize) {
+    for _ in 0..times {
+        let block = black_box(c_block(size));
+        // SAFETY: a block that was just allocated.
+        unsafe { libc::free(block) };
+    }
+}
+
+fn c_batches(times: usize, size: fn(usize) -> usize) {
+    let mut blocks = [std::ptr::null_mut(); BATCH];
+    for _ in 0..times / BATCH {
+        blocks.iter_mut().enumerate().for_each(|(number, block)| *block = c_block(size(number)));
+        // SAFETY: each was just allocated, and is freed once.
+        blocks.iter().for_each(|block| unsafe { libc::free(*block) });
+    }
+}
+
+fn c_block(size: usize) -> *mut c_void {
+    // SAFETY: any size may be asked for.
+    unsafe { libc::malloc(black_box(size)) }
 }
 
 /// From 16 to 1024, in no order that would help.

@@ -18,7 +18,7 @@ mod wall;
 
 use std::time::Duration;
 
-pub use allocations::{Allocations, INTERVAL, run_allocations};
+pub use allocations::{Allocations, INTERVAL, run_allocations, run_mallocs};
 pub use clock::{process_cpu, thread_cpu};
 pub use waits::{Locked, measure_lock, measure_wait};
 

@@ -10,9 +10,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::{Claim, Registered};
-use crate::here;
 use crate::regs::{self, Regs};
 use crate::unwind::Trail;
+use crate::{cost, here};
 
 static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake_by_ref, wake_by_ref, do_nothing);
 
@@ -102,5 +102,5 @@ fn unregistered(claim: &Claim) {
 fn take(claim: &Claim, registered: Registered, regs: &Regs) {
     let begin = regs::ticks();
     claim.write(registered, |words| here::walk(regs, &mut Trail::default(), words));
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
 }

@@ -20,8 +20,9 @@ pub use live::{Handle, ROOM, after_fork, count as count_live, forget, let_go, li
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{ALLOC_WORDS, Header, Source, is_native};
-use crate::{bell, here, os, scratch, unwind};
+use crate::sample::{ALLOC_WORDS, Header, Source, UNFINISHED, is_native};
+use crate::sampling::{self, Mark, Sampling, Which};
+use crate::{bell, cost, here, os, scratch, unwind};
 
 /// How full of samples the ring may get, in per cent, before our thread is woken.
 const CROWDED: u64 = 25;
@@ -134,19 +135,17 @@ pub fn allocated(address: u64, bytes: usize, above: usize) {
     if address == 0 {
         return;
     }
-    if own.busy.replace(true) {
-        return lose(bytes as u64, interval);
-    }
+    let mark = Mark::new();
+    let Some(sampling) = sampling::begin(own, &mark) else { return lose(bytes as u64, interval) };
     let begin = regs::ticks();
     // To wake our thread is a system call, of which the program is to see nothing.
     let errno = os::errno();
     // This function is a frame as well.
-    if take(address, bytes as u64, interval, &Regs::here(), above + 1).is_none() {
+    if take(address, bytes as u64, interval, &Regs::here(), above + 1, &sampling).is_none() {
         lose(bytes as u64, interval);
     }
     os::set_errno(errno);
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
-    own.busy.set(false);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
 }
 
 /// The block at `address`, of which [`may_hold`] has said true, is about to be given back or to be changed in size: from
@@ -172,25 +171,38 @@ pub fn put_back(address: u64, handle: Handle) {
     }
 }
 
-fn take(address: u64, bytes: u64, interval: u64, regs: &Regs, ours: usize) -> Option<()> {
+fn take(
+    address: u64,
+    bytes: u64,
+    interval: u64,
+    regs: &Regs,
+    ours: usize,
+    sampling: &Sampling<'_>,
+) -> Option<()> {
     let ring = ring()?;
     let mut header = here::header(Source::Alloc, 1, 0)?;
     let mut scratch = scratch::claim(header.tid as usize)?;
+    let buffer = scratch.index();
     let (mut trail, words) = scratch.parts();
     let (_, rest) = words.split_at_mut_checked(ALLOC_WORDS)?;
     let room = MAX_WORDS.load(Ordering::Relaxed).saturating_add(ours).min(rest.len());
-    let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
-    header.generation = generation;
+    let taken = sampling.walk(regs, &mut trail, rest, room, ring.copies());
+    header.generation = taken.generation;
+    let found = rest.get(..taken.len)?;
+    let found = if taken.is_unfinished { unwind::later::before(found) } else { found };
     // The words about the allocation take the place of the frames that are ours, where the walk came beyond these.
-    let is_beyond =
-        rest.get(..=ours).is_some_and(|first| len > ours && first.iter().all(|word| is_native(*word)));
-    let start = if is_beyond { ours } else { 0 };
-    let record = words.get_mut(start..ALLOC_WORDS + len)?;
+    let is_known = found.get(..ours).is_some_and(|first| first.iter().all(|word| is_native(*word)));
+    let is_beyond = taken.is_unfinished || found.get(ours).is_some_and(|word| is_native(*word));
+    let start = if is_known && is_beyond { ours } else { 0 };
+    if taken.is_unfinished {
+        header.source |= UNFINISHED;
+    }
+    let record = words.get_mut(start..ALLOC_WORDS + taken.len)?;
     // Where there is no room for it, its allocation is told all the same.
     let handle = live::insert(address).unwrap_or_default();
     let event = EVENTS.fetch_add(1, Ordering::Relaxed);
     record.iter_mut().zip([bytes, handle, interval, event]).for_each(|(word, about)| *word = about);
-    let is_told = ring.push(&header, record);
+    let is_told = sampling.push(Which::Heap, ring, buffer, &header, record);
     if !is_told {
         live::remove(address);
     }
@@ -221,6 +233,11 @@ fn is_eager() -> bool {
 /// Whether a thread may have woken ours for a table.
 pub fn wants_table() -> bool {
     EAGER_LEFT.load(Ordering::Relaxed) != 0 && unwind::wanted()
+}
+
+/// Whether a thread may have woken ours for a burst.
+pub fn is_crowded() -> bool {
+    ring().is_some_and(|ring| ring.percent_full() >= CROWDED)
 }
 
 fn ring() -> Option<&'static Ring> {

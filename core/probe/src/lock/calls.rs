@@ -11,6 +11,7 @@ use super::{Object, Wait, functions, threshold, waiters};
 use crate::os;
 use crate::own::Own;
 use crate::regs::hook::{Call, Next};
+use crate::sampling;
 
 /// 1 while waits are of interest.
 pub(super) static SWITCH: AtomicU32 = AtomicU32::new(0);
@@ -19,7 +20,6 @@ pub(super) static CONTENDED: AtomicU32 = AtomicU32::new(0);
 
 /// Changes with each start: waits that began before it are not told.
 static SESSION: AtomicU64 = AtomicU64::new(0);
-static WAITS: AtomicU64 = AtomicU64::new(0);
 
 /// The operation of a futex call without its flags, which are higher bits.
 const OPERATION: usize = 0x7f;
@@ -48,7 +48,7 @@ pub(super) fn is_open() -> bool {
 /// program's.
 fn is_ours() -> bool {
     let own = Own::of_this_thread();
-    own.is_ours() || own.busy.get()
+    own.is_ours() || sampling::is_under_way(own)
 }
 
 /// A system call: one of the operations of a futex, or any other.
@@ -70,8 +70,7 @@ pub(super) extern "C" fn before_call(call: &mut Call) -> Next {
         libc::FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => begin(call, address, false),
         libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET | libc::FUTEX_UNLOCK_PI => {
             Own::of_this_thread().wanted.set(0);
-            ends(call, address);
-            Next::Pass
+            ends(call, address)
         }
         _ => Next::Pass,
     }
@@ -82,8 +81,11 @@ const FUTEX_LOCK_PI2: i32 = 13;
 /// It is over. What the kernel has not let wait, since the word had changed by then, was no wait.
 pub(super) extern "C" fn after_call(call: &mut Call) {
     let errno = os::errno();
-    let did_wait = call.result as isize != -1 || errno != libc::EAGAIN;
-    end(call, did_wait);
+    match ended(call) {
+        Some(number) if call.result as isize != -1 => super::released(number, &call.caller()),
+        Some(_) => {}
+        None => end(call, call.result as isize != -1 || errno != libc::EAGAIN),
+    }
     os::set_errno(errno);
 }
 
@@ -92,9 +94,13 @@ pub(super) extern "C" fn before_wait(call: &mut Call) -> Next {
     if is_ours() {
         return Next::Pass;
     }
-    if object_of(call) == Object::Condition as u64 {
+    if object_of(call) == Object::Condition as u64
+        && let Some(number) = waiters::due(call.argument(1) as u64)
+    {
         // The lock of a condition is free for others meanwhile.
-        ends(call, call.argument(1));
+        let errno = os::errno();
+        super::released(number, &call.caller());
+        os::set_errno(errno);
     }
     begin(call, call.argument(0), false)
 }
@@ -119,8 +125,16 @@ pub(super) extern "C" fn after_wait(call: &mut Call) {
 
 /// A function that lets others go on. Asked only while somebody waits.
 pub(super) extern "C" fn before_end(call: &mut Call) -> Next {
-    ends(call, call.argument(0));
-    Next::Pass
+    ends(call, call.argument(0))
+}
+
+/// It has. From now on what the others waited for may be gone.
+pub(super) extern "C" fn after_end(call: &mut Call) {
+    let errno = os::errno();
+    if let Some(number) = ended(call).filter(|_| call.result as u32 == 0) {
+        super::released(number, &call.caller());
+    }
+    os::set_errno(errno);
 }
 
 fn object_of(call: &Call) -> u64 {
@@ -130,13 +144,22 @@ fn object_of(call: &Call) -> u64 {
 fn begin(call: &mut Call, address: usize, again: bool) -> Next {
     // Off meanwhile: the wait will not be told.
     let threshold = threshold().max(1);
-    let number = WAITS.fetch_add(1, Ordering::Relaxed) + 1;
+    let random = Own::of_this_thread().random();
     // From 1 to the threshold, each as likely.
-    let drawn = u128::from(Own::of_this_thread().random()) * u128::from(threshold);
+    let drawn = u128::from(random) * u128::from(threshold);
     let least = 1 + (drawn >> 64) as u64;
     let begin = os::monotonic();
-    let is_of_c = matches!(object_of(call), MUTEX | RW_LOCK);
-    let place = waiters::enter(address as u64, number, begin.saturating_add(least), is_of_c);
+    // Those of earlier waits are smaller, and it takes no look at what other threads write; that two waits of one nanosecond
+    // have the same is one chance in 256, and confuses who ended them.
+    let number = begin << 8 | random & 0xff | u64::from(begin == 0);
+    let place = match object_of(call) {
+        // Whose end nobody looks for.
+        CONDITION.. => waiters::NOWHERE,
+        object => {
+            let is_counted = object == RW_LOCK || object == MUTEX && !functions::mutexes_tell();
+            waiters::enter(address as u64, number, begin.saturating_add(least), is_counted)
+        }
+    };
     let session = SESSION.load(Ordering::Relaxed) << 1 | u64::from(again);
     call.kept = [begin, least, threshold, number, place, session];
     Next::Call
@@ -144,11 +167,12 @@ fn begin(call: &mut Call, address: usize, again: bool) -> Next {
 
 const MUTEX: u64 = Object::Mutex as u64;
 const RW_LOCK: u64 = Object::RwLock as u64;
+const CONDITION: u64 = Object::Condition as u64;
 
 fn end(call: &Call, did_wait: bool) {
     let [begin, least, threshold, number, place, session] = call.kept;
     let nanos = os::monotonic().saturating_sub(begin);
-    waiters::leave(place, number);
+    let is_ended = waiters::leave(place, number);
     let is_told = is_open() && session >> 1 == SESSION.load(Ordering::Relaxed);
     if nanos < least || !did_wait || !is_told {
         return;
@@ -156,15 +180,20 @@ fn end(call: &Call, did_wait: bool) {
     let object = object_of(call);
     let address = call.argument(if object == Object::Futex as u64 { 1 } else { 0 }) as u64;
     let is_again = session & 1 != 0;
-    super::waited(&Wait { nanos, threshold, address, object, number, is_again }, &call.caller());
+    super::waited(&Wait { nanos, threshold, address, object, number, is_again, is_ended }, &call.caller());
 }
 
-/// The calling thread is about to end a wait for the object at `address`: takes a sample of who does, where the wait is
-/// one to sample.
-fn ends(call: &Call, address: usize) {
-    if let Some(number) = waiters::due(address as u64) {
-        let errno = os::errno();
-        super::released(number, &call.caller());
-        os::set_errno(errno);
-    }
+/// The calling thread is about to end a wait for the object at `address`. Where that is one to sample, who ends it is
+/// told when that is done, and not before, while the others wait.
+fn ends(call: &mut Call, address: usize) -> Next {
+    let Some(number) = waiters::due(address as u64) else { return Next::Pass };
+    // Of a wait the second of these numbers is none.
+    call.kept = [0, 0, 0, number, waiters::NOWHERE, 0];
+    Next::Call
+}
+
+/// The number of the wait that the call has ended, if it is such a call.
+fn ended(call: &Call) -> Option<u64> {
+    let [_, least, _, number, ..] = call.kept;
+    (least == 0).then_some(number)
 }

@@ -5,14 +5,20 @@
 //! would refuse its own owner is busy, and refuses when it is asked to wait. Semaphores and conditions are not tried: to wait
 //! for them is a point where a thread may be cancelled, in vain or not.
 //!
+//! Who gives a mutex back is looked at where others wait for it. glibc's says so by its first word, which is 1 while it is held
+//! and nobody waits, 2 while somebody does, and other numbers where a mutex is of a special kind; so nearly all mutexes of a
+//! program are given back as if there were no hooks. Other locks, and those of other C libraries, are looked at while any
+//! thread waits for one of them.
+//!
 //! A lock that the C library cannot try is left alone: in glibc 2.25 to 2.28 to try an `rwlock` may leave others asleep that
 //! wait for it (its bug 23844).
 //!
 //! Not here: `pthread_once` and `call_once`, in which the thread that initialises spends its time as well; and who signals
 //! a condition or a semaphore, which nobody holds.
 
+use core::cell::UnsafeCell;
 use core::ffi::c_int;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::Object;
 use super::calls::{self, CONTENDED, SWITCH};
@@ -25,6 +31,8 @@ struct Function {
     name: &'static [u8],
     object: Object,
     attempt: Attempt,
+    /// Whether glibc's mutexes tell by their first word whether somebody waits for them, when this is called.
+    tells: bool,
     switch: &'static AtomicU32,
     before: Before,
     after: After,
@@ -55,7 +63,7 @@ static FUNCTIONS: [Function; 28] = [
     lock(b"pthread_mutex_lock", Object::Mutex, TRY_MUTEX),
     lock(b"pthread_mutex_timedlock", Object::Mutex, Attempt::Our(mutex_until, EBUSY)),
     lock(b"pthread_mutex_clocklock", Object::Mutex, Attempt::Our(mutex_by_clock, EBUSY)),
-    end(b"pthread_mutex_unlock", Object::Mutex),
+    end_of_mutex(b"pthread_mutex_unlock"),
     lock(b"pthread_rwlock_rdlock", Object::RwLock, TRY_READ),
     lock(b"pthread_rwlock_wrlock", Object::RwLock, TRY_WRITE),
     lock(b"pthread_rwlock_timedrdlock", Object::RwLock, Attempt::Our(read_until, EBUSY)),
@@ -75,7 +83,7 @@ static FUNCTIONS: [Function; 28] = [
     wait(b"pthread_barrier_wait", Object::Barrier),
     lock(b"mtx_lock", Object::Mutex, TRY_MTX),
     lock(b"mtx_timedlock", Object::Mutex, Attempt::Our(mtx_until, THRD_BUSY)),
-    end(b"mtx_unlock", Object::Mutex),
+    end_of_mutex(b"mtx_unlock"),
     wait(b"cnd_wait", Object::Condition),
     wait(b"cnd_timedwait", Object::Condition),
     wait(b"thrd_join", Object::Join),
@@ -93,12 +101,18 @@ const fn semaphore(name: &'static [u8]) -> Function {
 
 const fn wait(name: &'static [u8], object: Object) -> Function {
     let (before, after) = (calls::before_wait, calls::after_wait);
-    Function { name, object, attempt: Attempt::None, switch: &SWITCH, before, after }
+    Function { name, object, attempt: Attempt::None, tells: false, switch: &SWITCH, before, after }
 }
 
 /// The end of a wait of others, looked at while somebody waits for a lock of C.
 const fn end(name: &'static [u8], object: Object) -> Function {
-    Function { switch: &CONTENDED, before: calls::before_end, ..wait(name, object) }
+    let (before, after) = (calls::before_end, calls::after_end);
+    Function { switch: &CONTENDED, before, after, ..wait(name, object) }
+}
+
+/// The same of a mutex, which may tell itself whether somebody waits.
+const fn end_of_mutex(name: &'static [u8]) -> Function {
+    Function { tells: true, ..end(name, Object::Mutex) }
 }
 
 /// The hook by which Rust's locks are seen.
@@ -131,6 +145,8 @@ fn prepare() {
     });
     let found = got::originals(names).into_iter().zip(got::originals(attempts));
     let strands_readers = strands_readers(os::glibc());
+    let mutexes_tell = os::glibc().is_some() && is_held_as_one();
+    MUTEXES_TELL.store(mutexes_tell, Ordering::Relaxed);
     for (number, (function, (original, attempt))) in FUNCTIONS.iter().zip(found).enumerate() {
         let (attempt, busy) = match function.attempt {
             Attempt::None => (0, 0),
@@ -141,11 +157,37 @@ fn prepare() {
             Attempt::Our(ours, busy) => (ours as usize, busy),
         };
         if original != 0 {
-            let &Function { object, switch, before, after, .. } = function;
+            let &Function { object, switch, before, after, tells, .. } = function;
             let object = object as u32;
-            hook::prepare(number, Plan { original, switch, attempt, busy, object, before, after });
+            let (switch, quiet) = if tells && mutexes_tell { (&SWITCH, HELD) } else { (switch, 0) };
+            hook::prepare(number, Plan { original, switch, attempt, busy, quiet, object, before, after });
         }
     }
+}
+
+/// The first word of a mutex of glibc's that is held while nobody waits for it, of the usual kinds; 0 is one that is free.
+const HELD: u32 = 1;
+
+static MUTEXES_TELL: AtomicBool = AtomicBool::new(false);
+
+/// Whether mutexes tell by their first word that nobody waits for them.
+pub(super) fn mutexes_tell() -> bool {
+    MUTEXES_TELL.load(Ordering::Relaxed)
+}
+
+/// Whether a mutex is what we think it is. Our thread.
+fn is_held_as_one() -> bool {
+    let mutex = UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER);
+    let first = mutex.get().cast::<u32>();
+    // SAFETY: the mutex is initialised, and larger than a word.
+    let free = unsafe { first.read_volatile() };
+    // SAFETY: as above.
+    unsafe { libc::pthread_mutex_lock(mutex.get()) };
+    // SAFETY: as above.
+    let held = unsafe { first.read_volatile() };
+    // SAFETY: as above, and this thread holds it.
+    unsafe { libc::pthread_mutex_unlock(mutex.get()) };
+    (free, held) == (0, HELD)
 }
 
 /// Whether this version of glibc is one in which a lock for reading and writing that is tried may leave others asleep.
@@ -223,8 +265,56 @@ pub(super) fn is_available(semaphore: usize) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_mutex_tells_whether_somebody_waits_for_it() {
+        if os::glibc().is_none() {
+            return;
+        }
+        assert!(is_held_as_one());
+        struct Shared(UnsafeCell<libc::pthread_mutex_t>);
+        // SAFETY: a mutex of C is for several threads.
+        unsafe impl Sync for Shared {}
+        for kind in
+            [libc::PTHREAD_MUTEX_NORMAL, libc::PTHREAD_MUTEX_RECURSIVE, libc::PTHREAD_MUTEX_ERRORCHECK]
+        {
+            let mut attributes = core::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+            // SAFETY: room for them.
+            unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
+            // SAFETY: they are initialised.
+            unsafe { libc::pthread_mutexattr_settype(attributes.as_mut_ptr(), kind) };
+            let mutex = Shared(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+            // SAFETY: room for a mutex, and initialised attributes.
+            unsafe { libc::pthread_mutex_init(mutex.0.get(), attributes.as_ptr()) };
+            // SAFETY: a mutex that lives; its first word is one that is read and written as a whole.
+            let first = unsafe { AtomicU32::from_ptr(mutex.0.get().cast()) };
+            // SAFETY: as above.
+            unsafe { libc::pthread_mutex_lock(mutex.0.get()) };
+            assert_eq!(first.load(Ordering::SeqCst), HELD, "{kind}");
+            std::thread::scope(|scope| {
+                let mutex = &mutex;
+                scope.spawn(move || {
+                    // SAFETY: as above.
+                    unsafe { libc::pthread_mutex_lock(mutex.0.get()) };
+                    // SAFETY: as above, and this thread holds it.
+                    unsafe { libc::pthread_mutex_unlock(mutex.0.get()) };
+                });
+                let mut looks = 0;
+                while first.load(Ordering::SeqCst) <= HELD {
+                    looks += 1;
+                    assert!(looks < 10_000, "{kind}: somebody waits, and nothing tells");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // SAFETY: as above.
+                unsafe { libc::pthread_mutex_unlock(mutex.0.get()) };
+            });
+            assert_eq!(first.load(Ordering::SeqCst), 0);
+        }
+    }
 
     #[test]
     fn locks_are_tried_where_that_is_safe() {

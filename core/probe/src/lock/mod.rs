@@ -4,7 +4,7 @@
 //! for only by who waits, and the locks of C are tried first. Who waits is timed, and the longer it waited the likelier it
 //! is a sample: from the threshold on always, below that in proportion, so that each nanosecond that was waited has
 //! the same chance, and sums are unbiased. Whether it will be one is drawn before the wait, as a time from which on it is,
-//! so that the thread that ends the wait knows it as well and can leave its own stack. Each sample carries the threshold that
+//! so that the thread that ends the wait knows it as well and can leave its own stack; it does so once the others go on. Each sample carries the threshold that
 //! it was drawn by, so that this may change at any time.
 //!
 //! No heap, no lock and, but for the two looks at the clock, nothing that waits. What ends a wait abruptly - a thread that
@@ -24,8 +24,9 @@ use crate::got::{self, Patched};
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{AGAIN, Header, LOCK_WORDS, Source};
-use crate::{here, os, scratch};
+use crate::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source, UNFINISHED};
+use crate::sampling::{self, Mark, Sampling, Which};
+use crate::{cost, here, os, scratch};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static THRESHOLD: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -135,6 +136,8 @@ struct Wait {
     number: u64,
     /// The thread had waited for the same lock already and not got it.
     is_again: bool,
+    /// Who ended it was seen.
+    is_ended: bool,
 }
 
 /// Takes a sample of it.
@@ -142,8 +145,9 @@ struct Wait {
 #[inline(never)]
 fn waited(wait: &Wait, caller: &Regs) {
     let again = if wait.is_again { AGAIN } else { 0 };
+    let ended = if wait.is_ended { ENDED } else { 0 };
     let words: [u64; LOCK_WORDS] =
-        [wait.nanos, wait.threshold, wait.address, wait.object | again, wait.number];
+        [wait.nanos, wait.threshold, wait.address, wait.object | again | ended, wait.number];
     if !sample(Source::Lock, &words, caller) {
         // As the samples that come through: each stands for those that were none.
         let count = (wait.threshold / wait.nanos.max(1)).max(1);
@@ -154,7 +158,7 @@ fn waited(wait: &Wait, caller: &Regs) {
     }
 }
 
-/// The calling thread ends the wait of this number: takes a sample of who does.
+/// The calling thread has ended the wait of this number, or is about to: takes a sample of who does.
 #[cold]
 #[inline(never)]
 fn released(number: u64, caller: &Regs) {
@@ -162,28 +166,31 @@ fn released(number: u64, caller: &Regs) {
 }
 
 fn sample(source: Source, before: &[u64], regs: &Regs) -> bool {
-    let own = Own::of_this_thread();
     let begin = regs::ticks();
-    // Not in a handler that has interrupted us here, where the sign is not ours to take away.
-    if own.busy.replace(true) {
-        return false;
-    }
-    let is_taken = take(source, before, regs).is_some();
-    own.busy.set(false);
-    TICKS.fetch_add(regs::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    let mark = Mark::new();
+    // Not in a handler that has interrupted us here.
+    let Some(sampling) = sampling::begin(Own::of_this_thread(), &mark) else { return false };
+    let is_taken = take(source, before, regs, &sampling).is_some();
+    drop(sampling);
+    TICKS.fetch_add(cost::since(begin), Ordering::Relaxed);
     is_taken
 }
 
-fn take(source: Source, before: &[u64], regs: &Regs) -> Option<()> {
+fn take(source: Source, before: &[u64], regs: &Regs, sampling: &Sampling<'_>) -> Option<()> {
     // SAFETY: null or a ring that lives as long as the process.
     let ring = unsafe { RING.load(Ordering::Acquire).as_ref() }?;
     let mut header: Header = here::header(source, 1, 0)?;
     let mut scratch = scratch::claim(header.tid as usize)?;
+    let buffer = scratch.index();
     let (mut trail, words) = scratch.parts();
     let (first, rest) = words.split_at_mut_checked(before.len())?;
     first.copy_from_slice(before);
     let room = MAX_WORDS.load(Ordering::Relaxed).min(rest.len());
-    let (len, generation) = here::walk(regs, &mut trail, rest.get_mut(..room)?);
-    header.generation = generation;
-    ring.push(&header, words.get(..before.len() + len)?).then_some(())
+    let taken = sampling.walk(regs, &mut trail, rest, room, ring.copies());
+    header.generation = taken.generation;
+    if taken.is_unfinished {
+        header.source |= UNFINISHED;
+    }
+    let record = words.get(..before.len() + taken.len)?;
+    sampling.push(Which::Locks, ring, buffer, &header, record).then_some(())
 }

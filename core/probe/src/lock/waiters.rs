@@ -17,7 +17,7 @@ const ROOM: usize = 64;
 /// there, and it can do without.
 const OLD: u64 = 600_000_000_000;
 /// No place.
-const NOWHERE: u64 = u64::MAX;
+pub(super) const NOWHERE: u64 = u64::MAX;
 
 static TABLE: [Bucket; BUCKETS] = [const { Bucket::new() }; BUCKETS];
 
@@ -100,7 +100,7 @@ impl Bucket {
     }
 
     /// Gives an entry back, unless somebody else has.
-    fn give_back(&self, place: usize, entry: &Entry, number: u64) {
+    fn give_back(&self, place: usize, entry: &Entry, number: u64) -> bool {
         let address = entry.address.load(Ordering::Relaxed);
         let is_ours = entry.number.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if number != 0 && is_ours {
@@ -109,6 +109,7 @@ impl Bucket {
             }
             self.taken.fetch_and(!(1 << place), Ordering::AcqRel);
         }
+        is_ours
     }
 }
 
@@ -141,14 +142,13 @@ pub(super) fn enter(address: u64, number: u64, due: u64, is_counted: bool) -> u6
     (number_of_bucket * ROOM + place) as u64
 }
 
-/// It waits no more.
-pub(super) fn leave(place: u64, number: u64) {
+/// It waits no more. Whether its end was seen, by who ends it: [`due`] has said so to them, or is about to.
+pub(super) fn leave(place: u64, number: u64) -> bool {
     let (bucket, place) = (place as usize / ROOM, place as usize % ROOM);
-    if let Some(bucket) = TABLE.get(bucket)
-        && let Some(entry) = bucket.entries.get(place)
-    {
-        bucket.give_back(place, entry, number);
-    }
+    let Some(bucket) = TABLE.get(bucket) else { return false };
+    let Some(entry) = bucket.entries.get(place) else { return false };
+    let is_seen = entry.due.load(Ordering::Relaxed) == 0;
+    bucket.give_back(place, entry, number) && is_seen
 }
 
 /// The number of a wait for `address` that is a sample by now, of several the oldest; once.

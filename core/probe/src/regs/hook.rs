@@ -1,8 +1,8 @@
 //! Functions that stand in for others in the slots of those who call them (`got`).
 //!
 //! Each looks at its switch first, one word, and goes on in the other function where that is 0: as if it had been called, with
-//! whatever arguments. Where the switch is on, it may attempt something cheaper, and else asks `before` what to do: the
-//! same, or to call the other function and `after` behind it. Both run before and after that call, never around it: no frame
+//! whatever arguments. Where the switch is on, it may attempt something cheaper, or find by one word of the object that there
+//! is nothing to do, and else asks `before`: to go on like that, or to call the other function and `after` behind it. Both run before and after that call, never around it: no frame
 //! of Rust is on the stack meanwhile, so a thread may be cancelled in it or jump out of it, and exceptions pass, in a
 //! program whose panics abort too. Registers that are the caller's stay as they are.
 
@@ -26,7 +26,8 @@ pub(crate) struct Entry {
     object: AtomicU32,
     before: AtomicUsize,
     after: AtomicUsize,
-    _pad: [usize; 2],
+    quiet: AtomicU32,
+    _pad: [u32; 3],
 }
 
 /// Asked before a call.
@@ -54,6 +55,9 @@ pub(crate) struct Plan {
     /// What is called first, with up to three of the arguments, or 0; its result is returned unless it is `busy`.
     pub(crate) attempt: usize,
     pub(crate) busy: u32,
+    /// Where there is no attempt: up to which value of the first 32 bits of what the first argument points to there is nothing
+    /// to do; 0 where that is not known, and `before` always asked.
+    pub(crate) quiet: u32,
     /// A number for `before` and `after` to know.
     pub(crate) object: u32,
     pub(crate) before: Before,
@@ -87,6 +91,7 @@ pub(crate) fn prepare(number: usize, plan: Plan) -> Option<usize> {
         entry.attempt.store(plan.attempt, Ordering::Relaxed);
         entry.busy.store(plan.busy, Ordering::Relaxed);
         entry.object.store(plan.object, Ordering::Relaxed);
+        entry.quiet.store(plan.quiet, Ordering::Relaxed);
         entry.before.store(plan.before as usize, Ordering::Relaxed);
         entry.after.store(plan.after as usize, Ordering::Relaxed);
         // Before any slot is filled: whoever comes by one finds all of it.
@@ -145,6 +150,7 @@ mod tests {
             switch: &SWITCH,
             attempt: 0,
             busy: 16,
+            quiet: 0,
             object: 5,
             before,
             after,
@@ -163,5 +169,39 @@ mod tests {
             assert_eq!(call(9), ninth);
         }
         assert_eq!(entry(HOOKS - 1).unwrap().object(), 5);
+    }
+
+    extern "C" fn first(word: &u32, more: usize) -> usize {
+        *word as usize + more
+    }
+
+    extern "C" fn count(call: &mut Call) -> Next {
+        call.kept = [7; 6];
+        Next::Call
+    }
+
+    extern "C" fn add(call: &mut Call) {
+        call.result += 1_000;
+    }
+
+    #[test]
+    fn an_object_that_is_quiet_is_left_alone() {
+        static ON: AtomicU32 = AtomicU32::new(1);
+        let plan = Plan {
+            original: first as *const () as usize,
+            switch: &ON,
+            attempt: 0,
+            busy: 0,
+            quiet: 1,
+            object: 0,
+            before: count,
+            after: add,
+        };
+        let quiet = prepare(HOOKS - 3, plan).unwrap();
+        // SAFETY: it stands in for `first`.
+        let quiet: extern "C" fn(&u32, usize) -> usize = unsafe { core::mem::transmute(quiet) };
+        assert_eq!([0, 1, 2, u32::MAX].map(|word| quiet(&word, 5)), [5, 6, 1_007, u32::MAX as usize + 1_005]);
+        ON.store(0, Ordering::Relaxed);
+        assert_eq!(quiet(&2, 5), 7);
     }
 }

@@ -7,6 +7,7 @@
 //! taken for a runtime's, which keep frame pointers.
 
 use super::frames::Frames;
+use super::later::Stop;
 use super::rule::{FP_FROM_FP, Kind, SAME};
 use super::snapshot::{self, Module};
 use super::walk::{End, Walker};
@@ -31,6 +32,7 @@ impl Walker<'_> {
             // Its frame pointers might lead further, past callers without one, and nothing would show that: no.
             Some(module) if !module.is_tried() => {
                 module.want();
+                self.stop_at(out);
                 Err(End::Lost)
             }
             Some(_) => self.in_bare_module(pc, out),
@@ -39,8 +41,20 @@ impl Walker<'_> {
             }
             None => {
                 snapshot::want();
+                if self.is_changed() {
+                    self.stop_at(out);
+                }
                 self.outside_modules(pc, out)
             }
+        }
+    }
+
+    /// Remembers the frame, which is the last of `out`, as the first whose code may have a table later.
+    fn stop_at(&mut self, out: &Frames<'_>) {
+        let Regs { pc, sp, fp, base, .. } = self.regs;
+        let words = out.ordered().and_then(|words| words.checked_sub(1));
+        if let Some(words) = words.filter(|_| self.stop.is_none() && !self.doubtful) {
+            self.stop = Some(Stop { words, pc, sp, fp, base, exact: self.exact });
         }
     }
 

@@ -68,6 +68,11 @@ impl<'a> Frames<'a> {
         self.push(&[sample::missing(count)]);
     }
 
+    /// How many words there are, while all are in order.
+    pub(super) fn ordered(&self) -> Option<usize> {
+        self.ring.is_none().then_some(self.len)
+    }
+
     /// Whether frames fell out of the middle.
     pub fn is_truncated(&self) -> bool {
         self.ring.as_ref().is_some_and(|ring| ring.dropped > 0)

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::regs;
 
 /// A walk under way; leaves when dropped.
-pub(super) struct Entered {
+pub(crate) struct Entered {
     counter: &'static Counter,
 }
 
@@ -28,6 +28,11 @@ pub(super) fn enter(key: u64) -> Entered {
 #[inline]
 pub(super) fn prefetch(key: u64) {
     regs::prefetch(core::ptr::from_ref(counter(key)) as u64);
+}
+
+/// Marks the end of a walk that was entered with the same `key`, and that will never leave.
+pub(super) fn leave_behind(key: u64) {
+    counter(key).0.fetch_sub(1, Ordering::Release);
 }
 
 #[inline]

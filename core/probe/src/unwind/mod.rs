@@ -36,6 +36,7 @@ mod changed;
 mod expression;
 mod frames;
 mod inflight;
+pub mod later;
 mod modules;
 mod page_vec;
 mod plain;
@@ -55,8 +56,8 @@ pub(crate) use prologue::{Found, find_frame_pointer};
 pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};
-pub(crate) use walk::walk_waiting;
 pub use walk::{End, MOST_FRAMES, Walked, walk, walk_along};
+pub(crate) use walk::{walk_entered, walk_waiting};
 
 /// Brings the tables up to date: looks for objects that were loaded or unloaded, builds what is missing, shows it to
 /// handlers, and frees what none of them can be using any more. Says true where something changed.
@@ -77,6 +78,16 @@ pub fn generation() -> u32 {
 /// soon makes the next samples complete. Async-signal-safe.
 pub fn wanted() -> bool {
     snapshot::is_wanted()
+}
+
+/// Marks the beginning of a walk of the calling thread. Async-signal-safe.
+pub(crate) fn enter() -> inflight::Entered {
+    inflight::enter(crate::regs::thread_pointer())
+}
+
+/// Marks the end of a walk of the calling thread that was entered, and that will never leave.
+pub(crate) fn leave_behind() {
+    inflight::leave_behind(crate::regs::thread_pointer());
 }
 
 /// Asks for what a walk on the calling thread will look at first. A hint, for handlers.

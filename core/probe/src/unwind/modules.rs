@@ -5,8 +5,8 @@
 //! [`super::inflight`]). Tables are built from a copy of a module's sections made through the kernel, so that an object
 //! may disappear, or its file change, at any moment without harm.
 //!
-//! The executable and every module with up to [`AT_ONCE`] bytes of code get their tables at once; a larger one when a
-//! walk first meets it.
+//! The executable, the object that this code is in, and every module with up to [`AT_ONCE`] bytes of code get their tables at
+//! once; a larger one when a walk first meets it. Ours, because the stack of every sample that a hook takes begins in it.
 
 use core::cell::UnsafeCell;
 use core::ops::Range;
@@ -133,6 +133,8 @@ impl Built {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     executable: bool,
+    /// This code is in it.
+    ours: bool,
     position: usize,
     text: (u64, u64),
     /// Its code, where it may be read.
@@ -206,7 +208,7 @@ impl State {
                 entry.table = known.table.take();
             }
             let (start, end) = found.text;
-            if !entry.tried && (wanted || found.executable || end - start <= AT_ONCE) {
+            if !entry.tried && (wanted || found.executable || found.ours || end - start <= AT_ONCE) {
                 entry.tried = true;
                 entry.table = build(&found, &mut self.rules, &mut self.count);
             }
@@ -274,8 +276,10 @@ fn describe(object: &objects::Object<'_>) -> Option<Found> {
     let segment_end =
         loaded.filter(|(start, end)| (start..end).contains(&&eh_frame_hdr.0)).map(|(_, end)| end).max();
     let readable = object.segments().filter(executable).filter(|segment| segment.flags & libc::PF_R != 0);
+    let here: fn() -> bool = refresh;
     Some(Found {
         executable: object.is_executable,
+        ours: (text.0..text.1).contains(&(here as usize as u64)),
         position: object.position,
         stays: object.is_executable || (text.0..text.1).contains(&vdso()),
         text: (text.0 & !0xfff, text.1),

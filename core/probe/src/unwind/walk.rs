@@ -7,6 +7,7 @@
 
 use super::frames::Frames;
 use super::inflight;
+use super::later::Stop;
 use super::rule::{BASE_FROM_FP, FP_FROM_FP, INTERRUPTED, Kind, Rule, SAME};
 use super::snapshot::{self, Module, Snapshot};
 use super::source::{Sources, Step};
@@ -41,6 +42,8 @@ pub struct Walked {
     /// Which state of the modules the addresses are of: that of the tables used, as [`super::generation`] counts, or the
     /// next one where the loader has changed something since.
     pub generation: u32,
+    /// Where it met code whose table is not there yet: see [`super::later`].
+    pub stop: Option<Stop>,
 }
 
 /// Walks the stack of the calling thread from `regs`, and puts its frames into `out`. Where it does not end at the root,
@@ -54,8 +57,18 @@ pub fn walk(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> End {
 
 /// As [`walk`], and sooner where much of the stack is what it was when the last walk left `trail`.
 pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> Walked {
-    let entered = inflight::enter(thread_pointer());
-    let mut walker = Walker::new(regs, stack, snapshot::current(&entered));
+    walk_entered(&inflight::enter(thread_pointer()), trail, regs, stack, out)
+}
+
+/// As [`walk_along`], for who has said that it begins.
+pub(crate) fn walk_entered(
+    entered: &inflight::Entered,
+    trail: &mut Trail<'_>,
+    regs: &Regs,
+    stack: &StackMemory,
+    out: &mut Frames<'_>,
+) -> Walked {
+    let mut walker = Walker::new(regs, stack, snapshot::current(entered));
     let mut generation = snapshot::generation();
     if let Some(snapshot) = walker.snapshot {
         snapshot.prefetch_change();
@@ -70,7 +83,28 @@ pub fn walk_along(trail: &mut Trail<'_>, regs: &Regs, stack: &StackMemory, out: 
         End::Root => {}
         _ => out.push_missing(0),
     }
-    Walked { end, generation }
+    // Where the frames are not in order, those before the stop are not what they were; and frames of sources are for the thread
+    // itself to tell.
+    let is_kept = end != End::Root && out.ordered().is_some() && !Sources::any();
+    let stop = walker.stop.filter(|_| is_kept);
+    Walked { end, generation, stop }
+}
+
+/// Walks on from where a walk has stopped. Also returns whether it has again met code whose table is not there. Off the handler.
+pub(super) fn walk_on(stop: &Stop, stack: &StackMemory, out: &mut Frames<'_>) -> (End, bool) {
+    let mut regs = Regs::waiting(stop.pc, stop.sp);
+    (regs.fp, regs.base) = (stop.fp, stop.base);
+    let entered = inflight::enter(thread_pointer());
+    let mut walker = Walker::new(&regs, stack, snapshot::current(&entered));
+    (walker.exact, walker.known) = (stop.exact, false);
+    if let Some(snapshot) = walker.snapshot {
+        walker.change = snapshot.change();
+    }
+    let end = walker.native(&mut Trail::default(), out);
+    if end != End::Root {
+        out.push_missing(0);
+    }
+    (end, walker.stop.is_some())
 }
 
 /// Walks the stack of another thread, which waits, off the handler. Of `regs` only the program counter, the stack pointer
@@ -105,6 +139,8 @@ pub(super) struct Walker<'a> {
     pub(super) known: bool,
     /// A step may have left out frames, and was marked.
     pub(super) doubtful: bool,
+    /// The first frame whose code may have a table later.
+    pub(super) stop: Option<Stop>,
     /// What the loader has done since the snapshot was made.
     pub(super) change: Change,
     pub(super) stack: &'a StackMemory,
@@ -118,6 +154,7 @@ impl<'a> Walker<'a> {
             exact: true,
             known: true,
             doubtful: false,
+            stop: None,
             change: Change::Nothing,
             stack,
             snapshot,

@@ -84,6 +84,9 @@ impl Threads {
         };
         self.by_id.insert(tid, thread);
         self.turnover += 1;
+        if !self.sampling.is_timed {
+            return;
+        }
         let before = used.saturating_sub(told);
         self.met_late += before;
         // So little is not worth a sample: the thread's other samples will stand for it.
@@ -105,7 +108,10 @@ impl Threads {
     /// Gives a thread its timer. Where it has used `unclaimed` nanoseconds before, the timer expires first as soon as the
     /// thread runs, and that sample stands for them.
     pub(super) fn start_timer(&mut self, tid: u32, unclaimed: u64) {
-        let Sampling { clock, signal, period, .. } = self.sampling;
+        let Sampling { clock, signal, period, is_timed, .. } = self.sampling;
+        if !is_timed {
+            return;
+        }
         let Some(thread) = self.by_id.get_mut(&tid) else { return };
         let Some(slot) = thread.slot else { return };
         let first = self.random.first(period, self.tick);
@@ -134,6 +140,9 @@ impl Threads {
     /// Tries again where a timer was refused: the limit of pending signals is shared by all processes of a user, and a
     /// table of slots may have been full. One refusal is enough to know.
     pub(super) fn time_the_untimed(&mut self) {
+        if !self.sampling.is_timed {
+            return;
+        }
         let untimed = self.by_id.iter().filter(|(_, thread)| thread.timer.is_none());
         let untimed: Vec<u32> = untimed.map(|(tid, _)| *tid).collect();
         for tid in untimed {

@@ -10,7 +10,7 @@ mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Encoded, Format, ProfileId, pprof};
+use super::{Encoded, Format, ProfileId, otlp, pprof};
 use crate::profile::{Kind, Label, LabelValue, Profile, Sample, ValueType};
 use rewrite::Rewrite;
 
@@ -25,6 +25,8 @@ pub enum Dialect {
     Pyroscope,
     /// Parca's.
     Parca,
+    /// OpenTelemetry's, which is no pprof: each profile is a request of OTLP, [`Format::Otlp`].
+    Otlp,
     /// Datadog's.
     Datadog,
 }
@@ -137,6 +139,7 @@ impl Dialect {
     pub fn encode(self, profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
         match self.rules() {
             Some(rules) => encode(rules, profiles),
+            None if self == Dialect::Otlp => otlp::encode(profiles),
             None => profiles.iter().map(|(kind, profile)| Encoded::pprof(*kind, profile)).collect(),
         }
     }
@@ -205,7 +208,7 @@ fn groups<'p>(profile: &'p Profile, rules: &Rules) -> Vec<(Common, Vec<Sample<'p
 }
 
 fn is_common(key: &str) -> bool {
-    !matches!(key, "trace_id" | "span_id")
+    !matches!(key, "trace_id" | "span_id" | "local_root_span_id")
 }
 
 /// The labels of a sample as the server spells them. One of the series would win over one of the same key, and of two of
@@ -284,7 +287,7 @@ impl Part<'_> {
 }
 
 /// The period and what it is measured in: a part of the type's name for servers, and Go's for waits.
-fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
+pub(super) fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
     match kind {
         Kind::Lock | Kind::Mutex | Kind::Block => (ValueType::new("contentions", "count"), 1),
         _ => (profile.period_type.clone(), profile.period.max(1)),
@@ -292,10 +295,12 @@ fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
 }
 
 /// Two profiles with half of the samples each, for a server that found the whole too large. None where it has one sample,
-/// or is not pprof.
+/// or is in another format.
 pub(crate) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
-    if whole.format != Format::Pprof {
-        return None;
+    match whole.format {
+        Format::Pprof => {}
+        Format::Otlp => return otlp::halve(whole),
+        _ => return None,
     }
     let profile = pprof::decode(&whole.bytes).ok()?;
     let count = profile.samples().len();

@@ -8,6 +8,8 @@
 
 mod after;
 mod answer;
+#[cfg_attr(not(feature = "grpc"), path = "no_grpc.rs")]
+mod grpc;
 mod hold;
 mod text;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
@@ -18,6 +20,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 pub(super) use answer::Answer;
+pub(super) use grpc::check as check_grpc;
 pub(crate) use hold::Hold;
 pub(super) use text::{base64, filled};
 use text::{harmless, without};
@@ -38,6 +41,19 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
     /// How much of the body of an answer of success is to be read.
     pub(super) wanted: usize,
+}
+
+/// How a call of gRPC went.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    /// The status; 0 is yes.
+    pub(super) code: u32,
+    /// What the server says about it.
+    pub(super) words: String,
+    /// How long it wants to be left alone.
+    pub(super) retry_after: Option<Duration>,
+    /// The beginning of the answer's message.
+    pub(super) message: Vec<u8>,
 }
 
 /// Why there is no answer.
@@ -129,9 +145,14 @@ impl Client {
         wire.flush()
     }
 
+    /// The first words of a text of the server's, without our secrets.
+    pub(super) fn clean(&self, text: &str) -> String {
+        harmless(&without(text, &self.secrets))
+    }
+
     /// What an answer says, for an error: its status and the first words of its body, without our secrets.
     pub(super) fn describe(&self, answer: &Answer) -> String {
-        let words = harmless(&without(&String::from_utf8_lossy(&answer.body), &self.secrets));
+        let words = self.clean(&String::from_utf8_lossy(&answer.body));
         let colon = if words.is_empty() { "" } else { ": " };
         format!("it answers {}{colon}{words}", answer.status)
     }

@@ -11,6 +11,9 @@ pub(in super::super) struct Trust {
     pub(in super::super) roots: Option<PathBuf>,
     pub(in super::super) certificate: Option<PathBuf>,
     pub(in super::super) key: Option<PathBuf>,
+    #[allow(dead_code)] // nobody is asked
+    /// The protocol above that the other side has to agree to.
+    pub(in super::super) alpn: Option<&'static [u8]>,
 }
 
 /// There is none.

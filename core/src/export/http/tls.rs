@@ -21,6 +21,8 @@ pub(in super::super) struct Trust {
     /// Our certificate, with its chain.
     pub(in super::super) certificate: Option<PathBuf>,
     pub(in super::super) key: Option<PathBuf>,
+    /// The protocol above that the other side has to agree to.
+    pub(in super::super) alpn: Option<&'static [u8]>,
 }
 
 /// A connection with TLS.
@@ -91,13 +93,17 @@ impl Trust {
     /// Shakes hands, up to the moment at which a request can be written.
     pub(super) fn wrap(&self, host: &str, stream: Timed) -> Result<Stream, String> {
         let name = ServerName::try_from(host.to_string()).map_err(|_| "no name for TLS".to_string())?;
-        let connection =
-            ClientConnection::new(Arc::new(self.config()?), name).map_err(|error| error.to_string())?;
+        let mut config = self.config()?;
+        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
+        let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
         let mut stream = StreamOwned::new(connection, stream);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).map_err(|error| format!("no TLS: {error}"))?;
         }
-        Ok(Stream(stream))
+        match self.alpn == stream.conn.alpn_protocol() {
+            true => Ok(Stream(stream)),
+            false => Err("no HTTP/2 there, which gRPC needs".to_string()),
+        }
     }
 }
 

@@ -46,10 +46,11 @@ impl Wire {
         let failed = if way.proxy.is_some() { "no connection to the proxy" } else { "no connection" };
         let mut timed =
             connect(way.proxy.unwrap_or(url), way.hold, deadline).map_err(|error| told(failed, &error))?;
+        // Of HTTP/2 no proxy hands requests on one by one.
+        if let Some(proxy) = way.proxy.filter(|_| url.is_secure || way.trust.alpn.is_some()) {
+            tunnel(&mut timed, url, proxy)?;
+        }
         if url.is_secure {
-            if let Some(proxy) = way.proxy {
-                tunnel(&mut timed, url, proxy)?;
-            }
             return way.trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
         }
         Ok(Wire::Plain(timed))

@@ -3,6 +3,7 @@
 mod answer;
 mod block;
 mod calls;
+mod context;
 mod file;
 mod futex;
 pub(crate) mod loader;
@@ -24,6 +25,7 @@ use file::{Text, Unread, read_file};
 pub use block::Block;
 pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
+pub use context::{forget_context, has_context, publish_context};
 pub use file::close_copy;
 pub use futex::{wait, wake};
 pub use memory::PIECES;
@@ -35,13 +37,14 @@ pub use poll::{Awaited, Watched, poll};
 pub use program::{is_first, is_privileged};
 pub use ready::{Standing, State, holds_back, ready_time, standing};
 pub use signal::{
-    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, realtime_range, send,
+    Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, is_on_alternate_stack,
+    realtime_range, send,
 };
 pub(crate) use symbols::{glibc, symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
 pub use thread::{
-    at_exit, at_fork, block_signals, getpid, gettid, main_stack_end, pause, stack, stack_limit, step_back,
-    unblock_signal, without_signals_of_writes, yield_now,
+    at_exit, at_fork, block_signals, getpid, gettid, main_frames_end, main_stack_end, pause, stack,
+    stack_limit, step_back, unblock_signal, without_signals_of_writes, yield_now,
 };
 pub use timer::{Clock, CpuTimer, monotonic, tick};
 

@@ -90,6 +90,16 @@ pub unsafe fn call(
     }
 }
 
+/// Whether the calling thread runs on its alternate signal stack, and so in a handler; false where the kernel does not say.
+/// Async-signal-safe.
+pub fn is_on_alternate_stack() -> bool {
+    let mut now = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: changes nothing, and writes to a live value.
+    let result = unsafe { libc::sigaltstack(core::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: zeros are a valid value, and what the kernel has written is one.
+    result == 0 && unsafe { now.assume_init() }.ss_flags & libc::SS_ONSTACK != 0
+}
+
 /// Installs `handler` for `signal`: interrupted calls restart, and an alternate stack is used where there is one. Every
 /// other signal waits until it has returned, but those of a fault: a handler of the host that ran in the middle of ours
 /// might never come back (`siglongjmp`, a cancelled thread), and what ours holds would be held for ever. Returns what

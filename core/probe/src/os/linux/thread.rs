@@ -146,6 +146,13 @@ pub fn stack_limit() -> u64 {
     unsafe { limit.assume_init() }.rlim_cur.min(UNLIMITED)
 }
 
+/// An address on the main thread's stack above every frame, and below what the program was given as text: that of some random
+/// bytes, which the kernel puts there. 0 where it does not say.
+pub fn main_frames_end() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getauxval(libc::AT_RANDOM) }
+}
+
 /// An address near the end of the main thread's stack: that of the program's path, which the kernel puts there, above
 /// every frame. 0 where the kernel does not say.
 pub fn main_stack_end() -> u64 {

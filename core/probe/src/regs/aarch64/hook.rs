@@ -79,7 +79,7 @@ global_asm!(
     // Something to do: where there is an attempt, and it succeeds, nothing else.
     "22:",
     "ldr x17, [x16, #16]",
-    "cbz x17, 33f",
+    "cbz x17, 55f",
     "stp x29, x30, [sp, #-48]!",
     ".cfi_def_cfa_offset 48",
     ".cfi_offset x29, -48",
@@ -107,6 +107,15 @@ global_asm!(
     ".cfi_restore x30",
     ".cfi_def_cfa_offset 0",
     "ret",
+    // No attempt: perhaps the object's first word says that there is nothing to do.
+    "55:",
+    "ldr w17, [x16, #48]",
+    "cbz w17, 33f",
+    "ldr w9, [x0]",
+    "cmp w9, w17",
+    "b.hi 33f",
+    "ldr x17, [x16]",
+    "br x17",
     // The whole way, with a `Call` on the stack.
     "33:",
     "stp x29, x30, [sp, #-160]!",

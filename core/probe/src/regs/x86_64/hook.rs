@@ -78,7 +78,7 @@ global_asm!(
     "22:",
     "movq 16(%r11), %rax",
     "testq %rax, %rax",
-    "jz 33f",
+    "jz 55f",
     "pushq %rdi",
     ".cfi_adjust_cfa_offset 8",
     "pushq %rsi",
@@ -103,6 +103,14 @@ global_asm!(
     "cmpl 24(%r11), %eax",
     "je 33f",
     "retq",
+    // No attempt: perhaps the object's first word says that there is nothing to do.
+    "55:",
+    "movl 48(%r11), %eax",
+    "testl %eax, %eax",
+    "jz 33f",
+    "cmpl %eax, (%rdi)",
+    "ja 33f",
+    "jmpq *(%r11)",
     // The whole way, with a `Call` on the stack.
     "33:",
     "pushq %rbp",
