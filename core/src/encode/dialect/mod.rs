@@ -53,6 +53,9 @@ struct Rules {
     series: usize,
     /// A profile with a duration is one of changes, so that what lives at its end has to be a profile of its own.
     parts_gauges: bool,
+    /// A request's profile goes by its first span here, and is to have the samples of all its spans; and an ID under any key
+    /// that the server does not know would be a series for each.
+    spans_are_roots: bool,
     /// Into how many profiles one is parted by the labels of its samples; those of the rarest stay together.
     label_parts: usize,
 }
@@ -72,6 +75,7 @@ const RULES: [(Dialect, Rules); 3] = [
             frames: 1_000,
             series: 30,
             parts_gauges: false,
+            spans_are_roots: true,
             label_parts: 1,
         },
     ),
@@ -89,6 +93,7 @@ const RULES: [(Dialect, Rules); 3] = [
             frames: usize::MAX,
             series: usize::MAX,
             parts_gauges: true,
+            spans_are_roots: false,
             label_parts: 32,
         },
     ),
@@ -106,6 +111,7 @@ const RULES: [(Dialect, Rules); 3] = [
             frames: usize::MAX,
             series: 0,
             parts_gauges: false,
+            spans_are_roots: false,
             label_parts: 1,
         },
     ),
@@ -215,7 +221,11 @@ fn is_common(key: &str) -> bool {
 /// the same sample one would: they get other keys, so that neither is lost.
 fn labels_of(rules: &Rules, taken: &BTreeSet<String>, labels: &[Label]) -> Vec<Label> {
     let mut keys = BTreeSet::new();
-    let is_kept = |label: &&Label| rules.numbers || !matches!(label.value, LabelValue::Number(..));
+    let root = labels.iter().find(|label| rules.spans_are_roots && label.key == "local_root_span_id");
+    let is_kept = |label: &&Label| {
+        (rules.numbers || !matches!(label.value, LabelValue::Number(..)))
+            && root.is_none_or(|root| *label != root)
+    };
     let mut spell = |label: &Label| {
         if let Some(label) = (rules.labels)(label).filter(|label| !keys.contains(&label.key)) {
             keys.insert(label.key.clone());
@@ -225,7 +235,8 @@ fn labels_of(rules: &Rules, taken: &BTreeSet<String>, labels: &[Label]) -> Vec<L
         while taken.contains(&key) || !keys.insert(key.clone()) {
             key.insert_str(0, "exported_");
         }
-        Label { key, value: label.value.clone() }
+        let of = root.filter(|_| label.key == "span_id").unwrap_or(label);
+        Label { key, value: of.value.clone() }
     };
     let mut spelled = labels.iter().filter(is_kept).map(&mut spell).collect();
     (rules.complete)(&mut spelled);

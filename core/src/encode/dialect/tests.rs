@@ -50,6 +50,32 @@ fn label<'p>(profile: &'p Profile, key: &str) -> Vec<&'p LabelValue> {
 }
 
 #[test]
+fn pyroscope_has_the_profile_of_a_request_by_its_first_span() {
+    let mut profile = Profile::new(Kind::Cpu);
+    let stack = profile.stack(&[]);
+    let (trace, root) = (Label::text("trace_id", "7"), Label::text("local_root_span_id", "1"));
+    for span in ["1", "2", "3"] {
+        let labels = profile.labels(&[trace.clone(), Label::text("span_id", span), root.clone()]);
+        profile.add(stack, labels, &[1, 10]);
+    }
+    let alone = profile.labels(&[Label::text("span_id", "9")]);
+    profile.add(stack, alone, &[1, 10]);
+    let master = [(Kind::Cpu, profile)];
+    let sent = decoded(&Dialect::Pyroscope.encode(&master));
+    let found =
+        sent[0].samples().map(|sample| (sample.values[1], sent[0].get_labels(sample.labels).to_vec()));
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(value, _)| *value);
+    let of_request = vec![Label::text("span_id", "1"), trace];
+    assert_eq!(found, [(10, vec![Label::text("span_id", "9")]), (30, of_request)]);
+    assert_eq!(
+        label(&decoded(&Dialect::Pprof.encode(&master))[0], "span_id").len(),
+        4,
+        "all spans are in ours"
+    );
+}
+
+#[test]
 fn labels_are_spelled_as_the_server_spells_them_and_none_is_lost() {
     let master = [(Kind::Cpu, profile(Kind::Cpu, 1, 3))];
     let pyroscope = decoded(&Dialect::Pyroscope.encode(&master));
