@@ -28,7 +28,14 @@ pub(super) enum Page {
 /// The pages of one object that have been met, which are read-only again when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    known: RefCell<([Option<(u64, Page)>; MOST], usize)>,
+    known: RefCell<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    pages: [Option<(u64, Page)>; MOST],
+    /// Where the next one goes.
+    next: usize,
 }
 
 impl Pages {
@@ -37,7 +44,7 @@ impl Pages {
     pub(super) fn open(&self, word: &AtomicUsize, settled: bool) -> Page {
         let page = core::ptr::from_ref(word) as u64 & !(os::page_size() - 1);
         let Ok(mut known) = self.known.try_borrow_mut() else { return Page::Busy };
-        let (pages, next) = &mut *known;
+        let Known { pages, next } = &mut *known;
         if let Some((_, found)) = pages.iter().flatten().find(|(known, _)| *known == page) {
             return *found;
         }
@@ -62,7 +69,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        self.known.get_mut().0.iter_mut().for_each(|place| close(place.take()));
+        self.known.get_mut().pages.iter_mut().for_each(|place| close(place.take()));
     }
 }
 
