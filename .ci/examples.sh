@@ -45,6 +45,10 @@ for router in $routers; do
     kill "$serve"
     trap - EXIT
 done
+step "example tracing"
+cargo test --quiet --manifest-path examples/rust/tracing/Cargo.toml
+EVERPROF_DIR=$out/tracing cargo run --quiet --manifest-path examples/rust/tracing/Cargo.toml | tee "$out/tracing.txt"
+[ "$(grep -c "^request .* used [1-9][0-9]* ms" "$out/tracing.txt")" = 2 ] || { echo "not both requests have a profile" >&2; exit 1; }
 step "example labels"
 cargo run --quiet -p everprof --example labels | tee "$out/labels.txt"
 for tenant in small large; do

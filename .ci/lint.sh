@@ -9,7 +9,7 @@ cargo clippy -p everprof --all-features --all-targets --quiet -- -D warnings
 # Not among all targets, since it is built for release only.
 cargo clippy -p everprof --test storm --quiet -- -D warnings
 # Workspaces of their own share nothing but the folder for what is built.
-for manifest in examples/rust/service/Cargo.toml core/fuzz/Cargo.toml; do
+for manifest in examples/rust/service/Cargo.toml examples/rust/tracing/Cargo.toml core/fuzz/Cargo.toml; do
     cargo fmt --check --manifest-path "$manifest"
     CARGO_TARGET_DIR=target cargo clippy --all-targets --quiet --manifest-path "$manifest" -- -D warnings
 done

@@ -28,6 +28,8 @@ fn main() {
         line("prepared labels, nested", 1_000_000, || during(black_box(&stage).enter()));
     }
     line("trace context", 1_000_000, || during(black_box(trace).enter()));
+    let rooted = trace.with_local_root(1);
+    line("trace context with its local root", 1_000_000, || during(black_box(rooted).enter()));
     line("with_labels of a set that exists", 100_000, || with_labels([("tenant", black_box("a"))], || ()));
     let mut number = 0u64;
     line("with_labels of a set that does not", 20_000, || {

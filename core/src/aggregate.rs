@@ -4,13 +4,14 @@
 //! stored once, as the words of `everprof_probe::sample`, together with the epoch of the address space that they are
 //! to be read in: a library that was unloaded may leave its addresses to another one.
 //!
-//! What a period keeps is bounded: beyond 32 MiB of stacks new ones have no room, and beyond 262,144 sums samples are no
-//! longer told apart by trace and span. Nothing that is counted is lost for it.
+//! What a period keeps is bounded: beyond 32 MiB of stacks new ones have no room, and beyond so many spans as the option says,
+//! or 262,144 sums, samples are no longer told apart by trace and span. Nothing that is counted is lost for it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use everprof_probe::awaiting::{Registered, STACKS};
+use everprof_probe::sample::Trace;
 
 use crate::labels::LabelSet;
 
@@ -33,10 +34,8 @@ pub(crate) struct Key {
     /// Whether it was taken when its thread was discovered. Such samples are weighed only when the period closes; their
     /// counts are nanoseconds of short lives that they speak for.
     pub(crate) unclaimed: bool,
-    /// W3C trace id, or 0.
-    pub(crate) trace_id: u128,
-    /// W3C span id, or 0.
-    pub(crate) span_id: u64,
+    /// Place in [`Aggregate::trace`]; 0 is none.
+    pub(crate) trace: u32,
 }
 
 /// Summed periods and nanoseconds.
@@ -82,6 +81,11 @@ pub(crate) struct Aggregate {
     stack_index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     labels: Vec<LabelSet>,
     label_index: HashMap<LabelSet, u32>,
+    traces: Vec<Trace>,
+    trace_index: HashMap<Trace, u32>,
+    /// How many spans are told apart, where that is bounded, and how often one was not.
+    most_traces: Option<usize>,
+    traces_left_out: u64,
     rows: HashMap<Key, Sums>,
     waits: HashMap<(Key, Waited), Sums>,
 }
@@ -133,10 +137,44 @@ impl Aggregate {
         at
     }
 
+    /// Sums that tell so many spans apart at most.
+    pub(crate) fn telling(most_traces: usize) -> Self {
+        Self { most_traces: Some(most_traces), ..Self::default() }
+    }
+
+    /// Stores the numbers of a span once and returns their place, from 1; 0 is none, and each that there is no room for.
+    pub(crate) fn intern_trace(&mut self, trace: Trace) -> u32 {
+        let most = self.most_traces.unwrap_or(MOST_ROWS);
+        if trace.span_id == 0 || most == 0 {
+            return 0;
+        }
+        if let Some(&at) = self.trace_index.get(&trace) {
+            return at;
+        }
+        if self.traces.len() >= most {
+            self.traces_left_out += 1;
+            return 0;
+        }
+        self.traces.push(trace);
+        let at = self.traces.len() as u32;
+        self.trace_index.insert(trace, at);
+        at
+    }
+
+    /// The numbers of a span's place; none for 0.
+    pub(crate) fn trace(&self, at: u32) -> Option<&Trace> {
+        self.traces.get(at.checked_sub(1)? as usize)
+    }
+
+    /// How many samples came without their span because there were too many.
+    pub(crate) fn traces_left_out(&self) -> u64 {
+        self.traces_left_out
+    }
+
     /// Adds to the sums of `key`.
     pub(crate) fn add(&mut self, mut key: Key, sums: Sums) {
         if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&key) {
-            (key.trace_id, key.span_id) = (0, 0);
+            key.trace = 0;
         }
         self.rows.entry(key).or_default().add(sums);
     }
@@ -144,7 +182,7 @@ impl Aggregate {
     /// Adds to what was waited at the stack of `key`; its counts are of looks.
     pub(crate) fn add_wait(&mut self, mut key: Key, waited: Waited, sums: Sums) {
         if self.waits.len() >= MOST_ROWS && !self.waits.contains_key(&(key, waited)) {
-            (key.trace_id, key.span_id) = (0, 0);
+            key.trace = 0;
         }
         self.waits.entry((key, waited)).or_default().add(sums);
     }
@@ -180,6 +218,7 @@ impl Aggregate {
     pub(crate) fn memory(&self) -> usize {
         self.words.capacity() * size_of::<u64>()
             + self.stacks.capacity() * (size_of::<Stack>() + 2 * size_of::<(u64, u32)>())
+            + self.traces.capacity() * (3 * size_of::<Trace>() + 4)
             + self.rows.capacity() * (size_of::<(Key, Sums)>() + 1)
             + self.waits.capacity() * (size_of::<(Key, Waited, Sums)>() + 1)
     }
@@ -257,13 +296,24 @@ mod tests {
         assert_eq!(aggregate.intern_stack(1, &words), Some(0), "what is known has room");
         let leaf = aggregate.intern_stack(1, &words[..2]).unwrap();
         for span_id in 0..2 * MOST_ROWS as u64 {
-            let key = Key { stack: leaf, trace_id: 1, span_id: span_id + 1, ..Key::default() };
+            let trace = aggregate.intern_trace(Trace { trace_id: 1, span_id: span_id + 1, local_root: 0 });
+            let key = Key { stack: leaf, trace, ..Key::default() };
             aggregate.add(key, Sums { count: 1, nanos: 1 });
         }
         let (rows, count) =
             aggregate.rows().fold((0, 0), |(rows, all), (_, sums)| (rows + 1, all + sums.count));
         assert_eq!((rows, count), (MOST_ROWS + 1, 2 * MOST_ROWS as u64));
         assert!(aggregate.memory() < 128 << 20, "{}", aggregate.memory());
+    }
+
+    #[test]
+    fn spans_are_told_apart_up_to_a_bound_and_those_beyond_are_counted() {
+        let span = |span_id| Trace { trace_id: 1, span_id, local_root: 1 };
+        let mut aggregate = Aggregate::telling(2);
+        let places = [1, 2, 1, 3, 0].map(|number| aggregate.intern_trace(span(number)));
+        assert_eq!((places, aggregate.traces_left_out()), ([1, 2, 1, 0, 0], 1));
+        assert_eq!((aggregate.trace(2), aggregate.trace(0)), (Some(&span(2)), None));
+        assert_eq!(Aggregate::telling(0).intern_trace(span(1)), 0, "none are wanted");
     }
 
     #[test]

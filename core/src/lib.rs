@@ -44,6 +44,7 @@
 //! | see what allocates, in Rust by any allocator and in C | [`Allocator`], the options `kinds` and `malloc` |
 //! | set options in code or by `EVERPROF_…` | [`Options`] |
 //! | say whose work a sample is: tenants, endpoints, traces, futures | [`labels`] |
+//! | tell spans of the crate `tracing` apart, with their IDs of OpenTelemetry | feature `tracing` |
 //! | say which deployment a profile is of | [`tags`] |
 //! | read, merge and compare profiles | [`store`], [`profile`] |
 //! | write other formats | [`encode`] |
@@ -80,6 +81,8 @@ mod stats;
 pub mod store;
 pub mod symbolize;
 pub mod tags;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]

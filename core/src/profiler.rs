@@ -4,6 +4,7 @@
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
 mod changes;
+mod google;
 mod pulled;
 mod watch;
 
@@ -19,7 +20,7 @@ use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Destinations, Exporter};
+use crate::export::{self, Destinations, Exporter, spool};
 use crate::options::{Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
@@ -46,6 +47,9 @@ struct Running {
     /// The file of options that is watched, and what ends that.
     watched: Option<Watched>,
     _watch: Option<Watch>,
+    /// The server that says itself when it wants a profile.
+    asked: Option<export::google::Plan>,
+    conversation: Option<google::Conversation>,
 }
 
 type MakeExporters = Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>;
@@ -275,7 +279,7 @@ impl Builder {
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
         let problem = watched.as_ref().and_then(Watched::problem);
-        let started = run(said, tags, aims.make.clone(), watched, false)?;
+        let started = run(said, tags, aims.make.clone(), aims.google.clone(), watched, false)?;
         tell(&options, &aims);
         let handle = started.handle.clone();
         problem.into_iter().for_each(|problem| handle.problem(problem));
@@ -348,20 +352,25 @@ fn run(
     said: Said,
     tags: Tags,
     exporters: MakeExporters,
+    asked: Option<export::google::Plan>,
     watched: Option<Watched>,
     forked: bool,
 ) -> Result<Running> {
     let (options, all) = (said.in_force.clone(), tags.as_map().clone());
     let plan = Plan { options, tags: all, exporters: exporters.clone(), forked };
     let handle = Arc::new(Handle::start(plan)?);
+    let conversation = asked.as_ref().and_then(|plan| google::begin(plan, &said.in_force, &tags, &handle));
     let _watch = watched.clone().and_then(|watched| watch::begin(watched, &handle));
-    Ok(Running { handle, said, tags, exporters, watched, _watch })
+    Ok(Running { handle, said, tags, exporters, asked, conversation, watched, _watch })
 }
 
 fn stop_running() -> Result<()> {
     // The lock is not held while waiting: a fork must not wait for a disk.
     let running = lock().take();
     running.map_or(Ok(()), |running| {
+        if let Some(conversation) = &running.conversation {
+            conversation.end();
+        }
         serve::stop(EXIT_BUDGET / 2);
         let stopped = running.handle.stop(EXIT_BUDGET);
         // Not before: the last profile comes first.
@@ -405,6 +414,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    spools: MutexGuard<'static, spool::Locks>,
     tid: u32,
 }
 
@@ -415,6 +425,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        spools: spool::before_fork(),
         tid: os::gettid(),
     };
     let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
@@ -433,7 +444,8 @@ fn held() -> Option<Held> {
 
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
-    let Some(Held { served, asked, mut running, mut recorded, tid }) = held() else {
+    os::forget_context();
+    let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -449,13 +461,18 @@ extern "C" fn after_fork_in_child() {
     // The queue first: what the server drops looks there.
     pull::after_fork(asked);
     serve::after_fork(served);
+    spool::after_fork(spools);
     STARTING.store(false, Ordering::SeqCst);
     changes::after_fork();
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
+    if let Some(conversation) = &parent.conversation {
+        conversation.after_fork();
+    }
     let (said, tags) = (parent.said.clone(), parent.tags.with_new_instance());
-    *running = run(said, tags, parent.exporters.clone(), parent.watched.clone(), true).ok();
+    *running =
+        run(said, tags, parent.exporters.clone(), parent.asked.clone(), parent.watched.clone(), true).ok();
     // Its threads do not exist here, and some lock inside may be held by one of them for ever.
     std::mem::forget(parent);
 }

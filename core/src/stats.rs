@@ -82,6 +82,9 @@ pub struct Stats {
     /// Waits of tasks that are in no profile, because more began in a moment than there is room for: at any time 4,096 of
     /// those that were watched can be told. Each is counted for as many as it would have stood for.
     pub awaits_lost: u64,
+    /// Samples that are told without their trace and span, because a period had more spans than `trace_spans`, or more of them
+    /// allocated or waited at more places than there is room for.
+    pub spans_left_out: u64,
     /// The signal in use.
     pub signal: i32,
     /// The clock in use: `timer` or `perf_event`.
@@ -100,8 +103,14 @@ pub struct Stats {
     pub export_unknown: u64,
     /// Of them: still waiting when the profiler ended.
     pub export_unsent: u64,
+    /// Of them: kept on disk (`push_spool`) and not readable any more.
+    pub export_unreadable: u64,
     /// Attempts to export that failed and were made again.
     pub export_retries: u64,
+    /// Profile sets that wait on disk (`push_spool`), those of processes before included.
+    pub spool_sets: u64,
+    /// Their bytes.
+    pub spool_bytes: u64,
     /// Whether the service was bound by its processors or by waiting in the last period that was closed; none before the
     /// first one, and where `wall` is not among `kinds`. Found on everprof's thread when the period is named.
     pub verdict: Option<Verdict>,
@@ -174,7 +183,10 @@ pub(crate) struct Counters {
     pub(crate) export_expired: AtomicU64,
     pub(crate) export_unknown: AtomicU64,
     pub(crate) export_unsent: AtomicU64,
+    pub(crate) export_unreadable: AtomicU64,
     pub(crate) export_retries: AtomicU64,
+    pub(crate) spool_sets: AtomicU64,
+    pub(crate) spool_bytes: AtomicU64,
     pub(crate) publisher_cpu: AtomicU64,
     pub(crate) publisher_memory: AtomicU64,
     pub(crate) exporter_cpu: AtomicU64,
@@ -220,7 +232,10 @@ impl Counters {
         stats.export_expired = self.export_expired.load(Ordering::Relaxed);
         stats.export_unknown = self.export_unknown.load(Ordering::Relaxed);
         stats.export_unsent = self.export_unsent.load(Ordering::Relaxed);
+        stats.export_unreadable = self.export_unreadable.load(Ordering::Relaxed);
         stats.export_retries = self.export_retries.load(Ordering::Relaxed);
+        stats.spool_sets = self.spool_sets.load(Ordering::Relaxed);
+        stats.spool_bytes = self.spool_bytes.load(Ordering::Relaxed);
         for cpu in [&self.publisher_cpu, &self.exporter_cpu] {
             stats.threads_cpu += Duration::from_nanos(cpu.load(Ordering::Relaxed));
         }

@@ -32,6 +32,11 @@ fn main() {
         ("the_last_profile_is_sent_at_exit", the_last_profile_is_sent_at_exit),
         ("program_that_exits", program_that_exits),
         ("a_child_has_a_queue_of_its_own", a_child_has_a_queue_of_its_own),
+        ("a_name_that_nobody_looks_up_holds_nothing_up", a_name_that_nobody_looks_up_holds_nothing_up),
+        ("program_without_names", program_without_names),
+        ("a_server_that_hangs_does_not_hold_the_exit_up", a_server_that_hangs_does_not_hold_the_exit_up),
+        ("the_hosts_logger_may_panic_or_hang", the_hosts_logger_may_panic_or_hang),
+        ("hostile_answers_cost_neither_memory_nor_time", hostile_answers_cost_neither_memory_nor_time),
         #[cfg(feature = "grpc")]
         ("a_child_calls_by_itself", a_child_calls_by_itself),
         ("secrets_are_in_no_message", secrets_are_in_no_message),
@@ -150,6 +155,164 @@ fn program_that_exits() {
     let profiler = builder(&target).start().unwrap();
     std::mem::forget(profiler);
     burn(Duration::from_millis(100));
+}
+
+/// The C library's, which has no end in time where its servers do not answer: here it never has. Addresses need none.
+#[unsafe(no_mangle)]
+extern "C" fn getaddrinfo() -> i32 {
+    NAMES.store(true, std::sync::atomic::Ordering::SeqCst);
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+static NAMES: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+fn a_name_that_nobody_looks_up_holds_nothing_up() {
+    let mut child = this_program()
+        .env("EVERPROF_TEST_CASE", "program_without_names")
+        .env(TARGET, "post+http://profiles.example")
+        .spawn()
+        .unwrap();
+    let begin = std::time::Instant::now();
+    assert!(child.wait().unwrap().success());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
+/// Flushes, forks, stops, starts, and exits while its exporter looks for a name. Only for the one above.
+fn program_without_names() {
+    let Ok(target) = std::env::var(TARGET) else { return };
+    let within = |most: f64, what: &str, work: &dyn Fn()| {
+        let begin = std::time::Instant::now();
+        work();
+        assert!(begin.elapsed().as_secs_f64() < most, "{what}: {:?}", begin.elapsed());
+    };
+    let profiler = builder(&target).start().unwrap();
+    burn(Duration::from_millis(50));
+    within(3.0, "flush", &|| assert!(profiler.flush().is_err()));
+    assert!(NAMES.load(std::sync::atomic::Ordering::SeqCst), "this getaddrinfo is not the one in use");
+    within(1.0, "record", &|| {
+        let recording = everprof::record(everprof::profile::Kind::Cpu).unwrap();
+        burn(Duration::from_millis(20));
+        recording.finish().unwrap();
+    });
+    within(5.0, "fork", &|| {
+        // SAFETY: the child ends at once, by its exit handlers.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            std::thread::sleep(Duration::from_millis(100));
+            burn(Duration::from_millis(20));
+            std::process::exit(0);
+        }
+        let mut status = 0;
+        // SAFETY: the child is ours.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0);
+    });
+    let stopping = std::cell::Cell::new(Some(profiler));
+    within(3.0, "stop", &|| assert!(stopping.take().unwrap().stop().is_err()));
+    // And once more: the one before still looks, and this one is stopped by the exit.
+    std::mem::forget(builder(&target).start().unwrap());
+    burn(Duration::from_millis(20));
+}
+
+fn a_server_that_hangs_does_not_hold_the_exit_up() {
+    for act in [Act::Hang, Act::Drip, Act::EndlessHead] {
+        let server = Server::new(&[act]);
+        let mut child = this_program()
+            .env("EVERPROF_TEST_CASE", "program_that_exits")
+            .env(TARGET, format!("post+http://{}", server.address))
+            .spawn()
+            .unwrap();
+        server.next();
+        let begin = std::time::Instant::now();
+        assert!(child.wait().unwrap().success());
+        assert!(begin.elapsed() < Duration::from_secs(4), "{act:?}: {:?}", begin.elapsed());
+    }
+}
+
+fn hostile_answers_cost_neither_memory_nor_time() {
+    use everprof::encode::{Encoded, Set};
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let kind = everprof::profile::Kind::Cpu;
+    let set = Set {
+        profiles: vec![Encoded::pprof(kind, &everprof::profile::Profile::new(kind))],
+        ..Set::default()
+    };
+    let attempt = |act| {
+        let server = Server::new(&[act]);
+        let mut options = everprof::Options::default();
+        options.set("push", &format!("post+http://{}", server.address)).unwrap();
+        let begin = std::time::Instant::now();
+        let outcome = everprof::export::of_options(&options).unwrap().remove(0).attempt(&set);
+        (outcome, begin.elapsed())
+    };
+    _ = attempt(YES);
+    let before = peak();
+    for act in [
+        Act::EndlessHead,
+        Act::EndlessBody,
+        Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n"),
+        Act::Endless("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n", "x"),
+        Act::Endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n"),
+        Act::Endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3fffffff\r\n", "x"),
+        Act::Endless("HTTP/1.1 500 No\r\ncontent-length: 1073741824\r\n\r\n", "x"),
+        Act::Endless("HTTP/1.1 500 No\r\ncontent-encoding: gzip\r\n\r\n", "x"),
+        Act::Endless("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        Act::Endless("HTTP/1.1 200 OK\r\n", "a: b\r\n"),
+        Act::Endless("HTTP/1.1 200 ", "O"),
+    ] {
+        let (outcome, took) = attempt(act);
+        // What says that more will come is waited for as long as a request may take.
+        assert!(took < Duration::from_secs(11), "{act:?}: {took:?}");
+        assert!(format!("{outcome:?}").len() < 1_000, "{act:?}: {outcome:?}");
+    }
+    let grown = peak() - before;
+    assert!(grown < 4 << 10, "{grown} KiB more");
+}
+
+/// What is said about a lost profile goes through code of the host's. It costs neither the thread that says it, nor anybody who
+/// has profiles for it meanwhile.
+fn the_hosts_logger_may_panic_or_hang() {
+    static BAD: Bad = Bad;
+    struct Bad;
+    impl log::Log for Bad {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            let said = record.args().to_string();
+            assert!(!said.contains("401"), "this logger does not like that");
+            if said.contains("402") {
+                std::thread::sleep(Duration::from_secs(120));
+            }
+        }
+        fn flush(&self) {}
+    }
+    std::panic::set_hook(Box::new(|_| {}));
+    log::set_logger(&BAD).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    const NO: Act = Act::Answer("HTTP/1.1 401 No\r\n\r\n");
+    const PAY: Act = Act::Answer("HTTP/1.1 402 Pay\r\n\r\n");
+    let (server, dir) = (Server::new(&[NO, NO, PAY, YES]), directory("logger"));
+    let profiler = builder(&format!("post+http://{},dir", server.address)).dir(&dir).start().unwrap();
+    for _ in 0..2 {
+        burn(Duration::from_millis(20));
+        flush(&profiler);
+    }
+    assert_eq!(profiler.stats().export_refused, 2, "the thread has outlived its words");
+    for round in 3..6 {
+        burn(Duration::from_millis(20));
+        assert!(profiler.flush().is_err(), "it says something for two minutes");
+        assert!(kind_of(&dir, "cpu").len() >= round, "the directory does not wait for that");
+    }
+    assert_eq!(server.asked().len(), 3);
+    let _ = std::panic::take_hook();
+    std::process::exit(0);
 }
 
 fn a_child_has_a_queue_of_its_own() {

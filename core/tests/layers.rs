@@ -34,8 +34,8 @@ const PROBE: Layers = Layers {
     crate_name: "everprof-probe",
     columns: &[
         &["os", "regs", "sample"],
-        &["memory", "stacks", "ring", "poisson", "own", "loss", "bell", "cost"],
-        &["chain", "thread", "thread_block", "unwind", "here", "heap", "got", "scratch", "perf"],
+        &["memory", "stacks", "ring", "poisson", "own", "loss", "bell", "cost", "record"],
+        &["chain", "thread", "thread_block", "unwind", "here", "heap", "got", "scratch", "sampling", "perf"],
         &["sigprof", "timer", "waiting", "awaiting", "alloc", "malloc", "lock"],
     ],
     strangers: &[3],
@@ -56,6 +56,7 @@ const PROBE: Layers = Layers {
         "heap",
         "got",
         "scratch",
+        "sampling",
         "sigprof",
         "timer",
         "waiting",
@@ -71,7 +72,7 @@ const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
         &["error", "pairs", "labels"],
-        &["profile"],
+        &["profile", "tracing"],
         &["options", "tags", "stats"],
         &["symbolize", "aggregate", "recorder", "encode"],
         &["store"],

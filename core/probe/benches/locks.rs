@@ -1,4 +1,4 @@
-//! What hooks of waits cost: `cargo bench -p everprof-probe --bench locks`.
+//! What hooks of waits cost: `cargo bench -p everprof-probe --bench locks`; with `-- threads`, the cases of several threads alone.
 //!
 //! Each figure is of rounds with the hooks and without them in turns, so that what else the machine does is the same for both;
 //! the best and the middle of the rounds. A free lock is taken and given back by one thread; a wait is one for a word that
@@ -70,6 +70,13 @@ fn compare(name: &str, times: u32, threshold: u64, ring: &'static Ring, work: &d
 
 fn main() {
     let ring = prepare();
+    if !std::env::args().any(|argument| argument == "threads") {
+        one_thread(ring);
+    }
+    several_threads(ring);
+}
+
+fn one_thread(ring: &'static Ring) {
     println!("nanoseconds: best and middle of {ROUNDS} rounds, and what is added to the best without hooks");
     let of_std = Mutex::new(0_u64);
     compare("std Mutex, free", PAIRS, 100_000, ring, &|| *black_box(&of_std).lock().unwrap() += 1);
@@ -103,6 +110,10 @@ fn main() {
     // All that is done for a wait but the sample: the kernel does not let it sleep.
     compare("a futex that has changed", PAIRS / 10, u64::MAX / 2, ring, &|| wait(1));
     sample(ring, &|| wait(0));
+}
+
+fn several_threads(ring: &'static Ring) {
+    let (of_std, of_others) = (Mutex::new(()), parking_lot::Mutex::new(()));
     for threads in [2, 4, 8, 16, 32] {
         contended("std Mutex", threads, ring, &|| drop(of_std.lock().unwrap()));
         contended("parking_lot Mutex", threads, ring, &|| drop(of_others.lock()));

@@ -18,7 +18,6 @@ pub fn header(source: Source, weight: u64, period: u32) -> Option<Header> {
         return None;
     }
     let slot = thread::find(tid);
-    let (trace_id, span_id) = slot.map_or((0, 0), Slot::trace);
     Some(Header {
         source: source as u8,
         weight,
@@ -26,8 +25,7 @@ pub fn header(source: Source, weight: u64, period: u32) -> Option<Header> {
         tid,
         labels: slot.map_or(0, Slot::labels),
         generation: 0,
-        trace_id: if span_id == 0 { 0 } else { trace_id },
-        span_id,
+        trace: slot.map(Slot::trace).unwrap_or_default(),
     })
 }
 

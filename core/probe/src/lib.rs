@@ -29,6 +29,7 @@ pub mod os;
 pub mod own;
 pub mod perf;
 pub mod poisson;
+pub mod record;
 pub mod regs;
 pub mod ring;
 pub mod sample;

@@ -21,10 +21,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::os::Pages;
 use crate::regs;
-use crate::sample::Header;
+use crate::sample::{Header, Trace};
 
 /// Words of a record before its stack: the commit word and the packed header.
-const HEADER_WORDS: usize = 7;
+const HEADER_WORDS: usize = 8;
 
 /// Lines of memory that are asked for before a record's length is known: 40 frames.
 const FIRST_LINES: u64 = 6;
@@ -163,7 +163,8 @@ impl Ring {
             if commit == 0 {
                 return count;
             }
-            let mut packed = [commit, 0, 0, 0, 0, 0, 0];
+            let mut packed = [0; HEADER_WORDS];
+            packed[0] = commit;
             for (offset, word) in packed.iter_mut().enumerate().skip(1) {
                 *word = self.take(start + offset as u64);
             }
@@ -267,14 +268,15 @@ fn pack(header: &Header, len: u64) -> [u64; HEADER_WORDS] {
         header.weight,
         u64::from(header.tid) << 32 | u64::from(header.labels),
         u64::from(header.generation) << 32 | u64::from(header.period),
-        header.span_id,
-        (header.trace_id >> 64) as u64,
-        header.trace_id as u64,
+        header.trace.span_id,
+        (header.trace.trace_id >> 64) as u64,
+        header.trace.trace_id as u64,
+        header.trace.local_root,
     ]
 }
 
 fn unpack(words: &[u64; HEADER_WORDS]) -> (Header, u64) {
-    let [commit, weight, ids, times, span_id, trace_high, trace_low] = *words;
+    let [commit, weight, ids, times, span_id, trace_high, trace_low, local_root] = *words;
     let header = Header {
         source: commit as u8,
         weight,
@@ -282,15 +284,14 @@ fn unpack(words: &[u64; HEADER_WORDS]) -> (Header, u64) {
         labels: ids as u32,
         generation: (times >> 32) as u32,
         period: times as u32,
-        span_id,
-        trace_id: u128::from(trace_high) << 64 | u128::from(trace_low),
+        trace: Trace { trace_id: u128::from(trace_high) << 64 | u128::from(trace_low), span_id, local_root },
     };
     (header, commit >> 8)
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
@@ -304,8 +305,7 @@ mod tests {
             labels: 9,
             generation: 3,
             period: 10_101_010,
-            trace_id: 1 << 100 | 5,
-            span_id: u64::MAX,
+            trace: Trace { trace_id: 1 << 100 | 5, span_id: u64::MAX, local_root: 1 << 63 },
         }
     }
 
@@ -358,6 +358,7 @@ mod tests {
 
     #[test]
     fn what_a_writer_has_left_is_closed_where_it_was_reserved_and_not_written() {
+        const LEN: u64 = HEADER_WORDS as u64 + 10;
         for others in [0, 2] {
             let ring = Ring::new(0).unwrap();
             let others =
@@ -369,8 +370,8 @@ mod tests {
             assert!(!ring.close(7, reserved));
             // Afterwards, and others reserve behind it.
             all(&ring);
-            assert!(ring.reserve(17, 7, &|_| {}).is_some());
-            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: 17 };
+            assert!(ring.reserve(LEN, 7, &|_| {}).is_some());
+            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: LEN };
             others(9);
             assert_eq!(all(&ring), []);
             // It is nobody else's.
@@ -386,6 +387,71 @@ mod tests {
             assert!(!ring.close(7, reserved));
             assert!((0..=ring.mask).all(|index| ring.word(index).load(Ordering::Relaxed) == 0));
         }
+    }
+
+    #[test]
+    fn what_writers_leave_among_others_is_told_from_what_they_do_not() {
+        const ROUNDS: u64 = 40_000;
+        let ring = Ring::new(0).unwrap();
+        let over = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for tag in 1..=4 {
+                let (ring, over) = (&ring, &over);
+                scope.spawn(move || {
+                    let mut sums = [0_u64; 2];
+                    for round in 0..ROUNDS {
+                        while ring.percent_full() > 80 {
+                            std::thread::yield_now();
+                        }
+                        let told = std::cell::Cell::new(None);
+                        let tell = |reserved: Option<Reserved>| told.set(reserved.or(told.get()));
+                        let stack = [tag as u64; 20];
+                        let stack = &stack[..(round % 20) as usize + 1];
+                        let len = (HEADER_WORDS + stack.len()) as u64;
+                        match round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 {
+                            // It has reserved, and jumps away.
+                            0 => {
+                                if ring.reserve(len, tag, &tell).is_some() {
+                                    assert!(ring.close(tag, told.get().unwrap()), "left, and not closed");
+                                    sums[0] += 1;
+                                }
+                            }
+                            // It was about to.
+                            1 => {
+                                let start = ring.end();
+                                assert!(
+                                    !ring.close(tag, Reserved { start, len }),
+                                    "closed, and not reserved"
+                                );
+                            }
+                            // It had written it.
+                            _ => {
+                                if ring.push_telling(&header(7), stack, tag, tell) {
+                                    assert!(!ring.close(tag, told.get().unwrap()), "closed, and written");
+                                    sums[1] += 1;
+                                }
+                            }
+                        }
+                    }
+                    over.fetch_add(1, Ordering::SeqCst);
+                    assert!(sums.iter().all(|sum| *sum > 100), "{sums:?}");
+                });
+            }
+            let mut buffer = [0; MAX_STACK_WORDS];
+            loop {
+                let last = over.load(Ordering::SeqCst) == 4;
+                ring.drain(&mut buffer, |header, stack| match header.source {
+                    0 => assert!(stack.len() <= 20),
+                    1 => assert!(header.weight == 7 && stack.iter().all(|word| *word == stack[0])),
+                    other => panic!("a record of {other}"),
+                });
+                if last {
+                    break;
+                }
+            }
+        });
+        assert_eq!(ring.percent_full(), 0, "the reader waits for a record");
+        assert!((0..=ring.mask).all(|index| ring.word(index).load(Ordering::Relaxed) == 0));
     }
 
     #[test]

@@ -72,10 +72,19 @@ pub struct Header {
     pub labels: u32,
     /// Generation of the modules that the stack's addresses are of: see [`crate::unwind::Walked`].
     pub generation: u32,
-    /// W3C trace id in force on the thread; 0 where there is none.
+    /// The trace and the span in force on the thread.
+    pub trace: Trace,
+}
+
+/// The trace and the span that something belongs to, as W3C Trace Context has them; zeros where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Trace {
+    /// The trace.
     pub trace_id: u128,
-    /// W3C span id in force on the thread; 0 where there is none.
+    /// The span.
     pub span_id: u64,
+    /// The span of this process that the request began with here.
+    pub local_root: u64,
 }
 
 impl Header {

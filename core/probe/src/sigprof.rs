@@ -201,7 +201,6 @@ fn fetch_ahead(address: usize) {
 
 /// A thread's own timer expired: the sample stands for every expiry since the last signal.
 fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
-    let (trace_id, span_id) = slot.trace();
     let period = slot.period();
     let unclaimed = slot.take_unclaimed();
     if unclaimed != 0 {
@@ -219,8 +218,7 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
         tid: slot.tid(),
         labels: slot.labels(),
         generation: 0,
-        trace_id: if span_id == 0 { 0 } else { trace_id },
-        span_id,
+        trace: slot.trace(),
     };
     take(header, &[], slot.address() / size_of::<Slot>(), context);
 }

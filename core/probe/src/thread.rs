@@ -15,9 +15,11 @@
 //! A thread that made its own slot, to set its first label, is new to us most likely. Its slot goes to a list and our
 //! thread is woken, so that a timer follows it from then on, and so that the slot is given back should it end before.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::os::{self, Pages};
+use crate::record::{Record, is_published};
+use crate::sample::Trace;
 use crate::{bell, regs};
 
 const CAPACITY: usize = 32 * 1024;
@@ -43,9 +45,8 @@ pub struct Slot {
     /// 0: free.
     tid: AtomicU32,
     labels: AtomicU32,
-    span_id: AtomicU64,
-    trace_high: AtomicU64,
-    trace_low: AtomicU64,
+    /// The trace and the span in force.
+    record: Record,
     /// The period of the thread's timer in nanoseconds; 0 while it has none.
     period: AtomicU32,
     /// Microseconds that the next sample of the timer stands for, instead of a period; 0: a period.
@@ -147,7 +148,8 @@ pub fn sweep(lives: impl Fn(u32) -> bool) {
 /// Gives every slot back except that of the calling thread, which keeps its labels under its new id. Only in a fork's
 /// child, where no other thread exists. Returns the calling thread's new slot.
 pub fn after_fork(old_tid: u32) -> Option<&'static Slot> {
-    let (labels, trace) = find(old_tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default();
+    let in_force = |slot: &Slot| (slot.labels(), slot.trace(), slot.trace_flags());
+    let (labels, trace, flags) = find(old_tid).map(in_force).unwrap_or_default();
     // Also where one was half-way on the list.
     NEW.store(core::ptr::null_mut(), Ordering::Relaxed);
     // Only those in use: a store to each would cost every child the memory of all of them.
@@ -157,7 +159,7 @@ pub fn after_fork(old_tid: u32) -> Option<&'static Slot> {
     }
     let slot = current()?;
     slot.set_labels(labels);
-    slot.set_trace(trace.0, trace.1);
+    slot.set_trace(trace, flags);
     Some(slot)
 }
 
@@ -188,26 +190,26 @@ impl Slot {
         before
     }
 
-    /// The trace and span in force; zeros where there are none.
+    /// The trace and span in force; zeros where there are none. A trace without a span is none.
     #[inline]
-    pub fn trace(&self) -> (u128, u64) {
-        let high = u128::from(self.trace_high.load(Ordering::Relaxed));
-        let low = u128::from(self.trace_low.load(Ordering::Relaxed));
-        (high << 64 | low, self.span_id.load(Ordering::Relaxed))
+    pub fn trace(&self) -> Trace {
+        self.record.trace()
     }
 
-    /// Sets the trace and span in force and returns those before. Only by the slot's own thread.
+    /// The W3C flags of that trace.
     #[inline]
-    pub fn set_trace(&self, trace_id: u128, span_id: u64) -> (u128, u64) {
-        let before = self.trace();
-        // A handler in the middle must not see one trace's span with another's id: no span means no trace.
-        self.span_id.store(0, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        self.trace_high.store((trace_id >> 64) as u64, Ordering::Relaxed);
-        self.trace_low.store(trace_id as u64, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        self.span_id.store(span_id, Ordering::Relaxed);
-        before
+    pub fn trace_flags(&self) -> u8 {
+        self.record.flags()
+    }
+
+    /// Sets the trace and span in force. Only by the slot's own thread.
+    #[inline]
+    pub fn set_trace(&self, trace: Trace, flags: u8) {
+        if is_published() {
+            let offset = core::mem::offset_of!(Slot, record);
+            self.record.point_here(|address| at_address(address.wrapping_sub(offset)).is_some());
+        }
+        self.record.set(trace, flags);
     }
 
     /// The period of the thread's timer in nanoseconds; 0 while it has none.
@@ -256,7 +258,8 @@ impl Slot {
 
     fn reset(&self) {
         self.labels.store(0, Ordering::Relaxed);
-        self.set_trace(0, 0);
+        // Not by the thread itself, which is gone, and so is its pointer to the record.
+        self.record.set(Trace::default(), 0);
         self.period.store(0, Ordering::Relaxed);
         self.unclaimed.store(0, Ordering::Relaxed);
         self.credited.store(0, Ordering::Relaxed);
@@ -349,11 +352,13 @@ mod tests {
         assert!(at_address(slot.address() + 8).is_none());
         assert!(at_address(0).is_none());
         assert_eq!((slot.set_labels(5), slot.set_labels(0)), (0, 5));
-        assert_eq!(slot.set_trace(7 << 70 | 3, 9), (0, 0));
-        assert_eq!(slot.trace(), (7 << 70 | 3, 9));
+        assert_eq!(slot.trace(), Trace::default());
+        let trace = Trace { trace_id: 7 << 70 | 3, span_id: 9, local_root: 8 };
+        slot.set_trace(trace, 1);
+        assert_eq!((slot.trace(), slot.trace_flags()), (trace, 1));
         slot.release();
         assert!(find(4_000_001).is_none());
-        assert_eq!(claim(4_000_001).unwrap().trace(), (0, 0));
+        assert_eq!(claim(4_000_001).unwrap().trace(), Trace::default());
     }
 
     #[test]

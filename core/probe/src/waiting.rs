@@ -11,7 +11,7 @@ mod together;
 use crate::memory::{self, StackMemory};
 use crate::os::{self, Clock, Pages, Task, Wait, task};
 use crate::regs::{self, Interrupted, Regs};
-use crate::sample::CALL_WORDS;
+use crate::sample::{CALL_WORDS, Trace};
 use crate::thread;
 use crate::unwind::{self, End, Frames};
 
@@ -57,7 +57,7 @@ pub struct Waiting {
     /// The label set in force on it.
     pub labels: u32,
     /// The trace and the span in force on it; zeros where there are none.
-    pub trace: (u128, u64),
+    pub trace: Trace,
 }
 
 /// Looks at threads, and has the memory for copies of their stacks.
@@ -210,7 +210,7 @@ fn call_of(wait: &Wait) -> Option<u32> {
 }
 
 /// The label set in force on a thread, and its trace and span; zeros where there are none.
-pub fn in_force(tid: u32) -> (u32, (u128, u64)) {
+pub fn in_force(tid: u32) -> (u32, Trace) {
     thread::find(tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default()
 }
 

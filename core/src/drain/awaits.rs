@@ -126,8 +126,7 @@ impl Sampler {
             thread: self.thread_number("".into(), None),
             labels: told.labels.clone().map_or(0, |set| self.sums.intern_labels(set)),
             unclaimed: false,
-            trace_id: if begun.trace.1 == 0 { 0 } else { begun.trace.0 },
-            span_id: begun.trace.1,
+            trace: self.sums.intern_trace(begun.trace),
         };
         self.sums.add_wait(key, Waited::task(begun.registered, others), Sums { count: 1, nanos });
     }

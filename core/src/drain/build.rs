@@ -27,7 +27,7 @@ pub(super) use threads::threads;
 pub(super) use time::{off_cpu, wall};
 
 /// The keys of labels that everprof sets itself; a user's label of that name gives way.
-const RESERVED: [&str; 4] = ["thread_name", "thread_id", "trace_id", "span_id"];
+const RESERVED: [&str; 5] = ["thread_name", "thread_id", "trace_id", "span_id", "local_root_span_id"];
 
 /// The profile of a period's CPU time.
 pub(super) fn cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
@@ -56,8 +56,8 @@ fn rows(period: &Period) -> Vec<(Key, Sums)> {
     rows
 }
 
-fn order(key: &Key) -> (u32, u32, u32, u64, u128) {
-    (key.stack, key.thread, key.labels, key.span_id, key.trace_id)
+fn order(key: &Key) -> (u32, u32, u32, u32) {
+    (key.stack, key.thread, key.labels, key.trace)
 }
 
 /// Functions that are in the way, by how their names begin, and by what is part of the paths of their files.
@@ -294,11 +294,14 @@ impl<'p> Builder<'p> {
                 labels.push(Label::number("thread_id", i64::from(*tid), "id"));
             }
         }
-        if key.trace_id != 0 {
-            labels.push(Label::text("trace_id", format!("{:032x}", key.trace_id)));
-        }
-        if key.span_id != 0 {
-            labels.push(Label::text("span_id", format!("{:016x}", key.span_id)));
+        if let Some(trace) = self.period.sums.trace(key.trace) {
+            if trace.trace_id != 0 {
+                labels.push(Label::text("trace_id", format!("{:032x}", trace.trace_id)));
+            }
+            labels.push(Label::text("span_id", format!("{:016x}", trace.span_id)));
+            if trace.local_root != 0 {
+                labels.push(Label::text("local_root_span_id", format!("{:016x}", trace.local_root)));
+            }
         }
         // Only in profiles that have them: a program may well call a label of its own `state`.
         labels.retain(|label| !more.iter().any(|ours| ours.key == label.key));

@@ -54,7 +54,8 @@ impl Sampler {
         self.drain();
         _ = self.look_around(true);
         self.read_awaits(true);
-        let sums = std::mem::take(&mut self.sums);
+        let sums = std::mem::replace(&mut self.sums, Aggregate::telling(self.hook_options.traces));
+        self.stats.spans_left_out += sums.traces_left_out();
         self.label_places.clear();
         let mut stackless = Vec::new();
         let corrections = self.settle(&sums, &mut stackless, cut);
@@ -106,6 +107,11 @@ impl Sampler {
         }
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());
+    }
+
+    /// Whether the machine has slept, or its wall clock was put forward, since the period began.
+    pub(super) fn has_clock_jumped(&self) -> bool {
+        has_jumped(self.period_time, self.cut_at.elapsed(), wall_clock())
     }
 
     /// Hands a segment to the publisher, unless that is so far behind that it seems to hang: a file of symbols on a disk
@@ -224,9 +230,29 @@ fn begin_of_next(end: i64, now: i64, longest: i64) -> i64 {
     if end.saturating_sub(now) > longest { now } else { now.max(end) }
 }
 
+/// Whether a period that began at `begin` and has run for so long cannot have come to `now` by itself. While a machine is
+/// suspended, the clock that periods are measured by stands still: what comes after it would be told as of before. Such a period
+/// ends early, the next one begins at its right time, and no profile stands for what was between.
+fn has_jumped(begin: i64, ran: Duration, now: i64) -> bool {
+    /// What clocks that are kept right by steps may do.
+    const USUAL: i64 = 5_000_000_000;
+    now.saturating_sub(begin).saturating_sub(ran.as_nanos() as i64) > USUAL
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_slept_is_noticed() {
+        const SECOND: i64 = 1_000_000_000;
+        let ran = Duration::from_secs(30);
+        assert!(!has_jumped(1_000 * SECOND, ran, 1_030 * SECOND));
+        assert!(!has_jumped(1_000 * SECOND, ran, 1_034 * SECOND), "a step of the clock");
+        assert!(has_jumped(1_000 * SECOND, ran, 1_036 * SECOND));
+        assert!(!has_jumped(1_000 * SECOND, ran, 900 * SECOND) && !has_jumped(i64::MAX, ran, i64::MIN));
+        assert_eq!(begin_of_next(1_030 * SECOND, 4_630 * SECOND, 60 * SECOND), 4_630 * SECOND);
+    }
 
     #[test]
     fn periods_follow_the_wall_clock_without_overlap() {

@@ -11,7 +11,7 @@ use crate::profile::Profile;
 /// With more samples than this, traces and spans are no longer told apart.
 const MOST_SAMPLES: usize = 256 << 10;
 /// The keys that are then left out.
-const OF_TRACES: [&str; 2] = ["trace_id", "span_id"];
+const OF_TRACES: [&str; 3] = ["trace_id", "span_id", "local_root_span_id"];
 
 /// The sum of the segments so far, and the number of signals behind it.
 #[derive(Clone, Debug)]

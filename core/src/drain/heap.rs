@@ -119,6 +119,8 @@ pub(super) struct Heap {
     /// At least this, lest there are more blocks than there is room for.
     least: u64,
     random: u64,
+    /// How many spans a profile tells apart.
+    traces: usize,
     /// Ends after everything else.
     sources: Sources,
 }
@@ -163,6 +165,7 @@ impl Heap {
             wanted: interval,
             least: 0,
             random: wall_clock() as u64 | 1,
+            traces: options.traces,
             sources,
         })
     }
@@ -268,6 +271,8 @@ impl Heap {
     fn add(&mut self, site: Same, bytes: u64, mean: u64, handle: Handle) {
         let amount = Amount::of(bytes, mean);
         self.tallies.add(site.clone(), amount);
+        // A block that outlives its span is not told by it.
+        let site = site.untraced().unwrap_or(site);
         match handle {
             0 => self.unfollowed.add(amount),
             // It was a sample by a mean that does not hold any more.
@@ -338,7 +343,7 @@ impl Heap {
                 peak.rows.into_iter().for_each(|(site, live)| row(site, None, none, live));
             }
         }
-        let mut numbering = self.sites.numbering();
+        let mut numbering = self.sites.numbering(self.traces);
         let rows = rows.into_iter().map(|((site, age), (allocated, live))| HeapRow {
             key: numbering.key(&site),
             age,
@@ -384,6 +389,7 @@ impl Sampler {
         if samples > 0 {
             account.tallies.lose(Amount { objects: objects as f64, bytes: bytes as f64 });
         }
+        self.stats.spans_left_out += account.tallies.take_untraced();
         account.sites.keep_small();
         if let Some(mean) = account.keep_room() {
             self.tell_room(mean, account.interval());

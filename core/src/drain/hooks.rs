@@ -36,13 +36,23 @@ pub(super) struct HookOptions {
     pub(super) c_locks: bool,
     /// The longest stack.
     pub(super) max_words: usize,
+    /// How many spans a profile tells apart, of whatever kind.
+    pub(super) traces: usize,
 }
 
 impl HookOptions {
     pub(super) fn of(options: &Options, max_words: usize) -> Self {
         let interval = options.interval_bytes.get();
         let threshold = options.lock_threshold_ns.get().into();
-        Self { interval, threshold, sources: Wanted::of(options), c_locks: options.c_locks, max_words }
+        let traces = options.trace_spans.get() as usize;
+        Self {
+            interval,
+            threshold,
+            sources: Wanted::of(options),
+            c_locks: options.c_locks,
+            max_words,
+            traces,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::releases::Releases;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, wall_clock};
 use super::sites::{Same, Site, Sites};
-use super::tallies::{Amounts, Tallies, Tally};
+use super::tallies::{self, Amounts, Tallies, Tally};
 use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -81,11 +81,23 @@ type Place = (Same, u64, Option<Same>);
 
 /// A wait as its sample tells it: its site, its object, and what it stands for.
 type Wait = (Arc<Site>, u64, Waits);
+impl tallies::Place for Place {
+    fn untraced(&self) -> Option<Self> {
+        let (site, object, release) = self;
+        let (own, other) = (site.untraced(), release.as_ref().and_then(Same::untraced));
+        if own.is_none() && other.is_none() {
+            return None;
+        }
+        Some((own.unwrap_or_else(|| site.clone()), *object, other.or_else(|| release.clone())))
+    }
+}
 
 /// The account.
 #[derive(Debug)]
 pub(super) struct Locks {
     config: Config,
+    /// How many spans a profile tells apart.
+    traces: usize,
     sites: Sites,
     tallies: Tallies<Place, Waits>,
     releases: Releases<Arc<Site>, Wait>,
@@ -105,6 +117,7 @@ impl Locks {
         ring()?.drain(&mut vec![0; MAX_STACK_WORDS], |_, _| {});
         let mut locks = Self {
             config,
+            traces: options.traces,
             sites: Sites::default(),
             tallies: Tallies::default(),
             releases: Releases::default(),
@@ -207,7 +220,7 @@ impl Locks {
     }
 
     fn cut(&self, tally: &Tally<Place, Waits>) -> LocksCut {
-        let mut numbering = self.sites.numbering();
+        let mut numbering = self.sites.numbering(self.traces);
         let rows = tally.rows.iter().map(|((site, object, release), waits)| LockRow {
             key: numbering.key(site),
             object: *object,
@@ -256,6 +269,7 @@ impl Sampler {
         }
         let [samples, count, nanos] = lock::take_lost();
         locks.tallies.lose(Waits { count: count as f64, nanos: nanos as f64 });
+        self.stats.spans_left_out += locks.tallies.take_untraced();
         locks.sites.keep_small();
         self.stats.lock_lost += samples;
         let hooked = locks.hooked();

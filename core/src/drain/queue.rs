@@ -4,7 +4,7 @@
 //! oldest is given up, never the new one: what happens now is what somebody will ask about. The set of an attempt stays in
 //! the queue until it is decided about. After a failure the pause is drawn from nothing to twice the longest of before
 //! ("full jitter"), so that a fleet does not come back all at once; where the other side named a time, nobody knocks
-//! before it.
+//! before it. Where a failed attempt costs a profile, since nobody knows whether it arrived, pauses grow longer still.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use crate::encode::Set;
 /// The longest pause after a first failure, and after many.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest where each attempt costs a profile.
+const LONGEST_COSTLY: Duration = Duration::from_secs(600);
 /// The longest that another side may ask for.
 const LONGEST_MUTE: Duration = Duration::from_secs(600);
 /// A set takes so much at least, with what is around its bytes.
@@ -37,11 +39,12 @@ pub(super) struct Queue {
     failures: u32,
 }
 
+/// One set that waits.
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     number: u64,
     bytes: u64,
-    set: Arc<Set>,
+    pub(super) set: Arc<Set>,
 }
 
 /// What to do now.
@@ -97,18 +100,27 @@ impl Queue {
     /// What is due. What is given out counts as being at the exporter until [`Queue::done`] or [`Queue::failed`].
     pub(super) fn next(&mut self, now: Duration) -> Next {
         let Some(front) = self.sets.front() else { return Next::Idle };
-        if now < self.pause_until {
-            return Next::Wait(self.pause_until - now);
+        if let Some(rest) = self.rest(now) {
+            return Next::Wait(rest);
         }
         self.busy = Some(front.number);
         Next::Attempt(front.set.clone())
     }
 
-    /// The set at the exporter is sent, or lost. `was_heard` where the other side can be reached.
-    pub(super) fn done(&mut self, was_heard: bool) {
-        if was_heard {
-            self.failures = 0;
-        }
+    /// The set at the exporter is sent, or the other side does not want it: it can be reached.
+    pub(super) fn done(&mut self) {
+        self.failures = 0;
+        self.leave();
+    }
+
+    /// The set at the exporter is lost, and nobody knows how the other side is: the next one may share its fate.
+    pub(super) fn gone(&mut self, now: Duration, chance: f64) {
+        self.leave();
+        self.pause(now, None, chance, LONGEST_COSTLY);
+    }
+
+    /// The set at the exporter is none of those that wait here any more.
+    pub(super) fn leave(&mut self) {
         if let Some(number) = self.busy.take()
             && self.sets.front().is_some_and(|front| front.number == number)
             && let Some(gone) = self.sets.pop_front()
@@ -117,17 +129,54 @@ impl Queue {
         }
     }
 
+    /// What is left of the set at the exporter.
+    pub(super) fn replace(&mut self, rest: Arc<Set>) {
+        let front = self.sets.front_mut().filter(|front| Some(front.number) == self.busy);
+        front.into_iter().for_each(|front| front.set = rest.clone());
+    }
+
     /// The set at the exporter is to be tried again, after `asked` at the earliest. `chance` is from 0 to 1. Says how
     /// many failures there were in a row.
     pub(super) fn failed(&mut self, now: Duration, asked: Option<Duration>, chance: f64) -> u32 {
         self.busy = None;
+        self.pause(now, asked, chance, LONGEST_PAUSE)
+    }
+
+    fn pause(&mut self, now: Duration, asked: Option<Duration>, chance: f64, most: Duration) -> u32 {
         self.failures = self.failures.saturating_add(1);
-        let longest = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_PAUSE);
+        let longest = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(most);
         let pause = longest.mul_f64(chance.clamp(0.0, 1.0));
         let asked = asked.map(|asked| asked.min(LONGEST_MUTE));
         self.is_muted = asked.is_some();
         self.pause_until = now + asked.map_or(pause, |asked| asked + pause);
         self.failures
+    }
+
+    /// Whether the last attempt failed.
+    pub(super) fn is_away(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// How long not to try; none where an attempt is due.
+    pub(super) fn rest(&self, now: Duration) -> Option<Duration> {
+        (now < self.pause_until).then(|| self.pause_until - now)
+    }
+
+    /// Takes out everything, in its order, to be put somewhere else.
+    pub(super) fn take(&mut self) -> Vec<Waiting> {
+        (self.bytes, self.busy) = (0, None);
+        self.sets.drain(..).collect()
+    }
+
+    /// What could not be put there: it waits on, before all that came since. Says how many were given up for it.
+    pub(super) fn give_back(&mut self, sets: Vec<Waiting>) -> u64 {
+        self.bytes += sets.iter().map(|waiting| waiting.bytes).sum::<u64>();
+        sets.into_iter().rev().for_each(|waiting| self.sets.push_front(waiting));
+        let mut evicted = 0;
+        while self.bytes > self.most && self.sets.len() > 1 && self.evict() {
+            evicted += 1;
+        }
+        evicted
     }
 
     /// Somebody waits for what there is: tries now what waits for no reason but our own patience. Says whether a try makes
@@ -196,11 +245,11 @@ mod tests {
         assert_eq!(attempt(&mut queue, SECOND), Some(0));
         assert_eq!(queue.push(set(10, 15_000)), 2);
         assert_eq!(queue.bytes(), 95_000);
-        queue.done(true);
+        queue.done();
         assert_eq!(attempt(&mut queue, SECOND), Some(3), "1 and 2 gave way");
         // Too large for the queue: it is kept with the one at the exporter, or nothing large would ever be sent.
         assert_eq!(queue.push(set(11, 1 << 20)), 7);
-        queue.done(true);
+        queue.done();
         assert_eq!((attempt(&mut queue, SECOND), queue.len()), (Some(11), 1));
     }
 
@@ -229,7 +278,7 @@ mod tests {
         assert_eq!(attempt(&mut queue, now), Some(0));
         queue.failed(now, None, 0.0);
         assert_eq!(attempt(&mut queue, now), Some(0), "chance may say at once");
-        queue.done(true);
+        queue.done();
         queue.push(set(1, 10));
         assert_eq!(attempt(&mut queue, now), Some(1));
         queue.failed(now, None, 1.0);
@@ -251,6 +300,43 @@ mod tests {
         queue.failed(632 * SECOND, None, 1.0);
         assert!(queue.hurry(632 * SECOND));
         assert_eq!(attempt(&mut queue, 632 * SECOND), Some(0));
+    }
+
+    /// A server that takes requests and never answers costs a profile each time: an hour of it costs few.
+    #[test]
+    fn what_costs_a_profile_is_tried_ever_more_seldom() {
+        let mut queue = Queue::new(1 << 30);
+        let (mut now, mut lost) = (Duration::ZERO, 0);
+        for minute in 0..60 {
+            queue.push(set(minute, 10));
+            while attempt(&mut queue, now).is_some() {
+                queue.gone(now, 0.5);
+                lost += 1;
+            }
+            now += 60 * SECOND;
+        }
+        assert!((10..25).contains(&lost), "{lost} of 60");
+        assert_eq!(queue.len(), 60 - lost);
+        assert!(queue.is_away() && queue.hurry(now) && attempt(&mut queue, now).is_some());
+        queue.done();
+        assert!(!queue.is_away());
+    }
+
+    #[test]
+    fn what_is_given_back_is_before_what_came_since() {
+        let mut queue = Queue::new(100_000);
+        (0..5).for_each(|n| _ = queue.push(set(n, 10_000)));
+        let taken = queue.take();
+        assert_eq!((taken.len(), queue.bytes(), queue.len()), (5, 0, 0));
+        (5..9).for_each(|n| _ = queue.push(set(n, 20_000)));
+        assert_eq!(queue.give_back(taken), 3, "the oldest gave way");
+        assert_eq!(queue.bytes(), 100_000);
+        let mut order = Vec::new();
+        while let Some(number) = attempt(&mut queue, SECOND) {
+            order.push(number);
+            queue.done();
+        }
+        assert_eq!(order, [3, 4, 5, 6, 7, 8]);
     }
 
     /// An hour without the server: memory stays bounded, the newest are kept, and go in order once it is back.
@@ -280,7 +366,7 @@ mod tests {
         let mut sent = Vec::new();
         while let Some(number) = attempt(&mut queue, now) {
             sent.push(number);
-            queue.done(true);
+            queue.done();
         }
         assert_eq!(sent, (evicted..sequence).collect::<Vec<_>>());
         assert_eq!(queue.bytes(), 0);

@@ -1,5 +1,6 @@
 //! everprof's own messages, through the host's logger, under the target `everprof` and the option `log`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use log::{Level, LevelFilter};
@@ -23,6 +24,7 @@ pub(crate) fn info(message: &str) {
 
 fn say(level: Level, message: &str) {
     if level as usize <= LEVEL.load(Ordering::Relaxed) {
-        log::log!(target: "everprof", level, "{message}");
+        // Code of the host's. Should it panic, the message is lost, and not the thread of ours that had something to say.
+        let _ = catch_unwind(AssertUnwindSafe(|| log::log!(target: "everprof", level, "{message}")));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everprof_probe::os::Clock;
 use everprof_probe::ring::MAX_STACK_WORDS;
-use everprof_probe::sample::{Frame, Header, Source, frames, missing};
+use everprof_probe::sample::{Frame, Header, Source, Trace, frames, missing};
 use everprof_probe::thread_block::{self, Facts};
 use everprof_probe::timer::ClockKind;
 use everprof_probe::{awaiting, regs, sigprof, stacks, thread, unwind};
@@ -27,7 +27,7 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, report, tasks};
+use super::{Plan, otel, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -154,6 +154,7 @@ impl Sampler {
                 format!("no handler could be installed for signal {signal}"),
             ));
         }
+        otel::publish(plan.options.otel_context, &plan.tags);
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);
@@ -175,7 +176,7 @@ impl Sampler {
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
-            sums: Aggregate::default(),
+            sums: Aggregate::telling(hook_options.traces),
             thread_numbers: HashMap::new(),
             label_places: HashMap::new(),
             wall: None,
@@ -317,7 +318,7 @@ impl Sampler {
         if self.judged.elapsed() >= JUDGE_EVERY {
             self.judge();
         }
-        if self.period_began.elapsed() >= self.period {
+        if self.period_began.elapsed() >= self.period || self.has_clock_jumped() {
             self.cut(Cut::Period);
         }
         self.expire_recordings();
@@ -392,8 +393,7 @@ impl Sampler {
             thread,
             labels: self.label_set(header.labels),
             unclaimed,
-            trace_id: header.trace_id,
-            span_id: header.span_id,
+            trace: self.sums.intern_trace(header.trace),
         };
         self.sums.add(key, Sums { count, nanos });
         self.stats.sampled_cpu += Duration::from_nanos(nanos);
@@ -428,7 +428,8 @@ impl Sampler {
         let stack = finished.as_deref().unwrap_or(stack);
         let epoch = self.modules.epoch_of(header.generation);
         let thread = (self.threads.name(header.tid), self.thread_ids.then_some(header.tid));
-        sites.site(epoch, stack, thread, labels::resolve(header.labels))
+        let trace = if self.hook_options.traces == 0 { Trace::default() } else { header.trace };
+        sites.site(epoch, stack, thread, labels::resolve(header.labels), trace)
     }
 
     pub(super) fn thread_number(&mut self, name: Arc<str>, tid: Option<u32>) -> u32 {

@@ -39,9 +39,11 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
     let exporters = plan.exporters.clone();
     let (tags, counters, kinds) = (plan.tags.clone(), counters.clone(), plan.options.kinds.clone());
     let most = plan.options.push_queue_bytes.get();
+    let service = plan.tags.get("service").map_or("", String::as_str);
+    let spool = crate::export::spool::terms(&plan.options, service);
     let publish = move || {
         let symbolizer = Symbolizer::new(options);
-        let delivery = Delivery::new(exporters(), most, counters.clone());
+        let delivery = Delivery::new(exporters(), most, spool, counters.clone());
         let sums = Open::default();
         let marks = BTreeMap::new();
         let publisher =

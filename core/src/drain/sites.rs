@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use everprof_probe::sample::Trace;
+
 use super::period::{Epoch, Period};
-use crate::aggregate::Key;
+use crate::aggregate::{Aggregate, Key};
 use crate::labels::LabelSet;
 
 /// A stack, and the epoch of the address space that it is of.
@@ -27,6 +29,9 @@ pub(super) struct Site {
     thread: Arc<str>,
     tid: Option<u32>,
     labels: Option<LabelSet>,
+    trace: Trace,
+    /// The same without a trace, where this one has one.
+    untraced: Option<Arc<Site>>,
 }
 
 /// A site as a key: each is there once, so that to be equal is to be the same one, which costs no look at its stack. Those of
@@ -45,6 +50,13 @@ impl std::ops::Deref for Same {
 
     fn deref(&self) -> &Site {
         &self.0
+    }
+}
+
+impl Same {
+    /// The same site without its trace; none where it has none.
+    pub(super) fn untraced(&self) -> Option<Same> {
+        self.0.untraced.clone().map(Same)
     }
 }
 
@@ -83,9 +95,15 @@ impl Sites {
         words: &[u64],
         (thread, tid): (Arc<str>, Option<u32>),
         labels: Option<LabelSet>,
+        trace: Trace,
     ) -> Arc<Site> {
         let stack = shared(&mut self.stacks, Stack { epoch, words: words.into() });
-        shared(&mut self.sites, Site { stack, thread, tid, labels })
+        let untraced = Site { stack, thread, tid, labels, trace: Trace::default(), untraced: None };
+        if trace.span_id == 0 {
+            return shared(&mut self.sites, untraced);
+        }
+        let twin = shared(&mut self.sites, untraced.clone());
+        shared(&mut self.sites, Site { trace, untraced: Some(twin), ..untraced })
     }
 
     /// Remembers the address spaces of the epochs from `first` on, for as long as stacks are of them.
@@ -107,6 +125,8 @@ impl Sites {
 
     /// Forgets sites that nobody holds.
     pub(super) fn forget_unused(&mut self) {
+        // Those with a trace hold their twins without.
+        self.sites.retain(|site| site.untraced.is_none() || Arc::strong_count(site) > 1);
         self.sites.retain(|site| Arc::strong_count(site) > 1);
         self.stacks.retain(|stack| Arc::strong_count(stack) > 1);
     }
@@ -119,12 +139,13 @@ impl Sites {
         }
     }
 
-    /// Begins to number what is to be named.
-    pub(super) fn numbering(&self) -> Numbering {
+    /// Begins to number what is to be named, with so many spans at most.
+    pub(super) fn numbering(&self, most_traces: usize) -> Numbering {
         let sorted: BTreeMap<u32, &Epoch> =
             self.epochs.iter().map(|(epoch, space)| (*epoch, space)).collect();
         let epochs = sorted.keys().copied().zip(0..).collect();
-        let names = Period { epochs: sorted.into_values().cloned().collect(), ..Period::default() };
+        let sums = Aggregate::telling(most_traces);
+        let names = Period { epochs: sorted.into_values().cloned().collect(), sums, ..Period::default() };
         Numbering { epochs, threads: HashMap::new(), names }
     }
 }
@@ -154,7 +175,8 @@ impl Numbering {
         // Of more stacks than can be kept, the leaf has to do.
         let stack = sums.intern_stack(epoch, words).or_else(|| sums.intern_stack(epoch, words.get(..1)?));
         let labels = site.labels.clone().map_or(0, |set| sums.intern_labels(set));
-        Key { stack: stack.unwrap_or_default(), thread, labels, ..Key::default() }
+        let trace = sums.intern_trace(site.trace);
+        Key { stack: stack.unwrap_or_default(), thread, labels, trace, ..Key::default() }
     }
 }
 
@@ -176,7 +198,7 @@ mod tests {
     fn sites_that_nobody_holds_are_few_however_long_a_period_is() {
         let mut sites = Sites::default();
         let mut site = |number: u64| {
-            let site = sites.site(0, &[number], ("t".into(), None), None);
+            let site = sites.site(0, &[number], ("t".into(), None), None, Trace::default());
             sites.keep_small();
             (site, sites.sites.len(), sites.stacks.len())
         };

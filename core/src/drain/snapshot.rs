@@ -16,7 +16,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use everprof_probe::os::{Clock, gettid, monotonic};
-use everprof_probe::sample::{CALL_WORDS, Header};
+use everprof_probe::sample::{CALL_WORDS, Header, Trace};
 use everprof_probe::sigprof;
 use everprof_probe::waiting::TOGETHER;
 
@@ -203,6 +203,7 @@ impl Sampler {
         self.snapshots.number = FIRST_NUMBER | (self.snapshots.number + 1) & (FIRST_NUMBER - 1);
         self.snapshots.told.clear();
         let mut shot = Shot { snapshot: Snapshot { own, ..Snapshot::default() }, ..Shot::default() };
+        shot.snapshot.names.sums = Aggregate::telling(self.hook_options.traces);
         shot.snapshot.names.time_nanos = wall_clock();
         for round in 0..ROUNDS {
             let links = tasks::links();
@@ -283,8 +284,7 @@ impl Sampler {
             let name = self.threads.name(tid);
             if let Some((header, words)) = self.snapshots.told.remove(&tid) {
                 let words = words.get(CALL_WORDS..).unwrap_or_default();
-                let trace = (header.trace_id, header.span_id);
-                let stack = Stack { words, labels: header.labels, trace };
+                let stack = Stack { words, labels: header.labels, trace: header.trace };
                 shot.add(name, tid, state, Some((self.modules.epoch_of(header.generation), stack)));
                 continue;
             }
@@ -317,7 +317,7 @@ struct Shot {
 struct Stack<'a> {
     words: &'a [u64],
     labels: u32,
-    trace: (u128, u64),
+    trace: Trace,
 }
 
 impl Shot {
@@ -342,7 +342,7 @@ impl Shot {
             (has_stack, key.stack) = (place.is_some(), place.unwrap_or_default());
             let set = if stack.labels == 0 { None } else { labels::resolve(stack.labels) };
             key.labels = set.map_or(0, |set| sums.intern_labels(set));
-            (key.trace_id, key.span_id) = stack.trace;
+            key.trace = sums.intern_trace(stack.trace);
         }
         rows.push(Row { key, has_stack, state });
     }

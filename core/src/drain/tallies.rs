@@ -12,6 +12,7 @@ use std::hash::Hash;
 use std::time::Instant;
 
 use super::setup::wall_clock;
+use super::sites::Same;
 
 /// Places of a tally at most; when there are more, the heaviest [`KEPT`] stay.
 const MOST: usize = 8 << 10;
@@ -26,6 +27,18 @@ pub(super) trait Amounts: Copy + Default {
     fn weight(&self) -> f64;
 }
 
+/// What things are counted by.
+pub(super) trait Place: Clone + Eq + Hash {
+    /// The same place without the trace that it was met in; none where it was met in none.
+    fn untraced(&self) -> Option<Self>;
+}
+
+impl Place for Same {
+    fn untraced(&self) -> Option<Self> {
+        Same::untraced(self)
+    }
+}
+
 /// What was counted since it began.
 #[derive(Clone, Debug)]
 pub(super) struct Tally<K, A> {
@@ -35,14 +48,17 @@ pub(super) struct Tally<K, A> {
     /// What lost samples stood for.
     pub(super) lost: A,
     pub(super) samples: u64,
+    /// How many places are told without their trace, since there were too many.
+    untraced: u64,
     began: Instant,
     began_at: i64,
 }
 
-impl<K: Clone + Eq + Hash, A: Amounts> Tally<K, A> {
+impl<K: Place, A: Amounts> Tally<K, A> {
     fn new() -> Self {
         let (rest, lost) = Default::default();
-        Self { rows: HashMap::new(), rest, lost, samples: 0, began: Instant::now(), began_at: wall_clock() }
+        let (began, began_at) = (Instant::now(), wall_clock());
+        Self { rows: HashMap::new(), rest, lost, samples: 0, untraced: 0, began, began_at }
     }
 
     /// When it began, in nanoseconds since the epoch, and for how long it has counted.
@@ -58,7 +74,25 @@ impl<K: Clone + Eq + Hash, A: Amounts> Tally<K, A> {
         self.lost.add(more.lost);
         self.samples += more.samples;
         if self.rows.len() > MOST {
+            self.untrace(KEPT);
             self.fold(KEPT);
+        }
+    }
+
+    /// Forgets the traces of the lightest places that have one, until there are `kept` places or no traces.
+    fn untrace(&mut self, kept: usize) {
+        let mut traced: Vec<(K, K, A)> = Vec::new();
+        for (key, amount) in &self.rows {
+            traced.extend(key.untraced().map(|twin| (key.clone(), twin, *amount)));
+        }
+        traced.sort_by(|(.., one), (.., other)| one.weight().total_cmp(&other.weight()));
+        for (key, twin, amount) in traced {
+            if self.rows.len() <= kept {
+                break;
+            }
+            self.rows.remove(&key);
+            self.rows.entry(twin).or_default().add(amount);
+            self.untraced += 1;
         }
     }
 
@@ -96,14 +130,14 @@ pub(super) struct Tallies<K, A> {
     recordings: HashMap<u64, Tally<K, A>>,
 }
 
-impl<K: Clone + Eq + Hash, A: Amounts> Default for Tallies<K, A> {
+impl<K: Place, A: Amounts> Default for Tallies<K, A> {
     fn default() -> Self {
         let recordings = HashMap::new();
         Self { fresh: Tally::new(), period: Tally::new(), total: Tally::new(), recordings }
     }
 }
 
-impl<K: Clone + Eq + Hash, A: Amounts> Tallies<K, A> {
+impl<K: Place, A: Amounts> Tallies<K, A> {
     /// Counts a sample.
     pub(super) fn add(&mut self, key: K, amount: A) {
         self.fresh.rows.entry(key).or_default().add(amount);
@@ -116,6 +150,11 @@ impl<K: Clone + Eq + Hash, A: Amounts> Tallies<K, A> {
     /// Counts what samples stood for that were lost.
     pub(super) fn lose(&mut self, amount: A) {
         self.fresh.lost.add(amount);
+    }
+
+    /// Takes how many places of the period have lost their trace since the last call.
+    pub(super) fn take_untraced(&mut self) -> u64 {
+        std::mem::take(&mut self.period.untraced)
     }
 
     /// What was counted in the period, which ends.
@@ -150,9 +189,13 @@ impl<K: Clone + Eq + Hash, A: Amounts> Tallies<K, A> {
 
     fn hand_on(&mut self) {
         let fresh = std::mem::replace(&mut self.fresh, Tally::new());
-        for tally in [&mut self.period, &mut self.total].into_iter().chain(self.recordings.values_mut()) {
+        for tally in [&mut self.period].into_iter().chain(self.recordings.values_mut()) {
             tally.take_in(&fresh);
         }
+        // What is told of all time is not told of each of its requests.
+        let mut untraced = fresh;
+        untraced.untrace(0);
+        self.total.take_in(&untraced);
     }
 }
 
@@ -160,6 +203,15 @@ impl<K: Clone + Eq + Hash, A: Amounts> Tallies<K, A> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    impl Place for u32 {
+        fn untraced(&self) -> Option<Self> {
+            (*self >= TRACED).then_some(*self % 10)
+        }
+    }
+
+    /// From here on places of the tests have traces.
+    const TRACED: u32 = 1 << 20;
 
     impl Amounts for u64 {
         fn add(&mut self, more: Self) {
@@ -204,6 +256,19 @@ mod tests {
         let heavy = u64::from(count.div_ceil(100));
         assert_eq!(sum(total), heavy * 1_000 + u64::from(count) - heavy);
         assert_eq!(total.samples, u64::from(count));
+    }
+
+    #[test]
+    fn traces_give_way_before_places_do() {
+        let mut tallies = Tallies::default();
+        tallies.add(TRACED, 1_000_000);
+        let count = 2 * MOST as u32;
+        (1..=count).for_each(|number| tallies.add(TRACED + number, 1));
+        assert!(tallies.total().rows.len() == 10 && tallies.total().rest == 0, "{:?}", tallies.total());
+        assert!(tallies.take_untraced() > 0 && tallies.take_untraced() == 0);
+        let period = tallies.end_period();
+        assert!(period.rows.contains_key(&TRACED) && period.rows.len() <= MOST && period.rest == 0);
+        assert_eq!(sum(&period), 1_000_000 + u64::from(count));
     }
 
     #[test]

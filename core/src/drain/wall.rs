@@ -470,8 +470,7 @@ impl Sampler {
             thread,
             labels: self.label_set(place.labels),
             unclaimed: false,
-            trace_id: place.trace.0,
-            span_id: place.trace.1,
+            trace: self.sums.intern_trace(place.trace),
         };
         self.sums.add_wait(key, place.waited, Sums { count: 1, nanos });
     }

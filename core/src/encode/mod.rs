@@ -10,6 +10,7 @@ pub(crate) mod dialect;
 pub mod flamegraph;
 mod frames;
 pub(crate) mod json;
+pub(crate) mod kept;
 mod otlp;
 pub mod pprof;
 pub(crate) mod protobuf;

@@ -33,6 +33,13 @@ impl Format {
         }
     }
 
+    /// The format of files with that end.
+    pub(crate) fn of_extension(extension: &str) -> Option<Self> {
+        [Self::Pprof, Self::Collapsed, Self::Speedscope]
+            .into_iter()
+            .find(|format| format.extension() == extension)
+    }
+
     /// The media type for HTTP.
     pub const fn media_type(self) -> &'static str {
         match self {
@@ -115,6 +122,11 @@ impl ProfileId {
         let part = |half: u8| u128::from(RandomState::new().hash_one((half, count, now, std::process::id())));
         let bits = part(0) << 64 | part(1);
         Self(bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62)
+    }
+
+    /// The one of these bytes.
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
     }
 
     /// The sixteen bytes, most significant first.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::http::{Trust, base64, check_grpc};
 use super::server::{Manner, ServerExporter};
-use super::{Exporter, FileExporter};
+use super::{Exporter, FileExporter, ambient, datadog, google, proxy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, Protocol, Target, Url};
 use crate::store::Retention;
@@ -20,13 +20,15 @@ pub(crate) struct Destinations {
     pub(crate) directories: Vec<PathBuf>,
     /// What is allowed, and should be known.
     pub(crate) warnings: Vec<String>,
+    /// The server that says itself when it wants a profile.
+    pub(crate) google: Option<google::Plan>,
 }
 
 impl Destinations {
     /// Exporters that the program has made itself.
     pub(crate) fn of_the_program(make: Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>) -> Self {
         let told = "the program's exporters".to_string();
-        Self { make, told, directories: Vec::new(), warnings: Vec::new() }
+        Self { make, told, directories: Vec::new(), warnings: Vec::new(), google: None }
     }
 }
 
@@ -37,7 +39,8 @@ enum Made {
     Server(String, Protocol, Url, Box<Manner>),
 }
 
-/// The exporters that the option `push` names, for a program that adds its own:
+/// The exporters that the option `push` names, for a program that adds its own. `google` is none of them: nothing of periods
+/// goes there.
 ///
 /// ```no_run
 /// use everprof::export::{self, Exporter};
@@ -65,23 +68,41 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
     let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
     let (mut made, mut told, mut directories, mut warnings) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut asked = None;
+    let wrong = |name: &str, problem: &str| unfit(ErrorKind::InvalidOption, name, problem);
     let mut directory = |path: &Path, told: &mut Vec<String>| {
         directories.push(path.to_path_buf());
         told.push(format!("the directory {}", path.display()));
         Made::Directory(path.to_path_buf(), retention)
     };
     for target in options.push.targets() {
+        let found;
+        let target = match target {
+            Target::Found(protocol) => {
+                let url = match protocol {
+                    Protocol::Google => google::place(),
+                    _ => datadog::place_here(&ambient::var),
+                };
+                let url = url.map_err(|problem| wrong(&target.shown(), &problem))?;
+                found = Target::Server(*protocol, url);
+                &found
+            }
+            named => named,
+        };
         made.push(match target {
+            // Those are servers by now.
+            Target::Found(_) => continue,
             Target::Dir => directory(&options.dir, &mut told),
             Target::File(path) => directory(path, &mut told),
             Target::Server(protocol, url) => {
                 let name = target.shown();
-                let manner = manner(options, url);
+                let mut manner = manner(options, *protocol, url).map_err(|problem| wrong(&name, &problem))?;
+                manner.by_proxy(options, url).unwrap_or_else(|warning| warnings.push(warning));
                 if protocol.is_grpc() {
-                    check_grpc().map_err(|problem| unsupported(&name, &problem))?;
+                    check_grpc().map_err(|problem| unfit(ErrorKind::Unsupported, &name, &problem))?;
                 }
                 if url.is_secure {
-                    manner.trust.check().map_err(|problem| unfit(&name, &problem))?;
+                    manner.trust.check().map_err(|problem| unfit(WRONG_TLS, &name, &problem))?;
                 }
                 if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
                     warnings.push(format!(
@@ -89,12 +110,32 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                     ));
                 }
                 told.push(name.clone());
+                if *protocol == Protocol::Google {
+                    let plan = google::Plan::new(
+                        name.clone(),
+                        url.clone(),
+                        options,
+                        manner.trust,
+                        manner.secrets,
+                        &ambient::var,
+                    );
+                    if asked.replace(plan.map_err(|problem| wrong(&name, &problem))?).is_some() {
+                        return Err(wrong(&name, "give one place of Google's only"));
+                    }
+                    continue;
+                }
                 Made::Server(name, *protocol, url.clone(), Box::new(manner))
             }
         });
     }
     let told = if told.is_empty() { "nowhere: it can be fetched only".to_string() } else { told.join(", ") };
-    Ok(Destinations { make: Arc::new(move || made.iter().map(make).collect()), told, directories, warnings })
+    Ok(Destinations {
+        make: Arc::new(move || made.iter().map(make).collect()),
+        told,
+        directories,
+        warnings,
+        google: asked,
+    })
 }
 
 fn make(made: &Made) -> Box<dyn Exporter> {
@@ -106,20 +147,29 @@ fn make(made: &Made) -> Box<dyn Exporter> {
     }
 }
 
-fn manner(options: &Options, url: &Url) -> Manner {
+fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Result<Manner, String> {
+    let mut headers: Vec<(String, String)> =
+        options.push_headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let mut secrets = secrets(options);
+    const KEY: &str = "dd-api-key";
+    if protocol == Protocol::Datadog && datadog::is_intake(url) && headers.iter().all(|(name, _)| name != KEY)
+    {
+        let key = datadog::key(options.push_token.reveal(), &ambient::var)?;
+        secrets.push(key.clone());
+        arrange(&mut secrets);
+        headers.push((KEY.to_string(), key));
+    }
     let authorization = match &url.user {
         Some((user, password)) => Some(format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))),
+        // An agent asks for nothing, and the intake for a header of its own.
+        None if protocol == Protocol::Datadog => None,
         None if options.push_token.is_set() => Some(format!("Bearer {}", options.push_token.reveal())),
         None => None,
     };
-    Manner {
+    Ok(Manner {
         authorization,
         tenant: options.push_tenant.as_str().to_string(),
-        headers: options
-            .push_headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect(),
+        headers,
         guarantee: options.push_delivery,
         trust: Trust {
             roots: options.push_roots.clone(),
@@ -127,21 +177,38 @@ fn manner(options: &Options, url: &Url) -> Manner {
             key: options.push_key.clone(),
             alpn: None,
         },
-        secrets: secrets(options),
+        proxy: None,
+        secrets,
+    })
+}
+
+impl Manner {
+    /// Goes by the proxy that the options or the environment name for this server.
+    fn by_proxy(&mut self, options: &Options, url: &Url) -> std::result::Result<(), String> {
+        self.proxy = proxy::of(url, options.push_proxy.choice(), &ambient::var)?;
+        if let Some((user, password)) = self.proxy.as_ref().and_then(|proxy| proxy.user.as_ref()) {
+            self.secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
+            arrange(&mut self.secrets);
+        }
+        Ok(())
     }
 }
 
-fn unsupported(name: &str, problem: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("push: {name}: {problem}"))
+/// The longest first, so that none leaves its end behind; and none that is in every text.
+fn arrange(secrets: &mut Vec<String>) {
+    secrets.retain(|secret| secret.len() >= 4);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
 }
 
-fn unfit(name: &str, problem: &str) -> Error {
-    let kind = if cfg!(feature = "tls") { ErrorKind::InvalidOption } else { ErrorKind::Unsupported };
+fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
     Error::new(kind, format!("push: {name}: {problem}"))
 }
 
-/// Every secret of the options, also those for other servers: one that is asked by two names may know both. The longest
-/// first, so that none leaves its end behind.
+/// What is wrong about TLS, if this build has it.
+const WRONG_TLS: ErrorKind =
+    if cfg!(feature = "tls") { ErrorKind::InvalidOption } else { ErrorKind::Unsupported };
+
+/// Every secret of the options, also those for other servers: one that is asked by two names may know both.
 fn secrets(options: &Options) -> Vec<String> {
     let mut secrets = vec![options.push_token.reveal().to_string()];
     secrets.extend(options.push_headers.iter().map(|(_, value)| value.to_string()));
@@ -162,11 +229,12 @@ fn secrets(options: &Options) -> Vec<String> {
             );
         }
     }
-    secrets.retain(|secret| secret.len() >= 4);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    arrange(&mut secrets);
     secrets
 }
 
 fn is_loopback(url: &Url) -> bool {
-    url.host == "localhost" || url.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    url.socket.is_some()
+        || url.host == "localhost"
+        || url.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -4,17 +4,23 @@
 //! neither the sampling nor the other exporters waiting, but must not hold the process up at exit. One that panics has
 //! failed with this set, and is called with the next one. It sees [`Set`], never the profile model.
 
+mod ambient;
 mod build;
+mod datadog;
 mod file;
+pub(crate) mod google;
 mod http;
 mod otlp;
 mod parcel;
+mod proxy;
 mod server;
+pub(crate) mod spool;
 
 pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};
 pub use build::of_options;
 pub(crate) use build::{Destinations, destinations};
 pub use file::FileExporter;
+pub(crate) use http::Hold;
 
 use std::time::Duration;
 
@@ -43,6 +49,24 @@ pub trait Exporter: Send {
             Ok(()) => Outcome::Sent,
             Err(error) => Outcome::Lost(Loss::Failed, error),
         }
+    }
+
+    /// Under which name its sets may wait on disk where the option `push_spool` names a place: the same name after a restart,
+    /// and another one for another destination. By default none, and they wait in memory only. It does not get onto the disk
+    /// itself, but a hash of it does: no secrets.
+    fn spool_name(&self) -> Option<String> {
+        None
+    }
+
+    /// The age beyond which a set is of no use to the other side. By default none.
+    fn longest_age(&self) -> Option<Duration> {
+        None
+    }
+
+    /// After [`Outcome::Later`], what of the set is still to be sent, and whether some of it was lost: for an exporter that
+    /// sends a set in parts, which then forgets about it. By default all of it, and nothing.
+    fn unsent(&mut self, set: &Set) -> (Set, Option<(Loss, Error)>) {
+        (set.clone(), None)
     }
 }
 

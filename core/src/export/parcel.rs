@@ -1,8 +1,9 @@
 //! What a profile looks like on its way to each kind of server: path, media type and body.
 
+use std::borrow::Cow;
+
 use super::http::{base64, filled};
-use super::otlp;
-use super::{Dialect, Encoded, Set};
+use super::{Dialect, Encoded, Set, datadog, otlp};
 use crate::encode::{dialect, json, protobuf::Writer};
 use crate::options::{Protocol, Url};
 
@@ -10,7 +11,7 @@ use crate::options::{Protocol, Url};
 pub(super) struct Parcel {
     pub(super) method: &'static str,
     pub(super) path: String,
-    pub(super) content_type: &'static str,
+    pub(super) content_type: Cow<'static, str>,
     pub(super) body: Vec<u8>,
 }
 
@@ -20,31 +21,41 @@ pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
         Protocol::Pyroscope => Dialect::Pyroscope,
         Protocol::Parca | Protocol::ParcaGrpc => Dialect::Parca,
         Protocol::Otlp | Protocol::OtlpGrpc => Dialect::Otlp,
-        Protocol::Post | Protocol::Put => Dialect::Pprof,
+        Protocol::Datadog => Dialect::Datadog,
+        Protocol::Post | Protocol::Put | Protocol::Google => Dialect::Pprof,
     }
 }
 
-/// A profile of a set as the server takes it.
-pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profile: &Encoded) -> Parcel {
-    let labels = || dialect::series(dialect_of(protocol), profile, &set.tags);
+/// What one request has of a set: one profile, or where the server takes them together, all of them.
+pub(super) fn requests(protocol: Protocol, set: &Set) -> Vec<Vec<Encoded>> {
     match protocol {
+        Protocol::Datadog => vec![set.profiles.clone()],
+        _ => set.profiles.iter().map(|profile| vec![profile.clone()]).collect(),
+    }
+}
+
+/// Profiles of a set as the server takes them: those of one request, of which there is one at least.
+pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profiles: &[Encoded]) -> Option<Parcel> {
+    let profile = profiles.first()?;
+    let labels = || dialect::series(dialect_of(protocol), profile, &set.tags);
+    Some(match protocol {
         Protocol::Pyroscope => Parcel {
             method: "POST",
             path: below(url, "push.v1.PusherService/Push"),
-            content_type: "application/proto",
+            content_type: "application/proto".into(),
             body: pyroscope(&labels(), profile),
         },
         Protocol::Parca => Parcel {
             method: "POST",
             path: below(url, "api/profiles/writeraw"),
-            content_type: "application/json",
+            content_type: "application/json".into(),
             body: parca(&labels(), profile).into_bytes(),
         },
         Protocol::Otlp => Parcel {
             method: "POST",
             // Some servers have it elsewhere: a path that is given is the whole path.
             path: if url.path_and_query().0 == "/" { below(url, otlp::PATH) } else { url.path.clone() },
-            content_type: profile.format.media_type(),
+            content_type: profile.format.media_type().into(),
             body: profile.bytes.clone(),
         },
         Protocol::OtlpGrpc => grpc(otlp::METHOD, true, &profile.bytes),
@@ -53,13 +64,19 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profile: &Encoded
             false,
             &write_raw(&labels(), profile),
         ),
+        Protocol::Datadog => {
+            let (content_type, body) = datadog::form(set, profiles);
+            Parcel { method: "POST", path: datadog::path(url), content_type: content_type.into(), body }
+        }
+        // It is asked for profiles, and gets none of periods.
+        Protocol::Google => return None,
         Protocol::Post | Protocol::Put => Parcel {
             method: if protocol == Protocol::Put { "PUT" } else { "POST" },
             path: named(&url.path, set, profile),
-            content_type: profile.format.media_type(),
+            content_type: profile.format.media_type().into(),
             body: profile.bytes.clone(),
         },
-    }
+    })
 }
 
 /// The path of an endpoint below the one of the URL, whose query stays.
@@ -93,7 +110,7 @@ fn grpc(method: &str, is_compressed: bool, message: &[u8]) -> Parcel {
     body.push(u8::from(is_compressed));
     body.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
     body.extend_from_slice(message);
-    Parcel { method: "POST", path: method.to_string(), content_type: "application/grpc", body }
+    Parcel { method: "POST", path: method.to_string(), content_type: "application/grpc".into(), body }
 }
 
 /// The same in protobuf, as gRPC has it.
@@ -190,7 +207,11 @@ mod tests {
         let (profile, mut set) = (encoded_profile(), Set { sequence: 7, ..Set::default() });
         set.tags.insert("service".into(), "a/../b?c d".into());
         set.tags.insert("env".into(), "..".into());
-        let path = |protocol, text| parcel(protocol, &url(text), &set, &profile).path;
+        let path = |protocol, text| {
+            parcel(protocol, &url(text), &set, std::slice::from_ref(&profile))
+                .map(|parcel| parcel.path)
+                .unwrap()
+        };
         assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h"), "/push.v1.PusherService/Push");
         assert_eq!(path(Protocol::Pyroscope, "pyroscope+http://h/a/?b"), "/a/push.v1.PusherService/Push?b");
         for (text, full) in [

@@ -1,18 +1,17 @@
-//! The exporter to a server over HTTP: one request a profile, and the one policy of what is tried again.
+//! The exporter to a server over HTTP: its requests, and the one policy of what is tried again.
 //!
 //! What the other side cannot have is sent again. What it has refused is not. What it may have or not is given up and
 //! counted, unless the options say `at_least_once`: no server known to us tells a repetition, so that it would count twice.
-//! A profile that is too large is halved, and the halves are tried; each request is one profile, so that a set that failed
-//! in its middle goes on where it stopped.
+//! What is too large is halved, and the halves are tried. A request is one profile, or all of a period where the server takes
+//! them together; a set that failed in its middle goes on with the request where it stopped.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::http::{Answer, Client, Failure, Reply, Request, Trust, filled};
-use super::otlp;
-use super::parcel::{dialect_of, parcel, value};
-use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set};
+use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
+use super::parcel::{dialect_of, parcel, requests, value};
+use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, ambient, datadog, otlp};
 use crate::encode::dialect::halve;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Guarantee, Protocol, Url};
@@ -26,11 +25,12 @@ pub(super) struct Manner {
     pub(super) headers: Vec<(String, String)>,
     pub(super) guarantee: Guarantee,
     pub(super) trust: Trust,
+    pub(super) proxy: Option<Url>,
     /// What no error may show, whatever the server sends back.
     pub(super) secrets: Vec<String>,
 }
 
-/// How often a profile is halved: into 16 parts at the most.
+/// How often a request is halved: into 16 parts at the most.
 const MOST_HALVINGS: u32 = 4;
 /// What is read of an answer that says yes.
 const MOST_YES: usize = 16 << 10;
@@ -43,11 +43,11 @@ pub(super) struct ServerExporter {
     manner: Manner,
     /// The set at hand, by its first profile, and what of it is still to be sent.
     at: Option<ProfileId>,
-    rest: VecDeque<(Encoded, u32)>,
+    rest: VecDeque<(Vec<Encoded>, u32)>,
     lost: Option<(Loss, Error)>,
 }
 
-/// What an answer means for one profile.
+/// What an answer means for one request.
 enum Verdict {
     Taken,
     TooLarge(String),
@@ -57,19 +57,24 @@ enum Verdict {
 
 impl ServerExporter {
     pub(super) fn new(name: String, protocol: Protocol, url: Url, manner: Manner) -> Self {
-        let client = Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone());
+        let client =
+            Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone()).by(manner.proxy.clone());
         Self { name, protocol, url, client, manner, at: None, rest: VecDeque::new(), lost: None }
     }
 
-    fn send(&self, set: &Set, profile: &Encoded) -> Verdict {
-        if is_too_old(self.protocol, profile.time_nanos, SystemTime::now()) {
+    fn send(&self, set: &Set, profiles: &[Encoded]) -> Verdict {
+        let (Some(profile), Some(parcel)) =
+            (profiles.first(), parcel(self.protocol, &self.url, set, profiles))
+        else {
+            return Verdict::Taken;
+        };
+        if self.longest_age().is_some_and(|age| is_older(profile.time_nanos, age, SystemTime::now())) {
             return Verdict::Lost(Loss::Expired, "it is too old for that server by now".to_string());
         }
-        let parcel = parcel(self.protocol, &self.url, set, profile);
         let request = Request {
             method: parcel.method,
             path: parcel.path,
-            content_type: parcel.content_type,
+            content_type: &parcel.content_type,
             headers: self.headers(set, profile),
             body: &parcel.body,
             wanted: MOST_YES,
@@ -103,6 +108,10 @@ impl ServerExporter {
             Protocol::Pyroscope => add("connect-protocol-version", "1"),
             Protocol::Otlp => add("content-encoding", "gzip"),
             Protocol::OtlpGrpc => add("grpc-encoding", "gzip"),
+            Protocol::Datadog => {
+                let own = datadog::headers(set, &self.url, &ambient::var);
+                own.iter().for_each(|(name, value)| add(name, value));
+            }
             _ => {}
         }
         headers
@@ -127,6 +136,8 @@ impl ServerExporter {
                 );
                 Verdict::Lost(Loss::Refused, problem)
             }
+            // It is the proxy that speaks: the server has nothing of it yet.
+            407 => Verdict::Later(PROXY_WANTS.to_string(), None),
             413 => Verdict::TooLarge(problem()),
             // By its specification there is no other time at which it might be taken.
             408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
@@ -202,12 +213,13 @@ fn is_about_size(words: &str) -> bool {
 }
 
 /// Pyroscope takes what is less than an hour old.
-fn is_too_old(protocol: Protocol, time_nanos: i64, now: SystemTime) -> bool {
-    const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
+
+fn is_older(time_nanos: i64, age: Duration, now: SystemTime) -> bool {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let then = Duration::from_nanos(u64::try_from(time_nanos).unwrap_or_default());
     // A clock that was put right meanwhile may say anything; the server then has the last word.
-    protocol == Protocol::Pyroscope && time_nanos > 0 && now.saturating_sub(then) > PYROSCOPE
+    time_nanos > 0 && now.saturating_sub(then) > age
 }
 
 impl Exporter for ServerExporter {
@@ -226,6 +238,26 @@ impl Exporter for ServerExporter {
         }
     }
 
+    fn spool_name(&self) -> Option<String> {
+        let (path, _) = self.url.path_and_query();
+        // What is long may be a secret, and may be another one after a restart.
+        let known = |part: &&str| part.len() < 16 || part.contains('{');
+        let path: Vec<&str> = path.split('/').filter(known).collect();
+        Some(format!("{} {} {}", self.name, self.manner.tenant, path.join("/")))
+    }
+
+    fn longest_age(&self) -> Option<Duration> {
+        (self.protocol == Protocol::Pyroscope).then_some(PYROSCOPE)
+    }
+
+    fn unsent(&mut self, set: &Set) -> (Set, Option<(Loss, Error)>) {
+        if self.at.take() != set.profiles.first().map(|profile| profile.id) {
+            return (set.clone(), None);
+        }
+        let profiles = self.rest.drain(..).flat_map(|(profiles, _)| profiles).collect();
+        (Set { profiles, tags: set.tags.clone(), ..*set }, self.lost.take())
+    }
+
     fn attempt(&mut self, set: &Set) -> Outcome {
         let outcome = self.go_on(set);
         self.client.hang_up();
@@ -239,19 +271,19 @@ impl ServerExporter {
         let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
         if self.at != Some(first) {
             self.at = Some(first);
-            self.rest = set.profiles.iter().map(|profile| (profile.clone(), 0)).collect();
+            self.rest = requests(self.protocol, set).into_iter().map(|profiles| (profiles, 0)).collect();
             self.lost = None;
         }
-        while let Some((profile, halvings)) = self.rest.front() {
+        while let Some((profiles, halvings)) = self.rest.front() {
             let halvings = *halvings;
-            let (loss, problem) = match self.send(set, profile) {
+            let (loss, problem) = match self.send(set, profiles) {
                 Verdict::Later(problem, after) => return Outcome::Later(unavailable(problem), after),
                 Verdict::Taken => {
                     self.rest.pop_front();
                     continue;
                 }
                 Verdict::TooLarge(problem) => {
-                    let halves = if halvings < MOST_HALVINGS { halve(profile) } else { None };
+                    let halves = if halvings < MOST_HALVINGS { halves(profiles) } else { None };
                     match halves {
                         Some(halves) => {
                             self.rest.pop_front();
@@ -277,6 +309,15 @@ impl ServerExporter {
     }
 }
 
+/// Two requests with half of it each: of several profiles with some of them, of one with a half of its samples.
+fn halves(profiles: &[Encoded]) -> Option<[Vec<Encoded>; 2]> {
+    if let [one] = profiles {
+        return halve(one).map(|halves| halves.map(|half| vec![half]));
+    }
+    let (first, second) = profiles.split_at(profiles.len() / 2);
+    (!first.is_empty()).then(|| [first.to_vec(), second.to_vec()])
+}
+
 fn unavailable(problem: String) -> Error {
     Error::new(ErrorKind::Unavailable, problem)
 }
@@ -286,11 +327,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_old_for_pyroscope_is_not_sent() {
+    fn what_is_too_old_for_a_server_is_not_sent() {
         let now = UNIX_EPOCH + Duration::from_secs(10_000);
-        let at = |seconds: i64| is_too_old(Protocol::Pyroscope, seconds * 1_000_000_000, now);
+        let at = |seconds: i64| is_older(seconds * 1_000_000_000, PYROSCOPE, now);
         assert!(!at(10_000) && !at(7_000) && at(6_000));
         assert!(!at(20_000) && !at(0) && !at(-5), "clocks that were put right");
-        assert!(!is_too_old(Protocol::Post, 1, now));
     }
 }

@@ -19,6 +19,8 @@
 //! while another thread held one finds it locked for ever; it notices, and labels that would go there overflow.
 
 mod context;
+#[cfg(feature = "tracing")]
+pub(crate) mod in_force;
 mod polls;
 mod scope;
 mod set;
@@ -73,14 +75,7 @@ impl Labels {
     #[inline]
     #[must_use = "the labels are in force until the guard is dropped"]
     pub fn enter(&self) -> LabelGuard<'_> {
-        scope::enter(|outer| match &self.0 {
-            Some(shared) if outer == 0 => (shared.id(), Labels(None)),
-            Some(shared) => match shared.remembered(outer) {
-                Some(id) => (id, Labels(None)),
-                None => self.merged(shared, outer),
-            },
-            None => (outer, Labels(None)),
-        })
+        scope::enter(|outer| self.inside(outer))
     }
 
     /// As [`Labels::enter`], with a guard that keeps the set alive: for sets that are made in place.
@@ -153,6 +148,19 @@ impl Labels {
 
     fn of_text(text: &str) -> Self {
         if text.is_empty() { Self(None) } else { table::intern(text) }
+    }
+
+    /// The id of this set inside of `outer`, and what keeps it alive while it is in force, beside this set.
+    #[inline]
+    fn inside(&self, outer: u32) -> (u32, Labels) {
+        match &self.0 {
+            Some(shared) if outer == 0 => (shared.id(), Labels(None)),
+            Some(shared) => match shared.remembered(outer) {
+                Some(id) => (id, Labels(None)),
+                None => self.merged(shared, outer),
+            },
+            None => (outer, Labels(None)),
+        }
     }
 
     /// The id of this set on top of `outer`, and what keeps it alive while it is in force.

@@ -145,8 +145,7 @@ impl Ticket {
     }
 
     fn begin(&mut self, watched: Watched, weight: u32) {
-        let trace = slot::trace();
-        self.wait = Some(watched.begin(weight, slot::labels(), (trace.trace_id, trace.span_id)));
+        self.wait = Some(watched.begin(weight, slot::labels(), slot::of(slot::trace())));
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use everprof_probe::sample::Trace;
 use everprof_probe::thread::{self, Slot};
 
 use super::trace::TraceContext;
@@ -34,7 +35,7 @@ struct Without {
 
 /// The id of the label set in force on this thread.
 #[inline]
-pub(super) fn labels() -> u32 {
+pub(crate) fn labels() -> u32 {
     match known() {
         Some(slot) => slot.labels(),
         None => WITHOUT.with(|here| here.labels.get()),
@@ -43,7 +44,7 @@ pub(super) fn labels() -> u32 {
 
 /// Puts the label set of that id in force on this thread.
 #[inline]
-pub(super) fn set_labels(id: u32) {
+pub(crate) fn set_labels(id: u32) {
     match known() {
         Some(slot) => {
             slot.set_labels(id);
@@ -54,11 +55,11 @@ pub(super) fn set_labels(id: u32) {
 
 /// The trace in force on this thread.
 #[inline]
-pub(super) fn trace() -> TraceContext {
+pub(crate) fn trace() -> TraceContext {
     match known() {
         Some(slot) => {
-            let (trace_id, span_id) = slot.trace();
-            TraceContext { trace_id, span_id }
+            let Trace { trace_id, span_id, local_root } = slot.trace();
+            TraceContext { trace_id, span_id, local_root_span_id: local_root, flags: slot.trace_flags() }
         }
         None => WITHOUT.with(|here| here.trace.get()),
     }
@@ -66,10 +67,10 @@ pub(super) fn trace() -> TraceContext {
 
 /// Puts a trace in force on this thread.
 #[inline]
-pub(super) fn set_trace(trace: TraceContext) {
+pub(crate) fn set_trace(trace: TraceContext) {
     match known() {
         Some(slot) => {
-            slot.set_trace(trace.trace_id, trace.span_id);
+            slot.set_trace(of(trace), trace.flags);
         }
         None => set_trace_elsewhere(trace),
     }
@@ -99,7 +100,7 @@ fn set_labels_elsewhere(id: u32) {
 fn set_trace_elsewhere(trace: TraceContext) {
     match found() {
         Some(slot) => {
-            slot.set_trace(trace.trace_id, trace.span_id);
+            slot.set_trace(of(trace), trace.flags);
         }
         None => WITHOUT.with(|here| here.trace.set(trace)),
     }
@@ -120,7 +121,7 @@ fn found() -> Option<&'static Slot> {
         // What was put in force while there was no slot goes on.
         let trace = here.trace.take();
         slot.set_labels(here.labels.take());
-        slot.set_trace(trace.trace_id, trace.span_id);
+        slot.set_trace(of(trace), trace.flags);
         Some(slot)
     })
 }
@@ -133,8 +134,18 @@ fn look_up() -> Option<&'static Slot> {
     slot
 }
 
+/// As samples have it.
+#[inline]
+pub(super) fn of(trace: TraceContext) -> Trace {
+    Trace { trace_id: trace.trace_id, span_id: trace.span_id, local_root: trace.local_root_span_id }
+}
+
 impl Without {
     const fn new() -> Self {
-        Self { labels: Cell::new(0), trace: Cell::new(TraceContext::new(0, 0)), asking_after: Cell::new(0) }
+        Self {
+            labels: Cell::new(0),
+            trace: Cell::new(TraceContext::new(0, 0).with_flags(0)),
+            asking_after: Cell::new(0),
+        }
     }
 }

@@ -6,7 +6,12 @@ use super::scope::{self, TraceGuard};
 use super::slot;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A trace id and a span id. Zero is none, as in W3C Trace Context.
+/// A trace id and a span id, and the span that the request began with in this process. Zero is none, as in W3C Trace
+/// Context; a trace without a span is none either.
+///
+/// What is measured while it is in force has the labels `trace_id` (32 hexadecimal digits), `span_id` and
+/// `local_root_span_id` (16). They are kept as numbers, apart from the table of label sets, and the option `trace_spans`
+/// bounds how many spans a profile tells apart.
 ///
 /// ```
 /// use everprof::TraceContext;
@@ -21,12 +26,34 @@ pub struct TraceContext {
     pub trace_id: u128,
     /// 8 bytes, big-endian in its text.
     pub span_id: u64,
+    /// The first span of the request in this process, 0 where that is not known; it may be the same as `span_id`.
+    pub local_root_span_id: u64,
+    /// The flags of W3C Trace Context: bit 0 says that the trace is recorded. For readers outside of the process; samples
+    /// have the IDs whatever they say.
+    pub flags: u8,
 }
 
 impl TraceContext {
-    /// The trace and span of these numbers.
+    /// The trace and span of these numbers, of a trace that is recorded; without a local root.
     pub const fn new(trace_id: u128, span_id: u64) -> Self {
-        Self { trace_id, span_id }
+        Self { trace_id, span_id, local_root_span_id: 0, flags: 1 }
+    }
+
+    /// The same with the span that the request began with in this process. Datadog finds profiles of requests by it.
+    ///
+    /// ```
+    /// use everprof::TraceContext;
+    /// let trace = TraceContext::new(7, 9).with_local_root(8);
+    /// let _guard = trace.enter();
+    /// assert_eq!(TraceContext::current().local_root_span_id, 8);
+    /// ```
+    pub const fn with_local_root(self, span_id: u64) -> Self {
+        Self { local_root_span_id: span_id, ..self }
+    }
+
+    /// The same with other flags of W3C Trace Context.
+    pub const fn with_flags(self, flags: u8) -> Self {
+        Self { flags, ..self }
     }
 
     /// Reads a `traceparent` header: `00-<32 hex>-<16 hex>-<2 hex>`, or a later version that starts so.
@@ -36,7 +63,7 @@ impl TraceContext {
         };
         let mut fields = header.trim().split('-');
         let mut field = |digits| fields.next().and_then(|text| hex(text, digits));
-        let (Some(version), Some(trace_id), Some(span_id), Some(_flags)) =
+        let (Some(version), Some(trace_id), Some(span_id), Some(flags)) =
             (field(2), field(32), field(16), field(2))
         else {
             return Err(wrong());
@@ -45,7 +72,7 @@ impl TraceContext {
         if version == 0xff || trace_id == 0 || span_id == 0 || !whole {
             return Err(wrong());
         }
-        Ok(Self { trace_id, span_id: span_id as u64 })
+        Ok(Self::new(trace_id, span_id as u64).with_flags(flags as u8))
     }
 
     /// Reads a trace id of 32 hex digits, or 16 as older systems have it, and a span id of 16.
@@ -55,11 +82,11 @@ impl TraceContext {
         match (trace, span) {
             (None, _) => Err(bad("trace id", trace_id, "32 or 16 hex digits, not all zeros")),
             (_, None) => Err(bad("span id", span_id, "16 hex digits, not all zeros")),
-            (Some(trace_id), Some(span_id)) => Ok(Self { trace_id, span_id: span_id as u64 }),
+            (Some(trace_id), Some(span_id)) => Ok(Self::new(trace_id, span_id as u64)),
         }
     }
 
-    /// The trace and span in force on this thread.
+    /// The trace and span in force on this thread; empty where there is no span.
     pub fn current() -> Self {
         slot::trace()
     }
@@ -89,7 +116,11 @@ impl TraceContext {
 
 impl fmt::Debug for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TraceContext({:032x}-{:016x})", self.trace_id, self.span_id)
+        write!(f, "TraceContext({:032x}-{:016x}", self.trace_id, self.span_id)?;
+        if self.local_root_span_id != 0 {
+            write!(f, " in {:016x}", self.local_root_span_id)?;
+        }
+        f.write_str(")")
     }
 }
 

@@ -24,6 +24,7 @@ mod list;
 mod number;
 mod overlay;
 mod preload;
+mod proxy;
 mod push;
 mod serve;
 mod spell;
@@ -35,10 +36,14 @@ mod word;
 
 pub use fleet::{Duties, Duty, Share};
 pub use list::{Kinds, UserTags};
-pub use number::{Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+pub use number::{
+    Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
+};
 pub(crate) use overlay::{Overlay, State};
 pub use preload::Preload;
-pub use push::{Headers, Push, Tenant};
+pub use proxy::Proxy;
+pub(crate) use proxy::{Choice as ProxyChoice, url as proxy_url};
+pub use push::{Headers, Project, Push, Tenant};
 pub(crate) use push::{Protocol, Target};
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};

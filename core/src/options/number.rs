@@ -97,6 +97,8 @@ impl FleetWindow {
 }
 
 impl Days {
+    pub(super) const WEEK: Self = Self(7);
+
     /// The age.
     pub const fn duration(self) -> Duration {
         Duration::from_secs(self.0 as u64 * 86_400)
@@ -227,6 +229,46 @@ impl Threshold {
 }
 
 impl Setting for Threshold {
+    fn accepts() -> String {
+        format!("off, or whole number, 1 to {}", Self::MOST)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if is_off(text) => Ok(Self(0)),
+            Ok(value) if (1..=Self::MOST).contains(&value) => Ok(Self(value)),
+            _ => Err(format!("give a whole number from 1 to {}, or off", Self::MOST)),
+        }
+    }
+
+    fn text(&self) -> String {
+        if self.0 == 0 { OFF.to_string() } else { self.0.to_string() }
+    }
+}
+
+/// A number of spans, up to a million, or none at all: `16384`, `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spans(u32);
+
+impl Spans {
+    /// The greatest value.
+    pub const MOST: u32 = 1_000_000;
+    pub(super) const DEFAULT: Self = Self(16 << 10);
+
+    /// The value, where 0 means off, or an error of kind [`ErrorKind::InvalidOption`] above a million.
+    pub fn new(spans: u32) -> crate::Result<Self> {
+        <Self as Setting>::parse(&spans.to_string()).map_err(|right| {
+            Error::new(ErrorKind::InvalidOption, format!("{spans} is out of range: {right}"))
+        })
+    }
+
+    /// The number; 0 where it is off.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Setting for Spans {
     fn accepts() -> String {
         format!("off, or whole number, 1 to {}", Self::MOST)
     }

@@ -28,6 +28,8 @@ pub(crate) enum Target {
     File(PathBuf),
     /// A server.
     Server(Protocol, Url),
+    /// A server whose place the environment tells.
+    Found(Protocol),
 }
 
 /// What a server understands.
@@ -43,6 +45,10 @@ pub(crate) enum Protocol {
     ParcaGrpc,
     /// OTLP profiles, over gRPC.
     OtlpGrpc,
+    /// Datadog's agent, or its intake.
+    Datadog,
+    /// Google Cloud Profiler, which is asked what it wants.
+    Google,
     /// pprof as it is, by POST.
     Post,
     /// pprof as it is, by PUT.
@@ -51,18 +57,30 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     /// A name that stands twice is that of HTTP first.
-    const ALL: [(Protocol, &'static str); 7] = [
+    const ALL: [(Protocol, &'static str); 9] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
         (Protocol::Otlp, "otlp"),
         (Protocol::ParcaGrpc, "parca"),
         (Protocol::OtlpGrpc, "otlp"),
+        (Protocol::Datadog, "datadog"),
+        (Protocol::Google, "google"),
         (Protocol::Post, "post"),
         (Protocol::Put, "put"),
     ];
 
     pub(crate) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("", |(_, name)| name)
+    }
+
+    fn of_name(name: &str) -> Option<Protocol> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(protocol, _)| *protocol)
+    }
+
+    /// The protocol of a name that stands alone, whose servers the environment names.
+    fn found(name: &str) -> Option<Protocol> {
+        Self::of_name(&name.to_ascii_lowercase())
+            .filter(|protocol| matches!(protocol, Protocol::Datadog | Protocol::Google))
     }
 
     pub(crate) fn is_grpc(self) -> bool {
@@ -84,8 +102,9 @@ impl Protocol {
     }
 }
 
-const RIGHT: &str = "off, dir, file:///path, and PROTOCOL+http://host or PROTOCOL+https://host with one of the protocols \
-                     pyroscope, parca, otlp, post and put, or otlp and parca with grpc:// and grpcs://; several parted by commas";
+const RIGHT: &str = "off, dir, file:///path, datadog, google, and PROTOCOL+http://host, PROTOCOL+https://host or \
+                     PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, otlp, datadog, post and put, or \
+                     otlp and parca with grpc:// and grpcs://; several parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
 const MOST_TARGETS: usize = 8;
 
@@ -97,7 +116,10 @@ impl Push {
 
     /// The servers that profiles are sent to, without what is secret about them; directories are not among them.
     pub fn servers(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().filter(|target| matches!(target, Target::Server(..))).map(Target::shown)
+        self.0
+            .iter()
+            .filter(|target| matches!(target, Target::Server(..) | Target::Found(_)))
+            .map(Target::shown)
     }
 
     /// Whether profiles go to no place at all, so that they can be fetched only.
@@ -157,7 +179,8 @@ impl Setting for Push {
 fn parts(text: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for piece in text.split([',', ' ', '\t', '\n']).map(str::trim).filter(|piece| !piece.is_empty()) {
-        let begins = piece.contains("://") || piece.eq_ignore_ascii_case("dir");
+        let begins =
+            piece.contains("://") || piece.eq_ignore_ascii_case("dir") || Protocol::found(piece).is_some();
         match parts.last_mut() {
             Some(last) if !begins && last.contains("://") => *last += &format!(",{piece}"),
             _ => parts.push(piece.to_string()),
@@ -171,6 +194,9 @@ impl Target {
         if text.eq_ignore_ascii_case("dir") {
             return Ok(Self::Dir);
         }
+        if let Some(protocol) = Protocol::found(text) {
+            return Ok(Self::Found(protocol));
+        }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(format!("give {RIGHT}")) };
         let scheme = scheme.to_ascii_lowercase();
         if scheme == "file" {
@@ -180,19 +206,19 @@ impl Target {
             };
         }
         let (protocol, transport) = scheme.split_once('+').unwrap_or(("", &scheme));
-        let is_secure = match transport {
-            "http" | "grpc" => false,
-            "https" | "grpcs" => true,
-            _ => return Err(format!("give {RIGHT}")),
-        };
-        let Some((protocol, _)) = Protocol::ALL.iter().find(|(_, name)| *name == protocol) else {
-            let right =
-                "say what the server understands: pyroscope+, parca+, otlp+, post+ or put+ before http";
+        if !matches!(transport, "http" | "https" | "unix" | "grpc" | "grpcs") {
+            return Err(format!("give {RIGHT}"));
+        }
+        let Some(protocol) = Protocol::of_name(protocol) else {
+            let right = "say what the server understands: pyroscope+, parca+, otlp+, datadog+, post+ or put+ before http";
             return Err(right.to_string());
         };
-        let url = Url::parse(is_secure, rest)?;
+        if transport == "unix" {
+            return Ok(Self::Server(protocol, Url::parse_socket(rest)?));
+        }
+        let url = Url::parse(matches!(transport, "https" | "grpcs"), rest)?;
         if !transport.starts_with("grpc") {
-            return Ok(Self::Server(*protocol, url));
+            return Ok(Self::Server(protocol, url));
         }
         let protocol = protocol.over_grpc().ok_or("give grpc and grpcs to otlp and parca only")?;
         match url.path.as_str() {
@@ -206,6 +232,7 @@ impl Target {
             Self::Dir => "dir".to_string(),
             Self::File(path) => format!("file://{}", path.display()),
             Self::Server(protocol, url) => protocol.spelled(&url.text()),
+            Self::Found(protocol) => protocol.name().to_string(),
         }
     }
 
@@ -296,6 +323,39 @@ impl Setting for Headers {
     }
 }
 
+/// The project that profiles belong to at Google; empty where the environment or the machine says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Project(String);
+
+impl Project {
+    /// The name, or the empty text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for Project {
+    fn accepts() -> String {
+        "the ID of a project, 6 to 63 of a-z, 0-9 and -:., a letter first".to_string()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-:.".contains(&byte);
+        let is_right = (6..=63).contains(&text.len())
+            && text.bytes().all(is_fit)
+            && text.starts_with(|first: char| first.is_ascii_lowercase());
+        if text.is_empty() || is_right {
+            Ok(Self(text.to_string()))
+        } else {
+            Err(format!("give {}", Self::accepts()))
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// The tenant of a server that has several; empty where none is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tenant(String);
@@ -343,6 +403,12 @@ mod tests {
                 "otlp+grpc://c:4317,parca+grpcs://p",
             ),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
+            ("Datadog,dir", "datadog,dir", "datadog,dir"),
+            (
+                "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",
+                "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",
+                "datadog+unix:///run/apm.socket,put+unix:///s",
+            ),
             (
                 "put+https://s3/b/{kind}?X-Sig=a,b post+http://u:p@h",
                 "put+https://s3/b/{kind}?X-Sig=a,b,post+http://u:p@h/",
@@ -363,6 +429,8 @@ mod tests {
             ("dir,http://ann:pw@h", "target 2: say what the server understands"),
             ("dir,dir", "target 2 is given twice"),
             ("file://x", "absolute path"),
+            ("post+unix://x", "absolute path of a socket"),
+            ("post", "target 1: give off, dir"),
             ("pyroscope+ftp://h", "target 1: give off, dir"),
             ("post+http://", "give a host"),
             ("post+grpc://h", "to otlp and parca only"),

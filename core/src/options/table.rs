@@ -7,9 +7,12 @@ use std::path::PathBuf;
 
 use super::fleet::{Duties, Share};
 use super::list::{Kinds, UserTags};
-use super::number::{Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Threshold, WallRate};
+use super::number::{
+    Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
+};
 use super::preload::Preload;
-use super::push::{Headers, Push, Tenant};
+use super::proxy::Proxy;
+use super::push::{Headers, Project, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
 use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
@@ -183,14 +186,21 @@ options! {
     /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
     /// `{time}`, `{sequence}` and `{id}` are filled in. `otlp` goes to `/v1development/profiles` unless the URL has a path.
-    /// `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`.
+    /// `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is
+    /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names. `google`
+    /// is Google Cloud Profiler, which says itself when it wants one of the kinds that `kinds` has, once a minute of all replicas.
     push: Push = Push::default(), "", "", "0.1.0";
 
-    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user.
+    /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user; for
+    /// Datadog's intake its API key, where `DD_API_KEY` says none. Datadog's agent and Google get none.
     push_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`).
     push_tenant: Tenant = Tenant::default(), "", "", "0.1.0";
+
+    /// Project of Google's that profiles belong to, for `push=google`. Empty: `GOOGLE_CLOUD_PROJECT`, or that of the key in
+    /// `GOOGLE_APPLICATION_CREDENTIALS`, or of the machine.
+    push_project: Project = Project::default(), "", "", "0.1.0";
 
     /// More headers of requests to every server of `push`; `%2C` stands for a comma in a value.
     push_headers: Headers = Headers::default(), "", "", "0.1.0";
@@ -205,12 +215,26 @@ options! {
     /// File of that certificate's private key, in PEM.
     push_key: Option<PathBuf> = None, "", "", "0.1.0";
 
+    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`. `environment`: that of `HTTPS_PROXY`,
+    /// `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets.
+    push_proxy: Proxy = Proxy::default(), "", "", "0.1.0";
+
     /// What becomes of a profile that was sent whole and not answered: `at_most_once` gives it up and counts it, so that
     /// nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.
     push_delivery: Guarantee = Guarantee::AtMostOnce, "", "", "0.1.0";
 
     /// Encoded profiles that may wait for each place of `push`; beyond it the oldest are given up, and counted.
     push_queue_bytes: Bytes = Bytes::of(16 << 20), "bytes", "", "0.1.0";
+
+    /// Directory where profiles wait for servers of `push` that are away, so that they outlive the process: the next one of
+    /// the service sends them. Empty: they wait in memory only. Several processes and services may share one.
+    push_spool: Option<PathBuf> = None, "", "", "0.1.0";
+
+    /// Room in `push_spool` for each process and each server; beyond it the oldest are given up, and counted.
+    push_spool_bytes: Bytes = Bytes::of(256 << 20), "bytes", "", "0.1.0";
+
+    /// Profiles in `push_spool` that are older than this are given up, and counted; for Pyroscope it is 55 minutes at the most.
+    push_spool_days: Days = Days::WEEK, "days", "", "0.1.0";
 
     /// How much of an address is turned into source: nothing (build IDs and addresses only), function names, or names,
     /// lines and inlined functions.
@@ -221,6 +245,15 @@ options! {
 
     /// The deepest stack kept whole; of a deeper one the root side and the leaf side are kept and the gap is marked.
     max_frames: Frames = Frames::DEFAULT, "frames", "cpu", "0.1.0";
+
+    /// How many spans a profile tells apart by the labels `trace_id`, `span_id` and `local_root_span_id`; samples of more
+    /// have none of them, and are counted. `off`: of none, so that no ID of a request gets into a profile.
+    trace_spans: Spans = Spans::DEFAULT, "spans", "", "0.1.0";
+
+    /// Whether a profiler outside of the process, such as OpenTelemetry's for eBPF, can read which trace and span a thread
+    /// works for, by the layout of OTEP 4947, and the service's name by that of OTEP 4719. The program has to be linked with
+    /// `-Wl,--export-dynamic-symbol=otel_thread_ctx_v1`.
+    otel_context: bool = false, "", "", "0.1.0";
 
     /// What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back
     /// to timers with a reason where it is not permitted.

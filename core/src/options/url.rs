@@ -1,4 +1,4 @@
-//! A URL of http or https, as far as somebody needs one who sends to it.
+//! A URL of http, https or a Unix socket, as far as somebody needs one who sends to it.
 //!
 //! Read once, when the options are; what does not read as one thing only is refused. What it shows of itself has neither
 //! the user, nor the password, nor the query: a presigned URL is a secret from its question mark on.
@@ -18,6 +18,8 @@ pub(crate) struct Url {
     pub(crate) path: String,
     /// User and password.
     pub(crate) user: Option<(String, String)>,
+    /// The path of the Unix socket that takes the place of host and port.
+    pub(crate) socket: Option<String>,
 }
 
 const LONGEST: usize = 8192;
@@ -40,7 +42,28 @@ impl Url {
         let (host, port) = host_and_port(place)?;
         let default = if is_secure { 443 } else { 80 };
         let path = if rest.starts_with('/') { rest.to_string() } else { format!("/{rest}") };
-        Ok(Self { is_secure, host, port: port.unwrap_or(default), path, user })
+        Ok(Self { is_secure, host, port: port.unwrap_or(default), path, user, socket: None })
+    }
+
+    /// What follows the `unix://`: the path of a socket, and behind a colon that of the requests, as nginx and Docker spell
+    /// it. HTTP goes over it without TLS.
+    pub(crate) fn parse_socket(text: &str) -> Result<Self, String> {
+        let wrong = || "give unix:// and the absolute path of a socket, at most 107 bytes, and a colon before the path of requests";
+        let (socket, path) = text.split_once(':').unwrap_or((text, ""));
+        let socket = pairs::percent_decode(socket)?;
+        // The kernel's `sockaddr_un` has room for so many and the zero behind them.
+        if !socket.starts_with('/')
+            || socket.len() < 2
+            || socket.len() > 107
+            || socket.contains(char::is_control)
+        {
+            return Err(wrong().to_string());
+        }
+        let rest = Self::parse(false, &format!("localhost{path}")).map_err(|_| wrong().to_string())?;
+        if !path.is_empty() && !path.starts_with('/') {
+            return Err(wrong().to_string());
+        }
+        Ok(Self { socket: Some(socket), ..rest })
     }
 
     /// Host and port as they stand in a URL and in the header `Host`: a port that goes without saying is not said.
@@ -57,6 +80,10 @@ impl Url {
 
     /// The canonical text, secrets included.
     pub(crate) fn text(&self) -> String {
+        if let Some(socket) = &self.socket {
+            let path = if self.path == "/" { String::new() } else { format!(":{}", self.path) };
+            return format!("unix://{}{path}", encode_path(socket));
+        }
         let scheme = if self.is_secure { "https" } else { "http" };
         let user = match &self.user {
             Some((user, password)) => format!("{}:{}@", encode(user), encode(password)),
@@ -65,8 +92,11 @@ impl Url {
         format!("{scheme}://{user}{}{}", self.authority(), self.path)
     }
 
-    /// What may stand in a log: scheme, host and port.
+    /// What may stand in a log: scheme, host and port, or the socket.
     pub(crate) fn shown(&self) -> String {
+        if let Some(socket) = &self.socket {
+            return format!("unix://{socket}");
+        }
         format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.authority())
     }
 }
@@ -126,8 +156,17 @@ fn host_and_port(place: &str) -> Result<(String, Option<u16>), String> {
 
 /// Everything that is not a letter or a digit, so that it stands for itself nowhere in a URL.
 fn encode(text: &str) -> String {
+    encode_but(text, b"")
+}
+
+/// The same for a path, whose usual signs stay.
+fn encode_path(text: &str) -> String {
+    encode_but(text, b"/.-_")
+}
+
+fn encode_but(text: &str, stay: &[u8]) -> String {
     let one = |byte: u8| match byte {
-        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() || stay.contains(&byte) => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
     };
     text.bytes().map(one).collect()
@@ -179,6 +218,31 @@ mod tests {
             "a,b",
         ] {
             assert!(Url::parse(false, wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sockets_have_a_path_of_their_own_and_one_of_requests() {
+        for (text, socket, path, shown) in [
+            ("/run/apm.socket", "/run/apm.socket", "/", "unix:///run/apm.socket"),
+            ("/run/a%3Ab%2c:/x/{kind}?k=v", "/run/a:b,", "/x/{kind}?k=v", "unix:///run/a:b,"),
+        ] {
+            let url = Url::parse_socket(text).unwrap();
+            assert_eq!((url.socket.as_deref(), url.path.as_str()), (Some(socket), path));
+            assert_eq!((url.shown().as_str(), url.host.as_str()), (shown, "localhost"));
+            assert_eq!(Url::parse_socket(&url.text()["unix://".len()..]).unwrap(), url);
+        }
+        for wrong in [
+            "",
+            "/",
+            "run/x",
+            "/run/x:y",
+            "/run/x:/a b",
+            "/run/%0a",
+            "/run/x:@h/",
+            &format!("/{}", "x".repeat(107)),
+        ] {
+            assert!(Url::parse_socket(wrong).is_err(), "{wrong:?}");
         }
     }
 

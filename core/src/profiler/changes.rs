@@ -43,6 +43,7 @@ impl Said {
 /// directory is gone, writing says so.
 fn settled(mut options: Options) -> Options {
     options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
+    options.push_spool = options.push_spool.map(|spool| std::path::absolute(&spool).unwrap_or(spool));
     options
 }
 

@@ -1,5 +1,7 @@
 //! A profile in the form that was asked for.
 
+use std::borrow::Cow;
+
 use super::answer::{Answer, HTML, TEXT};
 use super::route::{Form, Work};
 use super::{accounts, text};
@@ -25,9 +27,20 @@ impl Work {
         }
     }
 
+    /// What of a profile was asked for.
+    pub(super) fn only<'p>(&self, profile: &'p Profile) -> Cow<'p, Profile> {
+        match self {
+            Work::Record { only, .. } | Work::Change { only, .. } | Work::Snapshot { only, .. } => {
+                only.in_profile(profile)
+            }
+            Work::Symbols(_) | Work::Index => Cow::Borrowed(profile),
+        }
+    }
+
     /// The answer that brings `profile`.
     pub(super) fn answer(&self, profile: &Profile) -> Result<Answer> {
         let mut answer = self.head();
+        let profile = &*self.only(profile);
         answer.body = match self {
             Work::Snapshot { name, kind, debug, .. } if *debug != 0 => match kind {
                 Kind::Threads => text::threads(profile, name, *debug),

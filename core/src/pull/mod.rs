@@ -19,7 +19,7 @@
 //! where there is nothing that could be hooked, the answer is 404, with the reason.
 //!
 //! `format=html` is a flame graph, `collapsed`, `folded` and `speedscope` are for other viewers; `debug=1` and `debug=2`
-//! are text. `go tool pprof http://127.0.0.1:6060/debug/pprof/profile?seconds=5` works, and so does what polls services
+//! are text. `label=key:value` leaves what has that label, as of one span: `label=span_id:b7ad6b7169203331`. `go tool pprof http://127.0.0.1:6060/debug/pprof/profile?seconds=5` works, and so does what polls services
 //! for their profiles, such as Grafana Alloy and Parca.
 //!
 //! Answers are worked out on a thread of everprof's own, one after the other; only so many are at work at once, and a
@@ -32,6 +32,7 @@ mod form;
 mod index;
 #[cfg(feature = "http")]
 mod mount;
+mod only;
 mod request;
 mod route;
 mod source;

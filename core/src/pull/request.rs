@@ -40,15 +40,16 @@ impl Request {
     /// The value of a field of the query as Go's `FormValue` reads it: the first one counts, a pair that cannot be decoded
     /// or has a `;` does not, and what is missing is empty.
     pub(crate) fn value(&self, key: &str) -> Cow<'_, str> {
-        for pair in self.query.split('&').filter(|pair| !pair.contains(';')) {
+        self.values(key).next().unwrap_or_default()
+    }
+
+    /// The values of all fields of that name, likewise.
+    pub(crate) fn values<'q>(&'q self, key: &str) -> impl Iterator<Item = Cow<'q, str>> {
+        let pairs = self.query.split('&').filter(|pair| !pair.contains(';'));
+        pairs.filter_map(move |pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if let (Some(name), Some(value)) = (decoded(name), decoded(value))
-                && name == key
-            {
-                return value;
-            }
-        }
-        Cow::Borrowed("")
+            decoded(name).zip(decoded(value)).filter(|(name, _)| name == key).map(|(_, value)| value)
+        })
     }
 
     /// Likewise as a whole number; 0 where it is none and the nearest where it is too large, as Go's `Atoi` leaves it.

@@ -4,6 +4,7 @@
 //! Nothing here takes time, and nothing of a request is believed before it was looked at.
 
 use super::answer::{Answer, TEXT};
+use super::only::Only;
 use super::request::{Method, Request};
 use crate::profile::Kind;
 
@@ -21,11 +22,11 @@ pub(super) enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// A recording of so many seconds; as a `delta` it says what became of levels, such as that of the live heap.
-    Record { name: String, kind: Kind, seconds: u64, form: Form, delta: bool },
+    Record { name: String, kind: Kind, seconds: u64, form: Form, delta: bool, only: Only },
     /// The stacks of all threads, now, or what a kind has counted by now.
-    Snapshot { name: String, kind: Kind, debug: i64, form: Form },
+    Snapshot { name: String, kind: Kind, debug: i64, form: Form, only: Only },
     /// How threads change in so many seconds.
-    Change { name: String, seconds: u64, form: Form },
+    Change { name: String, seconds: u64, form: Form, only: Only },
     /// The names of addresses.
     Symbols(Vec<u8>),
     /// The page that leads to the others.
@@ -118,12 +119,13 @@ fn recording(name: &str, kind: Kind, request: &Request) -> Decision {
         Ok(seconds) if seconds > 0 => seconds,
         _ => 30,
     };
-    lasting(seconds, request, |seconds, form| Work::Record {
+    lasting(seconds, request, |seconds, form, only| Work::Record {
         name: name.to_string(),
         kind,
         seconds,
         form,
         delta: false,
+        only,
     })
 }
 
@@ -143,7 +145,9 @@ fn snapshot(name: &str, kind: Kind, request: &Request) -> Decision {
     let debug = request.number("debug");
     if given.is_empty() {
         return match form(request) {
-            Ok(form) => Decision::Later(Work::Snapshot { name: name.to_string(), kind, debug, form }),
+            Ok((form, only)) => {
+                Decision::Later(Work::Snapshot { name: name.to_string(), kind, debug, form, only })
+            }
             Err(answer) => Decision::Now(answer),
         };
     }
@@ -157,14 +161,14 @@ fn snapshot(name: &str, kind: Kind, request: &Request) -> Decision {
         return Decision::Now(Answer::error(400, "seconds and debug params are incompatible"));
     }
     let name = name.to_string();
-    lasting(seconds, request, |seconds, form| match kind {
-        Kind::Threads => Work::Change { name, seconds, form },
+    lasting(seconds, request, |seconds, form, only| match kind {
+        Kind::Threads => Work::Change { name, seconds, form, only },
         // An account counts for it from the beginning on, and begins where there is none.
-        _ => Work::Record { name, kind, seconds, form, delta: true },
+        _ => Work::Record { name, kind, seconds, form, delta: true, only },
     })
 }
 
-fn lasting(seconds: i64, request: &Request, work: impl FnOnce(u64, Form) -> Work) -> Decision {
+fn lasting(seconds: i64, request: &Request, work: impl FnOnce(u64, Form, Only) -> Work) -> Decision {
     if seconds > LONGEST {
         // As Go refused what its server would not have had the time for.
         let reason =
@@ -172,19 +176,24 @@ fn lasting(seconds: i64, request: &Request, work: impl FnOnce(u64, Form) -> Work
         return Decision::Now(Answer::error(400, &reason));
     }
     match form(request) {
-        Ok(form) => Decision::Later(work(seconds.unsigned_abs(), form)),
+        Ok((form, only)) => Decision::Later(work(seconds.unsigned_abs(), form, only)),
         Err(answer) => Decision::Now(answer),
     }
 }
 
-fn form(request: &Request) -> Result<Form, Answer> {
-    match &*request.value("format") {
-        "" | "pprof" => Ok(Form::Pprof),
-        "html" => Ok(Form::Page),
-        "collapsed" | "folded" => Ok(Form::Collapsed),
-        "speedscope" => Ok(Form::Speedscope),
-        _ => Err(Answer::error(400, "unknown format: give pprof, html, collapsed (or folded) or speedscope")),
-    }
+fn form(request: &Request) -> Result<(Form, Only), Answer> {
+    let form = match &*request.value("format") {
+        "" | "pprof" => Form::Pprof,
+        "html" => Form::Page,
+        "collapsed" | "folded" => Form::Collapsed,
+        "speedscope" => Form::Speedscope,
+        _ => {
+            let right = "unknown format: give pprof, html, collapsed (or folded) or speedscope";
+            return Err(Answer::error(400, right));
+        }
+    };
+    let only = Only::of(request).map_err(|problem| Answer::error(400, problem))?;
+    Ok((form, only))
 }
 
 /// The arguments that the program was started with, as Go joins them.
@@ -270,6 +279,8 @@ mod tests {
             ("/debug/fgprof", "seconds=0", 400),
             ("/debug/fgprof", "format=folded&seconds=3", 200),
             ("/debug/fgprof", "format=svg", 400),
+            ("/debug/pprof/heap", "label=tenant:a", 200),
+            ("/debug/pprof/profile", "label=tenant", 400),
         ] {
             assert_eq!(status(get(path, query)), wanted, "{path}?{query}");
         }

@@ -95,7 +95,8 @@ fn compared(work: &Work, mut before: Profile, recording: Box<dyn Recorded>) -> R
 
 fn difference(work: &Work, before: &Profile, after: &Profile) -> Answer {
     let mut answer = work.head();
-    answer.body = flamegraph::diff_html(before, after, &PageOptions::default()).into_bytes();
+    let (before, after) = (work.only(before), work.only(after));
+    answer.body = flamegraph::diff_html(&before, &after, &PageOptions::default()).into_bytes();
     answer
 }
 

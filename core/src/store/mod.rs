@@ -28,6 +28,7 @@ pub use diff::{Change, Diff, Normalise, Pair, diff};
 pub use directory::{Directory, Retention};
 pub use leaks::{Growing, Leaks, leaks};
 pub use merge::{Levels, Merged, Skipped, merge, merge_levels, read};
+pub(crate) use names::civil;
 pub use prune::{Pruned, prune};
 pub use timeline::{TimelinePage, timeline};
 pub use top::{Top, TopRow, top};

@@ -186,7 +186,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// Year, month and day of a number of days since 1970, by Howard Hinnant's method: years begin in March, so
 /// that the leap day is the last one.
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

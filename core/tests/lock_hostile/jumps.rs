@@ -25,12 +25,12 @@ pub(crate) fn jumps_leave_nothing_behind() {
     let dir = directory("jumps");
     let library = compile(&dir, "jumps", include_str!("jumps.c"), &["-pthread"]);
     let library = Library::open(&library, libc::RTLD_NOW);
-    // SAFETY: the types that they have there.
-    let (jumps, waits, waits_below): (
-        extern "C" fn(extern "C" fn() -> i32) -> i64,
-        extern "C" fn(i64),
-        extern "C" fn(i64),
-    ) = unsafe { (library.find("jumps"), library.find("waits"), library.find("waits_below")) };
+    // SAFETY: the type that it has there.
+    let jumps: extern "C" fn(extern "C" fn() -> i32) -> i64 = unsafe { library.find("jumps") };
+    // SAFETY: as above.
+    let waits: extern "C" fn(i64) = unsafe { library.find("waits") };
+    // SAFETY: as above.
+    let waits_below: extern "C" fn(i64) = unsafe { library.find("waits_below") };
     let ring = prepare();
     // Each wait is a sample.
     lock::start(config(1), ring);

@@ -48,6 +48,17 @@ fn each_fault_has_its_class() {
         (Act::Answer("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), same(Sent)),
         (Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\nx"), same(Sent)),
         (Act::EndlessBody, same(Sent)),
+        (Act::Endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n"), same(Sent)),
+        (Act::Answer("HTTP/1.1 200 OK\r\ncontent-type: image/png\r\n\r\nPNG"), same(Sent)),
+        (
+            Act::Endless("HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n"),
+            same(Later(None)),
+        ),
+        (
+            Act::Endless("HTTP/1.1 401 No\r\ncontent-encoding: gzip\r\n\r\n", "\u{1f}\u{8b}"),
+            same(Lost(Loss::Refused)),
+        ),
+        (Act::Endless("", "HTTP/1.1 100 Continue\r\n\r\n"), unknown),
         (
             Act::Answer("HTTP/1.1 429 Slow\r\nretry-after: 7\r\n\r\n"),
             same(Later(Some(Duration::from_secs(7)))),

@@ -49,7 +49,7 @@ pub(crate) fn pprof_of(body: &[u8]) -> Profile {
 }
 
 /// What a server gets of a set.
-fn sent(options: &[(&str, &str)], protocol: &str, rest: &str, set: &Set) -> Vec<Asked> {
+pub(crate) fn sent(options: &[(&str, &str)], protocol: &str, rest: &str, set: &Set) -> Vec<Asked> {
     let server = Server::new(&[YES]);
     let push = format!("{protocol}{}{rest}", server.address);
     let mut options = options.to_vec();
@@ -60,19 +60,19 @@ fn sent(options: &[(&str, &str)], protocol: &str, rest: &str, set: &Set) -> Vec<
 }
 
 /// The head and the body as text, without what differs from run to run.
-fn text(asked: &Asked, set: &Set, body: &str) -> String {
+pub(crate) fn text(asked: &Asked, set: &Set, body: &str) -> String {
     let mut head: Vec<&str> = asked
         .head
         .lines()
         .filter(|line| !line.starts_with("host:") && !line.starts_with("user-agent:"))
         .collect();
-    head.retain(|line| !line.starts_with("content-length"));
+    head.retain(|line| !line.to_ascii_lowercase().starts_with("content-length"));
     let text = format!("{}\n{body}", head.join("\n"));
     text.replace(&set.profiles[0].id.to_string(), "ID").trim_end().to_string() + "\n"
 }
 
 /// Compares with the file, or writes it (`BLESS=1`).
-fn golden(name: &str, text: &str) {
+pub(crate) fn golden(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/push/golden").join(name);
     if std::env::var_os("BLESS").is_some() {
         return std::fs::write(path, text).unwrap();
@@ -81,7 +81,7 @@ fn golden(name: &str, text: &str) {
 }
 
 /// What a server reads out of a profile: types, times, and each sample with its labels and names.
-fn content(profile: &Profile) -> String {
+pub(crate) fn content(profile: &Profile) -> String {
     let types = |of: &everprof::profile::ValueType| format!("{}/{}", of.name, of.unit);
     let mut lines = vec![format!(
         "types {} period {} of {} default {}",

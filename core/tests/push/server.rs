@@ -29,6 +29,8 @@ pub(crate) enum Act {
     EndlessHead,
     /// Reads the request, says yes, and sends a body that never ends.
     EndlessBody,
+    /// Reads the request, sends the first text, and then the second for ever.
+    Endless(&'static str, &'static str),
     /// Reads the request, and sends an answer byte by byte, too slowly to be done in time.
     Drip,
 }
@@ -67,7 +69,12 @@ pub(crate) struct Server {
 impl Server {
     /// One that follows the script, and then does its last act for ever.
     pub(crate) fn new(script: &[Act]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), script)
+    }
+
+    /// The same, at that address.
+    pub(crate) fn at(address: SocketAddr, script: &[Act]) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (told, asked) = mpsc::channel();
         let script = script.to_vec();
@@ -124,6 +131,11 @@ fn serve(mut stream: TcpStream, act: Act, told: &mpsc::Sender<Asked>) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
             while stream.write_all(&[b'x'; 4096]).is_ok() {}
         }
+        Act::Endless(head, piece) => {
+            let _ = stream.write_all(head.as_bytes());
+            let many = piece.repeat(1 + 4096 / piece.len());
+            while stream.write_all(many.as_bytes()).is_ok() {}
+        }
         Act::Drip => {
             for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" {
                 if stream.write_all(&[*byte]).is_err() {
@@ -137,7 +149,7 @@ fn serve(mut stream: TcpStream, act: Act, told: &mpsc::Sender<Asked>) {
 }
 
 /// The head of a request, and what came with it of the body.
-fn head(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+pub(crate) fn head(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
     loop {

@@ -17,7 +17,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use crate::server::{Server, YES};
 use crate::{exporter, now, set};
 
-fn file(name: &str) -> String {
+pub(crate) fn file(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/push/tls").join(name);
     path.display().to_string()
 }
@@ -27,7 +27,7 @@ fn certificates(name: &str) -> Vec<CertificateDer<'static>> {
 }
 
 /// A server with that certificate that says yes to each request, also to clients without a certificate or not.
-fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
+pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();

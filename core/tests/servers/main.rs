@@ -1,6 +1,7 @@
 //! Profiles pushed to the real servers, and read back from them: `make test-servers`, which builds them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod datadog;
 mod grafana;
 mod http;
 mod otelcol;

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::Registered;
 use crate::os::{self, Pages};
+use crate::sample::Trace;
 
 /// How many waits can be told at once, in all threads.
 pub const CELLS: usize = 4096;
@@ -58,6 +59,7 @@ struct Cell {
     span_id: AtomicU64,
     trace_high: AtomicU64,
     trace_low: AtomicU64,
+    local_root: AtomicU64,
     words: UnsafeCell<[u64; WORDS]>,
 }
 
@@ -79,7 +81,7 @@ pub struct Begun<'a> {
     /// The label set that it belongs to.
     pub labels: u32,
     /// The trace and the span that it belongs to; zeros where there are none.
-    pub trace: (u128, u64),
+    pub trace: Trace,
     /// The state of the modules that the stack's addresses are of.
     pub generation: u32,
     /// How the future said so.
@@ -256,16 +258,17 @@ impl Claim {
     }
 
     /// Begins the wait.
-    pub(super) fn publish(self, weight: u32, labels: u32, trace: (u128, u64)) -> Wait {
+    pub(super) fn publish(self, weight: u32, labels: u32, trace: Trace) -> Wait {
         let (index, is_valid) = (self.index, self.is_valid());
         // Our thread gives it back from now on, or where it is void, nobody.
         core::mem::forget(self);
         let Some(cell) = cell(index).filter(|_| is_valid) else { return VOID };
         cell.labels.store(labels, Ordering::Relaxed);
         cell.weight.store(weight, Ordering::Relaxed);
-        cell.trace_high.store((trace.0 >> 64) as u64, Ordering::Relaxed);
-        cell.trace_low.store(trace.0 as u64, Ordering::Relaxed);
-        cell.span_id.store(trace.1, Ordering::Relaxed);
+        cell.trace_high.store((trace.trace_id >> 64) as u64, Ordering::Relaxed);
+        cell.trace_low.store(trace.trace_id as u64, Ordering::Relaxed);
+        cell.span_id.store(trace.span_id, Ordering::Relaxed);
+        cell.local_root.store(trace.local_root, Ordering::Relaxed);
         cell.begin.store(os::monotonic(), Ordering::Relaxed);
         let turn = (cell.state.load(Ordering::Relaxed) >> PHASE_BITS).max(1);
         cell.state.store(turn << PHASE_BITS | OPEN, Ordering::Release);
@@ -293,7 +296,11 @@ impl Cell {
             end: ended.then(|| self.end.load(Ordering::Relaxed)),
             weight: self.weight.load(Ordering::Relaxed),
             labels: self.labels.load(Ordering::Relaxed),
-            trace: (trace_id, self.span_id.load(Ordering::Relaxed)),
+            trace: Trace {
+                trace_id,
+                span_id: self.span_id.load(Ordering::Relaxed),
+                local_root: self.local_root.load(Ordering::Relaxed),
+            },
             generation: self.generation.load(Ordering::Relaxed),
             registered: match self.registered.load(Ordering::Relaxed) {
                 0 => Registered::Cloned,

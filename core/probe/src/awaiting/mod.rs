@@ -17,6 +17,8 @@ mod spy;
 use core::task::{Context, Poll};
 
 use cells::Claim;
+
+use crate::sample::Trace;
 pub use cells::{Begun, CELLS, STACKS, Wait, after_fork, each, forget_all, memory, prepare, taken};
 pub use spy::cost;
 
@@ -42,7 +44,7 @@ pub struct Watched {
 impl Watched {
     /// Begins the wait: from now until [`Wait::end`] is called, of which each nanosecond stands for `weight` of them, it
     /// belongs to this label set and this trace and span.
-    pub fn begin(self, weight: u32, labels: u32, trace: (u128, u64)) -> Wait {
+    pub fn begin(self, weight: u32, labels: u32, trace: Trace) -> Wait {
         self.claim.publish(weight, labels, trace)
     }
 }

@@ -80,7 +80,7 @@ fn a_wait_is_told_with_its_stack_from_its_poll_to_its_end() {
     let kept = Mutex::new(Vec::new());
     let watched = watch_leaf(Leaf(&kept), &Waker::from(real.clone())).unwrap();
     assert!(all().is_empty(), "not begun");
-    let wait = watched.begin(7, 0, (1, 2));
+    let wait = watched.begin(7, 0, Trace { trace_id: 1, span_id: 2, local_root: 3 });
     let found = all();
     assert_eq!((found[0].0, found[0].1, found[0].2), (wait, 7, None));
     let near = |frame: &Frame, function: usize| matches!(frame, Frame::Native(pc) if (function as u64..function as u64 + 400).contains(pc));
@@ -126,13 +126,13 @@ fn how_a_future_said_that_it_waits_is_told() {
         (Registered::Nowhere, pin!(std::future::pending())),
     ];
     for (way, future) in ways {
-        let wait = watch_leaf(future, &waker).unwrap().begin(1, 0, (0, 0));
+        let wait = watch_leaf(future, &waker).unwrap().begin(1, 0, Trace::default());
         each(|begun| {
             assert_eq!((begun.registered, first_stack(begun).len() > 3), (way, true));
             false
         });
         // It was forgotten, and its cell may be another's.
-        let other = watch_leaf(std::future::pending(), &waker).unwrap().begin(1, 0, (0, 0));
+        let other = watch_leaf(std::future::pending(), &waker).unwrap().begin(1, 0, Trace::default());
         assert_ne!(wait, other);
         wait.end();
         assert_eq!(all().iter().map(|wait| wait.2).collect::<Vec<_>>(), [None], "not ended by the late one");
@@ -153,7 +153,7 @@ fn of_many_places_the_first_ones_and_the_last_are_kept() {
             }
             Poll::Pending
         });
-        let wait = watch_leaf(future, &waker).unwrap().begin(1, 0, (0, 0));
+        let wait = watch_leaf(future, &waker).unwrap().begin(1, 0, Trace::default());
         each(|begun| {
             let stacks: Vec<Vec<u64>> = begun.stacks().map(|(own, shared)| [own, shared].concat()).collect();
             assert_eq!(stacks.len(), places.min(STACKS));
@@ -182,7 +182,7 @@ fn keep_deeper(depth: usize, kept: &Mutex<Vec<Waker>>, waker: &Waker) {
 fn there_is_room_for_so_many_waits_and_a_fork_empties_it() {
     let _alone = alone();
     let waker = Waker::from(Arc::new(Counted::default()));
-    let begin = || Some(watch_leaf(std::future::pending(), &waker)?.begin(1, 0, (0, 0)));
+    let begin = || Some(watch_leaf(std::future::pending(), &waker)?.begin(1, 0, Trace::default()));
     let waits: Vec<Wait> = std::iter::from_fn(begin).collect();
     assert_eq!((waits.len(), taken()), (CELLS, CELLS));
     let in_the_middle_of_a_fork = {
@@ -193,7 +193,7 @@ fn there_is_room_for_so_many_waits_and_a_fork_empties_it() {
     after_fork();
     assert_eq!(taken(), 0);
     waits.iter().for_each(|wait| wait.end());
-    in_the_middle_of_a_fork.begin(1, 0, (0, 0)).end();
+    in_the_middle_of_a_fork.begin(1, 0, Trace::default()).end();
     assert!(all().is_empty());
 }
 
@@ -209,7 +209,7 @@ fn threads_begin_and_end_while_ours_reads() {
             for _ in 0..ROUNDS {
                 // Now and then there is no room: our thread has lost its processor.
                 if let Some(watched) = watch_leaf(Leaf(&kept), &waker) {
-                    watched.begin(weight, weight, (0, 0)).end();
+                    watched.begin(weight, weight, Trace::default()).end();
                     begun += 1;
                 }
                 kept.lock().unwrap().clear();

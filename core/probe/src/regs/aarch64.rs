@@ -257,6 +257,38 @@ pub fn own_block() -> *mut u8 {
     block
 }
 
+// The word by which OpenTelemetry's thread context is found (OTEP 4947). Weak, so that another one of the program's takes its
+// place; to be seen from outside it has to be in the table of dynamic symbols, which is a matter of how the program is linked.
+global_asm!(
+    ".pushsection .tbss.otel_thread_ctx_v1, \"awT\", @nobits",
+    ".p2align 3",
+    ".weak otel_thread_ctx_v1",
+    ".type otel_thread_ctx_v1, @object",
+    ".size otel_thread_ctx_v1, 8",
+    "otel_thread_ctx_v1:",
+    ".zero 8",
+    ".popsection",
+);
+
+/// The calling thread's pointer to its context, null when the thread began. Kept like [`own_block`].
+#[inline(always)]
+pub(super) fn thread_context() -> *mut u8 {
+    let word: *mut u8;
+    // SAFETY: as in `own_block`.
+    unsafe {
+        asm!(
+            "adrp {distance}, :gottprel:otel_thread_ctx_v1",
+            "ldr {distance}, [{distance}, :gottprel_lo12:otel_thread_ctx_v1]",
+            "mrs {word}, tpidr_el0",
+            "add {word}, {word}, {distance}",
+            distance = out(reg) _,
+            word = out(reg) word,
+            options(nostack, preserves_flags, readonly)
+        )
+    };
+    word
+}
+
 /// What a return address found on a stack means: its address without the signature.
 #[inline]
 pub(crate) fn return_address(word: u64) -> u64 {

@@ -26,6 +26,8 @@ macro_rules! own_block_symbol {
     };
 }
 
+use core::sync::atomic::AtomicUsize;
+
 pub(crate) mod hook;
 
 #[cfg(target_arch = "aarch64")]
@@ -50,6 +52,14 @@ pub use cpu::{Regs, altstack, own_block, thread_pointer, ticks};
 pub(crate) use cpu::{SET_FRAME, called_slot, frame_distance, frame_room, jumped_slot};
 pub(crate) use cpu::{SIGNAL_FRAME_PC, SIGRETURN, SIGRETURN_SECOND};
 pub(crate) use cpu::{call_at, call_number, call_registers};
+
+/// The calling thread's pointer to its context in OpenTelemetry's layout, null when the thread began.
+#[inline(always)]
+pub(crate) fn thread_context<'a>() -> &'a AtomicUsize {
+    let word: *const AtomicUsize = cpu::thread_context().cast();
+    // SAFETY: the word lies in the thread's own block, aligned, and is there as long as the thread; only the thread uses it.
+    unsafe { &*word }
+}
 
 /// Bytes that each thread has for us, found without a call: a `thread_local!` of a library that was loaded at run time
 /// gets its memory from the allocator at the first use, which is where ours is used. So the block is of the initial-exec

@@ -247,6 +247,35 @@ pub fn own_block() -> *mut u8 {
     block
 }
 
+// The word by which OpenTelemetry's thread context is found (OTEP 4947). Weak, so that another one of the program's takes its
+// place; to be seen from outside it has to be in the table of dynamic symbols, which is a matter of how the program is linked.
+global_asm!(
+    ".pushsection .tbss.otel_thread_ctx_v1, \"awT\", @nobits",
+    ".p2align 3",
+    ".weak otel_thread_ctx_v1",
+    ".type otel_thread_ctx_v1, @object",
+    ".size otel_thread_ctx_v1, 8",
+    "otel_thread_ctx_v1:",
+    ".zero 8",
+    ".popsection",
+);
+
+/// The calling thread's pointer to its context, null when the thread began. Kept like [`own_block`].
+#[inline(always)]
+pub(super) fn thread_context() -> *mut u8 {
+    let word: *mut u8;
+    // SAFETY: as in `own_block`.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + otel_thread_ctx_v1@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) word,
+            options(nostack, readonly)
+        )
+    };
+    word
+}
+
 /// What a return address found on a stack means: itself.
 #[inline]
 pub(crate) fn return_address(word: u64) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::super::heap::{Amount, HeapCut, HeapRow};
 use super::super::names::Names;
-use super::{Builder, Plumbing};
+use super::{Builder, Plumbing, order};
 use crate::profile::{Kind, Label, Profile};
 use crate::symbolize;
 
@@ -35,7 +35,7 @@ pub(in super::super) fn heap(kind: Kind, cut: &HeapCut, names: &Names<'_>, mode:
     let mut builder = Builder::new(kind, &cut.names, names, mode);
     builder.profile.period = cut.interval as i64;
     let mut rows: Vec<&HeapRow> = cut.rows.iter().collect();
-    rows.sort_unstable_by_key(|row| (row.key.stack, row.key.thread, row.key.labels, row.age));
+    rows.sort_unstable_by_key(|row| (order(&row.key), row.age));
     for row in rows {
         let Some(values) = values(kind, row.allocated, row.live) else { continue };
         let stack = builder.stack_without(row.key.stack, &PLUMBING);

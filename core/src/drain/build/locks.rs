@@ -16,7 +16,7 @@ use super::super::locks::{LockRow, LocksCut, Waits};
 use super::super::names::Names;
 use super::super::report;
 use super::super::tallies::Amounts;
-use super::Builder;
+use super::{Builder, order};
 use crate::profile::{Kind, Label, Profile, StackId};
 use crate::symbolize;
 
@@ -142,7 +142,7 @@ pub(in super::super) fn locks(
     builder.profile.period = cut.threshold as i64;
     let mut rows: Vec<&LockRow> = cut.rows.iter().collect();
     let (mut told, mut unknown) = (Waits::default(), 0);
-    rows.sort_unstable_by_key(|row| (row.key.stack, row.key.thread, row.key.labels, row.object));
+    rows.sort_unstable_by_key(|row| (order(&row.key), row.object));
     for row in rows {
         let stack = builder.stack(row.key.stack);
         let cause = builder.waits_for(stack, row.object);
@@ -275,8 +275,8 @@ mod tests {
     #[test]
     fn waits_without_a_place_are_shared_out_as_those_with_one() {
         let mut sites = Sites::default();
-        let site = sites.site(0, &[1], ("t".into(), None), None);
-        let mut numbering = sites.numbering();
+        let site = sites.site(0, &[1], ("t".into(), None), None, Default::default());
+        let mut numbering = sites.numbering(9);
         let key = numbering.key(&site);
         let row = |object: Object, nanos: f64, release| LockRow {
             key,

@@ -234,7 +234,9 @@ mod tests {
 
     fn sites<const N: usize>() -> [Same; N] {
         let mut sites = Sites::default();
-        std::array::from_fn(|number| sites.site(0, &[number as u64], ("t".into(), None), None).into())
+        std::array::from_fn(|number| {
+            sites.site(0, &[number as u64], ("t".into(), None), None, Default::default()).into()
+        })
     }
 
     /// Blocks that are always sampled stand for themselves.

@@ -1,7 +1,7 @@
 //! Where a thread waits: seen from outside, or told by the thread itself.
 
 use everprof_probe::os::{self, State, WaitFor};
-use everprof_probe::sample::{CALL_WORDS, Frame, Header, frames, missing};
+use everprof_probe::sample::{CALL_WORDS, Frame, Header, Trace, frames, missing};
 use everprof_probe::unwind::{self, End};
 use everprof_probe::waiting::{self, Look, Looker};
 
@@ -12,7 +12,7 @@ use crate::aggregate::Waited;
 pub(crate) struct Place {
     pub(crate) words: Box<[u64]>,
     pub(crate) labels: u32,
-    pub(crate) trace: (u128, u64),
+    pub(crate) trace: Trace,
     pub(crate) waited: Waited,
     /// Where the stack is not whole: the tables that it was walked with. With others it may be.
     walked_with: Option<u32>,
@@ -126,7 +126,7 @@ impl Place {
         Some(Place {
             words: stack.into(),
             labels: header.labels,
-            trace: (header.trace_id, header.span_id),
+            trace: header.trace,
             waited: Waited { call: wait.call, wait: kind as u8, ..Waited::default() },
             walked_with: None,
         })

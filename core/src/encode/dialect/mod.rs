@@ -5,6 +5,7 @@
 //! it. Nothing is cut without a sign: samples go into more profiles, never away, and a stack that is too deep has a frame
 //! in its middle that says so.
 
+mod datadog;
 mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +27,18 @@ pub enum Dialect {
     Parca,
     /// OpenTelemetry's, which is no pprof: each profile is a request of OTLP, [`Format::Otlp`].
     Otlp,
+    /// Datadog's.
+    Datadog,
 }
 
 /// What a server wants.
 struct Rules {
+    /// What it calls the values of a kind, where not as Go does.
+    values: fn(Kind) -> Option<&'static [&'static str]>,
+    /// What it calls labels, where not as we do.
+    labels: fn(&Label) -> Option<Label>,
+    /// Adds what it wants to know besides.
+    complete: fn(&mut Vec<Label>),
     /// Bytes that keys of labels may have beside letters, digits and `_`.
     key_bytes: &'static [u8],
     /// Whether labels that are numbers are kept.
@@ -48,11 +57,14 @@ struct Rules {
     label_parts: usize,
 }
 
-const RULES: [(Dialect, Rules); 2] = [
+const RULES: [(Dialect, Rules); 3] = [
     (
         // A push with one label that is spelled otherwise is refused whole by Pyroscope 1; names of 2 are a superset.
         Dialect::Pyroscope,
         Rules {
+            values: |_| None,
+            labels: |_| None,
+            complete: |_| {},
             key_bytes: b".",
             numbers: false,
             samples: 16_000,
@@ -67,6 +79,9 @@ const RULES: [(Dialect, Rules); 2] = [
         // Of what WriteRaw gets, Parca 0.28 keeps the labels of series only.
         Dialect::Parca,
         Rules {
+            values: |_| None,
+            labels: |_| None,
+            complete: |_| {},
             key_bytes: b"",
             numbers: true,
             samples: usize::MAX,
@@ -75,6 +90,23 @@ const RULES: [(Dialect, Rules); 2] = [
             series: usize::MAX,
             parts_gauges: true,
             label_parts: 32,
+        },
+    ),
+    (
+        // All kinds are one upload, of which no limit is known; what the tags of the upload say, labels may say otherwise.
+        Dialect::Datadog,
+        Rules {
+            values: datadog::values,
+            labels: datadog::label,
+            complete: datadog::complete,
+            key_bytes: b" ./-",
+            numbers: true,
+            samples: usize::MAX,
+            bytes: usize::MAX,
+            frames: usize::MAX,
+            series: 0,
+            parts_gauges: false,
+            label_parts: 1,
         },
     ),
 ];
@@ -176,7 +208,7 @@ fn groups<'p>(profile: &'p Profile, rules: &Rules) -> Vec<(Common, Vec<Sample<'p
 }
 
 fn is_common(key: &str) -> bool {
-    !matches!(key, "trace_id" | "span_id")
+    !matches!(key, "trace_id" | "span_id" | "local_root_span_id")
 }
 
 /// The labels of a sample as the server spells them. One of the series would win over one of the same key, and of two of
@@ -184,14 +216,20 @@ fn is_common(key: &str) -> bool {
 fn labels_of(rules: &Rules, taken: &BTreeSet<String>, labels: &[Label]) -> Vec<Label> {
     let mut keys = BTreeSet::new();
     let is_kept = |label: &&Label| rules.numbers || !matches!(label.value, LabelValue::Number(..));
-    let spelled = labels.iter().filter(is_kept).map(|label| {
+    let mut spell = |label: &Label| {
+        if let Some(label) = (rules.labels)(label).filter(|label| !keys.contains(&label.key)) {
+            keys.insert(label.key.clone());
+            return label;
+        }
         let mut key = spelled(rules, &label.key);
         while taken.contains(&key) || !keys.insert(key.clone()) {
             key.insert_str(0, "exported_");
         }
         Label { key, value: label.value.clone() }
-    });
-    spelled.collect()
+    };
+    let mut spelled = labels.iter().filter(is_kept).map(&mut spell).collect();
+    (rules.complete)(&mut spelled);
+    spelled
 }
 
 /// What profiles are made of, besides the samples.
@@ -215,6 +253,7 @@ impl Part<'_> {
         if !self.view.is_change {
             rewrite.to.duration_nanos = 0;
         }
+        self.name_values(&mut rewrite.to);
         samples.iter().filter(tells).for_each(|sample| rewrite.add(sample));
         let bytes = pprof::encode_uncompressed(&rewrite.to);
         if bytes.len() > self.rules.bytes && samples.len() > 1 {
@@ -232,6 +271,18 @@ impl Part<'_> {
             labels: self.labels.clone(),
             id: ProfileId::new(),
         });
+    }
+
+    /// Calls the values what the server calls them.
+    fn name_values(&self, profile: &mut Profile) {
+        let Some(names) = (self.rules.values)(self.kind) else { return };
+        for (value, column) in profile.sample_types.iter_mut().zip(&self.view.columns) {
+            let Some(name) = names.get(*column) else { continue };
+            if profile.default_sample_type == value.name {
+                profile.default_sample_type = (*name).to_string();
+            }
+            value.name = (*name).to_string();
+        }
     }
 }
 
@@ -296,6 +347,9 @@ fn series_key(rules: &Rules, key: &str) -> String {
 }
 
 fn series_keys(rules: &Rules, profile: &Profile) -> BTreeSet<String> {
+    if rules.series == 0 {
+        return BTreeSet::new();
+    }
     let own = ["__name__", "service_name"].map(String::from);
     profile.tags.keys().map(|key| series_key(rules, key)).chain(own).collect()
 }

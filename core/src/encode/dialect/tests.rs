@@ -181,3 +181,54 @@ fn parca_has_a_series_for_each_set_of_labels_and_one_for_the_rest() {
     assert_eq!(parts.iter().filter(|part| part.samples().len() == 10).count(), 20);
     assert!(!label(&parts[31], "thread_name").is_empty());
 }
+
+#[test]
+fn datadog_has_names_of_its_own_and_spans_as_numbers() {
+    let mut profile = Profile::new(Kind::Heap);
+    let at = location(&mut profile, "f");
+    let stack = profile.stack(&[at]);
+    let labels = profile.labels(&[
+        Label::text("thread_name", "w"),
+        Label::number("thread_id", 7, "id"),
+        Label::text("span_id", "fedcba9876543210"),
+        Label::text("local_root_span_id", "00000000000000ff"),
+        Label::text("route", "GET /a"),
+        Label::text("http.route", "/a"),
+        Label::text("env", "mine"),
+        Label::text("a/b.c", "d"),
+    ]);
+    profile.tags = [("env".to_string(), "prod".to_string())].into();
+    profile.add(stack, labels, &[1, 2, 3, 4]);
+    let other = profile.labels(&[Label::text("span_id", "no number")]);
+    profile.add(stack, other, &[1, 2, 3, 4]);
+    let heap = &decoded(&Dialect::Datadog.encode(&[(Kind::Heap, profile)]))[0];
+    let names: Vec<&str> = heap.sample_types.iter().map(|known| known.name.as_str()).collect();
+    assert_eq!(names, ["alloc-samples", "alloc-space", "inuse-objects", "inuse-space"]);
+    assert_eq!(heap.default_sample_type, "inuse-space");
+    let text = |text: &str| LabelValue::Text(text.to_string());
+    // Where there is no unit, readers take the key for it.
+    let number = |key: &str, number: u64| LabelValue::Number(number as i64, key.to_string());
+    for (key, value) in [
+        ("thread name", text("w")),
+        ("thread id", LabelValue::Number(7, "id".to_string())),
+        ("span id", number("span id", 0xfedc_ba98_7654_3210)),
+        ("local root span id", number("local root span id", 0xff)),
+        ("trace endpoint", text("/a")),
+        ("route", text("GET /a")),
+        ("env", text("mine")),
+        ("a/b.c", text("d")),
+        ("span_id", text("no number")),
+    ] {
+        assert_eq!(label(heap, key), [&value], "{key}");
+    }
+    let mut alone = vec![Label::number("span id", 5, "")];
+    datadog::complete(&mut alone);
+    assert_eq!(alone[1], Label::number("local root span id", 5, ""));
+    // Every kind has as many names as values.
+    for kind in Kind::ALL {
+        assert!(
+            datadog::values(kind).is_none_or(|names| names.len() == kind.sample_types().len()),
+            "{kind:?}"
+        );
+    }
+}

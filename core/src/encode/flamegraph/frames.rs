@@ -182,7 +182,8 @@ impl Kept {
 }
 
 /// Keys of labels whose values are another for each thread or request.
-const SINGULAR: [&str; 5] = ["thread_id", "trace_id", "span_id", "local root span id", "span id"];
+const SINGULAR: [&str; 6] =
+    ["thread_id", "trace_id", "span_id", "local_root_span_id", "local root span id", "span id"];
 const FEW: [&str; 5] = ["thread_name", "state", "wait", "syscall", "age"];
 
 /// Reads one profile into the [`Tables`], each location and label set once.

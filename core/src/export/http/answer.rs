@@ -65,6 +65,23 @@ pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> 
     Err(io::Error::new(io::ErrorKind::InvalidData, "provisional answers without end"))
 }
 
+/// The status that a proxy answers a request for a tunnel with. What comes after a yes is the server's, who says nothing before
+/// we do.
+pub(super) fn of_tunnel(wire: &mut impl Read) -> io::Result<u16> {
+    let mut buffer = Vec::new();
+    for _ in 0..MOST_PROVISIONAL {
+        let (answer, _, used) = head(wire, &mut buffer)?;
+        buffer.drain(..used);
+        if answer.is_success() && !buffer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "more than an answer"));
+        }
+        if !(100..200).contains(&answer.status) {
+            return Ok(answer.status);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "provisional answers without end"))
+}
+
 /// Reads until there is a head at the beginning of the buffer, and says how long that is.
 fn head(wire: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<(Answer, Length, usize)> {
     let mut chunk = [0; 4096];

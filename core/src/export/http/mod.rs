@@ -10,6 +10,7 @@ mod after;
 mod answer;
 #[cfg_attr(not(feature = "grpc"), path = "no_grpc.rs")]
 mod grpc;
+mod hold;
 mod text;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 
 pub(super) use answer::Answer;
 pub(super) use grpc::check as check_grpc;
+pub(crate) use hold::Hold;
 pub(super) use text::{base64, filled};
 use text::{harmless, without};
 pub(super) use tls::Trust;
-use wire::Wire;
+use wire::{Way, Wire};
 
 use crate::options::Url;
 
@@ -66,8 +68,11 @@ pub(super) enum Failure {
 /// The way to one server.
 pub(super) struct Client {
     url: Url,
+    /// The proxy that stands in between.
+    proxy: Option<Url>,
     trust: Trust,
     timeout: Duration,
+    hold: Option<Hold>,
     /// What no error may show, whatever the server sends back.
     secrets: Vec<String>,
     /// The connection of the calls of gRPC at hand.
@@ -76,13 +81,36 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, trust, timeout: TIMEOUT, secrets, kept: grpc::Kept::default() }
+        let kept = grpc::Kept::default();
+        Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets, kept }
+    }
+
+    /// The same by a proxy.
+    pub(super) fn by(self, proxy: Option<Url>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// The same with another end in time.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The same, whose requests somebody may end.
+    pub(super) fn held(self, hold: Hold) -> Self {
+        Self { hold: Some(hold), ..self }
     }
 
     /// Sends a request and reads the answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let answered = self.exchange(request);
+        self.hold.iter().for_each(Hold::release);
+        answered
+    }
+
+    fn exchange(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let mut wire = Wire::open(&self.url, &self.trust, deadline).map_err(Failure::NotSent)?;
+        let way = Way { proxy: self.proxy.as_ref(), trust: &self.trust, hold: self.hold.as_ref() };
+        let mut wire = Wire::open(&self.url, &way, deadline).map_err(Failure::NotSent)?;
         if let Err(error) = self.write(&mut wire, request) {
             // A server that does not want so much may say so before it has all, and closes then.
             return answer::read(&mut wire, 0)
@@ -92,9 +120,13 @@ impl Client {
     }
 
     fn write(&self, wire: &mut Wire, request: &Request<'_>) -> io::Result<()> {
+        let direct = self.proxy.as_ref().filter(|_| !self.url.is_secure);
+        // A proxy that hands requests on wants to know the server; one of a tunnel sees nothing of them.
+        let place = direct.map_or(String::new(), |_| format!("http://{}", self.url.authority()));
+        // One name is spelled as of old: there are proxies that know it only so, and add another one.
         let mut head = format!(
-            "{} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
-             content-type: {}\r\ncontent-length: {}\r\n",
+            "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
+             content-type: {}\r\nContent-Length: {}\r\n",
             request.method,
             request.path,
             self.url.authority(),
@@ -102,6 +134,9 @@ impl Client {
             request.content_type,
             request.body.len()
         );
+        if let Some(credentials) = direct.and_then(proxy_credentials) {
+            head += &credentials;
+        }
         for (name, value) in &request.headers {
             // What comes of tags has no line ends; should it have any, they would begin another header.
             let value: String = value.chars().filter(|letter| !letter.is_control()).collect();
@@ -125,6 +160,16 @@ impl Client {
         format!("it answers {}{colon}{words}", answer.status)
     }
 }
+
+/// The header by which a proxy lets us through.
+fn proxy_credentials(proxy: &Url) -> Option<String> {
+    let (user, password) = proxy.user.as_ref()?;
+    Some(format!("proxy-authorization: Basic {}\r\n", base64(format!("{user}:{password}").as_bytes())))
+}
+
+/// What to do about a proxy that wants credentials, or others.
+pub(super) const PROXY_WANTS: &str =
+    "the proxy answers 407: give it a user and a password, http://user:password@host:port, in push_proxy";
 
 fn told(what: &str, error: &io::Error) -> String {
     match error.kind() {

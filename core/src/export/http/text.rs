@@ -1,5 +1,9 @@
 //! Text on its way to a server, and from there into a log.
 
+use std::collections::HashSet;
+
+/// What stands in a secret's place.
+const HIDDEN: &str = "[hidden]";
 /// The first words of what a server said are enough.
 const MOST_WORDS: usize = 200;
 
@@ -60,9 +64,36 @@ pub(in super::super) fn filled(text: &str, value: impl Fn(&str) -> Option<String
     out + rest
 }
 
-/// Without these secrets, in whatever the other side sends back.
+/// So many bytes of a secret are one: servers quote parts of what they were sent, and we read a part of what they say.
+const PART: usize = 8;
+/// What is looked at: more than is shown of it.
+const MOST_LOOKED_AT: usize = 4 << 10;
+
+/// Without these secrets, and parts of them, in whatever the other side sends back.
 pub(super) fn without(text: &str, secrets: &[String]) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[hidden]"))
+    let text = text.get(..text.floor_char_boundary(MOST_LOOKED_AT)).unwrap_or_default();
+    let whole = secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), HIDDEN));
+    let mut is_secret = vec![false; whole.len()];
+    for secret in secrets.iter().filter(|secret| secret.len() >= PART) {
+        let parts: HashSet<&[u8]> = secret.as_bytes().windows(PART).collect();
+        for (at, part) in whole.as_bytes().windows(PART).enumerate() {
+            if parts.contains(part) {
+                is_secret.iter_mut().skip(at).take(PART).for_each(|byte| *byte = true);
+            }
+        }
+    }
+    let mut out = String::with_capacity(whole.len());
+    let mut hides = false;
+    for (at, letter) in whole.char_indices() {
+        let hide = (at..at + letter.len_utf8()).any(|at| is_secret.get(at).copied().unwrap_or_default());
+        match (hide, hides) {
+            (true, false) => out += HIDDEN,
+            (true, true) => {}
+            (false, _) => out.push(letter),
+        }
+        hides = hide;
+    }
+    out
 }
 
 /// One line of visible characters, cut.
@@ -108,5 +139,18 @@ mod tests {
         assert_eq!(harmless("a\r\n\u{1b}[31mb\u{0}"), "a [31mb");
         assert!(harmless(&"x".repeat(10_000)).len() <= 200);
         assert_eq!(without("Bearer sesame!", &["sesame".into()]), "Bearer [hidden]!");
+    }
+
+    /// A token longer than what is read of an answer, and servers that quote the first letters of one.
+    #[test]
+    fn parts_of_secrets_are_secrets() {
+        let token: String = (0..4_000).map(|n: u32| char::from(b'a' + (n * n % 23) as u8)).collect();
+        let secrets = [token.clone(), "sesame".into()];
+        for said in [&token[..2_000], &token[100..140], &token[3_000..]] {
+            let told = without(&format!("no: {said} is wrong"), &secrets);
+            assert_eq!(told, "no: [hidden] is wrong");
+        }
+        assert_eq!(without("ä sesamesesame ö", &secrets), "ä [hidden][hidden] ö");
+        assert_eq!(without(&"ä".repeat(5_000), &secrets).len(), 4_096);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tls::{Stream, Trust};
-use super::told;
+use super::{Hold, PROXY_WANTS, answer, proxy_credentials, told};
 use crate::options::Url;
 
 /// The longest that one of several addresses is waited for.
@@ -20,17 +22,36 @@ pub(super) enum Wire {
 
 /// A socket whose every wait ends by the deadline.
 pub(super) struct Timed {
-    stream: TcpStream,
+    socket: Socket,
     deadline: Instant,
+}
+
+enum Socket {
+    Tcp(Arc<TcpStream>),
+    Unix(UnixStream),
+}
+
+/// How a server is reached.
+pub(super) struct Way<'a> {
+    pub(super) proxy: Option<&'a Url>,
+    pub(super) trust: &'a Trust,
+    /// Who may end it.
+    pub(super) hold: Option<&'a Hold>,
 }
 
 impl Wire {
     /// Connects to the first address of the host that answers. To look the name up may take longer than the deadline: the
     /// C library knows none, and this thread waits for it alone.
-    pub(super) fn open(url: &Url, trust: &Trust, deadline: Instant) -> Result<Wire, String> {
-        let timed = connect(url, deadline).map_err(|error| told("no connection", &error))?;
+    pub(super) fn open(url: &Url, way: &Way<'_>, deadline: Instant) -> Result<Wire, String> {
+        let failed = if way.proxy.is_some() { "no connection to the proxy" } else { "no connection" };
+        let mut timed =
+            connect(way.proxy.unwrap_or(url), way.hold, deadline).map_err(|error| told(failed, &error))?;
+        // Of HTTP/2 no proxy hands requests on one by one.
+        if let Some(proxy) = way.proxy.filter(|_| url.is_secure || way.trust.alpn.is_some()) {
+            tunnel(&mut timed, url, proxy)?;
+        }
         if url.is_secure {
-            return trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
+            return way.trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
         }
         Ok(Wire::Plain(timed))
     }
@@ -55,7 +76,27 @@ impl Wire {
     }
 }
 
-fn connect(url: &Url, deadline: Instant) -> io::Result<Timed> {
+/// Asks the proxy for a tunnel to the server, in which TLS begins then.
+fn tunnel(timed: &mut Timed, url: &Url, proxy: &Url) -> Result<(), String> {
+    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+    let place = format!("{host}:{}", url.port);
+    let credentials = proxy_credentials(proxy).unwrap_or_default();
+    let head = format!("CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n{credentials}\r\n");
+    let answered = timed.write_all(head.as_bytes()).and_then(|()| answer::of_tunnel(timed));
+    match answered.map_err(|error| told("the proxy gave no answer", &error))? {
+        200..300 => Ok(()),
+        407 => Err(PROXY_WANTS.to_string()),
+        status => Err(format!("the proxy does not let us through to {place}: it answers {status}")),
+    }
+}
+
+fn connect(url: &Url, hold: Option<&Hold>, deadline: Instant) -> io::Result<Timed> {
+    if let Some(path) = &url.socket {
+        // Waits where the listener has more to take than it may keep, and knows no end in time; as for names, this thread
+        // waits alone.
+        let socket = Socket::Unix(UnixStream::connect(path)?);
+        return Ok(Timed { socket, deadline });
+    }
     let addresses: Vec<SocketAddr> =
         (url.host.as_str(), url.port).to_socket_addrs()?.take(MOST_ADDRESSES).collect();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -65,7 +106,11 @@ fn connect(url: &Url, deadline: Instant) -> io::Result<Timed> {
             Ok(stream) => {
                 // The head and the body are two writes, and the second is not to wait for word of the first.
                 stream.set_nodelay(true)?;
-                return Ok(Timed { stream, deadline });
+                let stream = Arc::new(stream);
+                if hold.is_some_and(|hold| !hold.keep(&stream)) {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "the profiler was stopped"));
+                }
+                return Ok(Timed { socket: Socket::Tcp(stream), deadline });
             }
             Err(error) => last = error,
         }
@@ -100,19 +145,25 @@ impl Write for Wire {
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(left(self.deadline)?))?;
-        self.stream.read(buffer)
+        let left = Some(left(self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(stream) => stream.set_read_timeout(left).and_then(|()| stream.as_ref().read(buffer)),
+            Socket::Unix(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
+        }
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(left(self.deadline)?))?;
-        self.stream.write(bytes)
+        let left = Some(left(self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(stream) => stream.set_write_timeout(left).and_then(|()| stream.as_ref().write(bytes)),
+            Socket::Unix(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(bytes)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        Ok(())
     }
 }
 

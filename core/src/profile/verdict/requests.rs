@@ -13,7 +13,7 @@ pub(super) type Read = BTreeMap<String, (Group, BTreeMap<(Activity, Vec<String>)
 
 /// The kind of request that a sample with these labels belongs to: all that the application has set.
 pub(super) fn kind(labels: &[Label]) -> Option<String> {
-    let of_one = ["trace_id", "span_id"];
+    let of_one = ["trace_id", "span_id", "local_root_span_id"];
     let own = |key: &str| OWN_LABELS.contains(&key) || of_one.contains(&key);
     let labels = labels.iter().filter(|label| !own(&label.key)).filter_map(|label| match &label.value {
         LabelValue::Text(text) => Some(format!("{}={text}", label.key)),

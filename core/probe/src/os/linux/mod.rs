@@ -3,6 +3,7 @@
 mod answer;
 mod block;
 mod calls;
+mod context;
 mod file;
 mod futex;
 pub(crate) mod loader;
@@ -24,6 +25,8 @@ use file::{Text, Unread, read_file};
 pub use block::Block;
 pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
+pub use context::{forget_context, has_context, publish_context};
+pub use file::close_copy;
 pub use futex::{wait, wake};
 pub use memory::PIECES;
 pub use objects::keep_loaded;

@@ -19,7 +19,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderName, HeaderValue, Method, Request as Head, Version};
 
-use super::{Client, Failure, Reply, Request, Wire, told};
+use super::{Client, Failure, Reply, Request, Way, Wire, told};
 pub(super) use drive::Open;
 
 /// The longest message that is read to its end, which is what clients of gRPC take; its beginning is enough.
@@ -88,7 +88,8 @@ impl Client {
 
     fn open(&self, deadline: Instant) -> Result<Open, String> {
         let trust = super::Trust { alpn: Some(b"h2"), ..self.trust.clone() };
-        let wire = Wire::open(&self.url, &trust, deadline)?;
+        let way = Way { proxy: self.proxy.as_ref(), trust: &trust, hold: self.hold.as_ref() };
+        let wire = Wire::open(&self.url, &way, deadline)?;
         Open::new(wire, deadline).map_err(|_| "no HTTP/2".to_string())
     }
 

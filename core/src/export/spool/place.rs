@@ -1,0 +1,187 @@
+//! Folders of a spool: one for each process that writes, and whose it is.
+//!
+//! `PLACE/KEY/PID-RANDOM/`: the key is a hash of what the sets are for, so that a name tells nobody a URL. A folder is
+//! its process's as long as that holds the lock of the file `lock` in it; the kernel takes it back however the process
+//! ends. So whoever gets the lock knows that the writer is dead, also where process IDs are those of another container, and
+//! takes over what is there. A folder comes into being under another name, and gets its own when its lock is held.
+//!
+//! A lock goes with its open file, of which a fork's child has a copy, and would be held for as long as the child lives:
+//! so open files of locks are in one list, which a fork takes, and the child closes what is in it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::encode::ProfileId;
+
+/// The lock in each folder.
+const LOCK: &str = "lock";
+/// What a folder's name begins with until its lock is held.
+const NEW: &str = "new-";
+/// As long as nobody needs for that.
+const OLD: Duration = Duration::from_secs(60);
+
+/// The open files of locks that this process holds.
+#[derive(Debug)]
+pub(crate) struct Locks {
+    files: Vec<Option<File>>,
+    /// How often the process has forked: a file that was opened meanwhile may have a copy in a child.
+    forks: u64,
+}
+
+static LOCKS: Mutex<Locks> = Mutex::new(Locks { files: Vec::new(), forks: 0 });
+
+fn locks() -> MutexGuard<'static, Locks> {
+    LOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The list, for a fork, to be held through it.
+pub(crate) fn before_fork() -> MutexGuard<'static, Locks> {
+    let mut locks = locks();
+    locks.forks += 1;
+    locks
+}
+
+/// Closes this process's copies of the parent's locks. In a fork's child, with the list that was held.
+pub(crate) fn after_fork(mut locks: MutexGuard<'static, Locks>) {
+    locks.files.clear();
+}
+
+/// A lock that is held until this is dropped.
+#[derive(Debug)]
+struct Held(usize);
+
+impl Held {
+    /// Opens a file and locks it; none where another has it.
+    fn take(path: &Path, create: bool) -> io::Result<Option<Self>> {
+        const TRIES: usize = 8;
+        for attempt in 0..TRIES {
+            // The list is not held meanwhile: a fork must not wait for a disk.
+            let forks = locks().forks;
+            let is_new = create && attempt == 0;
+            let file = OpenOptions::new().read(true).write(true).create_new(is_new).mode(0o600).open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+            // What was opened is what is there: whoever had the lock before may have removed the folder.
+            let (there, ours) = (fs::symlink_metadata(path)?, file.metadata()?);
+            if (there.dev(), there.ino()) != (ours.dev(), ours.ino()) {
+                return Ok(None);
+            }
+            let mut locks = locks();
+            if locks.forks != forks {
+                // A child may have a copy by now, which this takes the lock from as well.
+                file.unlock()?;
+                continue;
+            }
+            let free = locks.files.iter().position(Option::is_none);
+            let place = free.unwrap_or(locks.files.len());
+            match locks.files.get_mut(place) {
+                Some(free) => *free = Some(file),
+                None => locks.files.push(Some(file)),
+            }
+            return Ok(Some(Self(place)));
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let file = locks().files.get_mut(self.0).and_then(Option::take);
+        // Closed where nobody waits for it.
+        drop(file);
+    }
+}
+
+/// A folder that is ours.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: Held,
+}
+
+impl Folder {
+    /// A new one, for this process.
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let random: String = ProfileId::new().to_string().chars().take(8).collect();
+        let name = format!("{}-{random}", std::process::id());
+        let (path, new) = (parent.join(&name), parent.join(format!("{NEW}{name}")));
+        DirBuilder::new().mode(0o700).create(&new)?;
+        let made = Held::take(&new.join(LOCK), true).and_then(|held| {
+            let held = held.ok_or_else(|| io::Error::other("somebody else has the lock of a new folder"))?;
+            fs::rename(&new, &path)?;
+            Ok(held)
+        });
+        match made {
+            Ok(held) => Ok(Self { path, _lock: held }),
+            Err(error) => {
+                remove(&new);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Another's that is dead; none where it lives.
+    fn of_dead(path: PathBuf) -> Option<Self> {
+        // Of another user we take nothing over: it would be sent as ours.
+        let us = fs::metadata("/proc/self").ok()?.uid();
+        let is_ours = |found: fs::Metadata| found.is_dir() && found.uid() == us && found.mode() & 0o022 == 0;
+        let is_folder = fs::symlink_metadata(&path).is_ok_and(is_ours);
+        let file = path.join(LOCK);
+        let is_file = fs::symlink_metadata(&file).is_ok_and(|found| found.is_file());
+        let held = if is_folder && is_file { Held::take(&file, false).ok()? } else { None };
+        held.map(|lock| Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Folder {
+    /// With what is in it, for whoever comes next; where nothing is, without a trace.
+    fn drop(&mut self) {
+        let is_empty =
+            fs::read_dir(&self.path).is_ok_and(|files| files.flatten().all(|file| file.file_name() == LOCK));
+        if is_empty {
+            remove(&self.path);
+        }
+    }
+}
+
+/// Removes a folder in which nothing but its lock is.
+fn remove(folder: &Path) {
+    let _ = fs::remove_file(folder.join(LOCK));
+    let _ = fs::remove_dir(folder);
+}
+
+/// The folders of dead processes beside each other. They are ours as long as they are held, and go with that where they are
+/// empty then.
+pub(super) fn dead(parent: &Path) -> impl Iterator<Item = Folder> + use<> {
+    let folders = fs::read_dir(parent).into_iter().flatten().flatten();
+    folders.filter_map(|folder| {
+        let (path, name) = (folder.path(), folder.file_name());
+        let name = name.to_string_lossy();
+        if name.starts_with(NEW) && !is_old(&path) {
+            return None;
+        }
+        let found = Folder::of_dead(path.clone());
+        if found.is_none() && name.starts_with(NEW) && !path.join(LOCK).exists() {
+            // Its process died before it had a lock.
+            let _ = fs::remove_dir(path);
+        }
+        found
+    })
+}
+
+fn is_old(path: &Path) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|folder| folder.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > OLD))
+}

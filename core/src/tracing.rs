@@ -1,0 +1,239 @@
+//! Spans of the crate `tracing`: what they use is told by their names and, with OpenTelemetry, by their IDs. Feature `tracing`.
+//!
+//! One line where subscribers are put together, behind the layer of `tracing-opentelemetry`:
+//!
+//! ```ignore
+//! tracing_subscriber::registry()
+//!     .with(tracing_opentelemetry::layer().with_tracer(tracer))
+//!     .with(everprof::otel_layer!())
+//!     .init();
+//! ```
+//!
+//! From then on each sample that is taken within a span has the labels `trace_id`, `span_id` and `local_root_span_id`, on
+//! whatever thread the span is entered, and `span_name`: the name of the local root, which is the first span of the request
+//! in this process. Without OpenTelemetry ([`layer`]) it is the name alone, since an ID that no trace has leads nowhere.
+//!
+//! **IDs** are those of the OpenTelemetry context in force at the moment when a span is entered, so any version of
+//! `tracing-opentelemetry` will do that puts it in force, as all do since 0.32 unless told otherwise; the macro asks the
+//! program's own crate `opentelemetry`. Spans that are not sampled have none: nobody has their trace.
+//!
+//! **What it costs.** A span's creation: one small allocation, and an interned label where it is a root. To enter and leave
+//! it: a look at the registry and some stores, no allocation and no lock of ours.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing_core::Subscriber;
+use tracing_core::span::{Attributes, Id};
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::labels::{Labels, TraceContext, in_force};
+
+/// The key of the label that has the name of the local root span.
+const SPAN_NAME: &str = "span_name";
+/// Spans that are entered in each other on one thread beyond this are not told.
+const DEEPEST: usize = 1024;
+
+thread_local! {
+    static ENTERED: RefCell<Vec<Entered>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The layer of `tracing-opentelemetry`'s spans: [`tracing::layer`](crate::tracing::layer) with the IDs of the OpenTelemetry
+/// context in force. The program needs the crate `opentelemetry`, of any version, with its feature `trace`.
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+#[macro_export]
+macro_rules! otel_layer {
+    () => {
+        $crate::tracing::layer().ids(|| {
+            ::opentelemetry::Context::map_current(|context| {
+                let span = ::opentelemetry::trace::TraceContextExt::span(context);
+                let span = span.span_context();
+                let is_told = span.is_valid() && span.is_sampled() && !span.is_remote();
+                is_told.then(|| {
+                    let trace_id = u128::from_be_bytes(span.trace_id().to_bytes());
+                    let span_id = u64::from_be_bytes(span.span_id().to_bytes());
+                    $crate::TraceContext::new(trace_id, span_id).with_flags(span.trace_flags().to_u8())
+                })
+            })
+        })
+    };
+}
+
+/// A layer for `tracing_subscriber` by which what is measured has the name of the root span as its label `span_name`.
+///
+/// ```
+/// use tracing_subscriber::layer::SubscriberExt;
+/// let subscriber = tracing_subscriber::registry().with(everprof::tracing::layer());
+/// # drop(subscriber);
+/// ```
+pub fn layer() -> Layer {
+    Layer { ids: None, names: true }
+}
+
+/// Puts spans in force while they are entered. Made by [`layer`] and [`otel_layer!`](crate::otel_layer).
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    ids: Option<fn() -> Option<TraceContext>>,
+    names: bool,
+}
+
+impl Layer {
+    /// Asks `ids` for the trace and the span whenever a span was entered, on its thread; none takes away what is in force.
+    /// The local root is found by the layer, as the first span of the tree that has an ID.
+    ///
+    /// ```
+    /// use everprof::TraceContext;
+    /// let layer = everprof::tracing::layer().ids(|| Some(TraceContext::new(7, 8)));
+    /// # drop(layer);
+    /// ```
+    pub fn ids(self, ids: fn() -> Option<TraceContext>) -> Self {
+        Self { ids: Some(ids), ..self }
+    }
+
+    /// Leaves the label `span_name` out, for programs whose root spans all have the same name.
+    pub fn without_names(self) -> Self {
+        Self { names: false, ..self }
+    }
+}
+
+/// What the spans of one request have in common, in the extensions of each of them.
+#[derive(Debug)]
+struct Root {
+    /// The first span that has an ID.
+    first: AtomicU64,
+    labels: Labels,
+}
+
+struct Of(Arc<Root>);
+
+/// A span that is entered on this thread, and what was in force before.
+struct Entered {
+    span: u64,
+    root: Arc<Root>,
+    labels: u32,
+    /// Keeps the set alive that is in force because of it.
+    kept: Labels,
+    trace: TraceContext,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let of_parent = |parent: tracing_subscriber::registry::SpanRef<'_, S>| {
+            parent.extensions().get::<Of>().map(|of| of.0.clone())
+        };
+        let root = span.parent().and_then(of_parent).unwrap_or_else(|| {
+            let name = self.names.then(|| (SPAN_NAME, attributes.metadata().name()));
+            Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new(name) })
+        });
+        span.extensions_mut().replace(Of(root));
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let Some(root) = span.extensions().get::<Of>().map(|of| of.0.clone()) else { return };
+        let ids = self.ids.map(|ids| ids().map(|trace| trace.with_local_root(root.first(trace.span_id))));
+        enter(id.into_u64(), root, ids);
+    }
+
+    fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
+        exit(id.into_u64());
+    }
+}
+
+impl Root {
+    /// The ID of the first span that has one, which is this one where none had.
+    fn first(&self, span_id: u64) -> u64 {
+        match self.first.compare_exchange(0, span_id, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => span_id,
+            Err(first) => first,
+        }
+    }
+}
+
+/// Puts a span in force: its labels where its root is not yet, and its IDs where it is known whether it has some.
+fn enter(span: u64, root: Arc<Root>, ids: Option<Option<TraceContext>>) {
+    // Not while the thread's variables are destroyed.
+    let _ = ENTERED.try_with(|entered| {
+        let Ok(mut entered) = entered.try_borrow_mut() else { return };
+        if entered.len() >= DEEPEST {
+            return;
+        }
+        let (labels, trace) = (in_force::labels(), in_force::trace());
+        let is_in_force = entered.last().is_some_and(|outer| Arc::ptr_eq(&outer.root, &root));
+        let kept = if is_in_force { Labels::default() } else { in_force::set_labels(&root.labels, labels) };
+        if let Some(ids) = ids {
+            in_force::set_trace(ids.unwrap_or_default());
+        }
+        entered.push(Entered { span, root, labels, kept, trace });
+    });
+}
+
+/// Puts in force what was before the span was entered, or where another one that was entered later is entered still, leaves
+/// that to its end.
+fn exit(span: u64) {
+    let _ = ENTERED.try_with(|entered| {
+        let Ok(mut entered) = entered.try_borrow_mut() else { return };
+        let Some(place) = entered.iter().rposition(|entered| entered.span == span) else { return };
+        let ended = entered.remove(place);
+        match entered.get_mut(place) {
+            Some(later) => {
+                (later.labels, later.trace) = (ended.labels, ended.trace);
+                if later.kept.is_empty() {
+                    later.kept = ended.kept;
+                }
+            }
+            None => {
+                in_force::restore_labels(ended.labels);
+                in_force::set_trace(ended.trace);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn root(name: &str) -> Arc<Root> {
+        Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new([(SPAN_NAME, name)]) })
+    }
+
+    fn now() -> (Vec<String>, u64) {
+        let labels = Labels::current();
+        let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));
+        (labels.collect(), TraceContext::current().span_id)
+    }
+
+    #[test]
+    fn what_was_in_force_comes_back_in_whatever_order_spans_end() {
+        let told = |labels: &[&str], span| (labels.iter().map(|label| (*label).to_string()).collect(), span);
+        let (a, b) = (root("a"), root("b"));
+        let ids = |span| Some(Some(TraceContext::new(1, span)));
+        let _outer = Labels::new([("tenant", "t")]).entered();
+        enter(1, a.clone(), ids(11));
+        assert_eq!(now(), told(&["span_name=a", "tenant=t"], 11));
+        enter(2, a.clone(), ids(12));
+        enter(3, b.clone(), ids(13));
+        assert_eq!(now(), told(&["span_name=b", "tenant=t"], 13));
+        exit(2);
+        assert_eq!(now(), told(&["span_name=b", "tenant=t"], 13), "another one is entered still");
+        enter(3, b.clone(), Some(None));
+        assert_eq!(now().1, 0, "entered once more, not sampled");
+        exit(3);
+        exit(3);
+        assert_eq!(now(), told(&["span_name=a", "tenant=t"], 11));
+        exit(9);
+        exit(1);
+        assert_eq!(now(), told(&["tenant=t"], 0));
+    }
+
+    #[test]
+    fn the_first_span_with_an_id_is_the_local_root() {
+        let root = root("a");
+        assert_eq!([root.first(5), root.first(6), root.first(5)], [5, 5, 5]);
+    }
+}
