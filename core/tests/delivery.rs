@@ -441,6 +441,11 @@ fn what_this_build_cannot_do_is_an_error() {
     assert!(
         error.to_string().contains("say what the server understands") && !error.to_string().contains("pw")
     );
+    if cfg!(not(feature = "grpc")) {
+        let error = builder("otlp+grpc://ann:pw@127.0.0.1:1").start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `grpc`") && !error.to_string().contains("pw"), "{error}");
+    }
     let started = builder("post+https://ann:pw@127.0.0.1:1").start();
     if cfg!(feature = "tls") {
         return stop(started.unwrap());

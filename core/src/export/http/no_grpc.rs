@@ -4,7 +4,7 @@ use super::{Client, Failure, Reply, Request};
 
 /// No connection.
 #[derive(Default)]
-pub(super) struct Kept;
+pub(super) struct Kept(());
 
 /// There is none.
 pub(in super::super) fn check() -> Result<(), String> {
@@ -17,6 +17,6 @@ impl Client {
     }
 
     pub(in super::super) fn hang_up(&self) {
-        let Kept = self.kept;
+        let Kept(()) = self.kept;
     }
 }
