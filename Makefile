@@ -42,7 +42,7 @@ formats-tools:
 	@core/tests/formats/tools.sh
 
 .PHONY: test-servers
-test-servers: ## profiles pushed to real servers and read back: Parca, the OpenTelemetry Collector, and Pyroscope's API (Go; five minutes to build, once)
+test-servers: ## profiles pushed to real servers and read back: Parca, the OpenTelemetry Collector, Pyroscope's API and Datadog's test agent (Go, PyPI; five minutes to build, once)
 	@core/tests/servers/build.sh
 	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --features grpc --test servers
 

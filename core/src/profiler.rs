@@ -4,6 +4,7 @@
 //! waiting for a profile to be written, and never by a handler. `fork` takes it, so that the child finds it whole.
 
 mod changes;
+mod google;
 mod pulled;
 mod watch;
 
@@ -46,6 +47,9 @@ struct Running {
     /// The file of options that is watched, and what ends that.
     watched: Option<Watched>,
     _watch: Option<Watch>,
+    /// The server that says itself when it wants a profile.
+    asked: Option<export::google::Plan>,
+    conversation: Option<google::Conversation>,
 }
 
 type MakeExporters = Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>;
@@ -275,7 +279,7 @@ impl Builder {
         watch_process();
         let tags = Tags::resolve(&options, &Sources::host());
         let problem = watched.as_ref().and_then(Watched::problem);
-        let started = run(said, tags, aims.make.clone(), watched, false)?;
+        let started = run(said, tags, aims.make.clone(), aims.google.clone(), watched, false)?;
         tell(&options, &aims);
         let handle = started.handle.clone();
         problem.into_iter().for_each(|problem| handle.problem(problem));
@@ -348,20 +352,25 @@ fn run(
     said: Said,
     tags: Tags,
     exporters: MakeExporters,
+    asked: Option<export::google::Plan>,
     watched: Option<Watched>,
     forked: bool,
 ) -> Result<Running> {
     let (options, all) = (said.in_force.clone(), tags.as_map().clone());
     let plan = Plan { options, tags: all, exporters: exporters.clone(), forked };
     let handle = Arc::new(Handle::start(plan)?);
+    let conversation = asked.as_ref().and_then(|plan| google::begin(plan, &said.in_force, &tags, &handle));
     let _watch = watched.clone().and_then(|watched| watch::begin(watched, &handle));
-    Ok(Running { handle, said, tags, exporters, watched, _watch })
+    Ok(Running { handle, said, tags, exporters, asked, conversation, watched, _watch })
 }
 
 fn stop_running() -> Result<()> {
     // The lock is not held while waiting: a fork must not wait for a disk.
     let running = lock().take();
     running.map_or(Ok(()), |running| {
+        if let Some(conversation) = &running.conversation {
+            conversation.end();
+        }
         serve::stop(EXIT_BUDGET / 2);
         let stopped = running.handle.stop(EXIT_BUDGET);
         // Not before: the last profile comes first.
@@ -458,8 +467,12 @@ extern "C" fn after_fork_in_child() {
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
+    if let Some(conversation) = &parent.conversation {
+        conversation.after_fork();
+    }
     let (said, tags) = (parent.said.clone(), parent.tags.with_new_instance());
-    *running = run(said, tags, parent.exporters.clone(), parent.watched.clone(), true).ok();
+    *running =
+        run(said, tags, parent.exporters.clone(), parent.asked.clone(), parent.watched.clone(), true).ok();
     // Its threads do not exist here, and some lock inside may be held by one of them for ever.
     std::mem::forget(parent);
 }

@@ -1,6 +1,6 @@
 //! What the environment says about where and how to send: variables that other programs read as well.
 //!
-//! Read once, when the exporters are made from the options. An option of ours, where there is one, wins.
+//! Read once, when the exporters are made from the options.
 
 /// Looks a variable up; tests put in their own.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::http::{Trust, base64, check_grpc};
 use super::server::{Manner, ServerExporter};
-use super::{Exporter, FileExporter, ambient, datadog, proxy};
+use super::{Exporter, FileExporter, ambient, datadog, google, proxy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, Protocol, Target, Url};
 use crate::store::Retention;
@@ -20,13 +20,15 @@ pub(crate) struct Destinations {
     pub(crate) directories: Vec<PathBuf>,
     /// What is allowed, and should be known.
     pub(crate) warnings: Vec<String>,
+    /// The server that says itself when it wants a profile.
+    pub(crate) google: Option<google::Plan>,
 }
 
 impl Destinations {
     /// Exporters that the program has made itself.
     pub(crate) fn of_the_program(make: Arc<dyn Fn() -> Vec<Box<dyn Exporter>> + Send + Sync>) -> Self {
         let told = "the program's exporters".to_string();
-        Self { make, told, directories: Vec::new(), warnings: Vec::new() }
+        Self { make, told, directories: Vec::new(), warnings: Vec::new(), google: None }
     }
 }
 
@@ -37,7 +39,8 @@ enum Made {
     Server(String, Protocol, Url, Box<Manner>),
 }
 
-/// The exporters that the option `push` names, for a program that adds its own:
+/// The exporters that the option `push` names, for a program that adds its own. `google` is none of them: nothing of periods
+/// goes there.
 ///
 /// ```no_run
 /// use everprof::export::{self, Exporter};
@@ -65,6 +68,7 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
     let retention = Retention { age: options.retention_days.duration(), bytes: options.max_bytes.get() };
     let (mut made, mut told, mut directories, mut warnings) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut asked = None;
     let wrong = |name: &str, problem: &str| unfit(ErrorKind::InvalidOption, name, problem);
     let mut directory = |path: &Path, told: &mut Vec<String>| {
         directories.push(path.to_path_buf());
@@ -75,8 +79,11 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
         let found;
         let target = match target {
             Target::Found(protocol) => {
-                let url =
-                    datadog::place_here(&ambient::var).map_err(|problem| wrong(&target.shown(), &problem))?;
+                let url = match protocol {
+                    Protocol::Google => google::place(),
+                    _ => datadog::place_here(&ambient::var),
+                };
+                let url = url.map_err(|problem| wrong(&target.shown(), &problem))?;
                 found = Target::Server(*protocol, url);
                 &found
             }
@@ -103,12 +110,32 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                     ));
                 }
                 told.push(name.clone());
+                if *protocol == Protocol::Google {
+                    let plan = google::Plan::new(
+                        name.clone(),
+                        url.clone(),
+                        options,
+                        manner.trust,
+                        manner.secrets,
+                        &ambient::var,
+                    );
+                    if asked.replace(plan.map_err(|problem| wrong(&name, &problem))?).is_some() {
+                        return Err(wrong(&name, "give one place of Google's only"));
+                    }
+                    continue;
+                }
                 Made::Server(name, *protocol, url.clone(), Box::new(manner))
             }
         });
     }
     let told = if told.is_empty() { "nowhere: it can be fetched only".to_string() } else { told.join(", ") };
-    Ok(Destinations { make: Arc::new(move || made.iter().map(make).collect()), told, directories, warnings })
+    Ok(Destinations {
+        make: Arc::new(move || made.iter().map(make).collect()),
+        told,
+        directories,
+        warnings,
+        google: asked,
+    })
 }
 
 fn make(made: &Made) -> Box<dyn Exporter> {

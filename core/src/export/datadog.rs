@@ -186,9 +186,9 @@ fn own_group() -> Option<u64> {
     (inode > 2).then_some(inode)
 }
 
-/// The key of the account, for the intake: what `push_token` says, or the environment.
+/// The key of the account, for the intake: that of the environment, which is for Datadog alone, or `push_token`.
 pub(super) fn key(token: &str, var: Lookup<'_>) -> Result<String, String> {
-    let key = if token.is_empty() { var("DD_API_KEY").unwrap_or_default() } else { token.to_string() };
+    let key = var("DD_API_KEY").unwrap_or_else(|| token.to_string());
     let key = key.trim();
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(
@@ -257,7 +257,8 @@ mod tests {
         assert_eq!(path(true, "intake.profile.datadoghq.com"), "/api/v2/profile");
         assert_eq!(path(true, "proxy/api/v2/profile"), "/api/v2/profile");
         assert_eq!(key("", &|_| Some("from-outside".to_string())).as_deref(), Ok("from-outside"));
-        assert_eq!(key("told", &|_| Some("from-outside".to_string())).as_deref(), Ok("told"));
+        assert_eq!(key("for-others", &|_| Some("from-outside".to_string())).as_deref(), Ok("from-outside"));
+        assert_eq!(key("told", &|_| None).as_deref(), Ok("told"));
         assert!(key("", &|_| None).unwrap_err().contains("DD_API_KEY"));
         assert!(!key("sesame\r\nopen", &|_| None).unwrap_err().contains("sesame"));
     }

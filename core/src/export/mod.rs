@@ -8,6 +8,7 @@ mod ambient;
 mod build;
 mod datadog;
 mod file;
+pub(crate) mod google;
 mod http;
 mod otlp;
 mod parcel;
@@ -19,6 +20,7 @@ pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};
 pub use build::of_options;
 pub(crate) use build::{Destinations, destinations};
 pub use file::FileExporter;
+pub(crate) use http::Hold;
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ pub(super) const fn dialect_of(protocol: Protocol) -> Dialect {
         Protocol::Parca | Protocol::ParcaGrpc => Dialect::Parca,
         Protocol::Otlp | Protocol::OtlpGrpc => Dialect::Otlp,
         Protocol::Datadog => Dialect::Datadog,
-        Protocol::Post | Protocol::Put => Dialect::Pprof,
+        Protocol::Post | Protocol::Put | Protocol::Google => Dialect::Pprof,
     }
 }
 
@@ -68,6 +68,8 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profiles: &[Encod
             let (content_type, body) = datadog::form(set, profiles);
             Parcel { method: "POST", path: datadog::path(url), content_type: content_type.into(), body }
         }
+        // It is asked for profiles, and gets none of periods.
+        Protocol::Google => return None,
         Protocol::Post | Protocol::Put => Parcel {
             method: if protocol == Protocol::Put { "PUT" } else { "POST" },
             path: named(&url.path, set, profile),

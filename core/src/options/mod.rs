@@ -43,7 +43,7 @@ pub(crate) use overlay::{Overlay, State};
 pub use preload::Preload;
 pub use proxy::Proxy;
 pub(crate) use proxy::{Choice as ProxyChoice, url as proxy_url};
-pub use push::{Headers, Push, Tenant};
+pub use push::{Headers, Project, Push, Tenant};
 pub(crate) use push::{Protocol, Target};
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};

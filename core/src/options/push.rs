@@ -47,6 +47,8 @@ pub(crate) enum Protocol {
     OtlpGrpc,
     /// Datadog's agent, or its intake.
     Datadog,
+    /// Google Cloud Profiler, which is asked what it wants.
+    Google,
     /// pprof as it is, by POST.
     Post,
     /// pprof as it is, by PUT.
@@ -55,13 +57,14 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     /// A name that stands twice is that of HTTP first.
-    const ALL: [(Protocol, &'static str); 8] = [
+    const ALL: [(Protocol, &'static str); 9] = [
         (Protocol::Pyroscope, "pyroscope"),
         (Protocol::Parca, "parca"),
         (Protocol::Otlp, "otlp"),
         (Protocol::ParcaGrpc, "parca"),
         (Protocol::OtlpGrpc, "otlp"),
         (Protocol::Datadog, "datadog"),
+        (Protocol::Google, "google"),
         (Protocol::Post, "post"),
         (Protocol::Put, "put"),
     ];
@@ -76,7 +79,8 @@ impl Protocol {
 
     /// The protocol of a name that stands alone, whose servers the environment names.
     fn found(name: &str) -> Option<Protocol> {
-        Self::of_name(&name.to_ascii_lowercase()).filter(|protocol| matches!(protocol, Protocol::Datadog))
+        Self::of_name(&name.to_ascii_lowercase())
+            .filter(|protocol| matches!(protocol, Protocol::Datadog | Protocol::Google))
     }
 
     pub(crate) fn is_grpc(self) -> bool {
@@ -98,7 +102,7 @@ impl Protocol {
     }
 }
 
-const RIGHT: &str = "off, dir, file:///path, datadog, and PROTOCOL+http://host, PROTOCOL+https://host or \
+const RIGHT: &str = "off, dir, file:///path, datadog, google, and PROTOCOL+http://host, PROTOCOL+https://host or \
                      PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, otlp, datadog, post and put, or \
                      otlp and parca with grpc:// and grpcs://; several parted by commas";
 /// More targets than this are a mistake: each has a thread and a queue.
@@ -316,6 +320,39 @@ impl Setting for Headers {
     fn text(&self) -> String {
         let pair = |(name, value): &(String, String)| format!("{name}={}", pairs::percent_encode(value));
         self.0.iter().map(pair).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// The project that profiles belong to at Google; empty where the environment or the machine says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Project(String);
+
+impl Project {
+    /// The name, or the empty text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for Project {
+    fn accepts() -> String {
+        "the ID of a project, 6 to 63 of a-z, 0-9 and -:., a letter first".to_string()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-:.".contains(&byte);
+        let is_right = (6..=63).contains(&text.len())
+            && text.bytes().all(is_fit)
+            && text.starts_with(|first: char| first.is_ascii_lowercase());
+        if text.is_empty() || is_right {
+            Ok(Self(text.to_string()))
+        } else {
+            Err(format!("give {}", Self::accepts()))
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
     }
 }
 

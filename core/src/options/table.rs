@@ -12,7 +12,7 @@ use super::number::{
 };
 use super::preload::Preload;
 use super::proxy::Proxy;
-use super::push::{Headers, Push, Tenant};
+use super::push::{Headers, Project, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, TagValue};
 use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
@@ -187,15 +187,20 @@ options! {
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
     /// `{time}`, `{sequence}` and `{id}` are filled in. `otlp` goes to `/v1development/profiles` unless the URL has a path.
     /// `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is
-    /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names.
+    /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names. `google`
+    /// is Google Cloud Profiler, which says itself when it wants one of the kinds that `kinds` has, once a minute of all replicas.
     push: Push = Push::default(), "", "", "0.1.0";
 
     /// Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user; for
-    /// Datadog's intake its API key, instead of `DD_API_KEY`. Datadog's agent gets none.
+    /// Datadog's intake its API key, where `DD_API_KEY` says none. Datadog's agent and Google get none.
     push_token: Secret = Secret::default(), "", "", "0.1.0";
 
     /// Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`).
     push_tenant: Tenant = Tenant::default(), "", "", "0.1.0";
+
+    /// Project of Google's that profiles belong to, for `push=google`. Empty: `GOOGLE_CLOUD_PROJECT`, or that of the key in
+    /// `GOOGLE_APPLICATION_CREDENTIALS`, or of the machine.
+    push_project: Project = Project::default(), "", "", "0.1.0";
 
     /// More headers of requests to every server of `push`; `%2C` stands for a comma in a value.
     push_headers: Headers = Headers::default(), "", "", "0.1.0";

@@ -10,7 +10,7 @@ use everprof::Profiler;
 use everprof::profile::{LabelValue, LocationId, Profile};
 use everprof_probe::os::{Clock, gettid};
 
-const CASE: &str = "EVERPROF_TEST_CASE";
+pub(crate) const CASE: &str = "EVERPROF_TEST_CASE";
 
 /// Runs every case whose name holds the first argument, each in a process of its own (this program again), and says
 /// how it went, as the standard test runner does. A case passes where its process ends with 0; it has `tries`.

@@ -66,7 +66,7 @@ pub(crate) fn text(asked: &Asked, set: &Set, body: &str) -> String {
         .lines()
         .filter(|line| !line.starts_with("host:") && !line.starts_with("user-agent:"))
         .collect();
-    head.retain(|line| !line.starts_with("content-length"));
+    head.retain(|line| !line.to_ascii_lowercase().starts_with("content-length"));
     let text = format!("{}\n{body}", head.join("\n"));
     text.replace(&set.profiles[0].id.to_string(), "ID").trim_end().to_string() + "\n"
 }

@@ -29,11 +29,12 @@ fn tools() -> Option<PathBuf> {
 
 fn agent(bin: &std::path::Path) -> (Running, u16) {
     let port = port();
-    let running = start(&bin.join("ddapm-test-agent"), &format!("datadog-{port}"), |_| {
+    let running = start(&bin.join("ddapm-test-agent"), &format!("datadog-{port}"), |dir| {
         vec![
             format!("--port={port}"),
             format!("--otlp-http-port={}", crate::port()),
             format!("--otlp-grpc-port={}", crate::port()),
+            format!("--trace-uds-socket={}", dir.join("apm.socket").display()),
         ]
     });
     wait(port, "/info");
@@ -101,6 +102,10 @@ fn types(profile: &Profile) -> BTreeSet<(String, String)> {
 
 /// Sends ours, of every kind, and says what it was.
 fn ours(port: u16) -> Vec<(Kind, Profile)> {
+    sent(&[("push", &format!("datadog+http://127.0.0.1:{port}"))])
+}
+
+fn sent(options: &[(&str, &str)]) -> Vec<(Kind, Profile)> {
     let tags: BTreeMap<String, String> =
         [("service", "shop"), ("version", "1.0"), ("env", "prod"), ("instance", "1234")]
             .map(|(key, value)| (key.to_string(), value.to_string()))
@@ -124,8 +129,7 @@ fn ours(port: u16) -> Vec<(Kind, Profile)> {
     });
     let profiles = Dialect::Datadog.encode(&sent);
     let set = Set { tags, sequence: 0, time_nanos: time, duration_nanos: 10_000_000_000, profiles };
-    let push = format!("datadog+http://127.0.0.1:{port}");
-    let outcome = exporter(&[("push", &push)]).attempt(&set);
+    let outcome = exporter(options).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
     sent.into()
 }
@@ -223,4 +227,48 @@ fn an_upload_has_the_names_of_datadogs_own() {
         );
     }
     println!("ours {own_types:?} {own_labels:?}\ntheirs {:?} {:?}", types(theirs), labels(theirs));
+}
+
+/// The agent's own socket, and a proxy that others made, which asks for a password.
+#[test]
+fn the_agent_is_reached_by_its_socket_and_by_a_real_proxy() {
+    let Some(bin) = tools() else { return };
+    let (running, agent) = agent(&bin);
+    sent(&[("push", &format!("datadog+unix://{}", running.dir.join("apm.socket").display()))]);
+    let at = port();
+    let _proxy = start(&bin.join("proxy"), &format!("proxy-{at}"), |_| {
+        let port = format!("--port={at}");
+        ["--hostname=127.0.0.1", &port, "--num-workers=1", "--num-acceptors=1", "--basic-auth=ann:se@same"]
+            .map(String::from)
+            .into()
+    });
+    let is_there = || std::net::TcpStream::connect(("127.0.0.1", at)).is_ok();
+    assert!((0..200).any(|_| is_there() || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        false
+    }));
+    // This machine by a name that is not taken for it, so that the proxy is gone by.
+    let push = format!("datadog+http://127.1:{agent}");
+    sent(&[("push", &push), ("push_proxy", &format!("http://ann:se%40same@127.0.0.1:{at}"))]);
+    assert_eq!(uploads(&bin, agent, "everprof").len(), 2);
+    let profiles = Dialect::Datadog.encode(&[(Kind::Cpu, profile(Kind::Cpu, 1))]);
+    let set = Set { profiles, ..Set::default() };
+    let tunnelled = format!("post+https://127.1:{agent}/");
+    let pushes = if cfg!(feature = "tls") { vec![&push, &tunnelled] } else { vec![&push] };
+    let problem = |push: &str, password: &str| {
+        let proxy = format!("http://ann:{password}@127.0.0.1:{at}");
+        match exporter(&[("push", push), ("push_proxy", &proxy)]).attempt(&set) {
+            Outcome::Later(error, _) => error.to_string(),
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    for push in &pushes {
+        let problem = problem(push, "wrong-one");
+        assert!(problem.contains("407") && !problem.contains("wrong-one"), "{problem}");
+    }
+    if cfg!(feature = "tls") {
+        // There is a tunnel then, and at its end nobody who speaks TLS.
+        let problem = problem(&tunnelled, "se%40same");
+        assert!(!problem.contains("proxy"), "{problem}");
+    }
 }

@@ -10,6 +10,7 @@ mod after;
 mod answer;
 #[cfg_attr(not(feature = "grpc"), path = "no_grpc.rs")]
 mod grpc;
+mod hold;
 mod text;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 
 pub(super) use answer::Answer;
 pub(super) use grpc::check as check_grpc;
+pub(crate) use hold::Hold;
 pub(super) use text::{base64, filled};
 use text::{harmless, without};
 pub(super) use tls::Trust;
-use wire::Wire;
+use wire::{Way, Wire};
 
 use crate::options::Url;
 
@@ -70,13 +72,17 @@ pub(super) struct Client {
     proxy: Option<Url>,
     trust: Trust,
     timeout: Duration,
+    hold: Option<Hold>,
     /// What no error may show, whatever the server sends back.
     secrets: Vec<String>,
+    /// The connection of the calls of gRPC at hand.
+    kept: grpc::Kept,
 }
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, proxy: None, trust, timeout: TIMEOUT, secrets }
+        let kept = grpc::Kept::default();
+        Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets, kept }
     }
 
     /// The same by a proxy.
@@ -84,11 +90,27 @@ impl Client {
         Self { proxy, ..self }
     }
 
+    /// The same with another end in time.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The same, whose requests somebody may end.
+    pub(super) fn held(self, hold: Hold) -> Self {
+        Self { hold: Some(hold), ..self }
+    }
+
     /// Sends a request and reads the answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let answered = self.exchange(request);
+        self.hold.iter().for_each(Hold::release);
+        answered
+    }
+
+    fn exchange(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let mut wire =
-            Wire::open(&self.url, self.proxy.as_ref(), &self.trust, deadline).map_err(Failure::NotSent)?;
+        let way = Way { proxy: self.proxy.as_ref(), trust: &self.trust, hold: self.hold.as_ref() };
+        let mut wire = Wire::open(&self.url, &way, deadline).map_err(Failure::NotSent)?;
         if let Err(error) = self.write(&mut wire, request) {
             // A server that does not want so much may say so before it has all, and closes then.
             return answer::read(&mut wire, 0)
@@ -101,9 +123,10 @@ impl Client {
         let direct = self.proxy.as_ref().filter(|_| !self.url.is_secure);
         // A proxy that hands requests on wants to know the server; one of a tunnel sees nothing of them.
         let place = direct.map_or(String::new(), |_| format!("http://{}", self.url.authority()));
+        // One name is spelled as of old: there are proxies that know it only so, and add another one.
         let mut head = format!(
             "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
-             content-type: {}\r\ncontent-length: {}\r\n",
+             content-type: {}\r\nContent-Length: {}\r\n",
             request.method,
             request.path,
             self.url.authority(),

@@ -3,10 +3,11 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tls::{Stream, Trust};
-use super::{PROXY_WANTS, answer, proxy_credentials, told};
+use super::{Hold, PROXY_WANTS, answer, proxy_credentials, told};
 use crate::options::Url;
 
 /// The longest that one of several addresses is waited for.
@@ -26,38 +27,52 @@ pub(super) struct Timed {
 }
 
 enum Socket {
-    Tcp(TcpStream),
+    Tcp(Arc<TcpStream>),
     Unix(UnixStream),
+}
+
+/// How a server is reached.
+pub(super) struct Way<'a> {
+    pub(super) proxy: Option<&'a Url>,
+    pub(super) trust: &'a Trust,
+    /// Who may end it.
+    pub(super) hold: Option<&'a Hold>,
 }
 
 impl Wire {
     /// Connects to the first address of the host that answers. To look the name up may take longer than the deadline: the
     /// C library knows none, and this thread waits for it alone.
-    pub(super) fn open(
-        url: &Url,
-        proxy: Option<&Url>,
-        trust: &Trust,
-        deadline: Instant,
-    ) -> Result<Wire, String> {
-        let failed = if proxy.is_some() { "no connection to the proxy" } else { "no connection" };
-        let mut timed = connect(proxy.unwrap_or(url), deadline).map_err(|error| told(failed, &error))?;
+    pub(super) fn open(url: &Url, way: &Way<'_>, deadline: Instant) -> Result<Wire, String> {
+        let failed = if way.proxy.is_some() { "no connection to the proxy" } else { "no connection" };
+        let mut timed =
+            connect(way.proxy.unwrap_or(url), way.hold, deadline).map_err(|error| told(failed, &error))?;
         // Of HTTP/2 no proxy hands requests on one by one.
-        if let Some(proxy) = proxy.filter(|_| url.is_secure || trust.alpn.is_some()) {
+        if let Some(proxy) = way.proxy.filter(|_| url.is_secure || way.trust.alpn.is_some()) {
             tunnel(&mut timed, url, proxy)?;
         }
         if url.is_secure {
-            return trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
+            return way.trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
         }
         Ok(Wire::Plain(timed))
     }
 
+    /// From now on it ends then.
+    #[cfg(feature = "grpc")]
+    pub(super) fn until(&mut self, deadline: Instant) {
+        self.timed().deadline = deadline;
+    }
+
     /// No later end than this from now.
     pub(super) fn hurry(&mut self, most: Duration) {
-        let timed = match self {
+        let timed = self.timed();
+        timed.deadline = timed.deadline.min(Instant::now() + most);
+    }
+
+    fn timed(&mut self) -> &mut Timed {
+        match self {
             Wire::Plain(timed) => timed,
             Wire::Secure(stream) => stream.timed(),
-        };
-        timed.deadline = timed.deadline.min(Instant::now() + most);
+        }
     }
 }
 
@@ -75,7 +90,7 @@ fn tunnel(timed: &mut Timed, url: &Url, proxy: &Url) -> Result<(), String> {
     }
 }
 
-fn connect(url: &Url, deadline: Instant) -> io::Result<Timed> {
+fn connect(url: &Url, hold: Option<&Hold>, deadline: Instant) -> io::Result<Timed> {
     if let Some(path) = &url.socket {
         // Waits where the listener has more to take than it may keep, and knows no end in time; as for names, this thread
         // waits alone.
@@ -91,6 +106,10 @@ fn connect(url: &Url, deadline: Instant) -> io::Result<Timed> {
             Ok(stream) => {
                 // The head and the body are two writes, and the second is not to wait for word of the first.
                 stream.set_nodelay(true)?;
+                let stream = Arc::new(stream);
+                if hold.is_some_and(|hold| !hold.keep(&stream)) {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "the profiler was stopped"));
+                }
                 return Ok(Timed { socket: Socket::Tcp(stream), deadline });
             }
             Err(error) => last = error,
@@ -128,7 +147,7 @@ impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = Some(left(self.deadline)?);
         match &mut self.socket {
-            Socket::Tcp(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
+            Socket::Tcp(stream) => stream.set_read_timeout(left).and_then(|()| stream.as_ref().read(buffer)),
             Socket::Unix(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
         }
     }
@@ -138,7 +157,7 @@ impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let left = Some(left(self.deadline)?);
         match &mut self.socket {
-            Socket::Tcp(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(bytes)),
+            Socket::Tcp(stream) => stream.set_write_timeout(left).and_then(|()| stream.as_ref().write(bytes)),
             Socket::Unix(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(bytes)),
         }
     }

@@ -26,6 +26,7 @@ pub use block::Block;
 pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
 pub use context::{forget_context, has_context, publish_context};
+pub use file::close_copy;
 pub use futex::{wait, wake};
 pub use memory::PIECES;
 pub use objects::keep_loaded;

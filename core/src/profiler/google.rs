@@ -1,0 +1,167 @@
+//! The conversation with Google Cloud Profiler: asks what it wants, takes that, and sends it.
+//!
+//! On a thread of its own, `everprof-ask`, since the server answers when it wants a profile, which may take minutes. It
+//! takes profiles by the door of recordings, beside the periods, and never waits for the program. At the stop nobody waits
+//! for it: its connection is shut, and what it was recording is given up.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use everprof_probe::os;
+use everprof_probe::own::Own;
+
+use crate::drain::{Handle, report};
+use crate::encode::pprof;
+use crate::error::{Error, ErrorKind, Result};
+use crate::export::Hold;
+use crate::export::google::{Agent, Backoff, Pause, Plan, Wanted};
+use crate::options::Options;
+use crate::profile::{Kind, Profile};
+use crate::tags::Tags;
+
+/// What the server calls the kinds. It has one sort for waits: by who held the lock, as Go's agent has it, or else by who waited.
+const SORTS: [(&str, &[Kind]); 7] = [
+    ("CPU", &[Kind::Cpu]),
+    ("WALL", &[Kind::Wall]),
+    ("HEAP", &[Kind::Heap]),
+    ("HEAP_ALLOC", &[Kind::Alloc]),
+    ("PEAK_HEAP", &[Kind::Peak]),
+    ("THREADS", &[Kind::Threads]),
+    ("CONTENTION", &[Kind::Mutex, Kind::Lock]),
+];
+/// A stretch that is longer is nothing that the server wants.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The thread at work.
+pub(super) struct Conversation(Hold);
+
+impl Conversation {
+    /// Ends it, without waiting.
+    pub(super) fn end(&self) {
+        self.0.end();
+    }
+
+    /// Closes the copy of its connection. In a fork's child, where this is the parent's and is forgotten then.
+    pub(super) fn after_fork(&self) {
+        if let Some(descriptor) = self.0.copy() {
+            os::close_copy(descriptor);
+        }
+    }
+}
+
+/// Begins the conversation. None where nothing could be said in it, or no thread can be had, which is told.
+pub(super) fn begin(
+    plan: &Plan,
+    options: &Options,
+    tags: &Tags,
+    handle: &Arc<Handle>,
+) -> Option<Conversation> {
+    let kinds: Vec<(&'static str, Kind)> = SORTS
+        .iter()
+        .filter_map(|(sort, kinds)| Some((*sort, *kinds.iter().find(|kind| options.kinds.contains(**kind))?)))
+        .collect();
+    let hold = Hold::default();
+    let (name, agent) = (plan.name.clone(), Agent::new(plan.clone(), tags.as_map().clone(), hold.clone()));
+    let talk = Talk { name, kinds, agent, hold: hold.clone(), handle: handle.clone() };
+    let work = move || {
+        os::block_signals();
+        os::step_back();
+        // What it allocates and waits for is nothing of the program's.
+        Own::of_this_thread().leave_out();
+        if catch_unwind(AssertUnwindSafe(|| talk.run())).is_err() {
+            report::warn("the conversation with Google Cloud Profiler ended: its thread panicked");
+        }
+    };
+    match std::thread::Builder::new().name("everprof-ask".to_string()).spawn(work) {
+        Ok(_) => Some(Conversation(hold)),
+        Err(error) => {
+            handle.problem(format!("{} cannot be asked what it wants: no thread: {error}", plan.name));
+            None
+        }
+    }
+}
+
+struct Talk {
+    name: String,
+    kinds: Vec<(&'static str, Kind)>,
+    agent: Agent,
+    hold: Hold,
+    handle: Arc<Handle>,
+}
+
+impl Talk {
+    fn run(mut self) {
+        let sorts: Vec<&str> = self.kinds.iter().map(|(sort, _)| *sort).collect();
+        if sorts.is_empty() {
+            return self.tell("it takes none of the kinds that are taken here".to_string(), true);
+        }
+        let mut backoff = Backoff::new();
+        let mut failures = 0;
+        while !self.hold.is_over() {
+            let pause = match self.agent.poll(&sorts) {
+                Ok(wanted) => {
+                    (backoff, failures) = (Backoff::new(), 0);
+                    self.answer(&wanted);
+                    Duration::ZERO
+                }
+                Err(Pause::Asked(pause)) => pause,
+                Err(Pause::Failed(_)) if self.hold.is_over() => return,
+                Err(Pause::Failed(problem)) => {
+                    failures += 1;
+                    self.tell(format!("asked again later what it wants: {problem}"), failures == 1);
+                    backoff.next(chance())
+                }
+            };
+            if !self.hold.pause(pause) {
+                return;
+            }
+        }
+    }
+
+    /// Takes what is wanted and sends it. What fails is given up: another replica is asked next.
+    fn answer(&mut self, wanted: &Wanted) {
+        let sent = match self.take(wanted) {
+            Ok(profile) => self.agent.upload(wanted, &pprof::encode(&profile)),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(problem) = sent.or_else(|problem| if self.hold.is_over() { Ok(()) } else { Err(problem) })
+        {
+            self.tell(format!("a profile of {} is given up: {problem}", wanted.sort), true);
+        }
+    }
+
+    fn take(&self, wanted: &Wanted) -> Result<Profile> {
+        let kind = self.kinds.iter().find(|(sort, _)| *sort == wanted.sort).map(|(_, kind)| *kind);
+        match kind {
+            None => Err(Error::new(ErrorKind::Unsupported, "it is not among what was offered")),
+            // Of a moment.
+            Some(Kind::Threads) => self.handle.threads(),
+            Some(Kind::Heap) => self.handle.account(Kind::Heap),
+            Some(kind) => {
+                let id = self.handle.record(kind)?;
+                if self.hold.pause(wanted.duration.min(LONGEST)) {
+                    return self.handle.finish(id);
+                }
+                self.handle.give_up(id);
+                Err(Error::new(ErrorKind::Unavailable, "the profiler was stopped"))
+            }
+        }
+    }
+
+    fn tell(&self, problem: String, is_new: bool) {
+        let problem = format!("{}: {problem}", self.name);
+        if is_new {
+            report::warn(&problem);
+        }
+        self.handle.problem(problem);
+    }
+}
+
+/// A number from 0 to 1, other for each replica: the hash of a time with the system's random keys.
+fn chance() -> f64 {
+    use std::hash::BuildHasher;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let bits = std::hash::RandomState::new().hash_one((now, std::process::id()));
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
