@@ -13,6 +13,8 @@ has npm || missing+=(npm)
 # Programs that the preloaded library is tried with, and allocators of others.
 has sqlite3 || missing+=(sqlite3)
 has redis-server || missing+=(redis-server redis-tools)
+# Its loader is the C library.
+has musl-gcc || missing+=(musl-tools)
 if [ ${#missing[@]} -gt 0 ]; then
     retry apt-get update -qq
     retry apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null

@@ -101,8 +101,9 @@ reported through the logger and ignored.
 
 An option that is live can change while the profiler runs, by `everprof::set`; the others need a new start.
 
-What the program sets in code wins over these variables, and they win over a file and the defaults. There is one
-exception, for operators: `EVERPROF_ENABLED=false` wins over everything, and then no other variable is looked at.
+What the program sets in code wins over these variables, and they win over a file and the defaults. An
+exception, for operators: `EVERPROF_ENABLED=false` wins over everything, and then no other variable is looked at. The
+watched file that `EVERPROF_CONFIG` names is another one for them: it wins over these and over code (docs/fleet.md).
 
 ";
 

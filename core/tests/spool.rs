@@ -40,6 +40,7 @@ fn main() {
             "a_full_disk_costs_the_spool_and_not_the_profiles",
             a_full_disk_costs_the_spool_and_not_the_profiles,
         ),
+        ("what_was_sent_of_a_set_is_not_sent_again", what_was_sent_of_a_set_is_not_sent_again),
         ("no_secret_is_on_the_disk", no_secret_is_on_the_disk),
         ("a_server_that_is_there_costs_the_disk_nothing", a_server_that_is_there_costs_the_disk_nothing),
         ("program_in_an_outage", program_in_an_outage),
@@ -324,6 +325,33 @@ fn a_full_disk_costs_the_spool_and_not_the_profiles() {
     std::fs::write(place.join("ballast"), [1; 4096]).unwrap();
     assert!(std::fs::write(place.join("more"), [1; 4096]).is_err());
     outage_without_a_disk(&place);
+}
+
+/// A server that takes the first profile of a set and wants to be left alone then, in which time the profiler ends.
+fn what_was_sent_of_a_set_is_not_sent_again() {
+    const NO: Act = Act::Answer("HTTP/1.1 503 No\r\nretry-after: 600\r\ncontent-length: 0\r\n\r\n");
+    let (place, server) = (directory("parts"), Server::new(&[YES, NO, YES]));
+    let start = || builder(server.address, &place).set("kinds", "cpu,wall").start().unwrap();
+    let profiler = start();
+    minute(&profiler);
+    wait_for("the rest on disk", || profiler.stats().spool_sets == 1);
+    assert_eq!(profiler.stats().export_failures, 0);
+    let _ = profiler.stop();
+    // What came by the stop is there as well.
+    wait_for("both on disk", || kept(&place).len() == 2);
+    let [sent, refused] = &server.asked()[..] else { panic!("it is not left alone") };
+    let profiler = start();
+    minute(&profiler);
+    wait_for("nothing left", || kept(&place).is_empty() && profiler.stats().exported == 3);
+    let later: Vec<String> = server.asked().iter().map(|asked| asked.line().to_string()).collect();
+    assert_eq!(later.len(), 5, "two sets of two, and the rest: {later:?}");
+    assert!(
+        !later.contains(&sent.line().to_string()) && later.contains(&refused.line().to_string()),
+        "{later:?}"
+    );
+    assert_eq!(profiler.stats().export_failures, 0);
+    stop(profiler);
+    remove(&place);
 }
 
 fn no_secret_is_on_the_disk() {

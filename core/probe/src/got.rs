@@ -21,15 +21,17 @@
 
 mod dynamic;
 mod lazy;
+mod pages;
 pub mod ways;
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::os;
 use crate::os::objects::{self, Object};
-use crate::os::{self, Protection};
 
 use dynamic::Dynamic;
 use lazy::Bindings;
+use pages::{Page, Pages};
 
 /// One function to stand in for another.
 #[derive(Debug)]
@@ -134,6 +136,7 @@ struct Slot<'o> {
     word: &'o AtomicUsize,
     object: &'o Object<'o>,
     dynamic: &'o Dynamic,
+    pages: &'o Pages,
 }
 
 impl Slot<'_> {
@@ -147,24 +150,20 @@ impl Slot<'_> {
 
     /// Puts `target` in the place of `now`, unless the program or the loader was faster.
     fn put(&self, now: usize, target: usize, settled: bool, patched: &mut Patched) {
-        let mut is_read_only = self.dynamic.is_read_only(core::ptr::from_ref(self.word) as u64);
-        if is_read_only {
-            let writable = os::is_writable(self.word);
-            if writable != Some(false) && !settled {
-                patched.pending += 1;
-                return;
+        if self.dynamic.is_read_only(core::ptr::from_ref(self.word) as u64) {
+            match self.pages.open(self.word, settled) {
+                Page::Open | Page::Free => {}
+                Page::Busy => {
+                    patched.pending += 1;
+                    return;
+                }
+                Page::Refused => {
+                    patched.refused += 1;
+                    return;
+                }
             }
-            // Nobody has made it read-only for a while: so it stays.
-            is_read_only = writable != Some(true);
-        }
-        if is_read_only && !os::protect(self.word, Protection::Write) {
-            patched.refused += 1;
-            return;
         }
         let put = self.word.compare_exchange(now, target, Ordering::AcqRel, Ordering::Relaxed);
-        if is_read_only {
-            os::protect(self.word, Protection::Read);
-        }
         if put.is_ok() { patched.changed += 1 } else { patched.pending += 1 }
     }
 }
@@ -185,9 +184,10 @@ fn each_slot(hooks: &[Hook], mut each: impl FnMut(&Hook, &Slot<'_>, &mut Patched
     let mut patched = Patched::default();
     objects::for_each(|object| {
         let Some(dynamic) = Dynamic::of(object) else { return };
+        let pages = Pages::default();
         dynamic.each_import(|name, word| {
             if let Some(hook) = hooks.iter().find(|hook| hook.name == name) {
-                each(hook, &Slot { word, object, dynamic: &dynamic }, &mut patched);
+                each(hook, &Slot { word, object, dynamic: &dynamic, pages: &pages }, &mut patched);
             }
         });
     });

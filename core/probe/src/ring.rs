@@ -291,7 +291,7 @@ fn unpack(words: &[u64; HEADER_WORDS]) -> (Header, u64) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
@@ -358,6 +358,7 @@ mod tests {
 
     #[test]
     fn what_a_writer_has_left_is_closed_where_it_was_reserved_and_not_written() {
+        const LEN: u64 = HEADER_WORDS as u64 + 10;
         for others in [0, 2] {
             let ring = Ring::new(0).unwrap();
             let others =
@@ -369,8 +370,8 @@ mod tests {
             assert!(!ring.close(7, reserved));
             // Afterwards, and others reserve behind it.
             all(&ring);
-            assert!(ring.reserve(17, 7, &|_| {}).is_some());
-            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: 17 };
+            assert!(ring.reserve(LEN, 7, &|_| {}).is_some());
+            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: LEN };
             others(9);
             assert_eq!(all(&ring), []);
             // It is nobody else's.
@@ -386,6 +387,71 @@ mod tests {
             assert!(!ring.close(7, reserved));
             assert!((0..=ring.mask).all(|index| ring.word(index).load(Ordering::Relaxed) == 0));
         }
+    }
+
+    #[test]
+    fn what_writers_leave_among_others_is_told_from_what_they_do_not() {
+        const ROUNDS: u64 = 40_000;
+        let ring = Ring::new(0).unwrap();
+        let over = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for tag in 1..=4 {
+                let (ring, over) = (&ring, &over);
+                scope.spawn(move || {
+                    let mut sums = [0_u64; 2];
+                    for round in 0..ROUNDS {
+                        while ring.percent_full() > 80 {
+                            std::thread::yield_now();
+                        }
+                        let told = std::cell::Cell::new(None);
+                        let tell = |reserved: Option<Reserved>| told.set(reserved.or(told.get()));
+                        let stack = [tag as u64; 20];
+                        let stack = &stack[..(round % 20) as usize + 1];
+                        let len = (HEADER_WORDS + stack.len()) as u64;
+                        match round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 {
+                            // It has reserved, and jumps away.
+                            0 => {
+                                if ring.reserve(len, tag, &tell).is_some() {
+                                    assert!(ring.close(tag, told.get().unwrap()), "left, and not closed");
+                                    sums[0] += 1;
+                                }
+                            }
+                            // It was about to.
+                            1 => {
+                                let start = ring.end();
+                                assert!(
+                                    !ring.close(tag, Reserved { start, len }),
+                                    "closed, and not reserved"
+                                );
+                            }
+                            // It had written it.
+                            _ => {
+                                if ring.push_telling(&header(7), stack, tag, tell) {
+                                    assert!(!ring.close(tag, told.get().unwrap()), "closed, and written");
+                                    sums[1] += 1;
+                                }
+                            }
+                        }
+                    }
+                    over.fetch_add(1, Ordering::SeqCst);
+                    assert!(sums.iter().all(|sum| *sum > 100), "{sums:?}");
+                });
+            }
+            let mut buffer = [0; MAX_STACK_WORDS];
+            loop {
+                let last = over.load(Ordering::SeqCst) == 4;
+                ring.drain(&mut buffer, |header, stack| match header.source {
+                    0 => assert!(stack.len() <= 20),
+                    1 => assert!(header.weight == 7 && stack.iter().all(|word| *word == stack[0])),
+                    other => panic!("a record of {other}"),
+                });
+                if last {
+                    break;
+                }
+            }
+        });
+        assert_eq!(ring.percent_full(), 0, "the reader waits for a record");
+        assert!((0..=ring.mask).all(|index| ring.word(index).load(Ordering::Relaxed) == 0));
     }
 
     #[test]

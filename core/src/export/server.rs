@@ -259,6 +259,15 @@ impl Exporter for ServerExporter {
     }
 
     fn attempt(&mut self, set: &Set) -> Outcome {
+        let outcome = self.go_on(set);
+        self.client.hang_up();
+        outcome
+    }
+}
+
+impl ServerExporter {
+    /// Sends what is left of a set.
+    fn go_on(&mut self, set: &Set) -> Outcome {
         let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
         if self.at != Some(first) {
             self.at = Some(first);

@@ -119,3 +119,110 @@ pub(super) fn later() {
     common::stop(profiler);
     common::remove(&dir);
 }
+
+/// Blocks that are given back by C23's functions, which say how large they were. This C library may not have them: then a
+/// library has, by a function of the C library's that is not hooked.
+pub(super) fn sized() {
+    const SOURCE: &str = r#"
+        #include <stdlib.h>
+        extern void __libc_free(void *);
+        void free_sized(void *block, size_t size) { (void)size; __libc_free(block); }
+        void free_aligned_sized(void *block, size_t alignment, size_t size) {
+            (void)alignment; (void)size; __libc_free(block);
+        }
+    "#;
+    const CALLER: &str = r#"
+        #include <stdlib.h>
+        void free_sized(void *, size_t);
+        void free_aligned_sized(void *, size_t, size_t);
+        __attribute__((noinline)) void *caller_allocates(void) { void *volatile block = malloc(1000000); return block; }
+        __attribute__((noinline)) void *caller_aligns(void) { void *volatile block = aligned_alloc(64, 1000000); return block; }
+        void caller_frees(void *block, void *aligned) {
+            free_sized(block, 1000000);
+            free_aligned_sized(aligned, 64, 1000000);
+        }
+    "#;
+    let dir = common::directory("malloc-sized");
+    let functions = compile(&dir, "functions", SOURCE, &[]);
+    Library::open(&functions, libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    let caller = Library::open(&compile(&dir, "caller", CALLER, &[]), libc::RTLD_NOW);
+    // SAFETY: the functions have these types.
+    let allocate = ["caller_allocates", "caller_aligns"]
+        .map(|name| unsafe { caller.find::<extern "C" fn() -> *mut c_void>(name) });
+    // SAFETY: as above.
+    let free: extern "C" fn(*mut c_void, *mut c_void) = unsafe { caller.find("caller_frees") };
+    let profiler = start(&dir, 1024, &[]);
+    let live = |name| super::profiles(&dir, Kind::Heap).last().map_or(0, |heap| super::sums(heap, name)[3]);
+    let [block, aligned] = allocate.map(|allocate| allocate());
+    common::flush(&profiler);
+    assert_eq!(["caller_allocates", "caller_aligns"].map(live), [1_000_000; 2]);
+    free(block, aligned);
+    common::flush(&profiler);
+    assert_eq!(["caller_allocates", "caller_aligns"].map(live), [0; 2]);
+    common::stop(profiler);
+    common::remove(&dir);
+}
+
+/// Many libraries, each with slots that are read-only by now: how long it takes to hook them all.
+pub(super) fn many() {
+    const SOURCE: &str = r#"
+        #include <stdlib.h>
+        #include <malloc.h>
+        void *many_allocates(size_t n) {
+            void *block = malloc(n), *other = calloc(n, 1);
+            block = realloc(block, 2 * n);
+            free(other);
+            other = aligned_alloc(64, 64 * n);
+            free(other);
+            free(memalign(64, n));
+            free(valloc(n));
+            free(reallocarray(0, n, 2));
+            if (posix_memalign(&other, 64, n) == 0) free(other);
+            return block;
+        }
+    "#;
+    const LIBRARIES: usize = 200;
+    let dir = common::directory("malloc-many");
+    let first = compile(&dir, "many", SOURCE, &["-Wl,-z,relro,-z,now"]);
+    let libraries: Vec<Library> = (0..LIBRARIES)
+        .map(|number| {
+            let path = dir.join(format!("lib{number}.so"));
+            std::fs::copy(&first, &path).unwrap();
+            Library::open(&path, libc::RTLD_NOW)
+        })
+        .collect();
+    let config = everprof_probe::malloc::Config { mappings: false };
+    for _ in 0..3 {
+        let begin = std::time::Instant::now();
+        let patched = everprof_probe::malloc::start(config);
+        println!("{patched:?} in {:?}", begin.elapsed());
+        assert!(patched.changed >= 9 * LIBRARIES && patched.refused == 0);
+        for library in libraries.iter().take(3) {
+            // SAFETY: the function has this type.
+            let allocate: extern "C" fn(usize) -> *mut c_void = unsafe { library.find("many_allocates") };
+            let mark = everprof_probe::heap::mark();
+            let block = allocate(100);
+            assert!(everprof_probe::heap::mark().wrapping_sub(mark) >= 8);
+            // SAFETY: it was just allocated.
+            unsafe { libc::free(block) };
+        }
+        let begin = std::time::Instant::now();
+        let removed = everprof_probe::malloc::stop();
+        println!("{removed:?} out {:?}", begin.elapsed());
+        assert_eq!(removed.changed, patched.changed);
+        // What was read-only is so again.
+        assert_eq!(writable_slots(&dir), 0);
+    }
+    common::remove(&dir);
+}
+
+/// How many mappings of libraries in `dir` can be written to, beside the one that each has for its data.
+fn writable_slots(dir: &std::path::Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let of_dir = maps.lines().filter(|line| line.contains(&*dir.to_string_lossy()));
+    let mut writable = std::collections::HashMap::new();
+    for line in of_dir.filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.contains('w'))) {
+        *writable.entry(line.rsplit(' ').next().unwrap()).or_insert(0_usize) += 1;
+    }
+    writable.values().map(|count| count.saturating_sub(1)).sum()
+}

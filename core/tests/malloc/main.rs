@@ -23,6 +23,8 @@ const CASES: &[(&str, fn())] = &[
     ("mappings_count_where_they_are_wanted", truth::mappings),
     ("calls_answer_as_without_hooks", calls::answer_as_ever),
     ("slots_are_given_back", calls::slots_are_given_back),
+    ("slots_of_many_libraries_are_hooked_and_read_only_again", calls::many),
+    ("blocks_that_are_freed_with_their_size_are_gone", calls::sized),
     ("the_first_samples_of_code_have_their_stack", early::first_samples),
     ("words_among_code_are_left_alone", calls::words_among_code),
     ("libraries_that_come_later_are_hooked", calls::later),

@@ -23,6 +23,7 @@ const CASES: &[(&str, fn())] = &[
     ("messages_come_where_they_are_asked_for", manners::messages),
     ("a_signal_ends_the_program_as_ever", manners::signal),
     ("the_first_program_is_profiled_and_what_it_becomes", manners::first),
+    ("a_program_with_anothers_rights_is_left_alone", manners::privileged),
     ("all_programs_or_some_are_profiled_where_that_is_wanted", manners::chosen),
 ];
 

@@ -146,3 +146,54 @@ pub(super) fn chosen() {
     assert!(found.contains(&"sort".to_string()) && !found.contains(&"perl".to_string()), "{found:?}");
     common::remove(&dir);
 }
+
+/// A program with rights that its caller has not does not do as its environment says: the loader knows such a one by a mark, and
+/// it is enough to be linked with the library.
+pub(super) fn privileged() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = common::directory("preload-privileged");
+    // Others are to get there as well.
+    let place = std::env::temp_dir().join(format!("everprof-privileged-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
+    let (source, program) = (place.join("program.c"), place.join("program"));
+    std::fs::copy(super::library(), place.join("libeverprof_preload.so")).unwrap();
+    std::fs::write(
+        &source,
+        "#include <stdio.h>\n#include <sys/auxv.h>\nint main(void) { printf(\"%ld\\n\", getauxval(AT_SECURE)); return 0; }\n",
+    )
+    .unwrap();
+    let made = Command::new("cc")
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .arg(format!("-L{}", place.display()))
+        .args(["-Wl,--no-as-needed", "-leverprof_preload"])
+        .arg(format!("-Wl,-rpath,{}", place.display()))
+        .status();
+    assert!(made.unwrap().success());
+    let told = || {
+        let mut command = Command::new(&program);
+        super::under(&mut command, &dir, &[("kinds", "cpu,threads"), ("log", "debug"), ("rate_hz", "997")]);
+        command.env_remove("LD_PRELOAD");
+        let output = run(command);
+        assert!(output.status.success());
+        let secure = String::from_utf8(output.stdout).unwrap();
+        (secure.trim().to_string(), !output.stderr.is_empty(), !programs(&dir).is_empty())
+    };
+    let (secure, is_told, _) = told();
+    assert_eq!((secure.as_str(), is_told), ("0", true), "it runs in any other program");
+    common::remove(&dir);
+    // Another user's, which takes root to make.
+    let made = std::os::unix::fs::chown(&program, Some(65_534), None)
+        .and_then(|()| std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)));
+    let (secure, is_told, is_written) = told();
+    if made.is_err() || secure == "0" {
+        common::skip("a program of another user's rights", "it cannot be made here");
+    } else {
+        assert_eq!((secure.as_str(), is_told, is_written), ("1", false, false));
+    }
+    common::remove(&place);
+    common::remove(&dir);
+}

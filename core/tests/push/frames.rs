@@ -55,7 +55,7 @@ pub(crate) fn take(stream: &mut impl Read, whole: bool) -> Vec<u8> {
     }
 }
 
-/// A server that says yes to each call, and hands on what it was sent.
+/// A server that says yes to the first call of each connection, hands on what it was sent, and goes away.
 pub(crate) fn server_that_says_yes() -> (SocketAddr, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -68,7 +68,9 @@ pub(crate) fn server_that_says_yes() -> (SocketAddr, Receiver<Vec<u8>>) {
                 let _ = told.send(take(&mut stream, true));
                 let yes = [head(), header("grpc-status", "0")].concat();
                 let _ = stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &yes));
-                let _ = stream.read(&mut [0; 64]);
+                let _ = stream.write_all(&frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]));
+                // It reads what is on its way, so that its words are not lost by a reset.
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
             });
         }
     });

@@ -1,6 +1,8 @@
 //! gRPC: what a call looks like to a server of others (`h2` with tokio), and each status's class.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ fn status(code: u32) -> Answer {
 
 struct Server {
     address: SocketAddr,
+    connections: Arc<AtomicUsize>,
     asked: Receiver<(Request<()>, Vec<u8>)>,
 }
 
@@ -31,6 +34,8 @@ struct Server {
 fn server(answer: Answer) -> Server {
     let (give, taken) = mpsc::channel();
     let (told, asked) = mpsc::channel();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -38,6 +43,7 @@ fn server(answer: Answer) -> Server {
             give.send(listener.local_addr().unwrap()).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
                 let mut connection = h2::server::handshake(stream).await.unwrap();
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
                     let (answer, told) = (answer.clone(), told.clone());
@@ -73,7 +79,7 @@ fn server(answer: Answer) -> Server {
             }
         });
     });
-    Server { address: taken.recv().unwrap(), asked }
+    Server { address: taken.recv().unwrap(), connections, asked }
 }
 
 fn attempt(answer: Answer, options: &[(&str, &str)], scheme: &str, set: &Set) -> (Outcome, Server) {
@@ -160,6 +166,26 @@ fn a_call_of_parca_writes_one_series() {
     let has = |name: &str, value: &str| labels.iter().any(|label| label.name == name && label.value == value);
     assert!(has("__name__", "process_cpu") && has("service_name", "shop"), "{labels:?}");
     assert_eq!(request.series[0].samples[0].profile, set.profiles[0].bytes);
+}
+
+/// One connection is enough for the series of a set; where the server takes no more calls on it, there is another one.
+#[test]
+fn the_calls_of_a_set_share_a_connection() {
+    let set = set(Dialect::Parca, 2, now());
+    let yes = Answer { message: Some(Vec::new()), ..status(0) };
+    let server = server(yes);
+    let mut exporter = exporter(&[("push", &format!("parca+grpc://{}", server.address))]);
+    for round in 1..=2 {
+        let outcome = exporter.attempt(&set);
+        assert!(matches!(outcome, Outcome::Sent), "{round}: {outcome:?}");
+        assert_eq!(server.asked.try_iter().count(), 2);
+        assert_eq!(server.connections.load(Ordering::Relaxed), round, "none is kept from set to set");
+    }
+    let (address, asked) = crate::frames::server_that_says_yes();
+    let mut exporter = crate::exporter(&[("push", &format!("parca+grpc://{address}"))]);
+    let outcome = exporter.attempt(&set);
+    assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+    assert_eq!(asked.try_iter().count(), 2);
 }
 
 /// By OTLP's specification, and the guarantee where it may have been taken all the same.

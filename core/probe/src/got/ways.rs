@@ -12,6 +12,7 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::pages::Pages;
 use super::{Dynamic, Patched, Slot, settled};
 use crate::os::objects::{self, Object};
 
@@ -147,11 +148,12 @@ impl Exports {
         objects::for_each(|object| {
             let Some(dynamic) = Dynamic::of(object) else { return };
             let base = base(object);
-            // The loader's own, in older releases, are for itself.
-            if base == loader {
+            let is_c_library = dynamic.export(OF_C_LIBRARY).is_some();
+            // The loader's own, in older releases, are for itself; but musl's loader is the C library.
+            if base == loader && !is_c_library {
                 return;
             }
-            if exports.c_library == 0 && dynamic.export(OF_C_LIBRARY).is_some() {
+            if exports.c_library == 0 && is_c_library {
                 exports.c_library = base;
             }
             if exports.c_plus_plus == 0 && dynamic.export(OF_C_PLUS_PLUS).is_some() {
@@ -232,12 +234,13 @@ fn each_slot(
     let mut patched = Patched::default();
     objects::for_each(|object| {
         let Some(dynamic) = Dynamic::of(object) else { return };
+        let pages = Pages::default();
         dynamic.each_reference(|reference| {
             let mut known = functions.iter().enumerate();
             if let Some(function) = known.find(|(_, function)| function.name == reference.name)
                 && function.1.releases == releases
             {
-                let slot = Slot { word: reference.word, object, dynamic: &dynamic };
+                let slot = Slot { word: reference.word, object, dynamic: &dynamic, pages: &pages };
                 each(function, &Place { slot, base: base(object) }, &mut patched);
             }
         });

@@ -7,13 +7,15 @@ use crate::got::ways::{Function, Which};
 use crate::heap;
 
 /// How many there are.
-pub(super) const COUNT: usize = 10;
+pub(super) const COUNT: usize = 12;
 
 static MALLOC: Originals = nowhere();
 static CALLOC: Originals = nowhere();
 static REALLOC: Originals = nowhere();
 static REALLOCARRAY: Originals = nowhere();
 static FREE: Originals = nowhere();
+static FREE_SIZED: Originals = nowhere();
+static FREE_ALIGNED_SIZED: Originals = nowhere();
 static POSIX_MEMALIGN: Originals = nowhere();
 static ALIGNED_ALLOC: Originals = nowhere();
 static MEMALIGN: Originals = nowhere();
@@ -36,7 +38,7 @@ pub(super) use ours;
 /// All of them; `malloc` is the first.
 pub(super) fn functions() -> [Function; COUNT] {
     let of = |name: &'static [u8], ours, originals| {
-        let releases = name == b"free";
+        let releases = name.starts_with(b"free");
         Function { name, ours, originals, which: Which::All, releases }
     };
     [
@@ -45,6 +47,8 @@ pub(super) fn functions() -> [Function; COUNT] {
         of(b"realloc", ours!(realloc), &REALLOC),
         of(b"reallocarray", ours!(reallocarray), &REALLOCARRAY),
         of(b"free", ours!(free), &FREE),
+        of(b"free_sized", ours!(free_sized), &FREE_SIZED),
+        of(b"free_aligned_sized", ours!(free_aligned_sized), &FREE_ALIGNED_SIZED),
         of(b"posix_memalign", ours!(posix_memalign), &POSIX_MEMALIGN),
         of(b"aligned_alloc", ours!(aligned_alloc), &ALIGNED_ALLOC),
         of(b"memalign", ours!(memalign), &MEMALIGN),
@@ -147,6 +151,30 @@ unsafe extern "C-unwind" fn free<const WAY: usize>(block: *mut c_void) {
     forget(block);
     // SAFETY: the arguments are the caller's.
     unsafe { original(block) };
+}
+
+/// Of C23: whoever frees says how large the block is.
+unsafe extern "C-unwind" fn free_sized<const WAY: usize>(block: *mut c_void, size: usize) {
+    type Original = unsafe extern "C-unwind" fn(*mut c_void, usize);
+    // SAFETY: as in `malloc`.
+    let original: Original = unsafe { core::mem::transmute(original::<WAY>(&FREE_SIZED)) };
+    forget(block);
+    // SAFETY: the arguments are the caller's.
+    unsafe { original(block, size) };
+}
+
+/// Of C23 as well, for blocks of `aligned_alloc`.
+unsafe extern "C-unwind" fn free_aligned_sized<const WAY: usize>(
+    block: *mut c_void,
+    alignment: usize,
+    size: usize,
+) {
+    type Original = unsafe extern "C-unwind" fn(*mut c_void, usize, usize);
+    // SAFETY: as in `malloc`.
+    let original: Original = unsafe { core::mem::transmute(original::<WAY>(&FREE_ALIGNED_SIZED)) };
+    forget(block);
+    // SAFETY: the arguments are the caller's.
+    unsafe { original(block, alignment, size) };
 }
 
 unsafe extern "C-unwind" fn posix_memalign<const WAY: usize>(

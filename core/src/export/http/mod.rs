@@ -75,11 +75,14 @@ pub(super) struct Client {
     hold: Option<Hold>,
     /// What no error may show, whatever the server sends back.
     secrets: Vec<String>,
+    /// The connection of the calls of gRPC at hand.
+    kept: grpc::Kept,
 }
 
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
-        Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets }
+        let kept = grpc::Kept::default();
+        Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets, kept }
     }
 
     /// The same by a proxy.

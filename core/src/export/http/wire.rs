@@ -56,13 +56,23 @@ impl Wire {
         Ok(Wire::Plain(timed))
     }
 
+    /// From now on it ends then.
+    #[cfg(feature = "grpc")]
+    pub(super) fn until(&mut self, deadline: Instant) {
+        self.timed().deadline = deadline;
+    }
+
     /// No later end than this from now.
     pub(super) fn hurry(&mut self, most: Duration) {
-        let timed = match self {
+        let timed = self.timed();
+        timed.deadline = timed.deadline.min(Instant::now() + most);
+    }
+
+    fn timed(&mut self) -> &mut Timed {
+        match self {
             Wire::Plain(timed) => timed,
             Wire::Secure(stream) => stream.timed(),
-        };
-        timed.deadline = timed.deadline.min(Instant::now() + most);
+        }
     }
 }
 

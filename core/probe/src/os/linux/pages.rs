@@ -95,16 +95,15 @@ pub(crate) enum Protection {
     Write,
 }
 
-/// Says what may be done with the page that `word` lies in, which holds data; false where the kernel does not let us.
-pub(crate) fn protect(word: &AtomicUsize, protection: Protection) -> bool {
-    let page = page_size();
-    let start = core::ptr::from_ref(word) as u64 & !(page - 1);
+/// Says what may be done with the page that begins at `start`, which holds data of an object's; false where the kernel does not
+/// let us.
+pub(crate) fn protect(start: u64, protection: Protection) -> bool {
     let flags = match protection {
         Protection::Read => libc::PROT_READ,
         Protection::Write => libc::PROT_READ | libc::PROT_WRITE,
     };
     // SAFETY: a page of an object's data, of which nothing is taken away that anybody needs: what was read-only is so again.
-    unsafe { libc::mprotect(start as *mut libc::c_void, page as usize, flags) == 0 }
+    unsafe { libc::mprotect(start as *mut libc::c_void, page_size() as usize, flags) == 0 }
 }
 
 /// Whether `word` can be written to, which is asked without changing it: the kernel is to add nothing to it. `None` where it
@@ -135,12 +134,13 @@ mod tests {
     #[test]
     fn the_kernel_tells_what_can_be_written_to() {
         let page = Pages::new(page_size() as usize).unwrap().leak();
+        let start = page.as_ptr() as u64;
         // SAFETY: the mapping is aligned, zeroed, and stays.
         let word = unsafe { &*page.as_ptr().cast::<AtomicUsize>() };
         assert_eq!(is_writable(word), Some(true));
-        assert!(protect(word, Protection::Read));
+        assert!(protect(start, Protection::Read));
         assert_eq!(is_writable(word), Some(false));
-        assert!(protect(word, Protection::Write));
+        assert!(protect(start, Protection::Write));
         assert_eq!(is_writable(word), Some(true));
     }
 }

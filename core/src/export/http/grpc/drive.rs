@@ -1,44 +1,59 @@
 //! HTTP/2 without a runtime: the one thread that there is polls the connection and the call in turns.
 //!
-//! Both want to write before they wait, so a poll never waits: it says `Pending`. Only when neither has anything to say is
-//! the connection polled with leave to wait for the other side, once, and with an end in time. Writes wait as they are
+//! Both want to write before they wait, so a poll never waits: it says `Pending`. Only when neither has woken the other is
+//! the connection polled with leave to wait for the other side, once, and with an end in time: it reads before it writes. Writes wait as they are
 //! made. A server that does not read what we send because we do not read what it sends meets that end.
 
-use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use h2::client::{Connection, SendRequest};
+use h2::client::{Builder, Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Broken, Chunk, Wire};
 
-/// What is read of a connection in all: twice the longest message.
+/// The longest head, and trailer.
+const MOST_HEAD: u32 = 16 << 10;
+/// What a server may send ahead of our reading it.
+const WINDOW: u32 = 64 << 10;
+/// What is read in one call: twice the longest message.
 const MOST: usize = 8 << 20;
 
+/// Rings when the call or the connection has something to do for the other one.
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// What is said between the socket and who polls it.
-#[derive(Default)]
-pub(super) struct Turn {
+struct Turn {
     /// The next read may wait, and no other.
-    may_wait: Cell<bool>,
+    may_wait: AtomicBool,
     /// The other side answered in HTTP/1.
-    pub(super) is_http1: Cell<bool>,
+    is_http1: AtomicBool,
+    /// Of the call at hand: its end, and what was read in it.
+    end: Mutex<Instant>,
+    read: AtomicUsize,
+}
+
+impl Turn {
+    fn end(&self) -> MutexGuard<'_, Instant> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A socket that waits when it is its turn.
-pub(super) struct Io {
+struct Io {
     wire: Wire,
-    turn: Rc<Turn>,
-    read: usize,
-}
-
-impl Io {
-    pub(super) fn new(wire: Wire, turn: Rc<Turn>) -> Self {
-        Self { wire, turn, read: 0 }
-    }
+    turn: Arc<Turn>,
+    has_read: bool,
 }
 
 impl AsyncRead for Io {
@@ -47,9 +62,11 @@ impl AsyncRead for Io {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.turn.may_wait.replace(false) {
+        if !self.turn.may_wait.swap(false, Relaxed) {
             return Poll::Pending;
         }
+        let end = *self.turn.end();
+        self.wire.until(end);
         let count = loop {
             match self.wire.read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -60,12 +77,12 @@ impl AsyncRead for Io {
                 Ok(count) => break count,
             }
         };
-        if self.read == 0 {
+        if !self.has_read {
             let begin = buffer.initialize_unfilled().get(..count).unwrap_or_default();
-            self.turn.is_http1.set(begin.starts_with(b"HTTP/1"));
+            self.turn.is_http1.store(begin.starts_with(b"HTTP/1"), Relaxed);
+            self.has_read = true;
         }
-        self.read += count;
-        if self.read > MOST {
+        if self.turn.read.fetch_add(count, Relaxed) + count > MOST {
             let endless = io::Error::new(io::ErrorKind::InvalidData, "an answer without end");
             return Poll::Ready(Err(endless));
         }
@@ -76,6 +93,8 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let end = *self.turn.end();
+        self.wire.until(end);
         loop {
             match self.wire.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -96,45 +115,88 @@ impl AsyncWrite for Io {
     }
 }
 
-/// Shakes hands and makes the call to its end, or to that of the connection.
-pub(super) fn drive<T, C: Future<Output = Result<T, Broken>>>(
-    handshake: impl Future<Output = Result<(SendRequest<Chunk>, Connection<Io, Chunk>), h2::Error>>,
-    turn: &Turn,
-    deadline: Instant,
-    call: impl FnOnce(SendRequest<Chunk>) -> C,
-) -> Result<T, Broken> {
-    let mut cx = Context::from_waker(Waker::noop());
-    // It writes, and waits for nothing.
-    let Poll::Ready(hands) = pin!(handshake).poll(&mut cx) else {
-        return Err(Broken::Wire(io::Error::from(io::ErrorKind::TimedOut)));
-    };
-    let (send, mut connection) = hands?;
-    let mut call = pin!(call(send));
-    let mut end: Option<Broken> = None;
-    loop {
-        if let Poll::Ready(made) = call.as_mut().poll(&mut cx) {
-            // A last word of ours, such as that we do not want the rest.
-            let _ = Pin::new(&mut connection).poll(&mut cx);
-            return made;
+/// A connection on which calls are made, one after the other.
+pub(in super::super) struct Open {
+    send: SendRequest<Chunk>,
+    connection: Connection<Io, Chunk>,
+    turn: Arc<Turn>,
+}
+
+impl Open {
+    /// Shakes hands.
+    pub(super) fn new(wire: Wire, end: Instant) -> Result<Self, Broken> {
+        let turn = Arc::new(Turn {
+            may_wait: AtomicBool::new(false),
+            is_http1: AtomicBool::new(false),
+            end: Mutex::new(end),
+            read: AtomicUsize::new(0),
+        });
+        let io = Io { wire, turn: turn.clone(), has_read: false };
+        let mut builder = Builder::new();
+        builder.enable_push(false).max_header_list_size(MOST_HEAD);
+        builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        // It writes, and waits for nothing.
+        match pin!(builder.handshake(io)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(hands) => {
+                hands.map(|(send, connection)| Self { send, connection, turn }).map_err(Broken::Http2)
+            }
+            Poll::Pending => Err(Broken::Wire(io::Error::from(io::ErrorKind::TimedOut))),
         }
-        if let Some(broken) = end {
-            return Err(broken);
-        }
-        // First what is to be said, then, where that was not what the call waits for, one look at the other side.
-        for may in [false, true] {
-            if may && let Poll::Ready(made) = call.as_mut().poll(&mut cx) {
-                let _ = Pin::new(&mut connection).poll(&mut cx);
+    }
+
+    /// Whether the other side turned out to be none of HTTP/2.
+    pub(super) fn is_http1(&self) -> bool {
+        self.turn.is_http1.load(Relaxed)
+    }
+
+    /// Makes a call to its end, or to that of the connection.
+    pub(super) fn call<T, C: Future<Output = Result<T, Broken>>>(
+        &mut self,
+        deadline: Instant,
+        call: impl FnOnce(SendRequest<Chunk>) -> C,
+    ) -> Result<T, Broken> {
+        *self.turn.end() = deadline;
+        self.turn.read.store(0, Relaxed);
+        let bell = Arc::new(Bell(AtomicBool::new(false)));
+        let waker = Waker::from(bell.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut call = pin!(call(self.send.clone()));
+        loop {
+            bell.0.store(false, Relaxed);
+            if let Poll::Ready(made) = call.as_mut().poll(&mut cx) {
                 return made;
             }
-            turn.may_wait.set(may);
-            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(&mut cx) {
-                let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed");
-                end = Some(ended.err().map_or_else(|| Broken::Wire(closed()), Broken::Http2));
-                break;
+            let mut ended = self.poll(&mut cx, false);
+            if ended.is_pending() && !bell.0.load(Relaxed) {
+                // Neither has anything to say.
+                ended = self.poll(&mut cx, true);
+            }
+            if let Poll::Ready(broken) = ended {
+                // The call may know better what became of it.
+                return match call.as_mut().poll(&mut cx) {
+                    Poll::Ready(made) => made,
+                    Poll::Pending => Err(broken),
+                };
+            }
+            if Instant::now() >= deadline {
+                return Err(Broken::Wire(io::Error::from(io::ErrorKind::TimedOut)));
             }
         }
-        if Instant::now() >= deadline {
-            return Err(Broken::Wire(io::Error::from(io::ErrorKind::TimedOut)));
-        }
+    }
+
+    /// Ready at the end of the connection.
+    fn poll(&mut self, cx: &mut Context<'_>, may_wait: bool) -> Poll<Broken> {
+        self.turn.may_wait.store(may_wait, Relaxed);
+        let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed");
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        ended.map(|ended| ended.err().map_or_else(|| Broken::Wire(closed()), Broken::Http2))
+    }
+
+    /// Says goodbye, without waiting for an answer.
+    pub(super) fn close(self) {
+        let Self { send, mut connection, turn } = self;
+        drop(send);
+        turn.may_wait.store(false, Relaxed);
+        let _ = Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop()));
     }
 }

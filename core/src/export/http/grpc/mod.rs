@@ -1,7 +1,8 @@
 //! One call of gRPC: HTTP/2 by the crate `h2`, driven by hand on the exporter's own thread, without a runtime.
 //!
-//! As over HTTP/1.1 a connection is for one call and everything has one end in time, so that there is nothing to keep alive,
-//! and nothing that a fork's child could share with its parent. Of an answer only its status, the beginning of its message
+//! A connection lasts for the calls that are made at once, which may be many where a server wants each series by itself, and
+//! never from one period to the next: there is nothing to keep alive, and nothing that a fork's child could share with its
+//! parent. Everything of a call has one end in time. Of an answer only its status, the beginning of its message
 //! and its trailers are kept; heads, messages and the connection as a whole are bounded, whatever the server sends.
 
 mod drive;
@@ -11,23 +12,18 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, Cursor};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderName, HeaderValue, Method, Request as Head, Version};
 
 use super::{Client, Failure, Reply, Request, Way, Wire, told};
-use drive::{Io, Turn, drive};
+pub(super) use drive::Open;
 
-/// The longest head, and trailer.
-const MOST_HEAD: u32 = 16 << 10;
 /// The longest message that is read to its end, which is what clients of gRPC take; its beginning is enough.
 const MOST_MESSAGE: usize = 4 << 20;
-/// What a server may send ahead of our reading it.
-const WINDOW: u32 = 64 << 10;
 /// How much of a request is handed on at once.
 const CHUNK: usize = 64 << 10;
 
@@ -46,6 +42,9 @@ impl From<h2::Error> for Broken {
     }
 }
 
+/// The connection of the calls at hand.
+pub(super) type Kept = std::cell::RefCell<Option<Open>>;
+
 /// Nothing to check: this build has it.
 pub(in super::super) fn check() -> Result<(), String> {
     Ok(())
@@ -56,44 +55,60 @@ impl Client {
     pub(in super::super) fn call(&self, request: &Request<'_>) -> Result<Reply, Failure> {
         let deadline = Instant::now() + self.timeout;
         let head = self.grpc_head(request).map_err(Failure::NotSent)?;
-        let trust = super::Trust { alpn: Some(b"h2"), ..self.trust.clone() };
-        let way = Way { proxy: self.proxy.as_ref(), trust: &trust, hold: self.hold.as_ref() };
-        let wire = Wire::open(&self.url, &way, deadline).map_err(Failure::NotSent)?;
-        let turn = Rc::new(Turn::default());
-        let io = Io::new(wire, turn.clone());
+        let kept = self.kept.take();
+        let was_kept = kept.is_some();
+        let opened = kept.map_or_else(|| self.open(deadline), Ok);
+        let mut open = opened.map_err(Failure::NotSent)?;
         let (is_sent, body) = (Cell::new(false), request.body);
-        let called = drive(
-            Builder::new()
-                .enable_push(false)
-                .max_header_list_size(MOST_HEAD)
-                .initial_window_size(WINDOW)
-                .initial_connection_window_size(WINDOW)
-                .handshake(io),
-            &turn,
-            deadline,
-            |send| exchange(send, head, body, request.wanted, &is_sent),
-        );
-        if called.is_err() && turn.is_http1.get() {
+        let called = open.call(deadline, |send| exchange(send, head, body, request.wanted, &is_sent));
+        if called.is_err() && open.is_http1() {
             let words = "it speaks HTTP/1.1 there, and no gRPC".to_string();
             return Ok(Reply { code: status::UNIMPLEMENTED, words, ..Reply::default() });
         }
-        called.map_err(|broken| {
-            let (problem, is_refused) = match broken {
-                Broken::Nonsense(problem) => (problem, false),
-                Broken::Wire(error) => (told("no answer", &error), false),
-                Broken::Http2(error) => {
-                    let problem = match error.get_io() {
-                        Some(error) => told("no answer", error),
-                        None => format!("no answer: {}", self.clean(&error.to_string())),
-                    };
-                    (problem, is_refused(&error))
-                }
-            };
-            match is_sent.get() && !is_refused {
-                true => Failure::Unknown(problem),
-                false => Failure::NotSent(problem),
+        let called = match called {
+            Ok(reply) => {
+                self.kept.replace(Some(open));
+                return Ok(reply);
             }
-        })
+            Err(broken) => self.failed(broken, is_sent.get()),
+        };
+        match called {
+            // It was closed since the call before.
+            Failure::NotSent(_) if was_kept => self.call(request),
+            failure => Err(failure),
+        }
+    }
+
+    /// No more calls for now.
+    pub(in super::super) fn hang_up(&self) {
+        if let Some(open) = self.kept.take() {
+            open.close();
+        }
+    }
+
+    fn open(&self, deadline: Instant) -> Result<Open, String> {
+        let trust = super::Trust { alpn: Some(b"h2"), ..self.trust.clone() };
+        let way = Way { proxy: self.proxy.as_ref(), trust: &trust, hold: self.hold.as_ref() };
+        let wire = Wire::open(&self.url, &way, deadline)?;
+        Open::new(wire, deadline).map_err(|_| "no HTTP/2".to_string())
+    }
+
+    fn failed(&self, broken: Broken, is_sent: bool) -> Failure {
+        let (problem, is_refused) = match broken {
+            Broken::Nonsense(problem) => (problem, false),
+            Broken::Wire(error) => (told("no answer", &error), false),
+            Broken::Http2(error) => {
+                let problem = match error.get_io() {
+                    Some(error) => told("no answer", error),
+                    None => format!("no answer: {}", self.clean(&error.to_string())),
+                };
+                (problem, is_refused(&error))
+            }
+        };
+        match is_sent && !is_refused {
+            true => Failure::Unknown(problem),
+            false => Failure::NotSent(problem),
+        }
     }
 
     fn grpc_head(&self, request: &Request<'_>) -> Result<Head<()>, String> {
