@@ -21,7 +21,7 @@ use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{self, Destinations, Exporter, spool};
-use crate::options::{Options, Rate};
+use crate::options::{Kinds, Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
 use crate::serve;
@@ -382,6 +382,11 @@ fn stop_running() -> Result<()> {
 /// The control of the profiler that runs in this process.
 pub(crate) fn running() -> Option<Arc<Handle>> {
     lock().as_ref().map(|running| running.handle.clone())
+}
+
+/// The kinds that are taken now.
+fn kinds() -> Option<Kinds> {
+    lock().as_ref().map(|running| running.said.in_force.kinds.clone())
 }
 
 fn lock() -> MutexGuard<'static, Option<Running>> {

@@ -16,7 +16,7 @@ use crate::encode::pprof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::Hold;
 use crate::export::google::{Agent, Backoff, Pause, Plan, Wanted};
-use crate::options::Options;
+use crate::options::{Kinds, Options};
 use crate::profile::{Kind, Profile};
 use crate::tags::Tags;
 
@@ -32,6 +32,16 @@ const SORTS: [(&str, &[Kind]); 7] = [
 ];
 /// A stretch that is longer is nothing that the server wants.
 const LONGEST: Duration = Duration::from_secs(300);
+
+/// Until kinds are looked at again, of which there may be others by then.
+const NOTHING_TO_OFFER: Duration = Duration::from_secs(60);
+
+/// What can be offered of these kinds.
+fn sorts(kinds: &Kinds) -> Vec<(&'static str, Kind)> {
+    let offered =
+        SORTS.iter().filter_map(|(sort, of)| Some((*sort, *of.iter().find(|kind| kinds.contains(**kind))?)));
+    offered.collect()
+}
 
 /// The thread at work.
 pub(super) struct Conversation(Hold);
@@ -50,17 +60,14 @@ impl Conversation {
     }
 }
 
-/// Begins the conversation. None where nothing could be said in it, or no thread can be had, which is told.
+/// Begins the conversation. None where no thread can be had, which is told.
 pub(super) fn begin(
     plan: &Plan,
     options: &Options,
     tags: &Tags,
     handle: &Arc<Handle>,
 ) -> Option<Conversation> {
-    let kinds: Vec<(&'static str, Kind)> = SORTS
-        .iter()
-        .filter_map(|(sort, kinds)| Some((*sort, *kinds.iter().find(|kind| options.kinds.contains(**kind))?)))
-        .collect();
+    let kinds = options.kinds.clone();
     let hold = Hold::default();
     let (name, agent) = (plan.name.clone(), Agent::new(plan.clone(), tags.as_map().clone(), hold.clone()));
     let talk = Talk { name, kinds, agent, hold: hold.clone(), handle: handle.clone() };
@@ -84,7 +91,8 @@ pub(super) fn begin(
 
 struct Talk {
     name: String,
-    kinds: Vec<(&'static str, Kind)>,
+    /// Those of the start, until the profiler is known to run.
+    kinds: Kinds,
     agent: Agent,
     hold: Hold,
     handle: Arc<Handle>,
@@ -92,17 +100,22 @@ struct Talk {
 
 impl Talk {
     fn run(mut self) {
-        let sorts: Vec<&str> = self.kinds.iter().map(|(sort, _)| *sort).collect();
-        if sorts.is_empty() {
-            return self.tell("it takes none of the kinds that are taken here".to_string(), true);
-        }
         let mut backoff = Backoff::new();
         let mut failures = 0;
+        let mut has_told = false;
         while !self.hold.is_over() {
-            let pause = match self.agent.poll(&sorts) {
+            let sorts = sorts(&super::kinds().unwrap_or_else(|| self.kinds.clone()));
+            if sorts.is_empty() {
+                self.tell("it takes none of the kinds that are taken here".to_string(), !has_told);
+                has_told = true;
+                self.hold.pause(NOTHING_TO_OFFER);
+                continue;
+            }
+            let names: Vec<&str> = sorts.iter().map(|(sort, _)| *sort).collect();
+            let pause = match self.agent.poll(&names) {
                 Ok(wanted) => {
                     (backoff, failures) = (Backoff::new(), 0);
-                    self.answer(&wanted);
+                    self.answer(&wanted, &sorts);
                     Duration::ZERO
                 }
                 Err(Pause::Asked(pause)) => pause,
@@ -120,8 +133,8 @@ impl Talk {
     }
 
     /// Takes what is wanted and sends it. What fails is given up: another replica is asked next.
-    fn answer(&mut self, wanted: &Wanted) {
-        let sent = match self.take(wanted) {
+    fn answer(&mut self, wanted: &Wanted, sorts: &[(&str, Kind)]) {
+        let sent = match self.take(wanted, sorts) {
             Ok(profile) => self.agent.upload(wanted, &pprof::encode(&profile)),
             Err(error) => Err(error.to_string()),
         };
@@ -131,8 +144,8 @@ impl Talk {
         }
     }
 
-    fn take(&self, wanted: &Wanted) -> Result<Profile> {
-        let kind = self.kinds.iter().find(|(sort, _)| *sort == wanted.sort).map(|(_, kind)| *kind);
+    fn take(&self, wanted: &Wanted, sorts: &[(&str, Kind)]) -> Result<Profile> {
+        let kind = sorts.iter().find(|(sort, _)| *sort == wanted.sort).map(|(_, kind)| *kind);
         match kind {
             None => Err(Error::new(ErrorKind::Unsupported, "it is not among what was offered")),
             // Of a moment.
