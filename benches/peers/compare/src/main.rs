@@ -88,6 +88,14 @@ const TOPICS: &[Topic] = &[
     Topic {
         prefix: PEER,
         shared: None,
+        name: "upload",
+        rounds: 1,
+        peers: &["pyroscope"],
+        cases: &["upload 60 100", "upload 60 10000"],
+    },
+    Topic {
+        prefix: PEER,
+        shared: None,
         name: "labels",
         rounds: 3,
         peers: &["pyroscope"],

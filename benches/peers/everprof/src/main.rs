@@ -44,6 +44,12 @@ impl Peer for Everprof {
         Some(Self(builder.exporters(|| vec![Box::new(Keep)]).start().expect("it starts")))
     }
 
+    fn start_pushing(url: &str, rate_hz: u32) -> Option<Self> {
+        // One profile for all the time.
+        let builder = Profiler::builder().rate_hz(rate_hz).service("bench").set("period_s", "3600");
+        Some(Self(builder.set("push", format!("pyroscope+{url}")).start().expect("it starts")))
+    }
+
     fn ready(&self) -> Option<libc::siginfo_t> {
         // SAFETY: a system call without arguments.
         let tid = unsafe { libc::gettid() } as u32;

@@ -13,6 +13,7 @@ mod overhead;
 mod stacks;
 mod threads;
 mod totals;
+mod upload;
 mod waits;
 mod wall;
 
@@ -29,6 +30,11 @@ pub trait Peer: Sized {
 
     /// Starts it with samples of the wall clock of every thread at that rate; `None` where there is no such thing.
     fn start_wall(_rate_hz: u32) -> Option<Self> {
+        None
+    }
+
+    /// Starts it at that rate, pushing to a server of Pyroscope's API; `None` where there is no such thing.
+    fn start_pushing(_url: &str, _rate_hz: u32) -> Option<Self> {
         None
     }
 
@@ -96,6 +102,7 @@ pub fn run<P: Peer>() {
         "threads" => threads::measure::<P>(number(1)),
         "memory" => memory::measure::<P>(number(1)),
         "labels" => labels::measure::<P>(),
+        "upload" => upload::measure::<P>(number(1), number(2)),
         other => panic!("no measure named {other:?}"),
     }
 }

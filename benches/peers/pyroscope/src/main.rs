@@ -16,6 +16,18 @@ static SENT: Mutex<(Vec<Stack>, usize)> = Mutex::new((Vec::new(), 0));
 struct Pyroscope {
     agent: Option<PyroscopeAgent<PyroscopeAgentRunning>>,
     rate_hz: u32,
+    /// To the harness, which waits for what comes itself.
+    pushes: bool,
+}
+
+impl Pyroscope {
+    fn to(url: &str, rate_hz: u32, pushes: bool) -> Self {
+        let backend = pprof_backend(PprofConfig { sample_rate: rate_hz }, BackendConfig::default());
+        let agent =
+            PyroscopeAgentBuilder::new(url, "bench", rate_hz, "pyroscope-rs", "2.1", backend).func(keep);
+        let agent = agent.build().and_then(|agent| agent.start()).expect("it starts");
+        Self { agent: Some(agent), rate_hz, pushes }
+    }
 }
 
 impl Peer for Pyroscope {
@@ -25,11 +37,11 @@ impl Peer for Pyroscope {
         std::thread::spawn(move || {
             server.incoming().flatten().for_each(|stream| serve(stream).unwrap_or_default())
         });
-        let backend = pprof_backend(PprofConfig { sample_rate: rate_hz }, BackendConfig::default());
-        let agent =
-            PyroscopeAgentBuilder::new(url, "bench", rate_hz, "pyroscope-rs", "2.1", backend).func(keep);
-        let agent = agent.build().and_then(|agent| agent.start()).expect("it starts");
-        Self { agent: Some(agent), rate_hz }
+        Self::to(&url, rate_hz, false)
+    }
+
+    fn start_pushing(url: &str, rate_hz: u32) -> Option<Self> {
+        Some(Self::to(url, rate_hz, true))
     }
 
     fn label(&self, times: u32) -> bool {
@@ -48,7 +60,7 @@ impl Peer for Pyroscope {
         let before = SENT.lock().expect("nobody panicked").1;
         let stopped = self.agent.take().expect("running").stop().expect("it stops");
         let end = Instant::now() + Duration::from_secs(20);
-        while SENT.lock().expect("nobody panicked").1 == before && Instant::now() < end {
+        while !self.pushes && SENT.lock().expect("nobody panicked").1 == before && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
         // Its shutdown waits for the next of its uploads, ten seconds apart.
