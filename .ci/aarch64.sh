@@ -37,6 +37,11 @@ elsewhere=(
     malloc          # the same; the hooks themselves: probe's test malloc
     allocator       # the same
     preload         # programs of this machine
+    spool           # its processes are killed and start others, as life
+    fleet           # one of its children, as life
+    clocks          # as truth
+    trace           # as truth; records of a thread are also read from another process, which the emulator is not
+    google          # a server, a program and its recordings, as recording
     truth           # its totals hold for a process in which everprof itself is cheap; emulated, it is not
 )
 

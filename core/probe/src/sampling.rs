@@ -8,7 +8,8 @@
 //! place that the sample cannot be alive any more, and gives back what was taken.
 //!
 //! A sample is alive where the thread is still inside of it: deeper in the same stack, and the word that it has put there is
-//! what it was. A handler may run elsewhere, on an alternate stack; there every sample is taken for alive. That tables are read, or a
+//! what it was. A handler may run elsewhere: on an alternate stack every sample is taken for alive, and on one that nobody knows
+//! each whose word is still there. That tables are read, or a
 //! registered stack, is noted after it begins, and no more before it ends, so that a jump in the one instruction between leaves
 //! that taken, and never gives it back twice. What a thread has left that comes by no hook any more, or that ended, stays so.
 
@@ -45,6 +46,14 @@ impl Mark {
     pub(crate) const fn new() -> Self {
         Self(Cell::new(0))
     }
+
+    /// Says that what the thread is in the middle of lies here.
+    fn set(&self, own: &Own) {
+        let place = core::ptr::from_ref(self) as u64;
+        // SAFETY: a word of the caller's that nobody else looks at but by its address.
+        unsafe { self.0.as_ptr().write_volatile(mark_at(place)) };
+        note(&own.sampling, place);
+    }
 }
 
 /// What is at the place of a mark.
@@ -64,9 +73,7 @@ pub(crate) fn begin<'m>(own: &'m Own, mark: &'m Mark) -> Option<Sampling<'m>> {
     if own.sampling.get() != 0 && is_alive_seen_from(own, place) {
         return None;
     }
-    // SAFETY: a word of the caller's that nobody else looks at but by its address.
-    unsafe { mark.0.as_ptr().write_volatile(mark_at(place)) };
-    note(&own.sampling, place);
+    mark.set(own);
     Some(Sampling { own, _mark: mark })
 }
 
@@ -97,13 +104,19 @@ fn may_be_alive(place: u64, here: u64) -> bool {
             Some(held) if held.range().contains(&place) => place > here,
             _ => true,
         },
+        // Who runs on another stack may have been switched there by a handler, in the middle of the sample.
+        // SAFETY: a word of the thread's own stack that was written, which stays mapped.
+        (true, false) => mark_at(place) == unsafe { regs::load(place) },
         // On another stack than the thread runs on now.
-        _ => false,
+        (false, true) => false,
     }
 }
 
 /// Gives back what the sample had taken, which is over.
 fn take_over(own: &Own) {
+    // For as long as this lasts it has the sign itself: a handler in the middle must not give back the same things.
+    let mark = Mark::new();
+    mark.set(own);
     let reserved = Reserved::of(own.reserved.replace(0));
     let ring = RINGS.get(usize::from(own.ring.get())).map(|ring| ring.load(Ordering::Relaxed));
     // SAFETY: null or a ring that lives as long as the process.
@@ -242,6 +255,28 @@ mod tests {
         assert!(thread_block::learn(&thread_block::Facts::here().unwrap(), &facts.recv().unwrap()));
         drop(done);
         other.join().unwrap();
+    }
+
+    /// As a handler that has no alternate stack, as the kernel sees it, but runs elsewhere all the same: by a switch of its own, or
+    /// on one that is not told of while it is in use (`SS_AUTODISARM`).
+    #[test]
+    fn a_sample_whose_word_is_there_lasts_also_for_who_runs_elsewhere() {
+        learn_threads();
+        thread::spawn(|| {
+            let own = Own::of_this_thread();
+            let elsewhere = Box::new(0_u64);
+            let here = core::ptr::from_ref(&*elsewhere) as u64;
+            let mark = Mark::new();
+            let sampling = begin(own, &mark).unwrap();
+            assert!(may_be_alive(own.sampling.get(), here));
+            drop(sampling);
+            mark.set(own);
+            mark.0.set(1);
+            assert!(!may_be_alive(own.sampling.get(), here));
+            note(&own.sampling, 0);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Sampler {
             self.sampling.is_timed = false;
             self.threads.stop();
             self.drain();
-            self.sums = Aggregate::default();
+            self.sums = Aggregate::telling(self.hook_options.traces);
             self.thread_numbers.clear();
             self.label_places.clear();
             self.ready.clear();

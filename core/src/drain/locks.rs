@@ -289,7 +289,9 @@ impl Sampler {
         let waits = Waits::of(*nanos, *threshold, object & AGAIN != 0);
         let wait = (site, object & !(AGAIN | ENDED), waits);
         if object & ENDED == 0 {
-            locks.count(wait, None);
+            // What the table had of it may have been swept away, since it went on to wait for long after it was seen to end.
+            let release = locks.releases.known(*number);
+            locks.count(wait, release);
         } else if let Some((wait, release)) = locks.releases.wait(*number, wait) {
             locks.count(wait, Some(release));
         }

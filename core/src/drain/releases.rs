@@ -36,9 +36,14 @@ impl<R, W> Releases<R, W> {
         None
     }
 
+    /// Who ended the wait of this number, if that is here.
+    pub(super) fn known(&mut self, number: u64) -> Option<R> {
+        take(&mut self.releases, number)
+    }
+
     /// A wait that was seen to end has told; who ended it, if that is here.
     pub(super) fn wait(&mut self, number: u64, wait: W) -> Option<(W, R)> {
-        if let Some(release) = take(&mut self.releases, number) {
+        if let Some(release) = self.known(number) {
             return Some((wait, release));
         }
         let [now, _] = &mut self.waits;
@@ -89,6 +94,7 @@ mod tests {
         assert_eq!(releases.wait(5, "fifth"), None);
         assert_eq!(releases.end_waits().collect::<Vec<_>>(), ["fifth"]);
         assert_eq!(releases.release(5, 'c'), None);
+        assert_eq!([releases.known(5), releases.known(5)], [Some('c'), None]);
     }
 
     #[test]

@@ -53,19 +53,23 @@ pub struct Finished {
 }
 
 /// Writes into `words`, behind those of the frames before `stop`, what is needed to go on, with up to `most` words of the
-/// stack. Returns how many words there are then; `None` where there is no room for it. Async-signal-safe.
+/// stack. Returns how many words there are then; `None` where there is no room for it, or not enough to be worth it, and then nothing
+/// was written: behind `stop` too stand frames that were found. Async-signal-safe.
 pub fn leave(stop: &Stop, stack: &StackMemory, words: &mut [u64], most: usize) -> Option<usize> {
     let (about, rest) = words.get_mut(stop.words..)?.split_at_mut_checked(ABOUT - 1)?;
-    about.copy_from_slice(&[stop.pc, stop.sp, stop.fp, stop.base, stop.exact.into()]);
     let room = most.min(rest.len().checked_sub(1)?);
+    let read = |number: u64| stack.read(stop.sp.wrapping_add(8 * number));
+    if room < LEAST || !(0..LEAST as u64).all(|number| read(number).is_some()) {
+        return None;
+    }
+    about.copy_from_slice(&[stop.pc, stop.sp, stop.fp, stop.base, stop.exact.into()]);
     let mut len = 0;
-    for (place, offset) in rest.iter_mut().take(room).zip((0..).step_by(8)) {
-        let Some(word) = stack.read(stop.sp.wrapping_add(offset)) else { break };
+    for (place, word) in rest.iter_mut().take(room).zip((0..).map_while(read)) {
         *place = word;
         len += 1;
     }
     *rest.get_mut(len)? = len as u64;
-    (len >= LEAST).then_some(stop.words + ABOUT + len)
+    Some(stop.words + ABOUT + len)
 }
 
 /// Goes on in what [`leave`] has left at the end of `words`, and writes the whole stack to `into`; without a change where it
@@ -121,9 +125,13 @@ mod tests {
         assert_eq!(before(&words[..len]), [7, 7]);
         // All of it, and too little of it; no room.
         assert_eq!(leave(&stop, &memory, &mut words, 1000), Some(2 + ABOUT + 100));
-        assert_eq!(leave(&stop, &memory, &mut words, LEAST - 1), None);
-        assert_eq!(leave(&stop, &memory, &mut words[..7], 50), None);
-        assert_eq!(leave(&stop, &memory, &mut words[..8], 50), None);
+        let mut frames = [9; 200];
+        assert_eq!(leave(&stop, &memory, &mut frames, LEAST - 1), None);
+        let near_the_end = Stop { sp: sp + 800 - 8 * (LEAST as u64 - 1), ..stop };
+        assert_eq!(leave(&near_the_end, &memory, &mut frames, 50), None);
+        assert_eq!(leave(&stop, &memory, &mut frames[..7], 50), None);
+        assert_eq!(leave(&stop, &memory, &mut frames[..8], 50), None);
+        assert_eq!(frames, [9; 200], "the frames that were found stay");
         for nonsense in
             [&[][..], &[0], &[1], &[u64::MAX, u64::MAX], &[0, 0, 0, 0, 4], &[0; 5], &[u64::MAX; 9]]
         {
