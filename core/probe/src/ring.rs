@@ -382,14 +382,8 @@ mod tests {
             assert!(!ring.close(7, reserved));
             // Afterwards, and others reserve behind it.
             all(&ring);
-<<<<<<< HEAD
             assert!(ring.reserve(LEN, 7, &|_| {}).is_some());
             let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len: LEN };
-=======
-            let len = (HEADER_WORDS + 10) as u64;
-            assert!(ring.reserve(len, 7, &|_| {}).is_some());
-            let reserved = Reserved { start: ring.tail.0.load(Ordering::Relaxed), len };
->>>>>>> read1
             others(9);
             assert_eq!(all(&ring), []);
             // It is nobody else's.
@@ -408,7 +402,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
     fn what_writers_leave_among_others_is_told_from_what_they_do_not() {
         const ROUNDS: u64 = 40_000;
         let ring = Ring::new(0).unwrap();
@@ -471,7 +464,9 @@ mod tests {
         });
         assert_eq!(ring.percent_full(), 0, "the reader waits for a record");
         assert!((0..=ring.mask).all(|index| ring.word(index).load(Ordering::Relaxed) == 0));
-=======
+    }
+
+    #[test]
     fn what_the_reader_is_just_taking_out_is_not_closed() {
         let ring = Ring::new(0).unwrap();
         // Jumped away when it was written, and before that was told.
@@ -496,7 +491,6 @@ mod tests {
         }
         while ring.push(&header(1), &[5; 100]) {}
         assert!(ring.copies() < 8, "it is full");
->>>>>>> read1
     }
 
     #[test]
