@@ -90,7 +90,9 @@ impl Client {
         let trust = super::Trust { alpn: Some(b"h2"), ..self.trust.clone() };
         let way = Way { proxy: self.proxy.as_ref(), trust: &trust, hold: self.hold.as_ref() };
         let wire = Wire::open(&self.url, &way, deadline)?;
-        Open::new(wire, deadline).map_err(|_| "no HTTP/2".to_string())
+        Open::new(wire, deadline).map_err(|broken| match self.failed(broken, false) {
+            Failure::NotSent(problem) | Failure::Unknown(problem) => problem,
+        })
     }
 
     fn failed(&self, broken: Broken, is_sent: bool) -> Failure {
