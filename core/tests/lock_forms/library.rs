@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use everprof::Profiler;
+use everprof::profile::Kind;
 
 static RUNNING: Mutex<Option<Profiler>> = Mutex::new(None);
 
@@ -31,6 +32,9 @@ pub extern "C" fn forms_start() -> i32 {
 pub extern "C" fn forms_stop() {
     let profiler = RUNNING.lock().unwrap().take().unwrap();
     assert!((0..30).any(|_| profiler.flush().is_ok()));
+    let allocations = everprof::record(Kind::Alloc);
+    let allocations = allocations.map_or_else(|error| error.to_string(), |_| "seen".to_string());
+    println!("allocations: {allocations}");
     let stats = profiler.stats();
     println!("slots: {} {} {}", stats.lock_slots, stats.lock_slots_foreign, stats.lock_slots_refused);
     let _ = profiler.stop();

@@ -138,6 +138,8 @@ fn of_static(name: &str, flags: &[&str]) {
     let output = run(Command::new(program), &dir);
     assert!(said(&output, "problem:").contains("static executable"), "{output}");
     assert_eq!(said(&output, "slots:"), "0 0 0");
+    // As `Stats::last_problem` does at a start that wants them.
+    assert!(said(&output, "allocations:").contains("static executable"), "{output}");
     remove(&dir);
 }
 
