@@ -30,6 +30,7 @@ elsewhere=(
     accounts        # one of its children, as life; and samples of the machine's own pace, as truth
     delivery        # one of its children, as life
     heap            # as truth
+    trace           # as truth and heap
     lock            # the same
     lock_truth      # the same
     lock_hostile    # the kernel's signals and forks, as storm and life
