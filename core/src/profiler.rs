@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use everprof_probe::{awaiting, os, scratch, stacks, thread, unwind};
+use everprof_probe::{awaiting, os, sampling, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
@@ -450,6 +450,7 @@ fn held() -> Option<Held> {
 /// Goes on in the child: its copy of the parent's threads, timers and half-written samples means nothing.
 extern "C" fn after_fork_in_child() {
     os::forget_context();
+    sampling::after_fork();
     let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
         return unwind::after_fork();
     };

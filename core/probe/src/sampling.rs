@@ -39,6 +39,15 @@ pub fn taken_over() -> u64 {
     TAKEN_OVER.load(Ordering::Relaxed)
 }
 
+/// In a fork's child, of which this is the only thread: a handler may have forked in the middle of a sample, that goes on here, and
+/// whose tables, stack and record nobody counts any more.
+pub fn after_fork() {
+    let own = Own::of_this_thread();
+    note(&own.is_walking, false);
+    note(&own.held, 0);
+    note(&own.reserved, 0);
+}
+
 /// A place on the stack of who takes a sample, for as long as it lasts.
 pub(crate) struct Mark(Cell<u64>);
 
@@ -117,14 +126,14 @@ fn take_over(own: &Own) {
     // For as long as this lasts it has the sign itself: a handler in the middle must not give back the same things.
     let mark = Mark::new();
     mark.set(own);
-    let reserved = Reserved::of(own.reserved.replace(0));
+    let reserved = Reserved::of(replace(&own.reserved, 0));
     let ring = RINGS.get(usize::from(own.ring.get())).map(|ring| ring.load(Ordering::Relaxed));
     // SAFETY: null or a ring that lives as long as the process.
     let ring = ring.and_then(|ring| unsafe { ring.as_ref() });
-    if own.is_walking.replace(false) {
+    if replace(&own.is_walking, false) {
         unwind::leave_behind();
     }
-    if let Some(index) = own.held.replace(0).checked_sub(1) {
+    if let Some(index) = replace(&own.held, 0).checked_sub(1) {
         stacks::give_back(index.into());
     }
     // Our signal's handler, which claims as well, cannot be left by a jump.
@@ -143,6 +152,15 @@ fn note<T>(cell: &Cell<T>, value: T) {
     compiler_fence(Ordering::SeqCst);
     cell.set(value);
     compiler_fence(Ordering::SeqCst);
+}
+
+/// As [`note`], and what was noted before.
+#[inline]
+fn replace<T>(cell: &Cell<T>, value: T) -> T {
+    compiler_fence(Ordering::SeqCst);
+    let before = cell.replace(value);
+    compiler_fence(Ordering::SeqCst);
+    before
 }
 
 /// The tag of who has the buffer of this number: nobody else has it meanwhile.
@@ -180,11 +198,17 @@ impl Sampling<'_> {
         let entered = unwind::enter();
         note(&self.own.is_walking, true);
         let walked = unwind::walk_entered(&entered, trail, regs, &stack, &mut frames);
-        note(&self.own.is_walking, false);
-        drop(entered);
+        // Where this was taken for a sample that was left, and goes on all the same, it was given back already.
+        if replace(&self.own.is_walking, false) {
+            drop(entered);
+        } else {
+            core::mem::forget(entered);
+        }
         let len = frames.finish().len();
         let left = here::leave_rest(walked.stop, &stack, words, copied);
-        note(&self.own.held, 0);
+        if replace(&self.own.held, 0) == 0 {
+            core::mem::forget(held);
+        }
         Taken { len: left.unwrap_or(len), generation: walked.generation, is_unfinished: left.is_some() }
     }
 
@@ -281,6 +305,7 @@ mod tests {
 
     #[test]
     fn a_sample_that_was_left_is_taken_over_and_one_that_lasts_is_not() {
+        let _alone = scratch::alone();
         learn_threads();
         assert!(scratch::prepare());
         thread::spawn(|| {

@@ -31,6 +31,7 @@ struct Claim(AtomicU64);
 #[derive(Debug)]
 pub struct Scratch {
     index: usize,
+    owner: u64,
     words: *mut u64,
 }
 
@@ -63,7 +64,7 @@ pub fn claim(hint: usize) -> Option<Scratch> {
         {
             // SAFETY: index is below BUFFERS, for which the pages were made.
             let words = unsafe { words.add(index * BUFFER_WORDS) };
-            return Some(Scratch { index, words });
+            return Some(Scratch { index, owner, words });
         }
     }
     None
@@ -119,9 +120,17 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(claim) = POOL.get(self.index) {
-            claim.0.store(0, Ordering::SeqCst);
+            // Unless it was given back before, and is somebody else's now.
+            let _ = claim.0.compare_exchange(self.owner, 0, Ordering::SeqCst, Ordering::Relaxed);
         }
     }
+}
+
+/// The pool is the whole process's: who holds this in a test has it alone.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -130,8 +139,24 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
+    /// It was taken for one that was left, while its thread ran elsewhere, and the buffer claimed by another thread.
+    #[test]
+    fn what_was_given_back_already_is_not_given_back_again() {
+        let _alone = alone();
+        assert!(prepare());
+        let claimed = claim(5).unwrap();
+        let word = &POOL.get(claimed.index).unwrap().0;
+        let another = regs::thread_pointer() + 4096;
+        word.store(another, Ordering::Relaxed);
+        drop(claimed);
+        assert_eq!(word.swap(0, Ordering::Relaxed), another);
+        drop(claim(5).unwrap());
+        assert!(idle());
+    }
+
     #[test]
     fn the_pool_gives_each_buffer_once_and_says_when_all_are_back() {
+        let _alone = alone();
         assert!(prepare());
         let claimed: Vec<_> = core::iter::from_fn(|| claim(5)).collect();
         assert_eq!(claimed.len(), BUFFERS);
