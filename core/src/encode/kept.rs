@@ -151,7 +151,7 @@ mod tests {
         let set = example();
         assert_eq!(read(&write(&set)).unwrap(), set);
         assert_eq!(read(&write(&Set::default())).unwrap(), Set::default());
-        for format in [Format::Pprof, Format::Collapsed, Format::Speedscope] {
+        for format in Format::ALL {
             assert_eq!(Format::of_extension(format.extension()), Some(format));
         }
     }

@@ -23,6 +23,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// Every one of them.
+    pub(crate) const ALL: [Format; 4] = [Self::Pprof, Self::Collapsed, Self::Speedscope, Self::Otlp];
+
     /// The end of a file's name in this format.
     pub const fn extension(self) -> &'static str {
         match self {
@@ -35,9 +38,7 @@ impl Format {
 
     /// The format of files with that end.
     pub(crate) fn of_extension(extension: &str) -> Option<Self> {
-        [Self::Pprof, Self::Collapsed, Self::Speedscope]
-            .into_iter()
-            .find(|format| format.extension() == extension)
+        Self::ALL.into_iter().find(|format| format.extension() == extension)
     }
 
     /// The media type for HTTP.

@@ -69,9 +69,8 @@ pub(super) fn pprof_kind(name: &str) -> Option<(&str, &str)> {
 
 /// Stem and kind of a profile's file name in any of our formats.
 fn profile_stem(name: &str) -> Option<(&str, &str)> {
-    let formats = [Format::Pprof, Format::Collapsed, Format::Speedscope];
     let strip = |format: Format| name.strip_suffix(format.extension())?.strip_suffix('.');
-    kind(formats.into_iter().find_map(strip)?)
+    kind(Format::ALL.into_iter().find_map(strip)?)
 }
 
 fn kind(stem_and_kind: &str) -> Option<(&str, &str)> {
