@@ -505,12 +505,14 @@ fn wins() {
 
 fn budget() {
     let dir = directory("budget");
+    // Without optimisation, what our threads do whatever the rates are takes three per cent by itself.
+    let (percent, budget) = if cfg!(debug_assertions) { ("10", 0.1) } else { ("3", 0.03) };
     // The budget is for sampling: what it costs to name a period and to write it has nothing to do with rates.
     let kinds = "cpu,wall,offcpu,threads,alloc,heap,peak,lock,mutex,block";
     let builder = Profiler::builder().dir(&dir).set("kinds", kinds).rate_hz(1_000).set("wall_rate_hz", "200");
     let builder =
         builder.set("interval_bytes", "64KiB").set("lock_threshold_ns", "1000").set("period_s", "3600");
-    let profiler = builder.set("cpu_budget_percent", "3").set("symbolize", "names").start().unwrap();
+    let profiler = builder.set("cpu_budget_percent", percent).set("symbolize", "names").start().unwrap();
     let ended = AtomicBool::new(false);
     let lock = Mutex::new(0u64);
     let mut shares = Vec::new();
@@ -548,18 +550,18 @@ fn budget() {
             );
             shares.push(share);
             // It has come within the budget, and stays there.
-            if shares.len() > 1 && shares[shares.len() - 2] <= 0.03 {
+            if shares.len() > 1 && shares[shares.len() - 2] <= budget {
                 break;
             }
         }
         ended.store(true, Ordering::Relaxed);
     });
-    println!("shares of ten seconds each, of 3 %: {shares:.4?}");
+    println!("shares of ten seconds each, of {percent} %: {shares:.4?}");
     stop(profiler);
     for kind in kinds.split(',') {
         assert!(!kind_of(&dir, kind).is_empty(), "{kind}");
     }
     let (last, before) = (shares[shares.len() - 1], shares[shares.len() - 2]);
-    assert!(before <= 0.03 && last < 0.036, "{shares:?}");
+    assert!(before <= budget && last < 1.2 * budget, "{shares:?}");
     remove(&dir);
 }
