@@ -68,15 +68,22 @@ impl Modules {
     pub(super) fn finish(&mut self, header: &Header, words: &[u64], most: usize) -> Vec<u64> {
         // Each time one more module of the stack may be met; most are known, or small.
         const ROUNDS: usize = 16;
+        // Where a walk that never ends holds all older tables, no new one can be made: each try reads a map of the process.
+        const IN_VAIN: usize = 3;
         // Where the loader has been at work since the last look, little is taken for granted.
         self.update();
         let mut stack = vec![0; most.max(4)];
-        let mut len = None;
+        let (mut len, mut in_vain) = (None, 0);
         for _ in 0..ROUNDS {
+            let generation = unwind::generation();
             let is_of_now = self.epoch_of(header.generation) == self.epoch();
             let finished = later::finish(words, &mut stack).filter(|_| is_of_now);
             len = finished.map(|finished| finished.len);
             if !finished.is_some_and(|finished| finished.lacks_table) || !self.update() {
+                break;
+            }
+            in_vain += usize::from(unwind::generation() == generation);
+            if in_vain >= IN_VAIN {
                 break;
             }
         }
