@@ -17,13 +17,15 @@ pub(super) struct Modules {
     /// The unwinder's generation when the epoch at hand began.
     began: u32,
     current: Vec<Module>,
+    /// There was a change that [`Modules::take_news`] has not told.
+    is_news: bool,
 }
 
 impl Modules {
     /// The modules of now.
     pub(super) fn new() -> Self {
         unwind::refresh();
-        Self { closed: Vec::new(), first: 0, began: 0, current: read().unwrap_or_default() }
+        Self { closed: Vec::new(), first: 0, began: 0, current: read().unwrap_or_default(), is_news: false }
     }
 
     /// Looks for modules that came or went, at the price of a few nanoseconds where none did.
@@ -33,8 +35,16 @@ impl Modules {
         let is_changed = unwind::wanted() | unwind::refresh();
         if is_changed {
             self.read_again();
+            self.is_news = true;
         }
         is_changed
+    }
+
+    /// As [`Modules::update`], for who has to do with what came: says true as well where that was seen since he last asked, by
+    /// whoever needed to know the modules of that moment.
+    pub(super) fn take_news(&mut self) -> bool {
+        self.update();
+        std::mem::take(&mut self.is_news)
     }
 
     /// Looks again whether or not the loader reported anything: code that was not loaded by it, such as a JIT's.
@@ -68,15 +78,22 @@ impl Modules {
     pub(super) fn finish(&mut self, header: &Header, words: &[u64], most: usize) -> Vec<u64> {
         // Each time one more module of the stack may be met; most are known, or small.
         const ROUNDS: usize = 16;
+        // Where a walk that never ends holds all older tables, no new one can be made: each try reads a map of the process.
+        const IN_VAIN: usize = 3;
         // Where the loader has been at work since the last look, little is taken for granted.
         self.update();
         let mut stack = vec![0; most.max(4)];
-        let mut len = None;
+        let (mut len, mut in_vain) = (None, 0);
         for _ in 0..ROUNDS {
+            let generation = unwind::generation();
             let is_of_now = self.epoch_of(header.generation) == self.epoch();
             let finished = later::finish(words, &mut stack).filter(|_| is_of_now);
             len = finished.map(|finished| finished.len);
             if !finished.is_some_and(|finished| finished.lacks_table) || !self.update() {
+                break;
+            }
+            in_vain += usize::from(unwind::generation() == generation);
+            if in_vain >= IN_VAIN {
                 break;
             }
         }
@@ -118,8 +135,18 @@ mod tests {
     use super::Modules;
 
     #[test]
+    fn a_change_is_news_until_it_is_told() {
+        let mut modules = Modules::new();
+        // As code made at run time does: a walk that met it asks, unless another test has just looked for all.
+        let asks = || everprof_probe::unwind::later::finish(&[0x10, 8, 0, 0, 0, 0], &mut [0; 8]);
+        assert!((0..100).any(|_| asks().is_some() && modules.update()));
+        assert!(modules.take_news());
+    }
+
+    #[test]
     fn samples_from_before_a_change_belong_to_the_epoch_before_it() {
-        let mut modules = Modules { closed: Vec::new(), first: 7, began: 0, current: Vec::new() };
+        let (closed, current) = (Vec::new(), Vec::new());
+        let mut modules = Modules { closed, first: 7, began: 0, current, is_news: false };
         assert_eq!((modules.epoch_of(0), modules.epoch_of(3)), (7, 7));
         modules.closed.push(Vec::new().into());
         modules.began = 4;

@@ -312,7 +312,7 @@ impl Sampler {
             return;
         }
         self.woke = Instant::now();
-        let changed = self.modules.update();
+        let changed = self.modules.take_news();
         self.keep_locks_hooked(changed);
         self.keep_heap_hooked(changed);
         self.watch_calm();
