@@ -293,7 +293,7 @@ impl Sampler {
             let release = locks.releases.known(*number);
             locks.count(wait, release);
         } else if let Some((wait, release)) = locks.releases.wait(*number, wait) {
-            locks.count(wait, Some(release));
+            locks.count(wait, release);
         }
         self.stats.lock_samples += 1;
     }

@@ -41,14 +41,14 @@ impl<R, W> Releases<R, W> {
         take(&mut self.releases, number)
     }
 
-    /// A wait that was seen to end has told; who ended it, if that is here.
-    pub(super) fn wait(&mut self, number: u64, wait: W) -> Option<(W, R)> {
+    /// A wait that was seen to end has told; it and who ended it, if that is here. Of two with one number, which are of one tick
+    /// of the clock, the first is told alone.
+    pub(super) fn wait(&mut self, number: u64, wait: W) -> Option<(W, Option<R>)> {
         if let Some(release) = self.known(number) {
-            return Some((wait, release));
+            return Some((wait, Some(release)));
         }
         let [now, _] = &mut self.waits;
-        now.insert(number, wait);
-        None
+        now.insert(number, wait).map(|first| (first, None))
     }
 
     /// A drain is over: the waits that were held for as long as a whole one, and are held no more.
@@ -82,10 +82,12 @@ mod tests {
     fn the_halves_meet_whichever_is_first() {
         let mut releases = Releases::default();
         assert_eq!(releases.release(1, 'a'), None);
-        assert_eq!(releases.wait(1, "first"), Some(("first", 'a')));
+        assert_eq!(releases.wait(1, "first"), Some(("first", Some('a'))));
         assert_eq!(releases.wait(2, "second"), None);
         assert_eq!(releases.end_drain().count(), 0);
         assert_eq!(releases.release(2, 'b'), Some(("second", 'b')));
+        assert_eq!([releases.wait(2, "one"), releases.wait(2, "other")], [None, Some(("one", None))]);
+        assert_eq!(releases.release(2, 'b'), Some(("other", 'b')));
         assert_eq!(releases.end_drain().count(), 0);
         // The other half never comes.
         assert_eq!([releases.wait(3, "third"), releases.wait(4, "fourth")], [None, None]);
@@ -106,7 +108,7 @@ mod tests {
         assert!(releases.releases.iter().map(HashMap::len).sum::<usize>() <= 2 * MOST_RELEASES);
         assert_eq!(
             releases.wait(10 * MOST_RELEASES as u64 - 1, ()),
-            Some(((), 10 * MOST_RELEASES as u64 - 1))
+            Some(((), Some(10 * MOST_RELEASES as u64 - 1)))
         );
     }
 }
