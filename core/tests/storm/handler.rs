@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use everprof_probe::os::gettid;
+use everprof_probe::sample::Trace;
 use everprof_probe::sigprof;
 use everprof_probe::thread::Slot;
 
@@ -64,9 +65,10 @@ fn deep(depth: u32, work: plugin::Work, slot: &Slot) -> u64 {
         return black_box(deep(depth - 1, work, slot) + 1);
     }
     let labels = slot.set_labels(5);
-    let trace = slot.set_trace(7 << 70, 9);
+    let trace = slot.trace();
+    slot.set_trace(Trace { trace_id: 7 << 70, span_id: 9, local_root: 8 }, 1);
     let done = work(20, 300, Some(callback)) as u64;
-    slot.set_trace(trace.0, trace.1);
+    slot.set_trace(trace, 0);
     slot.set_labels(labels);
     done
 }
