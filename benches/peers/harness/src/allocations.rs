@@ -40,7 +40,7 @@ const LARGE: usize = 64 << 10;
 
 /// The whole of a `main`: the command line says `allocations off`, `allocations alloc` or `allocations heap`.
 pub fn run_allocations<A: Allocations>() {
-    run::<A>(pairs, |times, size| batches(times, size));
+    run::<A>(pairs, batches);
 }
 
 /// The same of C's functions, called by the slots that a compiler of C would have called them by.
