@@ -128,7 +128,7 @@ pub(crate) fn handler_needs_little_stack() {
         "stack of a signal: {empty} bytes with an empty handler, {ours} with ours: {} more",
         ours - empty
     );
-    let most = if cfg!(debug_assertions) { 4096 } else { 1280 };
+    let most = if cfg!(debug_assertions) { 4096 } else { 1408 };
     assert!(ours - empty <= most, "{} bytes", ours - empty);
     crate::common::stop(profiler);
     std::fs::remove_dir_all(&dir).unwrap();
