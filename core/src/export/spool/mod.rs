@@ -31,6 +31,8 @@ const CLAIMED: &str = "sent";
 const WRITTEN: &str = "part";
 /// A file counts as so much at least, so that there are never too many.
 const LEAST_BYTES: u64 = 8 << 10;
+/// What Linux says of a place on a disk that cannot be read.
+const EIO: i32 = 5;
 
 /// What the options say about it.
 #[derive(Clone, Debug)]
@@ -170,12 +172,18 @@ impl Spool {
     }
 
     /// The newest set, which is at the exporter until [`Spool::done`] or [`Spool::put_back`]; none where none waits. Fails
-    /// where it cannot be claimed.
+    /// where it cannot be claimed, or the system cannot open it now.
     pub(crate) fn take(&mut self) -> io::Result<Option<(Key, Set)>> {
         self.expire(SystemTime::now());
         while let Some((&key, _)) = self.sets.last_key_value() {
             let read = self.path(key, WAITS).and_then(|path| read(&path, self.most));
-            let Some(set) = read.ok().and_then(|bytes| kept::read(&bytes).ok()) else {
+            let set = match read {
+                Ok(bytes) => kept::read(&bytes).ok(),
+                Err(error) if is_lost(&error) => None,
+                // It says nothing about the file: so it would be with all of them.
+                Err(error) => return Err(error),
+            };
+            let Some(set) = set else {
                 self.losses.unreadable += 1;
                 self.remove(key, WAITS);
                 continue;
@@ -298,6 +306,12 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether what cannot be read for this can never be. No descriptors, no memory and a server of files that is away pass.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
+        || error.raw_os_error() == Some(EIO)
 }
 
 /// A folder's name for these words: the same in each process, and nothing that could be read back. FNV-1a.

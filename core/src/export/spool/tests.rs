@@ -194,6 +194,32 @@ fn what_is_taken_over_is_bounded() {
     assert_eq!(sequences(&drain(&mut heir)), [15, 14, 13, 12]);
 }
 
+/// As where there are no descriptors, which would be taken from the other tests as well.
+#[test]
+fn what_cannot_be_read_for_now_is_not_given_up() {
+    let place = Place::new("for-now");
+    let mut spool = place.spool(1 << 20, true);
+    (0..3).for_each(|n| spool.keep(&set(n, 10)).unwrap());
+    let folder = place.files()[0].parent().unwrap().to_path_buf();
+    let away = folder.with_extension("away");
+    fs::rename(&folder, &away).unwrap();
+    std::os::unix::fs::symlink(&folder, &folder).unwrap();
+    assert!(spool.take().is_err());
+    assert_eq!((spool.size().0, spool.losses()), (3, Losses::default()));
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    assert_eq!(sequences(&drain(&mut spool)), [2, 1, 0]);
+    for (code, expected) in [
+        (libc::EMFILE, false),
+        (libc::ENFILE, false),
+        (libc::ENOMEM, false),
+        (libc::ESTALE, false),
+        (libc::EIO, true),
+    ] {
+        assert_eq!(is_lost(&io::Error::from_raw_os_error(code)), expected, "{code}");
+    }
+}
+
 #[test]
 fn nobody_else_may_read_and_names_tell_nothing() {
     let place = Place::new("modes");
