@@ -264,6 +264,48 @@ fn what_others_put_there_is_left_alone() {
 }
 
 #[test]
+fn where_others_may_write_nothing_waits() {
+    let place = Place::new("open");
+    let mut first = place.spool(1 << 20, true);
+    first.keep(&set(0, 10)).unwrap();
+    let inner = first.parent.clone();
+    drop(first);
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let is_refused = |expected: bool| {
+        let mut spool = place.spool(1 << 20, true);
+        spool.adopt().unwrap();
+        assert_eq!(spool.size().0, u64::from(!expected), "what the dead have left");
+        match spool.keep(&set(1, 10)) {
+            Ok(()) => assert!(!expected),
+            Err(error) => assert!(expected && error.kind() == io::ErrorKind::PermissionDenied, "{error}"),
+        }
+        // For the next one, what the first has left.
+        while let Some((key, set)) = spool.take().unwrap() {
+            match set.sequence {
+                0 => return spool.put_back(key, &set, true).unwrap(),
+                _ => spool.done(key),
+            }
+        }
+    };
+    for (path, mode, expected) in
+        [(&place.0, 0o777, true), (&place.0, 0o1777, false), (&place.0, 0o770, false)]
+    {
+        open(path, mode);
+        is_refused(expected);
+    }
+    open(&place.0, 0o755);
+    open(&inner, 0o1777);
+    is_refused(true);
+    open(&inner, 0o700);
+    is_refused(false);
+    // A link in its place, as another user may make one before us.
+    let elsewhere = place.0.join("elsewhere");
+    fs::rename(&inner, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &inner).unwrap();
+    is_refused(true);
+}
+
+#[test]
 fn a_place_that_cannot_be_is_an_error_and_one_that_goes_comes_again() {
     let mut nowhere = Place(PathBuf::from("/dev/null/spool")).spool(1 << 20, true);
     assert!(nowhere.keep(&set(0, 10)).is_err());
