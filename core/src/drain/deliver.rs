@@ -32,8 +32,8 @@ struct Lane {
     shared: Arc<Shared>,
     /// Until there is a thread.
     exporter: Option<Box<dyn Exporter>>,
-    /// How its sets may wait on disk; none where they may not.
-    spool: Option<Terms>,
+    /// How its sets may wait on disk, and under which name; none where they may not.
+    spool: Option<(Terms, String)>,
 }
 
 /// What the publisher and the thread of a lane share.
@@ -75,13 +75,21 @@ impl Delivery {
         spool: Option<Terms>,
         counters: Arc<Counters>,
     ) -> Self {
+        let mut names: Vec<String> = Vec::new();
         let lane = |exporter: Box<dyn Exporter>| {
             let state = State { queue: Queue::new(most), told: 0, asked: Vec::new(), is_closed: false };
             let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
             // Code of the host's, which may panic.
             let asked = catch_unwind(AssertUnwindSafe(|| (exporter.name(), exporter.dialect())));
             let (name, dialect) = asked.unwrap_or_else(|_| ("an exporter".to_string(), Dialect::Pprof));
-            Lane { name, dialect, shared, exporter: Some(exporter), spool: spool.clone() }
+            let spool = spool.clone().and_then(|terms| {
+                let name = catch_unwind(AssertUnwindSafe(|| exporter.spool_name())).ok()??;
+                let count = names.iter().filter(|known| **known == name).count();
+                names.push(name.clone());
+                // In one folder, one would take over what is the other's, after a restart.
+                Some((terms, if count == 0 { name } else { format!("{name}#{}", count + 1) }))
+            });
+            Lane { name, dialect, shared, exporter: Some(exporter), spool }
         };
         Self { lanes: exporters.into_iter().map(lane).collect(), counters }
     }
@@ -162,10 +170,9 @@ impl Lane {
     }
 
     fn spool(&self, exporter: &dyn Exporter) -> Option<Spool> {
-        let terms = self.spool.as_ref()?;
-        let asked = catch_unwind(AssertUnwindSafe(|| (exporter.spool_name(), exporter.longest_age())));
-        let (name, age) = asked.ok()?;
-        Some(Spool::new(terms, &name?, age))
+        let (terms, name) = self.spool.as_ref()?;
+        let age = catch_unwind(AssertUnwindSafe(|| exporter.longest_age())).ok()?;
+        Some(Spool::new(terms, name, age))
     }
 }
 
@@ -181,5 +188,43 @@ impl State {
         let bytes = self.queue.bytes();
         counters.undelivered_bytes.fetch_add(bytes.wrapping_sub(self.told), Ordering::Relaxed);
         self.told = bytes;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Named(&'static str);
+
+    impl Exporter for Named {
+        fn name(&self) -> String {
+            self.0.to_string()
+        }
+
+        fn export(&mut self, _: &Set) -> crate::Result<()> {
+            Ok(())
+        }
+
+        fn spool_name(&self) -> Option<String> {
+            Some(self.0.to_string())
+        }
+    }
+
+    #[test]
+    fn no_two_exporters_share_a_place_on_disk() {
+        let terms = Terms {
+            dir: "/nowhere".into(),
+            most: 1,
+            age: std::time::Duration::ZERO,
+            is_once: true,
+            service: String::new(),
+        };
+        let exporters = ["a", "b", "a", "a"].map(|name| Box::new(Named(name)) as Box<dyn Exporter>);
+        let delivery = Delivery::new(exporters.into(), 1, Some(terms), Arc::default());
+        let names: Vec<&str> =
+            delivery.lanes.iter().map(|lane| lane.spool.as_ref().unwrap().1.as_str()).collect();
+        assert_eq!(names, ["a", "b", "a#2", "a#3"], "the first as where it is alone");
     }
 }
