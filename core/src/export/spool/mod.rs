@@ -147,6 +147,15 @@ impl Spool {
 
     /// Keeps a set.
     pub(crate) fn keep(&mut self, set: &Set) -> io::Result<()> {
+        let kept = self.store(set);
+        if kept.is_err() && self.sets.is_empty() {
+            // It may have been removed under us: next time it is made anew.
+            self.folder = None;
+        }
+        kept
+    }
+
+    fn store(&mut self, set: &Set) -> io::Result<()> {
         let (key, bytes) = (Key::of(set), kept::write(set));
         let size = (bytes.len() as u64).max(LEAST_BYTES);
         if size > self.most {
@@ -161,10 +170,6 @@ impl Spool {
                 .and_then(|()| fs::rename(&part, &to))
                 .inspect_err(|_| _ = fs::remove_file(&part))
         });
-        if written.is_err() && self.sets.is_empty() {
-            // It may have been removed under us: next time it is made anew.
-            self.folder = None;
-        }
         written?;
         self.sets.insert(key, size);
         self.bytes += size;
@@ -201,21 +206,46 @@ impl Spool {
         self.remove(key, if self.is_once { CLAIMED } else { WAITS });
     }
 
-    /// That set is to be tried again, or what of it is left.
+    /// That set is to be tried again, or what of it is left. Where that fails, the set is as before if it may be sent twice,
+    /// and else it is lost, and counted.
     pub(crate) fn put_back(&mut self, key: Key, rest: &Set, is_whole: bool) -> io::Result<()> {
         if is_whole {
             return match self.is_once {
-                true => fs::rename(self.path(key, CLAIMED)?, self.path(key, WAITS)?),
+                true => self.unclaim(key).inspect_err(|_| self.losses.unreadable += self.give_up(key)),
                 false => Ok(()),
             };
         }
-        self.keep(rest)?;
-        if Key::of(rest) != key {
-            self.done(key);
-        } else if self.is_once {
-            let _ = self.path(key, CLAIMED).and_then(fs::remove_file);
+        // It does not count while its rest is kept: others would give way to it, or it to its rest.
+        let size = self.sets.get(&key).copied();
+        self.forget(key);
+        match self.store(rest) {
+            Ok(()) if self.is_once => _ = self.path(key, CLAIMED).and_then(fs::remove_file),
+            Ok(()) if Key::of(rest) != key => _ = self.path(key, WAITS).and_then(fs::remove_file),
+            Ok(()) => {}
+            Err(error) => {
+                match size {
+                    Some(size) if !self.is_once => {
+                        self.sets.insert(key, size);
+                        self.bytes += size;
+                    }
+                    // Some of it has arrived.
+                    _ => self.losses.evicted += self.give_up(key),
+                }
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    fn unclaim(&mut self, key: Key) -> io::Result<()> {
+        fs::rename(self.path(key, CLAIMED)?, self.path(key, WAITS)?)
+    }
+
+    /// Removes a set that was claimed, and says how many sets that loses: one that stays is counted by who comes next.
+    fn give_up(&mut self, key: Key) -> u64 {
+        self.forget(key);
+        let removed = self.path(key, CLAIMED).and_then(fs::remove_file);
+        u64::from(removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true))
     }
 
     /// Takes over what dead processes have left.

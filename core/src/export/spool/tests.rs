@@ -119,6 +119,57 @@ fn the_oldest_gives_way_and_what_is_too_large_is_refused() {
     assert_eq!(sequences(&drain(&mut spool)), [19, 18, 17]);
 }
 
+/// A full spool: what is left of a set takes that set's room, and nobody else's.
+#[test]
+fn the_rest_of_a_set_costs_no_other() {
+    for is_once in [false, true] {
+        let place = Place::new("rest");
+        let mut spool = place.spool(4 * LEAST_BYTES, is_once);
+        (0..4).for_each(|n| spool.keep(&set(n, 10)).unwrap());
+        let (key, found) = spool.take().unwrap().unwrap();
+        let rest = Set { profiles: set(3, 1).profiles, ..found };
+        spool.put_back(key, &rest, false).unwrap();
+        assert_eq!((spool.size(), spool.losses()), ((4, 4 * LEAST_BYTES), Losses::default()));
+        assert_eq!(place.files().len(), 4);
+        // It is the only one.
+        (0..3).for_each(|_| spool.evict(spool.bytes - 1));
+        spool.losses();
+        let (key, found) = spool.take().unwrap().unwrap();
+        let rest = Set { profiles: set(3, 20_000).profiles, ..found };
+        spool.put_back(key, &rest, false).unwrap();
+        assert_eq!((spool.size().0, spool.losses(), place.files().len()), (1, Losses::default(), 1));
+        assert_eq!(drain(&mut spool), [rest]);
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_is_counted_once() {
+    for (is_once, is_whole, first) in
+        [(false, false), (true, false), (true, true)].into_iter().flat_map(|(a, b)| [(a, b, 0), (a, b, 1)])
+    {
+        let place = Place::new("back");
+        let mut spool = place.spool(1 << 20, is_once);
+        // With another one, or alone.
+        (first..2).for_each(|n| spool.keep(&set(n, 10)).unwrap());
+        let (key, found) = spool.take().unwrap().unwrap();
+        let rest = Set { profiles: set(1, 1).profiles, ..found };
+        // Folders in the places of what would be written.
+        let folder = spool.path(key, WAITS).unwrap();
+        let target = if is_whole { key } else { Key::of(&rest) };
+        let blocks = folder.with_file_name(target.name(WAITS));
+        fs::create_dir(&blocks).unwrap();
+        assert!(spool.put_back(key, &rest, is_whole).is_err());
+        fs::remove_dir(&blocks).unwrap();
+        let (mut left, lost) = if is_once { (vec![0], 1) } else { (vec![1, 0], 0) };
+        left.retain(|n| *n >= first);
+        assert_eq!(spool.size(), (left.len() as u64, left.len() as u64 * LEAST_BYTES));
+        let losses = spool.losses();
+        assert_eq!((losses.evicted + losses.unreadable, losses.unknown, losses.expired), (lost, 0, 0));
+        assert_eq!(place.files().len(), left.len(), "nothing for the next one to count");
+        assert_eq!(sequences(&drain(&mut spool)), left);
+    }
+}
+
 #[test]
 fn what_is_too_old_is_given_up() {
     let place = Place::new("age");
