@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::queue::Queue;
 use super::send::{Sender, attempt, evict, lose};
@@ -48,8 +49,8 @@ pub(super) struct State {
     told: u64,
     /// Who waits until all sets before that number were exported, lost, kept on disk, or tried in vain.
     pub(super) asked: Vec<(u64, Arc<Done>)>,
-    /// No more sets will come.
-    pub(super) is_closed: bool,
+    /// Since when no more sets will come.
+    pub(super) closed: Option<Instant>,
 }
 
 /// Says so once the last of its holders is done with it.
@@ -77,7 +78,7 @@ impl Delivery {
     ) -> Self {
         let mut names: Vec<String> = Vec::new();
         let lane = |exporter: Box<dyn Exporter>| {
-            let state = State { queue: Queue::new(most), told: 0, asked: Vec::new(), is_closed: false };
+            let state = State { queue: Queue::new(most), told: 0, asked: Vec::new(), closed: None };
             let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
             // Code of the host's, which may panic.
             let asked = catch_unwind(AssertUnwindSafe(|| (exporter.name(), exporter.dialect())));
@@ -127,7 +128,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         for lane in &self.lanes {
-            lane.shared.lock().is_closed = true;
+            lane.shared.lock().closed = Some(Instant::now());
             lane.shared.changed.notify_one();
         }
     }
@@ -194,7 +195,65 @@ impl State {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
+
+    fn terms(dir: &Path) -> Terms {
+        let age = Duration::from_secs(3600);
+        Terms { dir: dir.into(), most: 1 << 30, age, is_once: true, service: String::new() }
+    }
+
+    /// A server that takes its time for each set.
+    struct Slow;
+
+    impl Exporter for Slow {
+        fn name(&self) -> String {
+            "slow".to_string()
+        }
+
+        fn export(&mut self, _: &Set) -> crate::Result<()> {
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(())
+        }
+
+        fn spool_name(&self) -> Option<String> {
+            Some(self.name())
+        }
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_all_that_is_on_disk() {
+        let dir = std::env::temp_dir().join(format!("everprof-deliver-{}-end", std::process::id()));
+        let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64;
+        let mut dead = Spool::new(&terms(&dir), "slow", None);
+        (0..100).for_each(|n| dead.keep(&Set { sequence: n, time_nanos: now, ..Set::default() }).unwrap());
+        drop(dead);
+        let counters = Arc::<Counters>::default();
+        let mut delivery = Delivery::new(vec![Box::new(Slow)], 1 << 20, Some(terms(&dir)), counters.clone());
+        delivery.take(&Set::default(), &[]);
+        let (done, is_done) = mpsc::channel();
+        delivery.reply(done);
+        let shared = delivery.lanes[0].shared.clone();
+        let begin = Instant::now();
+        drop(delivery);
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(1_900), "{took:?}");
+        while Arc::strong_count(&shared) > 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (sent, left) =
+            (counters.exported.load(Ordering::Relaxed), counters.spool_sets.load(Ordering::Relaxed));
+        // The rest waits for who comes next, and none of it as one that may have arrived.
+        let mut next = Spool::new(&terms(&dir), "slow", None);
+        next.adopt().unwrap();
+        assert_eq!((next.size().0, next.losses()), (left, Default::default()));
+        assert!(sent > 1 && left > 1 && sent + left == 101, "{sent} sent, {left} left");
+        drop(next);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     struct Named(&'static str);
 
@@ -214,13 +273,7 @@ mod tests {
 
     #[test]
     fn no_two_exporters_share_a_place_on_disk() {
-        let terms = Terms {
-            dir: "/nowhere".into(),
-            most: 1,
-            age: std::time::Duration::ZERO,
-            is_once: true,
-            service: String::new(),
-        };
+        let terms = terms(Path::new("/nowhere"));
         let exporters = ["a", "b", "a", "a"].map(|name| Box::new(Named(name)) as Box<dyn Exporter>);
         let delivery = Delivery::new(exporters.into(), 1, Some(terms), Arc::default());
         let names: Vec<&str> =
