@@ -265,10 +265,8 @@ impl Spool {
         let Some((key, end)) = name.to_str().and_then(Key::parse) else { return Ok(()) };
         let is_file = file.file_type().is_ok_and(|found| found.is_file());
         match end {
-            CLAIMED if self.is_once => {
-                self.losses.unknown += 1;
-                let _ = fs::remove_file(file.path());
-            }
+            // One that stays would be counted each time that somebody looks.
+            CLAIMED if self.is_once => self.losses.unknown += u64::from(fs::remove_file(file.path()).is_ok()),
             WAITS | CLAIMED if is_file && !self.sets.contains_key(&key) => {
                 let size = file.metadata()?.len().max(LEAST_BYTES);
                 fs::rename(file.path(), self.path(key, WAITS)?)?;

@@ -375,6 +375,26 @@ fn a_place_that_cannot_be_is_an_error_and_one_that_goes_comes_again() {
 }
 
 #[test]
+fn what_cannot_be_removed_is_not_counted_again() {
+    let place = Place::new("stays");
+    let mut dead = place.spool(1 << 20, true);
+    (0..2).for_each(|n| dead.keep(&set(n, 10)).unwrap());
+    let (key, _) = dead.take().unwrap().unwrap();
+    // Root may remove each file, but not a folder by that name.
+    let claimed = dead.path(key, CLAIMED).unwrap();
+    fs::remove_file(&claimed).unwrap();
+    fs::create_dir(&claimed).unwrap();
+    drop(dead);
+    let mut heir = place.spool(1 << 20, true);
+    (0..3).for_each(|_| heir.adopt().unwrap());
+    assert_eq!((heir.size().0, heir.losses()), (1, Losses::default()));
+    fs::remove_dir(&claimed).unwrap();
+    fs::write(&claimed, "").unwrap();
+    (0..3).for_each(|_| heir.adopt().unwrap());
+    assert_eq!(heir.losses(), Losses { unknown: 1, ..Losses::default() });
+}
+
+#[test]
 fn names_are_read_as_they_are_written() {
     let key = Key { time: u64::MAX, sequence: 12_345_678_901, random: 0xfedc_ba98 };
     assert_eq!(Key::parse(&key.name(WAITS)), Some((key, WAITS)));
