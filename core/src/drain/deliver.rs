@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::queue::Queue;
 use super::send::{Sender, attempt, evict, lose};
@@ -32,8 +33,8 @@ struct Lane {
     shared: Arc<Shared>,
     /// Until there is a thread.
     exporter: Option<Box<dyn Exporter>>,
-    /// How its sets may wait on disk; none where they may not.
-    spool: Option<Terms>,
+    /// How its sets may wait on disk, and under which name; none where they may not.
+    spool: Option<(Terms, String)>,
 }
 
 /// What the publisher and the thread of a lane share.
@@ -48,8 +49,8 @@ pub(super) struct State {
     told: u64,
     /// Who waits until all sets before that number were exported, lost, kept on disk, or tried in vain.
     pub(super) asked: Vec<(u64, Arc<Done>)>,
-    /// No more sets will come.
-    pub(super) is_closed: bool,
+    /// Since when no more sets will come.
+    pub(super) closed: Option<Instant>,
 }
 
 /// Says so once the last of its holders is done with it.
@@ -75,13 +76,21 @@ impl Delivery {
         spool: Option<Terms>,
         counters: Arc<Counters>,
     ) -> Self {
+        let mut names: Vec<String> = Vec::new();
         let lane = |exporter: Box<dyn Exporter>| {
-            let state = State { queue: Queue::new(most), told: 0, asked: Vec::new(), is_closed: false };
+            let state = State { queue: Queue::new(most), told: 0, asked: Vec::new(), closed: None };
             let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
             // Code of the host's, which may panic.
             let asked = catch_unwind(AssertUnwindSafe(|| (exporter.name(), exporter.dialect())));
             let (name, dialect) = asked.unwrap_or_else(|_| ("an exporter".to_string(), Dialect::Pprof));
-            Lane { name, dialect, shared, exporter: Some(exporter), spool: spool.clone() }
+            let spool = spool.clone().and_then(|terms| {
+                let name = catch_unwind(AssertUnwindSafe(|| exporter.spool_name())).ok()??;
+                let count = names.iter().filter(|known| **known == name).count();
+                names.push(name.clone());
+                // In one folder, one would take over what is the other's, after a restart.
+                Some((terms, if count == 0 { name } else { format!("{name}#{}", count + 1) }))
+            });
+            Lane { name, dialect, shared, exporter: Some(exporter), spool }
         };
         Self { lanes: exporters.into_iter().map(lane).collect(), counters }
     }
@@ -119,7 +128,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         for lane in &self.lanes {
-            lane.shared.lock().is_closed = true;
+            lane.shared.lock().closed = Some(Instant::now());
             lane.shared.changed.notify_one();
         }
     }
@@ -162,10 +171,9 @@ impl Lane {
     }
 
     fn spool(&self, exporter: &dyn Exporter) -> Option<Spool> {
-        let terms = self.spool.as_ref()?;
-        let asked = catch_unwind(AssertUnwindSafe(|| (exporter.spool_name(), exporter.longest_age())));
-        let (name, age) = asked.ok()?;
-        Some(Spool::new(terms, &name?, age))
+        let (terms, name) = self.spool.as_ref()?;
+        let age = catch_unwind(AssertUnwindSafe(|| exporter.longest_age())).ok()?;
+        Some(Spool::new(terms, name, age))
     }
 }
 
@@ -181,5 +189,95 @@ impl State {
         let bytes = self.queue.bytes();
         counters.undelivered_bytes.fetch_add(bytes.wrapping_sub(self.told), Ordering::Relaxed);
         self.told = bytes;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn terms(dir: &Path) -> Terms {
+        let age = Duration::from_secs(3600);
+        Terms { dir: dir.into(), most: 1 << 30, age, is_once: true, service: String::new() }
+    }
+
+    /// A server that takes its time for each set.
+    struct Slow;
+
+    impl Exporter for Slow {
+        fn name(&self) -> String {
+            "slow".to_string()
+        }
+
+        fn export(&mut self, _: &Set) -> crate::Result<()> {
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(())
+        }
+
+        fn spool_name(&self) -> Option<String> {
+            Some(self.name())
+        }
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_all_that_is_on_disk() {
+        let dir = std::env::temp_dir().join(format!("everprof-deliver-{}-end", std::process::id()));
+        let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64;
+        let mut dead = Spool::new(&terms(&dir), "slow", None);
+        (0..100).for_each(|n| dead.keep(&Set { sequence: n, time_nanos: now, ..Set::default() }).unwrap());
+        drop(dead);
+        let counters = Arc::<Counters>::default();
+        let mut delivery = Delivery::new(vec![Box::new(Slow)], 1 << 20, Some(terms(&dir)), counters.clone());
+        delivery.take(&Set::default(), &[]);
+        let (done, is_done) = mpsc::channel();
+        delivery.reply(done);
+        let shared = delivery.lanes[0].shared.clone();
+        let begin = Instant::now();
+        drop(delivery);
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(1_900), "{took:?}");
+        while Arc::strong_count(&shared) > 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (sent, left) =
+            (counters.exported.load(Ordering::Relaxed), counters.spool_sets.load(Ordering::Relaxed));
+        // The rest waits for who comes next, and none of it as one that may have arrived.
+        let mut next = Spool::new(&terms(&dir), "slow", None);
+        next.adopt().unwrap();
+        assert_eq!((next.size().0, next.losses()), (left, Default::default()));
+        assert!(sent > 1 && left > 1 && sent + left == 101, "{sent} sent, {left} left");
+        drop(next);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    struct Named(&'static str);
+
+    impl Exporter for Named {
+        fn name(&self) -> String {
+            self.0.to_string()
+        }
+
+        fn export(&mut self, _: &Set) -> crate::Result<()> {
+            Ok(())
+        }
+
+        fn spool_name(&self) -> Option<String> {
+            Some(self.0.to_string())
+        }
+    }
+
+    #[test]
+    fn no_two_exporters_share_a_place_on_disk() {
+        let terms = terms(Path::new("/nowhere"));
+        let exporters = ["a", "b", "a", "a"].map(|name| Box::new(Named(name)) as Box<dyn Exporter>);
+        let delivery = Delivery::new(exporters.into(), 1, Some(terms), Arc::default());
+        let names: Vec<&str> =
+            delivery.lanes.iter().map(|lane| lane.spool.as_ref().unwrap().1.as_str()).collect();
+        assert_eq!(names, ["a", "b", "a#2", "a#3"], "the first as where it is alone");
     }
 }

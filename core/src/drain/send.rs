@@ -25,6 +25,9 @@ use crate::stats::Counters;
 
 /// How often to look for what dead processes have left.
 const ADOPTION: Duration = Duration::from_secs(60);
+/// How long sets that wait on disk are sent at the end: who stops the profiler waits for twice that, and the end of the
+/// process may come upon one that is being sent, of which nobody knows then whether it arrived.
+const LAST: Duration = Duration::from_secs(1);
 
 /// The thread of a lane.
 pub(super) struct Sender {
@@ -87,7 +90,7 @@ impl Sender {
         let shared = self.shared.clone();
         let kept = self.kept();
         let mut state = shared.lock();
-        let (now, is_last) = (self.begin.elapsed(), state.is_closed);
+        let (now, is_last) = (self.begin.elapsed(), state.closed.is_some());
         // Who waits for the end waits for a try at what was kept just before it as well.
         if !is_last || kept == 0 {
             state.answer();
@@ -110,6 +113,10 @@ impl Sender {
                 drop(state);
                 return self.send(&set, is_last);
             }
+            Next::Idle if kept > 0 && state.closed.is_some_and(|closed| closed.elapsed() >= LAST) => {
+                state.asked.clear();
+                return After::End;
+            }
             Next::Idle if kept > 0 => match state.queue.rest(now) {
                 None => {
                     drop(state);
@@ -127,7 +134,7 @@ impl Sender {
     /// Whether what waits in memory is to go to disk now.
     fn wants_disk(&self, state: &State) -> bool {
         let Some(disk) = &self.disk else { return false };
-        let is_time = state.is_closed || (state.queue.is_away() && state.asked.is_empty());
+        let is_time = state.closed.is_some() || (state.queue.is_away() && state.asked.is_empty());
         is_time && state.queue.len() > 0 && disk.full != Some(state.queue.number())
     }
 

@@ -241,9 +241,13 @@ impl Exporter for ServerExporter {
     fn spool_name(&self) -> Option<String> {
         let (path, _) = self.url.path_and_query();
         // What is long may be a secret, and may be another one after a restart.
-        let known = |part: &&str| part.len() < 16 || part.contains('{');
-        let path: Vec<&str> = path.split('/').filter(known).collect();
-        Some(format!("{} {} {}", self.name, self.manner.tenant, path.join("/")))
+        let known = |part: &str| part.len() < 16 || part.contains('{');
+        let path: Vec<&str> = path.split('/').filter(|part| known(part)).collect();
+        let place = format!("{} {} {}", self.name, self.manner.tenant, path.join("/"));
+        // Two users of one server are two tenants. Who has no password may be one.
+        let user = self.url.user.as_ref().map(|(user, password)| (user.as_str(), password.is_empty()));
+        let user = user.filter(|(user, is_alone)| !is_alone || known(user));
+        Some(user.map_or(place.clone(), |(user, _)| format!("{place} {user}")))
     }
 
     fn longest_age(&self) -> Option<Duration> {
@@ -323,8 +327,31 @@ fn unavailable(problem: String) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_user_has_a_place_on_disk_and_no_secret_is_in_its_name() {
+        let name = |url: &str| {
+            let url = Url::parse(false, url).unwrap();
+            let manner = Manner {
+                authorization: None,
+                tenant: String::new(),
+                headers: Vec::new(),
+                guarantee: Guarantee::AtMostOnce,
+                trust: Trust::default(),
+                proxy: None,
+                secrets: Vec::new(),
+            };
+            ServerExporter::new("post+http://h".into(), Protocol::Post, url, manner).spool_name().unwrap()
+        };
+        assert_eq!(name("h/in"), "post+http://h  /in");
+        assert_eq!(name("1234:a@h/in"), "post+http://h  /in 1234");
+        assert_ne!(name("1234:a@h/in"), name("1235:a@h/in"));
+        assert_eq!(name("1234:a@h/in"), name("1234:b@h/in"), "a password may change");
+        assert_eq!(name("0123456789abcdef@h/in"), name("h/in"), "a token may change");
+    }
 
     #[test]
     fn what_is_too_old_for_a_server_is_not_sent() {

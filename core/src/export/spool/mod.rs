@@ -31,6 +31,8 @@ const CLAIMED: &str = "sent";
 const WRITTEN: &str = "part";
 /// A file counts as so much at least, so that there are never too many.
 const LEAST_BYTES: u64 = 8 << 10;
+/// What Linux says of a place on a disk that cannot be read.
+const EIO: i32 = 5;
 
 /// What the options say about it.
 #[derive(Clone, Debug)]
@@ -145,6 +147,15 @@ impl Spool {
 
     /// Keeps a set.
     pub(crate) fn keep(&mut self, set: &Set) -> io::Result<()> {
+        let kept = self.store(set);
+        if kept.is_err() && self.sets.is_empty() {
+            // It may have been removed under us: next time it is made anew.
+            self.folder = None;
+        }
+        kept
+    }
+
+    fn store(&mut self, set: &Set) -> io::Result<()> {
         let (key, bytes) = (Key::of(set), kept::write(set));
         let size = (bytes.len() as u64).max(LEAST_BYTES);
         if size > self.most {
@@ -159,10 +170,6 @@ impl Spool {
                 .and_then(|()| fs::rename(&part, &to))
                 .inspect_err(|_| _ = fs::remove_file(&part))
         });
-        if written.is_err() && self.sets.is_empty() {
-            // It may have been removed under us: next time it is made anew.
-            self.folder = None;
-        }
         written?;
         self.sets.insert(key, size);
         self.bytes += size;
@@ -170,12 +177,18 @@ impl Spool {
     }
 
     /// The newest set, which is at the exporter until [`Spool::done`] or [`Spool::put_back`]; none where none waits. Fails
-    /// where it cannot be claimed.
+    /// where it cannot be claimed, or the system cannot open it now.
     pub(crate) fn take(&mut self) -> io::Result<Option<(Key, Set)>> {
         self.expire(SystemTime::now());
         while let Some((&key, _)) = self.sets.last_key_value() {
             let read = self.path(key, WAITS).and_then(|path| read(&path, self.most));
-            let Some(set) = read.ok().and_then(|bytes| kept::read(&bytes).ok()) else {
+            let set = match read {
+                Ok(bytes) => kept::read(&bytes).ok(),
+                Err(error) if is_lost(&error) => None,
+                // It says nothing about the file: so it would be with all of them.
+                Err(error) => return Err(error),
+            };
+            let Some(set) = set else {
                 self.losses.unreadable += 1;
                 self.remove(key, WAITS);
                 continue;
@@ -193,21 +206,46 @@ impl Spool {
         self.remove(key, if self.is_once { CLAIMED } else { WAITS });
     }
 
-    /// That set is to be tried again, or what of it is left.
+    /// That set is to be tried again, or what of it is left. Where that fails, the set is as before if it may be sent twice,
+    /// and else it is lost, and counted.
     pub(crate) fn put_back(&mut self, key: Key, rest: &Set, is_whole: bool) -> io::Result<()> {
         if is_whole {
             return match self.is_once {
-                true => fs::rename(self.path(key, CLAIMED)?, self.path(key, WAITS)?),
+                true => self.unclaim(key).inspect_err(|_| self.losses.unreadable += self.give_up(key)),
                 false => Ok(()),
             };
         }
-        self.keep(rest)?;
-        if Key::of(rest) != key {
-            self.done(key);
-        } else if self.is_once {
-            let _ = self.path(key, CLAIMED).and_then(fs::remove_file);
+        // It does not count while its rest is kept: others would give way to it, or it to its rest.
+        let size = self.sets.get(&key).copied();
+        self.forget(key);
+        match self.store(rest) {
+            Ok(()) if self.is_once => _ = self.path(key, CLAIMED).and_then(fs::remove_file),
+            Ok(()) if Key::of(rest) != key => _ = self.path(key, WAITS).and_then(fs::remove_file),
+            Ok(()) => {}
+            Err(error) => {
+                match size {
+                    Some(size) if !self.is_once => {
+                        self.sets.insert(key, size);
+                        self.bytes += size;
+                    }
+                    // Some of it has arrived.
+                    _ => self.losses.evicted += self.give_up(key),
+                }
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    fn unclaim(&mut self, key: Key) -> io::Result<()> {
+        fs::rename(self.path(key, CLAIMED)?, self.path(key, WAITS)?)
+    }
+
+    /// Removes a set that was claimed, and says how many sets that loses: one that stays is counted by who comes next.
+    fn give_up(&mut self, key: Key) -> u64 {
+        self.forget(key);
+        let removed = self.path(key, CLAIMED).and_then(fs::remove_file);
+        u64::from(removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true))
     }
 
     /// Takes over what dead processes have left.
@@ -227,10 +265,8 @@ impl Spool {
         let Some((key, end)) = name.to_str().and_then(Key::parse) else { return Ok(()) };
         let is_file = file.file_type().is_ok_and(|found| found.is_file());
         match end {
-            CLAIMED if self.is_once => {
-                self.losses.unknown += 1;
-                let _ = fs::remove_file(file.path());
-            }
+            // One that stays would be counted each time that somebody looks.
+            CLAIMED if self.is_once => self.losses.unknown += u64::from(fs::remove_file(file.path()).is_ok()),
             WAITS | CLAIMED if is_file && !self.sets.contains_key(&key) => {
                 let size = file.metadata()?.len().max(LEAST_BYTES);
                 fs::rename(file.path(), self.path(key, WAITS)?)?;
@@ -298,6 +334,12 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether what cannot be read for this can never be. No descriptors, no memory and a server of files that is away pass.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
+        || error.raw_os_error() == Some(EIO)
 }
 
 /// A folder's name for these words: the same in each process, and nothing that could be read back. FNV-1a.

@@ -110,6 +110,10 @@ impl Folder {
     /// A new one, for this process.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        if !is_safe(parent) {
+            let problem = "somebody else may write there: name a folder of this user's own";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+        }
         let random: String = ProfileId::new().to_string().chars().take(8).collect();
         let name = format!("{}-{random}", std::process::id());
         let (path, new) = (parent.join(&name), parent.join(format!("{NEW}{name}")));
@@ -135,9 +139,7 @@ impl Folder {
     /// Another's that is dead; none where it lives.
     fn of_dead(path: PathBuf) -> Option<Self> {
         // Of another user we take nothing over: it would be sent as ours.
-        let us = fs::metadata("/proc/self").ok()?.uid();
-        let is_ours = |found: fs::Metadata| found.is_dir() && found.uid() == us && found.mode() & 0o022 == 0;
-        let is_folder = fs::symlink_metadata(&path).is_ok_and(is_ours);
+        let is_folder = is_ours(&path, us()?);
         let file = path.join(LOCK);
         let is_file = fs::symlink_metadata(&file).is_ok_and(|found| found.is_file());
         let held = if is_folder && is_file { Held::take(&file, false).ok()? } else { None };
@@ -156,6 +158,30 @@ impl Drop for Folder {
     }
 }
 
+/// Whether nobody but the user can have put something in this folder's place, or in it: its name is known to all, and others
+/// may have made it first, or may exchange it. The folder around it may be root's, open to a group that somebody chose, as
+/// that of a volume, and open to all where it is sticky.
+fn is_safe(parent: &Path) -> bool {
+    let (Some(us), Some(around)) = (us(), parent.parent()) else { return false };
+    let is_known = |found: &fs::Metadata| [us, 0].contains(&found.uid());
+    let is_shut = |found: &fs::Metadata| found.mode() & 0o002 == 0 || found.mode() & 0o1000 != 0;
+    // A link is followed where nobody else can have made it.
+    fs::symlink_metadata(around).is_ok_and(|found| is_known(&found))
+        && fs::metadata(around).is_ok_and(|found| found.is_dir() && is_known(&found) && is_shut(&found))
+        && is_ours(parent, us)
+}
+
+/// The user that this process makes files as.
+fn us() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|found| found.uid())
+}
+
+/// Whether that is a folder, and no link to one, to which nobody else may write.
+fn is_ours(path: &Path, us: u32) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|found| found.is_dir() && found.uid() == us && found.mode() & 0o022 == 0)
+}
+
 /// Removes a folder in which nothing but its lock is.
 fn remove(folder: &Path) {
     let _ = fs::remove_file(folder.join(LOCK));
@@ -163,9 +189,10 @@ fn remove(folder: &Path) {
 }
 
 /// The folders of dead processes beside each other. They are ours as long as they are held, and go with that where they are
-/// empty then.
+/// empty then. None where others may write.
 pub(super) fn dead(parent: &Path) -> impl Iterator<Item = Folder> + use<> {
-    let folders = fs::read_dir(parent).into_iter().flatten().flatten();
+    let found = if is_safe(parent) { fs::read_dir(parent).ok() } else { None };
+    let folders = found.into_iter().flatten().flatten();
     folders.filter_map(|folder| {
         let (path, name) = (folder.path(), folder.file_name());
         let name = name.to_string_lossy();

@@ -119,6 +119,57 @@ fn the_oldest_gives_way_and_what_is_too_large_is_refused() {
     assert_eq!(sequences(&drain(&mut spool)), [19, 18, 17]);
 }
 
+/// A full spool: what is left of a set takes that set's room, and nobody else's.
+#[test]
+fn the_rest_of_a_set_costs_no_other() {
+    for is_once in [false, true] {
+        let place = Place::new("rest");
+        let mut spool = place.spool(4 * LEAST_BYTES, is_once);
+        (0..4).for_each(|n| spool.keep(&set(n, 10)).unwrap());
+        let (key, found) = spool.take().unwrap().unwrap();
+        let rest = Set { profiles: set(3, 1).profiles, ..found };
+        spool.put_back(key, &rest, false).unwrap();
+        assert_eq!((spool.size(), spool.losses()), ((4, 4 * LEAST_BYTES), Losses::default()));
+        assert_eq!(place.files().len(), 4);
+        // It is the only one.
+        (0..3).for_each(|_| spool.evict(spool.bytes - 1));
+        spool.losses();
+        let (key, found) = spool.take().unwrap().unwrap();
+        let rest = Set { profiles: set(3, 20_000).profiles, ..found };
+        spool.put_back(key, &rest, false).unwrap();
+        assert_eq!((spool.size().0, spool.losses(), place.files().len()), (1, Losses::default(), 1));
+        assert_eq!(drain(&mut spool), [rest]);
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_is_counted_once() {
+    for (is_once, is_whole, first) in
+        [(false, false), (true, false), (true, true)].into_iter().flat_map(|(a, b)| [(a, b, 0), (a, b, 1)])
+    {
+        let place = Place::new("back");
+        let mut spool = place.spool(1 << 20, is_once);
+        // With another one, or alone.
+        (first..2).for_each(|n| spool.keep(&set(n, 10)).unwrap());
+        let (key, found) = spool.take().unwrap().unwrap();
+        let rest = Set { profiles: set(1, 1).profiles, ..found };
+        // Folders in the places of what would be written.
+        let folder = spool.path(key, WAITS).unwrap();
+        let target = if is_whole { key } else { Key::of(&rest) };
+        let blocks = folder.with_file_name(target.name(WAITS));
+        fs::create_dir(&blocks).unwrap();
+        assert!(spool.put_back(key, &rest, is_whole).is_err());
+        fs::remove_dir(&blocks).unwrap();
+        let (mut left, lost) = if is_once { (vec![0], 1) } else { (vec![1, 0], 0) };
+        left.retain(|n| *n >= first);
+        assert_eq!(spool.size(), (left.len() as u64, left.len() as u64 * LEAST_BYTES));
+        let losses = spool.losses();
+        assert_eq!((losses.evicted + losses.unreadable, losses.unknown, losses.expired), (lost, 0, 0));
+        assert_eq!(place.files().len(), left.len(), "nothing for the next one to count");
+        assert_eq!(sequences(&drain(&mut spool)), left);
+    }
+}
+
 #[test]
 fn what_is_too_old_is_given_up() {
     let place = Place::new("age");
@@ -194,6 +245,32 @@ fn what_is_taken_over_is_bounded() {
     assert_eq!(sequences(&drain(&mut heir)), [15, 14, 13, 12]);
 }
 
+/// As where there are no descriptors, which would be taken from the other tests as well.
+#[test]
+fn what_cannot_be_read_for_now_is_not_given_up() {
+    let place = Place::new("for-now");
+    let mut spool = place.spool(1 << 20, true);
+    (0..3).for_each(|n| spool.keep(&set(n, 10)).unwrap());
+    let folder = place.files()[0].parent().unwrap().to_path_buf();
+    let away = folder.with_extension("away");
+    fs::rename(&folder, &away).unwrap();
+    std::os::unix::fs::symlink(&folder, &folder).unwrap();
+    assert!(spool.take().is_err());
+    assert_eq!((spool.size().0, spool.losses()), (3, Losses::default()));
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    assert_eq!(sequences(&drain(&mut spool)), [2, 1, 0]);
+    for (code, expected) in [
+        (libc::EMFILE, false),
+        (libc::ENFILE, false),
+        (libc::ENOMEM, false),
+        (libc::ESTALE, false),
+        (libc::EIO, true),
+    ] {
+        assert_eq!(is_lost(&io::Error::from_raw_os_error(code)), expected, "{code}");
+    }
+}
+
 #[test]
 fn nobody_else_may_read_and_names_tell_nothing() {
     let place = Place::new("modes");
@@ -238,6 +315,48 @@ fn what_others_put_there_is_left_alone() {
 }
 
 #[test]
+fn where_others_may_write_nothing_waits() {
+    let place = Place::new("open");
+    let mut first = place.spool(1 << 20, true);
+    first.keep(&set(0, 10)).unwrap();
+    let inner = first.parent.clone();
+    drop(first);
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let is_refused = |expected: bool| {
+        let mut spool = place.spool(1 << 20, true);
+        spool.adopt().unwrap();
+        assert_eq!(spool.size().0, u64::from(!expected), "what the dead have left");
+        match spool.keep(&set(1, 10)) {
+            Ok(()) => assert!(!expected),
+            Err(error) => assert!(expected && error.kind() == io::ErrorKind::PermissionDenied, "{error}"),
+        }
+        // For the next one, what the first has left.
+        while let Some((key, set)) = spool.take().unwrap() {
+            match set.sequence {
+                0 => return spool.put_back(key, &set, true).unwrap(),
+                _ => spool.done(key),
+            }
+        }
+    };
+    for (path, mode, expected) in
+        [(&place.0, 0o777, true), (&place.0, 0o1777, false), (&place.0, 0o770, false)]
+    {
+        open(path, mode);
+        is_refused(expected);
+    }
+    open(&place.0, 0o755);
+    open(&inner, 0o1777);
+    is_refused(true);
+    open(&inner, 0o700);
+    is_refused(false);
+    // A link in its place, as another user may make one before us.
+    let elsewhere = place.0.join("elsewhere");
+    fs::rename(&inner, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &inner).unwrap();
+    is_refused(true);
+}
+
+#[test]
 fn a_place_that_cannot_be_is_an_error_and_one_that_goes_comes_again() {
     let mut nowhere = Place(PathBuf::from("/dev/null/spool")).spool(1 << 20, true);
     assert!(nowhere.keep(&set(0, 10)).is_err());
@@ -253,6 +372,26 @@ fn a_place_that_cannot_be_is_an_error_and_one_that_goes_comes_again() {
     assert!(spool.keep(&set(1, 10)).is_err());
     spool.keep(&set(2, 10)).unwrap();
     assert_eq!(sequences(&drain(&mut spool)), [2]);
+}
+
+#[test]
+fn what_cannot_be_removed_is_not_counted_again() {
+    let place = Place::new("stays");
+    let mut dead = place.spool(1 << 20, true);
+    (0..2).for_each(|n| dead.keep(&set(n, 10)).unwrap());
+    let (key, _) = dead.take().unwrap().unwrap();
+    // Root may remove each file, but not a folder by that name.
+    let claimed = dead.path(key, CLAIMED).unwrap();
+    fs::remove_file(&claimed).unwrap();
+    fs::create_dir(&claimed).unwrap();
+    drop(dead);
+    let mut heir = place.spool(1 << 20, true);
+    (0..3).for_each(|_| heir.adopt().unwrap());
+    assert_eq!((heir.size().0, heir.losses()), (1, Losses::default()));
+    fs::remove_dir(&claimed).unwrap();
+    fs::write(&claimed, "").unwrap();
+    (0..3).for_each(|_| heir.adopt().unwrap());
+    assert_eq!(heir.losses(), Losses { unknown: 1, ..Losses::default() });
 }
 
 #[test]
