@@ -111,6 +111,8 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                 }
                 told.push(name.clone());
                 if *protocol == Protocol::Google {
+                    // The server of tokens is one of TLS, whatever this one is: the system's roots are read now.
+                    let _ = manner.trust.check();
                     let plan = google::Plan::new(
                         name.clone(),
                         url.clone(),
@@ -178,6 +180,7 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
             alpn: None,
         },
         proxy: None,
+        external: ambient::var(datadog::EXTERNAL),
         secrets,
     })
 }

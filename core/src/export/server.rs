@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
 use super::parcel::{dialect_of, parcel, requests, value};
-use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, ambient, datadog, otlp};
+use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, datadog, otlp};
 use crate::encode::dialect::halve;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Guarantee, Protocol, Url};
@@ -26,6 +26,8 @@ pub(super) struct Manner {
     pub(super) guarantee: Guarantee,
     pub(super) trust: Trust,
     pub(super) proxy: Option<Url>,
+    /// What Datadog's agent is to know of our container, by the environment.
+    pub(super) external: Option<String>,
     /// What no error may show, whatever the server sends back.
     pub(super) secrets: Vec<String>,
 }
@@ -109,7 +111,7 @@ impl ServerExporter {
             Protocol::Otlp => add("content-encoding", "gzip"),
             Protocol::OtlpGrpc => add("grpc-encoding", "gzip"),
             Protocol::Datadog => {
-                let own = datadog::headers(set, &self.url, &ambient::var);
+                let own = datadog::headers(set, &self.url, self.manner.external.as_deref());
                 own.iter().for_each(|(name, value)| add(name, value));
             }
             _ => {}

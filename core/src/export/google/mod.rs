@@ -13,7 +13,7 @@ mod token;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::ambient::{self, Lookup};
+use super::ambient::{Kept, Lookup};
 use super::http::{Answer, Client, Failure, Hold, Request, Trust, base64};
 use super::proxy;
 use crate::encode::json::{self, Value};
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     metadata: Url,
     trust: Trust,
     proxy: ProxyChoice,
+    /// What the environment says of proxies.
+    proxies: Kept,
     secrets: Vec<String>,
 }
 
@@ -76,6 +78,7 @@ impl Plan {
             metadata,
             trust,
             proxy: options.push_proxy.choice().clone(),
+            proxies: Kept::new(&proxy::VARIABLES, var),
             secrets,
         })
     }
@@ -176,7 +179,7 @@ impl Agent {
         secrets.extend(errand.secret.map(str::to_string));
         // Machines' own servers, and tests', are on no other side of a proxy.
         let proxy = match errand.url.is_secure {
-            true => proxy::of(errand.url, &self.plan.proxy, &ambient::var)?,
+            true => proxy::of(errand.url, &self.plan.proxy, &|name| self.plan.proxies.var(name))?,
             false => None,
         };
         secrets.extend(proxy.iter().filter_map(|proxy| proxy.user.clone()).map(|(_, password)| password));
