@@ -268,6 +268,11 @@ impl Exporter for ServerExporter {
 }
 
 impl ServerExporter {
+    /// Whether two halves of a profile would be put in one place, where the second is all that stays.
+    fn would_overwrite(&self) -> bool {
+        self.protocol == Protocol::Put && !self.url.path.contains("{id}")
+    }
+
     /// Sends what is left of a set.
     fn go_on(&mut self, set: &Set) -> Outcome {
         let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
@@ -284,6 +289,10 @@ impl ServerExporter {
                     self.rest.pop_front();
                     continue;
                 }
+                Verdict::TooLarge(problem) if self.would_overwrite() => (
+                    Loss::Refused,
+                    format!("{problem}; put {{id}} into its path, and it is sent in parts of that name"),
+                ),
                 Verdict::TooLarge(problem) => {
                     let halves = if halvings < MOST_HALVINGS { halves(profiles) } else { None };
                     match halves {

@@ -143,6 +143,24 @@ fn a_server_that_finds_everything_too_large_is_not_asked_for_ever() {
     assert_eq!(server.asked().len(), 31, "halves, quarters, eighths, sixteenths");
 }
 
+/// Halves in one place would leave the second alone there.
+#[test]
+fn what_is_put_is_halved_only_where_the_halves_have_places_of_their_own() {
+    const TOO_LARGE: Act = Act::Answer("HTTP/1.1 413 No\r\n\r\n");
+    let server = Server::new(&[TOO_LARGE, YES]);
+    let put = |path: &str| exporter(&[("push", &format!("put+http://{}/{path}", server.address))]);
+    let outcome = put("{kind}-{time}-{sequence}").attempt(&set(Dialect::Pprof, 100, now()));
+    let Outcome::Lost(Loss::Refused, error) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("put {id} into its path"), "{error}");
+    assert_eq!(server.asked().len(), 1);
+    let server = Server::new(&[TOO_LARGE, YES]);
+    let mut exporter = exporter(&[("push", &format!("put+http://{}/{{kind}}-{{id}}", server.address))]);
+    assert!(matches!(exporter.attempt(&set(Dialect::Pprof, 100, now())), Outcome::Sent));
+    let lines: std::collections::BTreeSet<String> =
+        server.asked().iter().map(|asked| asked.line().to_string()).collect();
+    assert_eq!(lines.len(), 3, "the whole and its halves: {lines:?}");
+}
+
 #[test]
 fn a_set_that_failed_in_its_middle_goes_on_there_with_the_same_ids() {
     let server = Server::new(&[YES, Act::Answer("HTTP/1.1 503 No\r\n\r\n"), YES]);
