@@ -158,7 +158,6 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
     {
         let key = datadog::key(options.push_token.reveal(), &ambient::var)?;
         secrets.push(key.clone());
-        arrange(&mut secrets);
         headers.push((KEY.to_string(), key));
     }
     let authorization = match &url.user {
@@ -189,18 +188,9 @@ impl Manner {
     /// Goes by the proxy that the options or the environment name for this server.
     fn by_proxy(&mut self, options: &Options, url: &Url) -> std::result::Result<(), String> {
         self.proxy = proxy::of(url, options.push_proxy.choice(), &ambient::var)?;
-        if let Some((user, password)) = self.proxy.as_ref().and_then(|proxy| proxy.user.as_ref()) {
-            self.secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
-            arrange(&mut self.secrets);
-        }
+        self.secrets.extend(self.proxy.iter().flat_map(proxy::secrets));
         Ok(())
     }
-}
-
-/// The longest first, so that none leaves its end behind; and none that is in every text.
-fn arrange(secrets: &mut Vec<String>) {
-    secrets.retain(|secret| secret.len() >= 4);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
 }
 
 fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
@@ -232,7 +222,6 @@ fn secrets(options: &Options) -> Vec<String> {
             );
         }
     }
-    arrange(&mut secrets);
     secrets
 }
 

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::ambient::Lookup;
+use super::http::base64;
 use crate::options::{ProxyChoice, Url, proxy_url};
 
 /// The variables that are read here.
@@ -49,6 +50,14 @@ pub(super) fn of(url: &Url, choice: &ProxyChoice, var: Lookup<'_>) -> Result<Opt
             })
         }
     }
+}
+
+/// What no error may show of it.
+pub(super) fn secrets(proxy: &Url) -> Vec<String> {
+    let secrets = |(user, password): &(String, String)| {
+        vec![password.clone(), base64(format!("{user}:{password}").as_bytes())]
+    };
+    proxy.user.as_ref().map_or_else(Vec::new, secrets)
 }
 
 /// Whether a list such as `.example.com,10.0.0.0/8,host:8080` has this server.

@@ -184,7 +184,7 @@ impl Agent {
             }
             false => None,
         };
-        secrets.extend(proxy.iter().filter_map(|proxy| proxy.user.clone()).map(|(_, password)| password));
+        secrets.extend(proxy.iter().flat_map(proxy::secrets));
         let client = Client::new(errand.url.clone(), self.plan.trust.clone(), secrets);
         let client = client.by(proxy).within(errand.time).held(self.hold.clone());
         let request = Request {
