@@ -206,15 +206,13 @@ fn secrets(options: &Options) -> Vec<String> {
     let mut secrets = vec![options.push_token.reveal().to_string()];
     secrets.extend(options.push_headers.iter().map(|(_, value)| value.to_string()));
     for target in options.push.targets() {
-        let Target::Server(protocol, url) = target else { continue };
+        let Target::Server(_, url) = target else { continue };
         if let Some((user, password)) = &url.user {
             secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
         }
         let (path, query) = url.path_and_query();
         // Some servers have their secrets in paths, which are long then.
-        if matches!(protocol, Protocol::Post | Protocol::Put) {
-            secrets.extend(path.split('/').filter(|part| part.len() >= 16).map(str::to_string));
-        }
+        secrets.extend(path.split('/').filter(|part| part.len() >= 16).map(str::to_string));
         if let Some(query) = query {
             secrets.push(query.to_string());
             secrets.extend(
