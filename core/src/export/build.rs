@@ -104,7 +104,8 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                 if url.is_secure {
                     manner.trust.check().map_err(|problem| unfit(WRONG_TLS, &name, &problem))?;
                 }
-                if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
+                let tells = manner.authorization.is_some() || !manner.headers.is_empty();
+                if tells && !url.is_secure && !is_loopback(url) {
                     warnings.push(format!(
                         "{name} gets credentials or headers without encryption: use https, or grpcs"
                     ));
