@@ -9,6 +9,7 @@ use crate::encode::protobuf::{Fields, Value};
 use crate::pairs;
 
 const UNKNOWN: u32 = 2;
+const DEADLINE_EXCEEDED: u32 = 4;
 const PERMISSION_DENIED: u32 = 7;
 pub(super) const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
@@ -31,7 +32,9 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Reply> 
         401 => UNAUTHENTICATED,
         403 => PERMISSION_DENIED,
         404 => UNIMPLEMENTED,
-        429 | 502 | 503 | 504 => UNAVAILABLE,
+        429 | 502 | 503 => UNAVAILABLE,
+        // UNAVAILABLE by the specification; but a gateway that had no answer may have handed the call on.
+        504 => DEADLINE_EXCEEDED,
         _ => UNKNOWN,
     };
     let words = format!("no gRPC, but HTTP {}", status.as_u16());
@@ -135,6 +138,7 @@ mod tests {
         assert_eq!(code(200, "application/grpc+proto"), None);
         assert_eq!(code(200, "text/html"), Some((UNIMPLEMENTED, 3)));
         assert_eq!(code(503, "application/grpc"), Some((UNAVAILABLE, 3)));
+        assert_eq!(code(504, ""), Some((DEADLINE_EXCEEDED, 3)));
         assert_eq!(code(401, ""), Some((UNAUTHENTICATED, 3)));
         assert_eq!(code(500, ""), Some((UNKNOWN, 3)));
     }
