@@ -310,7 +310,13 @@ impl ServerExporter {
                 Verdict::Lost(loss, problem) => (loss, problem),
             };
             self.rest.pop_front();
+            let later =
+                (loss == Loss::Unknown && !self.rest.is_empty()).then(|| unavailable(problem.clone()));
             self.lost.get_or_insert((loss, unavailable(problem)));
+            // Each part would take as long to have no answer as this one.
+            if let Some(error) = later {
+                return Outcome::Later(error, None);
+            }
         }
         self.at = None;
         match self.lost.take() {

@@ -180,6 +180,30 @@ fn a_set_that_failed_in_its_middle_goes_on_there_with_the_same_ids() {
     assert_eq!(server.asked().len(), 1);
 }
 
+/// Each of many parts could take the whole time of a request.
+#[test]
+fn after_a_part_without_answer_the_others_come_later() {
+    let server = Server::new(&[Act::Answer("HTTP/1.1 504 No\r\n\r\n"), YES]);
+    let options = [("push", &*format!("post+http://{}", server.address)), ("push_delivery", "at_most_once")];
+    let mut both = set(Dialect::Pprof, 1, now());
+    both.profiles.extend(set(Dialect::Pprof, 2, now()).profiles);
+    let mut exporter = exporter(&options);
+    let outcome = exporter.attempt(&both);
+    assert!(matches!(outcome, Outcome::Later(_, None)), "{outcome:?}");
+    assert_eq!(server.asked().len(), 1);
+    let outcome = exporter.attempt(&both);
+    assert!(matches!(outcome, Outcome::Lost(Loss::Unknown, _)), "{outcome:?}");
+    assert_eq!(server.asked().len(), 1, "the second alone");
+    // The same for one that is given to the disk meanwhile.
+    let server = Server::new(&[Act::Answer("HTTP/1.1 504 No\r\n\r\n")]);
+    let push = format!("post+http://{}", server.address);
+    let mut exporter = crate::exporter(&[("push", &push), ("push_delivery", "at_most_once")]);
+    assert!(matches!(exporter.attempt(&both), Outcome::Later(_, None)));
+    let (rest, lost) = exporter.unsent(&both);
+    assert_eq!(rest.profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [both.profiles[1].id]);
+    assert!(matches!(lost, Some((Loss::Unknown, _))), "{lost:?}");
+}
+
 #[test]
 fn one_refused_profile_does_not_keep_the_others() {
     let server = Server::new(&[Act::Answer("HTTP/1.1 400 No\r\n\r\nbad"), YES]);
