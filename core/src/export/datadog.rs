@@ -129,12 +129,12 @@ const NAMES: [(&str, &str); 5] = [
     ("service", "service"),
 ];
 
+/// Nothing of this process but what the set has: it may be of another one, which left it on disk.
 fn tags(set: &Set) -> String {
     let mut tags: Vec<(String, String)> = [
         ("runtime", "native".to_string()),
         ("language", "rust".to_string()),
         ("profiler_version", env!("CARGO_PKG_VERSION").to_string()),
-        ("process_id", std::process::id().to_string()),
         ("profile_seq", set.sequence.to_string()),
     ]
     .map(|(key, value)| (key.to_string(), value))
