@@ -229,3 +229,36 @@ fn is_loopback(url: &Url) -> bool {
         || url.host == "localhost"
         || url.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn options(push: &str) -> Options {
+        let mut options = Options::default();
+        options.set("push", push).unwrap();
+        options.set("push_token", "sesame-open").unwrap();
+        options.set("push_proxy", "off").unwrap();
+        options
+    }
+
+    #[test]
+    fn long_parts_of_paths_are_secrets_whatever_the_protocol() {
+        for protocol in ["pyroscope", "parca", "otlp", "datadog", "post", "put"] {
+            let secrets = secrets(&options(&format!("{protocol}+http://h/base/0123456789abcdef0123/x")));
+            assert_eq!(secrets, ["sesame-open", "0123456789abcdef0123"], "{protocol}");
+        }
+    }
+
+    #[test]
+    fn credentials_without_encryption_are_warned_of() {
+        let warnings = |push: &str| destinations(&options(push)).map(|found| found.warnings.len());
+        assert_eq!(warnings("post+http://far.example").unwrap(), 1);
+        assert_eq!(warnings("post+http://localhost").unwrap(), 0);
+        // Where this build has TLS, and the machine roots.
+        if let Ok(count) = warnings("post+https://far.example") {
+            assert_eq!(count, 0);
+        }
+    }
+}
