@@ -408,6 +408,18 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    /// The start has warned of it, and Google's server is asked without.
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_left_out() {
+        let var = |name: &str| (name == "HTTPS_PROXY").then(|| "socks5://p:1".to_string());
+        let url = Url::parse(true, "nobody.invalid").unwrap();
+        let (options, trust) = (Options::default(), Trust::default());
+        let plan = Plan::new("google".into(), url.clone(), &options, trust, Vec::new(), &var).unwrap();
+        let agent = Agent::new(plan, BTreeMap::new(), Hold::default());
+        let problem = agent.run(&Errand::new(&url, "GET", "/".into())).unwrap_err();
+        assert!(!problem.contains("PROXY"), "{problem}");
+    }
+
     #[test]
     fn answers_want_a_profile_or_to_be_left_alone() {
         let yes =
