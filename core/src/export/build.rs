@@ -104,13 +104,16 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                 if url.is_secure {
                     manner.trust.check().map_err(|problem| unfit(WRONG_TLS, &name, &problem))?;
                 }
-                if (manner.authorization.is_some() || !manner.headers.is_empty()) && !is_loopback(url) {
+                let tells = manner.authorization.is_some() || !manner.headers.is_empty();
+                if tells && !url.is_secure && !is_loopback(url) {
                     warnings.push(format!(
                         "{name} gets credentials or headers without encryption: use https, or grpcs"
                     ));
                 }
                 told.push(name.clone());
                 if *protocol == Protocol::Google {
+                    // The server of tokens is one of TLS, whatever this one is: the system's roots are read now.
+                    let _ = manner.trust.check();
                     let plan = google::Plan::new(
                         name.clone(),
                         url.clone(),
@@ -156,7 +159,6 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
     {
         let key = datadog::key(options.push_token.reveal(), &ambient::var)?;
         secrets.push(key.clone());
-        arrange(&mut secrets);
         headers.push((KEY.to_string(), key));
     }
     let authorization = match &url.user {
@@ -178,6 +180,7 @@ fn manner(options: &Options, protocol: Protocol, url: &Url) -> std::result::Resu
             alpn: None,
         },
         proxy: None,
+        external: ambient::var(datadog::EXTERNAL),
         secrets,
     })
 }
@@ -186,18 +189,9 @@ impl Manner {
     /// Goes by the proxy that the options or the environment name for this server.
     fn by_proxy(&mut self, options: &Options, url: &Url) -> std::result::Result<(), String> {
         self.proxy = proxy::of(url, options.push_proxy.choice(), &ambient::var)?;
-        if let Some((user, password)) = self.proxy.as_ref().and_then(|proxy| proxy.user.as_ref()) {
-            self.secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
-            arrange(&mut self.secrets);
-        }
+        self.secrets.extend(self.proxy.iter().flat_map(proxy::secrets));
         Ok(())
     }
-}
-
-/// The longest first, so that none leaves its end behind; and none that is in every text.
-fn arrange(secrets: &mut Vec<String>) {
-    secrets.retain(|secret| secret.len() >= 4);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
 }
 
 fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
@@ -213,15 +207,13 @@ fn secrets(options: &Options) -> Vec<String> {
     let mut secrets = vec![options.push_token.reveal().to_string()];
     secrets.extend(options.push_headers.iter().map(|(_, value)| value.to_string()));
     for target in options.push.targets() {
-        let Target::Server(protocol, url) = target else { continue };
+        let Target::Server(_, url) = target else { continue };
         if let Some((user, password)) = &url.user {
             secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
         }
         let (path, query) = url.path_and_query();
         // Some servers have their secrets in paths, which are long then.
-        if matches!(protocol, Protocol::Post | Protocol::Put) {
-            secrets.extend(path.split('/').filter(|part| part.len() >= 16).map(str::to_string));
-        }
+        secrets.extend(path.split('/').filter(|part| part.len() >= 16).map(str::to_string));
         if let Some(query) = query {
             secrets.push(query.to_string());
             secrets.extend(
@@ -229,7 +221,6 @@ fn secrets(options: &Options) -> Vec<String> {
             );
         }
     }
-    arrange(&mut secrets);
     secrets
 }
 
@@ -237,4 +228,37 @@ fn is_loopback(url: &Url) -> bool {
     url.socket.is_some()
         || url.host == "localhost"
         || url.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn options(push: &str) -> Options {
+        let mut options = Options::default();
+        options.set("push", push).unwrap();
+        options.set("push_token", "sesame-open").unwrap();
+        options.set("push_proxy", "off").unwrap();
+        options
+    }
+
+    #[test]
+    fn long_parts_of_paths_are_secrets_whatever_the_protocol() {
+        for protocol in ["pyroscope", "parca", "otlp", "datadog", "post", "put"] {
+            let secrets = secrets(&options(&format!("{protocol}+http://h/base/0123456789abcdef0123/x")));
+            assert_eq!(secrets, ["sesame-open", "0123456789abcdef0123"], "{protocol}");
+        }
+    }
+
+    #[test]
+    fn credentials_without_encryption_are_warned_of() {
+        let warnings = |push: &str| destinations(&options(push)).map(|found| found.warnings.len());
+        assert_eq!(warnings("post+http://far.example").unwrap(), 1);
+        assert_eq!(warnings("post+http://localhost").unwrap(), 0);
+        // Where this build has TLS, and the machine roots.
+        if let Ok(count) = warnings("post+https://far.example") {
+            assert_eq!(count, 0);
+        }
+    }
 }

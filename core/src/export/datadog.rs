@@ -129,12 +129,12 @@ const NAMES: [(&str, &str); 5] = [
     ("service", "service"),
 ];
 
+/// Nothing of this process but what the set has: it may be of another one, which left it on disk.
 fn tags(set: &Set) -> String {
     let mut tags: Vec<(String, String)> = [
         ("runtime", "native".to_string()),
         ("language", "rust".to_string()),
         ("profiler_version", env!("CARGO_PKG_VERSION").to_string()),
-        ("process_id", std::process::id().to_string()),
         ("profile_seq", set.sequence.to_string()),
     ]
     .map(|(key, value)| (key.to_string(), value))
@@ -154,8 +154,11 @@ fn tags(set: &Set) -> String {
     tags.join(",")
 }
 
+/// The variable that says more of the container.
+pub(super) const EXTERNAL: &str = "DD_EXTERNAL_ENV";
+
 /// What requests carry beside the form: by what they are known, and to the agent in which container they began.
-pub(super) fn headers(set: &Set, url: &Url, var: Lookup<'_>) -> Vec<(&'static str, String)> {
+pub(super) fn headers(set: &Set, url: &Url, external: Option<&str>) -> Vec<(&'static str, String)> {
     let mut headers = vec![
         ("dd-evp-origin", "everprof".to_string()),
         ("dd-evp-origin-version", env!("CARGO_PKG_VERSION").to_string()),
@@ -168,7 +171,7 @@ pub(super) fn headers(set: &Set, url: &Url, var: Lookup<'_>) -> Vec<(&'static st
         id => headers
             .extend([("datadog-container-id", id.to_string()), ("datadog-entity-id", format!("ci-{id}"))]),
     }
-    headers.extend(var("DD_EXTERNAL_ENV").map(|value| ("datadog-external-env", value)));
+    headers.extend(external.map(|value| ("datadog-external-env", value.to_string())));
     headers
 }
 

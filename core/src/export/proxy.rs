@@ -4,7 +4,21 @@
 use std::net::IpAddr;
 
 use super::ambient::Lookup;
+use super::http::base64;
 use crate::options::{ProxyChoice, Url, proxy_url};
+
+/// The variables that are read here.
+pub(super) const VARIABLES: [&str; 9] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "REQUEST_METHOD",
+];
 
 /// The proxy for this server, if any. What is wrong with the environment's is for a warning: it must not keep a program from
 /// starting.
@@ -36,6 +50,14 @@ pub(super) fn of(url: &Url, choice: &ProxyChoice, var: Lookup<'_>) -> Result<Opt
             })
         }
     }
+}
+
+/// What no error may show of it.
+pub(super) fn secrets(proxy: &Url) -> Vec<String> {
+    let secrets = |(user, password): &(String, String)| {
+        vec![password.clone(), base64(format!("{user}:{password}").as_bytes())]
+    };
+    proxy.user.as_ref().map_or_else(Vec::new, secrets)
 }
 
 /// Whether a list such as `.example.com,10.0.0.0/8,host:8080` has this server.
@@ -81,12 +103,17 @@ fn is_within(address: IpAddr, network: &str, bits: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::ambient::Kept;
     use super::*;
 
+    /// By the variables as they are kept, which are to be all that are read.
     fn proxy(is_secure: bool, place: &str, choice: &ProxyChoice, vars: &[(&str, &str)]) -> Option<String> {
-        let var =
-            |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_string());
-        of(&Url::parse(is_secure, place).unwrap(), choice, &var).unwrap().map(|url| url.text())
+        let kept = Kept::new(&VARIABLES, &|name| {
+            vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_string())
+        });
+        of(&Url::parse(is_secure, place).unwrap(), choice, &|name| kept.var(name))
+            .unwrap()
+            .map(|url| url.text())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
 use super::parcel::{dialect_of, parcel, requests, value};
-use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, ambient, datadog, otlp};
+use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, datadog, otlp};
 use crate::encode::dialect::halve;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Guarantee, Protocol, Url};
@@ -26,6 +26,8 @@ pub(super) struct Manner {
     pub(super) guarantee: Guarantee,
     pub(super) trust: Trust,
     pub(super) proxy: Option<Url>,
+    /// What Datadog's agent is to know of our container, by the environment.
+    pub(super) external: Option<String>,
     /// What no error may show, whatever the server sends back.
     pub(super) secrets: Vec<String>,
 }
@@ -109,7 +111,7 @@ impl ServerExporter {
             Protocol::Otlp => add("content-encoding", "gzip"),
             Protocol::OtlpGrpc => add("grpc-encoding", "gzip"),
             Protocol::Datadog => {
-                let own = datadog::headers(set, &self.url, &ambient::var);
+                let own = datadog::headers(set, &self.url, self.manner.external.as_deref());
                 own.iter().for_each(|(name, value)| add(name, value));
             }
             _ => {}
@@ -270,6 +272,11 @@ impl Exporter for ServerExporter {
 }
 
 impl ServerExporter {
+    /// Whether two halves of a profile would be put in one place, where the second is all that stays.
+    fn would_overwrite(&self) -> bool {
+        self.protocol == Protocol::Put && !self.url.path.contains("{id}")
+    }
+
     /// Sends what is left of a set.
     fn go_on(&mut self, set: &Set) -> Outcome {
         let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
@@ -286,6 +293,10 @@ impl ServerExporter {
                     self.rest.pop_front();
                     continue;
                 }
+                Verdict::TooLarge(problem) if self.would_overwrite() => (
+                    Loss::Refused,
+                    format!("{problem}; put {{id}} into its path, and it is sent in parts of that name"),
+                ),
                 Verdict::TooLarge(problem) => {
                     let halves = if halvings < MOST_HALVINGS { halves(profiles) } else { None };
                     match halves {
@@ -303,7 +314,13 @@ impl ServerExporter {
                 Verdict::Lost(loss, problem) => (loss, problem),
             };
             self.rest.pop_front();
+            let later =
+                (loss == Loss::Unknown && !self.rest.is_empty()).then(|| unavailable(problem.clone()));
             self.lost.get_or_insert((loss, unavailable(problem)));
+            // Each part would take as long to have no answer as this one.
+            if let Some(error) = later {
+                return Outcome::Later(error, None);
+            }
         }
         self.at = None;
         match self.lost.take() {

@@ -33,6 +33,9 @@ const SORTS: [(&str, &[Kind]); 7] = [
 /// A stretch that is longer is nothing that the server wants.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// Between two questions, whatever the server says: one that asks for profiles of no time would keep the thread busy.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// Until kinds are looked at again, of which there may be others by then.
 const NOTHING_TO_OFFER: Duration = Duration::from_secs(60);
 
@@ -102,7 +105,7 @@ impl Talk {
     fn run(mut self) {
         let mut backoff = Backoff::new();
         let mut failures = 0;
-        let mut has_told = false;
+        let (mut has_told, mut has_failed) = (false, false);
         while !self.hold.is_over() {
             let sorts = sorts(&super::kinds().unwrap_or_else(|| self.kinds.clone()));
             if sorts.is_empty() {
@@ -115,7 +118,8 @@ impl Talk {
             let pause = match self.agent.poll(&names) {
                 Ok(wanted) => {
                     (backoff, failures) = (Backoff::new(), 0);
-                    self.answer(&wanted, &sorts);
+                    let is_sent = self.answer(&wanted, &sorts, !has_failed);
+                    has_failed = !is_sent;
                     Duration::ZERO
                 }
                 Err(Pause::Asked(pause)) => pause,
@@ -126,21 +130,24 @@ impl Talk {
                     backoff.next(chance())
                 }
             };
-            if !self.hold.pause(pause) {
+            if !self.hold.pause(pause.max(LEAST)) {
                 return;
             }
         }
     }
 
-    /// Takes what is wanted and sends it. What fails is given up: another replica is asked next.
-    fn answer(&mut self, wanted: &Wanted, sorts: &[(&str, Kind)]) {
+    /// Takes what is wanted and sends it; false where that failed. It is given up then: another replica is asked next.
+    fn answer(&mut self, wanted: &Wanted, sorts: &[(&str, Kind)], is_new: bool) -> bool {
         let sent = match self.take(wanted, sorts) {
             Ok(profile) => self.agent.upload(wanted, &pprof::encode(&profile)),
             Err(error) => Err(error.to_string()),
         };
-        if let Err(problem) = sent.or_else(|problem| if self.hold.is_over() { Ok(()) } else { Err(problem) })
-        {
-            self.tell(format!("a profile of {} is given up: {problem}", wanted.sort), true);
+        match sent {
+            Err(problem) if !self.hold.is_over() => {
+                self.tell(format!("a profile of {} is given up: {problem}", wanted.sort), is_new);
+                false
+            }
+            _ => true,
         }
     }
 

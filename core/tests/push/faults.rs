@@ -143,6 +143,24 @@ fn a_server_that_finds_everything_too_large_is_not_asked_for_ever() {
     assert_eq!(server.asked().len(), 31, "halves, quarters, eighths, sixteenths");
 }
 
+/// Halves in one place would leave the second alone there.
+#[test]
+fn what_is_put_is_halved_only_where_the_halves_have_places_of_their_own() {
+    const TOO_LARGE: Act = Act::Answer("HTTP/1.1 413 No\r\n\r\n");
+    let server = Server::new(&[TOO_LARGE, YES]);
+    let put = |path: &str| exporter(&[("push", &format!("put+http://{}/{path}", server.address))]);
+    let outcome = put("{kind}-{time}-{sequence}").attempt(&set(Dialect::Pprof, 100, now()));
+    let Outcome::Lost(Loss::Refused, error) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("put {id} into its path"), "{error}");
+    assert_eq!(server.asked().len(), 1);
+    let server = Server::new(&[TOO_LARGE, YES]);
+    let mut exporter = exporter(&[("push", &format!("put+http://{}/{{kind}}-{{id}}", server.address))]);
+    assert!(matches!(exporter.attempt(&set(Dialect::Pprof, 100, now())), Outcome::Sent));
+    let lines: std::collections::BTreeSet<String> =
+        server.asked().iter().map(|asked| asked.line().to_string()).collect();
+    assert_eq!(lines.len(), 3, "the whole and its halves: {lines:?}");
+}
+
 #[test]
 fn a_set_that_failed_in_its_middle_goes_on_there_with_the_same_ids() {
     let server = Server::new(&[YES, Act::Answer("HTTP/1.1 503 No\r\n\r\n"), YES]);
@@ -160,6 +178,30 @@ fn a_set_that_failed_in_its_middle_goes_on_there_with_the_same_ids() {
     let next = set(Dialect::Pprof, 4, now());
     assert!(matches!(exporter.attempt(&next), Outcome::Sent));
     assert_eq!(server.asked().len(), 1);
+}
+
+/// Each of many parts could take the whole time of a request.
+#[test]
+fn after_a_part_without_answer_the_others_come_later() {
+    let server = Server::new(&[Act::Answer("HTTP/1.1 504 No\r\n\r\n"), YES]);
+    let options = [("push", &*format!("post+http://{}", server.address)), ("push_delivery", "at_most_once")];
+    let mut both = set(Dialect::Pprof, 1, now());
+    both.profiles.extend(set(Dialect::Pprof, 2, now()).profiles);
+    let mut exporter = exporter(&options);
+    let outcome = exporter.attempt(&both);
+    assert!(matches!(outcome, Outcome::Later(_, None)), "{outcome:?}");
+    assert_eq!(server.asked().len(), 1);
+    let outcome = exporter.attempt(&both);
+    assert!(matches!(outcome, Outcome::Lost(Loss::Unknown, _)), "{outcome:?}");
+    assert_eq!(server.asked().len(), 1, "the second alone");
+    // The same for one that is given to the disk meanwhile.
+    let server = Server::new(&[Act::Answer("HTTP/1.1 504 No\r\n\r\n")]);
+    let push = format!("post+http://{}", server.address);
+    let mut exporter = crate::exporter(&[("push", &push), ("push_delivery", "at_most_once")]);
+    assert!(matches!(exporter.attempt(&both), Outcome::Later(_, None)));
+    let (rest, lost) = exporter.unsent(&both);
+    assert_eq!(rest.profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [both.profiles[1].id]);
+    assert!(matches!(lost, Some((Loss::Unknown, _))), "{lost:?}");
 }
 
 #[test]

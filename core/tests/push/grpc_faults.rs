@@ -27,6 +27,8 @@ enum Act {
     /// Has other manners.
     Ssh,
     Http1,
+    /// A balancer without a server behind it.
+    Http1Unavailable,
     RefusedStream,
     Reset,
     /// Goes away before it has looked at the call, or after.
@@ -65,6 +67,11 @@ fn serve(stream: &mut TcpStream, act: Act) {
         Act::Ssh => return say(b"SSH-2.0-OpenSSH_9\r\n").unwrap(),
         Act::Http1 => {
             say(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").unwrap();
+            take(stream, true);
+            return;
+        }
+        Act::Http1Unavailable => {
+            say(b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\r\n").unwrap();
             take(stream, true);
             return;
         }
@@ -157,6 +164,7 @@ fn each_fault_has_its_class_and_an_end() {
         (Act::NoRoom, same(Later)),
         (Act::Ssh, unknown),
         (Act::Http1, same(Lost(Loss::Refused))),
+        (Act::Http1Unavailable, same(Later)),
         (Act::RefusedStream, same(Later)),
         (Act::Reset, unknown),
         (Act::GoAwayBefore, same(Later)),

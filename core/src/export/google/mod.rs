@@ -13,7 +13,7 @@ mod token;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::ambient::{self, Lookup};
+use super::ambient::{Kept, Lookup};
 use super::http::{Answer, Client, Failure, Hold, Request, Trust, base64};
 use super::proxy;
 use crate::encode::json::{self, Value};
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     metadata: Url,
     trust: Trust,
     proxy: ProxyChoice,
+    /// What the environment says of proxies.
+    proxies: Kept,
     secrets: Vec<String>,
 }
 
@@ -76,6 +78,7 @@ impl Plan {
             metadata,
             trust,
             proxy: options.push_proxy.choice().clone(),
+            proxies: Kept::new(&proxy::VARIABLES, var),
             secrets,
         })
     }
@@ -174,12 +177,14 @@ impl Agent {
     fn run(&self, errand: &Errand<'_>) -> Result<(Answer, String), String> {
         let mut secrets = self.plan.secrets.clone();
         secrets.extend(errand.secret.map(str::to_string));
-        // Machines' own servers, and tests', are on no other side of a proxy.
+        // Machines' own servers, and tests', are on no other side of a proxy. The start has warned of one that cannot be used.
         let proxy = match errand.url.is_secure {
-            true => proxy::of(errand.url, &self.plan.proxy, &ambient::var)?,
+            true => {
+                proxy::of(errand.url, &self.plan.proxy, &|name| self.plan.proxies.var(name)).unwrap_or(None)
+            }
             false => None,
         };
-        secrets.extend(proxy.iter().filter_map(|proxy| proxy.user.clone()).map(|(_, password)| password));
+        secrets.extend(proxy.iter().flat_map(proxy::secrets));
         let client = Client::new(errand.url.clone(), self.plan.trust.clone(), secrets);
         let client = client.by(proxy).within(errand.time).held(self.hold.clone());
         let request = Request {
@@ -402,6 +407,18 @@ impl Backoff {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// The start has warned of it, and Google's server is asked without.
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_left_out() {
+        let var = |name: &str| (name == "HTTPS_PROXY").then(|| "socks5://p:1".to_string());
+        let url = Url::parse(true, "nobody.invalid").unwrap();
+        let (options, trust) = (Options::default(), Trust::default());
+        let plan = Plan::new("google".into(), url.clone(), &options, trust, Vec::new(), &var).unwrap();
+        let agent = Agent::new(plan, BTreeMap::new(), Hold::default());
+        let problem = agent.run(&Errand::new(&url, "GET", "/".into())).unwrap_err();
+        assert!(!problem.contains("PROXY"), "{problem}");
+    }
 
     #[test]
     fn answers_want_a_profile_or_to_be_left_alone() {

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 pub(super) use answer::Answer;
 pub(super) use grpc::check as check_grpc;
 pub(crate) use hold::Hold;
+use text::{arrange, harmless, without};
 pub(super) use text::{base64, filled};
-use text::{harmless, without};
 pub(super) use tls::Trust;
 use wire::{Way, Wire};
 
@@ -80,7 +80,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(url: Url, trust: Trust, secrets: Vec<String>) -> Self {
+    pub(super) fn new(url: Url, trust: Trust, mut secrets: Vec<String>) -> Self {
+        arrange(&mut secrets);
         let kept = grpc::Kept::default();
         Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets, kept }
     }

@@ -107,6 +107,12 @@ pub(super) fn harmless(text: &str) -> String {
     words.join(" ").chars().take(MOST_WORDS).collect()
 }
 
+/// The longest first, so that none leaves its end behind; and none that is in every text.
+pub(super) fn arrange(secrets: &mut Vec<String>) {
+    secrets.retain(|secret| secret.len() >= 4);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +145,15 @@ mod tests {
         assert_eq!(harmless("a\r\n\u{1b}[31mb\u{0}"), "a [31mb");
         assert!(harmless(&"x".repeat(10_000)).len() <= 200);
         assert_eq!(without("Bearer sesame!", &["sesame".into()]), "Bearer [hidden]!");
+    }
+
+    /// A user of a proxy may have no password.
+    #[test]
+    fn what_is_in_every_text_is_no_secret() {
+        let mut secrets: Vec<String> = ["", "abc", "sesame", "sesame-open"].map(String::from).into();
+        arrange(&mut secrets);
+        assert_eq!(secrets, ["sesame-open", "sesame"]);
+        assert_eq!(without("no: sesame-open is wrong", &secrets), "no: [hidden] is wrong");
     }
 
     /// A token longer than what is read of an answer, and servers that quote the first letters of one.

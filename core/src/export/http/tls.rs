@@ -1,11 +1,12 @@
 //! TLS by rustls, below the requests.
 //!
-//! The roots, certificate and key are read for each connection, of which there is one a minute: a certificate that is
-//! replaced while the program runs is used at once, and nothing of it stays in memory in between.
+//! Files that are named by the options are read for each connection, of which there is one a minute: a certificate that is
+//! replaced while the program runs is used at once, and nothing of it stays in memory in between. The system's roots are
+//! read once, at the start: where they are is said by the environment, which the host may be changing later.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,6 +25,9 @@ pub(in super::super) struct Trust {
     /// The protocol above that the other side has to agree to.
     pub(in super::super) alpn: Option<&'static [u8]>,
 }
+
+/// The system's roots, since the first check.
+static SYSTEMS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 /// A connection with TLS.
 pub(super) struct Stream(StreamOwned<ClientConnection, Timed>);
@@ -73,21 +77,19 @@ impl Trust {
         }
     }
 
-    fn roots(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
-        let found = match &self.roots {
-            Some(path) => certificates(path)?,
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        // Among the system's some may be of old sorts.
-        let (added, _) = roots.add_parsable_certificates(found);
-        match (added, &self.roots) {
-            (0, Some(path)) => Err(format!("{} has no certificate to trust", path.display())),
-            (0, None) => {
-                Err("the system has no certificates to trust: install its ca-certificates".to_string())
-            }
-            _ => Ok(roots),
+    fn roots(&self) -> Result<Arc<RootCertStore>, String> {
+        if let Some(path) = &self.roots {
+            return store(certificates(path)?)
+                .ok_or_else(|| format!("{} has no certificate to trust", path.display()));
         }
+        if let Some(known) = SYSTEMS.get() {
+            return Ok(known.clone());
+        }
+        let roots = store(rustls_native_certs::load_native_certs().certs)
+            .ok_or("the system has no certificates to trust: install its ca-certificates")?;
+        // Loaded outside of its lock, which a fork could leave locked.
+        let _ = SYSTEMS.set(roots.clone());
+        Ok(roots)
     }
 
     /// Shakes hands, up to the moment at which a request can be written.
@@ -105,6 +107,13 @@ impl Trust {
             false => Err("no HTTP/2 there, which gRPC needs".to_string()),
         }
     }
+}
+
+/// None where there is nothing to trust. Among the system's some may be of old sorts.
+fn store(found: Vec<CertificateDer<'static>>) -> Option<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found);
+    (added > 0).then(|| Arc::new(roots))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

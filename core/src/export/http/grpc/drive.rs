@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
@@ -36,8 +36,8 @@ impl Wake for Bell {
 struct Turn {
     /// The next read may wait, and no other.
     may_wait: AtomicBool,
-    /// The other side answered in HTTP/1.
-    is_http1: AtomicBool,
+    /// The other side answered in HTTP/1: with that status, or one that was not told in its first bytes. 0: it did not.
+    http1: AtomicU16,
     /// Of the call at hand: its end, and what was read in it.
     end: Mutex<Instant>,
     read: AtomicUsize,
@@ -47,6 +47,18 @@ impl Turn {
     fn end(&self) -> MutexGuard<'_, Instant> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A status that is none.
+const NO_STATUS: u16 = u16::MAX;
+
+/// The status of an answer in HTTP/1 that begins so, such as `HTTP/1.1 503 `; 0 where it is something else.
+fn http1(begin: &[u8]) -> u16 {
+    if !begin.starts_with(b"HTTP/1") {
+        return 0;
+    }
+    let status = begin.get(9..12).and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
+    status.filter(|status| *status != 0).unwrap_or(NO_STATUS)
 }
 
 /// A socket that waits when it is its turn.
@@ -79,7 +91,7 @@ impl AsyncRead for Io {
         };
         if !self.has_read {
             let begin = buffer.initialize_unfilled().get(..count).unwrap_or_default();
-            self.turn.is_http1.store(begin.starts_with(b"HTTP/1"), Relaxed);
+            self.turn.http1.store(http1(begin), Relaxed);
             self.has_read = true;
         }
         if self.turn.read.fetch_add(count, Relaxed) + count > MOST {
@@ -127,7 +139,7 @@ impl Open {
     pub(super) fn new(wire: Wire, end: Instant) -> Result<Self, Broken> {
         let turn = Arc::new(Turn {
             may_wait: AtomicBool::new(false),
-            is_http1: AtomicBool::new(false),
+            http1: AtomicU16::new(0),
             end: Mutex::new(end),
             read: AtomicUsize::new(0),
         });
@@ -144,9 +156,9 @@ impl Open {
         }
     }
 
-    /// Whether the other side turned out to be none of HTTP/2.
-    pub(super) fn is_http1(&self) -> bool {
-        self.turn.is_http1.load(Relaxed)
+    /// The status where the other side turned out to be none of HTTP/2; [`NO_STATUS`] where that is not known.
+    pub(super) fn http1(&self) -> Option<u16> {
+        Some(self.turn.http1.load(Relaxed)).filter(|status| *status != 0)
     }
 
     /// Makes a call to its end, or to that of the connection.

@@ -61,9 +61,8 @@ impl Client {
         let mut open = opened.map_err(Failure::NotSent)?;
         let (is_sent, body) = (Cell::new(false), request.body);
         let called = open.call(deadline, |send| exchange(send, head, body, request.wanted, &is_sent));
-        if called.is_err() && open.is_http1() {
-            let words = "it speaks HTTP/1.1 there, and no gRPC".to_string();
-            return Ok(Reply { code: status::UNIMPLEMENTED, words, ..Reply::default() });
+        if let (Err(_), Some(status)) = (&called, open.http1()) {
+            return Ok(status::of_http1(status));
         }
         let called = match called {
             Ok(reply) => {

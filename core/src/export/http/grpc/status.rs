@@ -9,8 +9,9 @@ use crate::encode::protobuf::{Fields, Value};
 use crate::pairs;
 
 const UNKNOWN: u32 = 2;
+const DEADLINE_EXCEEDED: u32 = 4;
 const PERMISSION_DENIED: u32 = 7;
-pub(super) const UNIMPLEMENTED: u32 = 12;
+const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
@@ -31,12 +32,24 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Reply> 
         401 => UNAUTHENTICATED,
         403 => PERMISSION_DENIED,
         404 => UNIMPLEMENTED,
-        429 | 502 | 503 | 504 => UNAVAILABLE,
+        429 | 502 | 503 => UNAVAILABLE,
+        // UNAVAILABLE by the specification; but a gateway that had no answer may have handed the call on.
+        504 => DEADLINE_EXCEEDED,
         _ => UNKNOWN,
     };
     let words = format!("no gRPC, but HTTP {}", status.as_u16());
     let retry_after = after::parse(text("retry-after"), SystemTime::now());
     Some(Reply { code, words, retry_after, message: Vec::new() })
+}
+
+/// What an answer in HTTP/1 says: a balancer that has no server behind it for now, or the wrong place.
+pub(super) fn of_http1(status: u16) -> Reply {
+    let (code, words) = match status {
+        429 | 502 | 503 => (UNAVAILABLE, format!("no gRPC, but HTTP/1.1 {status}")),
+        504 => (DEADLINE_EXCEEDED, format!("no gRPC, but HTTP/1.1 {status}")),
+        _ => (UNIMPLEMENTED, "it speaks HTTP/1.1 there, and no gRPC".to_string()),
+    };
+    Reply { code, words, ..Reply::default() }
 }
 
 /// The status of the trailers; none where they have none that can be read.
@@ -135,6 +148,7 @@ mod tests {
         assert_eq!(code(200, "application/grpc+proto"), None);
         assert_eq!(code(200, "text/html"), Some((UNIMPLEMENTED, 3)));
         assert_eq!(code(503, "application/grpc"), Some((UNAVAILABLE, 3)));
+        assert_eq!(code(504, ""), Some((DEADLINE_EXCEEDED, 3)));
         assert_eq!(code(401, ""), Some((UNAUTHENTICATED, 3)));
         assert_eq!(code(500, ""), Some((UNKNOWN, 3)));
     }
