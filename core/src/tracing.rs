@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_core::Subscriber;
 use tracing_core::span::{Attributes, Id};
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use crate::labels::{Labels, TraceContext, in_force};
 
@@ -121,10 +121,7 @@ struct Entered {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let of_parent = |parent: tracing_subscriber::registry::SpanRef<'_, S>| {
-            parent.extensions().get::<Of>().map(|of| of.0.clone())
-        };
-        let root = span.parent().and_then(of_parent).unwrap_or_else(|| {
+        let root = span.parent().and_then(|parent| root_of(&parent)).unwrap_or_else(|| {
             let name = self.names.then(|| (SPAN_NAME, attributes.metadata().name()));
             Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new(name) })
         });
@@ -133,7 +130,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let Some(root) = span.extensions().get::<Of>().map(|of| of.0.clone()) else { return };
+        let Some(root) = root_of(&span) else { return };
         let ids = self.ids.map(|ids| ids().map(|trace| trace.with_local_root(root.first(trace.span_id))));
         enter(id.into_u64(), root, ids);
     }
@@ -141,6 +138,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
         exit(id.into_u64());
     }
+}
+
+/// The root of a span, without a look into its extensions where the span is entered on this thread: another layer may hold
+/// their lock while it formats what was recorded, and what is formatted may create and enter spans.
+fn root_of<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>) -> Option<Arc<Root>> {
+    entered_root(span.id().into_u64()).or_else(|| span.extensions().get::<Of>().map(|of| of.0.clone()))
+}
+
+fn entered_root(span: u64) -> Option<Arc<Root>> {
+    let found = ENTERED.try_with(|entered| {
+        let entered = entered.try_borrow().ok()?;
+        entered.iter().rev().find(|entered| entered.span == span).map(|entered| entered.root.clone())
+    });
+    found.ok().flatten()
 }
 
 impl Root {
