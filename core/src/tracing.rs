@@ -21,6 +21,7 @@
 //! it: a look at the registry and some stores, no allocation and no lock of ours.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -120,19 +121,32 @@ struct Entered {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        // A second panic would end the process.
+        if std::thread::panicking() {
+            return;
+        }
         let Some(span) = context.span(id) else { return };
         let root = span.parent().and_then(|parent| root_of(&parent)).unwrap_or_else(|| {
             let name = self.names.then(|| (SPAN_NAME, attributes.metadata().name()));
             Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new(name) })
         });
-        span.extensions_mut().replace(Of(root));
+        let put = || span.extensions_mut().replace(Of(root));
+        let _ = catch_unwind(AssertUnwindSafe(put));
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        let number = id.into_u64();
+        if std::thread::panicking() {
+            // One that is entered already is once more, since its exit ends the last; another one's exit finds none.
+            if let Some(root) = entered_root(number) {
+                enter(number, root, None);
+            }
+            return;
+        }
         let Some(span) = context.span(id) else { return };
         let Some(root) = root_of(&span) else { return };
         let ids = self.ids.map(|ids| ids().map(|trace| trace.with_local_root(root.first(trace.span_id))));
-        enter(id.into_u64(), root, ids);
+        enter(number, root, ids);
     }
 
     fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
@@ -143,7 +157,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
 /// The root of a span, without a look into its extensions where the span is entered on this thread: another layer may hold
 /// their lock while it formats what was recorded, and what is formatted may create and enter spans.
 fn root_of<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>) -> Option<Arc<Root>> {
-    entered_root(span.id().into_u64()).or_else(|| span.extensions().get::<Of>().map(|of| of.0.clone()))
+    // Their lock is poisoned where another layer panicked with it, and then panics.
+    let of = || span.extensions().get::<Of>().map(|of| of.0.clone());
+    entered_root(span.id().into_u64()).or_else(|| catch_unwind(AssertUnwindSafe(of)).ok().flatten())
 }
 
 fn entered_root(span: u64) -> Option<Arc<Root>> {
