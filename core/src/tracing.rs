@@ -30,7 +30,8 @@ use tracing_core::span::{Attributes, Id};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-use crate::labels::{Labels, TraceContext, in_force};
+use crate::labels::in_force::{self, Held};
+use crate::labels::{Labels, TraceContext};
 
 /// The key of the label that has the name of the local root span.
 const SPAN_NAME: &str = "span_name";
@@ -113,10 +114,11 @@ struct Of(Arc<Root>);
 struct Entered {
     span: u64,
     root: Arc<Root>,
-    labels: u32,
+    labels: Held<u32>,
     /// Keeps the set alive that is in force because of it.
     kept: Labels,
-    trace: TraceContext,
+    /// None where it is not known whether it has IDs.
+    trace: Option<Held<TraceContext>>,
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
@@ -188,34 +190,43 @@ fn enter(span: u64, root: Arc<Root>, ids: Option<Option<TraceContext>>) {
         if entered.len() >= DEEPEST {
             return;
         }
-        let (labels, trace) = (in_force::labels(), in_force::trace());
-        let is_in_force = entered.last().is_some_and(|outer| Arc::ptr_eq(&outer.root, &root));
-        let kept = if is_in_force { Labels::default() } else { in_force::set_labels(&root.labels, labels) };
-        if let Some(ids) = ids {
-            in_force::set_trace(ids.unwrap_or_default());
-        }
+        let is_in_force =
+            entered.last().is_some_and(|outer| Arc::ptr_eq(&outer.root, &root) && outer.labels.is_open());
+        let labels = Held::labels();
+        let kept = if is_in_force || !labels.is_open() {
+            Labels::default()
+        } else {
+            in_force::set_labels(&root.labels, labels.before())
+        };
+        let trace = ids.map(|ids| {
+            let trace = Held::trace();
+            if trace.is_open() {
+                in_force::set_trace(ids.unwrap_or_default());
+            }
+            trace
+        });
         entered.push(Entered { span, root, labels, kept, trace });
     });
 }
 
 /// Puts in force what was before the span was entered, or where another one that was entered later is entered still, leaves
-/// that to its end.
+/// that to its end. Where a guard that is outside of it has ended, that has been done.
 fn exit(span: u64) {
     let _ = ENTERED.try_with(|entered| {
         let Ok(mut entered) = entered.try_borrow_mut() else { return };
         let Some(place) = entered.iter().rposition(|entered| entered.span == span) else { return };
         let ended = entered.remove(place);
-        match entered.get_mut(place) {
-            Some(later) => {
-                (later.labels, later.trace) = (ended.labels, ended.trace);
-                if later.kept.is_empty() {
-                    later.kept = ended.kept;
-                }
-            }
-            None => {
-                in_force::restore_labels(ended.labels);
-                in_force::set_trace(ended.trace);
-            }
+        let mut later = entered.iter_mut().skip(place).find(|later| later.labels.is_open());
+        if let Some(later) = later.as_mut().filter(|later| later.kept.is_empty()) {
+            later.kept = ended.kept;
+        }
+        if let Some(labels) = ended.labels.close(later.map(|later| &mut later.labels)) {
+            in_force::restore_labels(labels);
+        }
+        let mut later = entered.iter_mut().skip(place).filter_map(|later| later.trace.as_mut());
+        let later = later.find(|later| later.is_open());
+        if let Some(trace) = ended.trace.and_then(|trace| trace.close(later)) {
+            in_force::set_trace(trace);
         }
     });
 }
@@ -256,6 +267,49 @@ mod tests {
         exit(9);
         exit(1);
         assert_eq!(now(), told(&["tenant=t"], 0));
+    }
+
+    #[test]
+    fn spans_and_guards_that_end_in_another_order_leave_nothing_in_force() {
+        let ids = |span| Some(Some(TraceContext::new(1, span)));
+        let nothing = (Vec::new(), 0);
+        let tenant = || (Labels::new([("tenant", "t")]).entered(), TraceContext::new(9, 9).enter());
+        // The guard is the outer one, and ends first.
+        let guards = tenant();
+        enter(1, root("a"), ids(11));
+        drop(guards);
+        assert_eq!(now(), nothing, "with it ends what is in it");
+        enter(2, root("a"), ids(12));
+        assert_eq!(now(), (vec!["span_name=a".to_string()], 12), "though another one of its root is entered");
+        exit(1);
+        assert_eq!(now().1, 12);
+        exit(2);
+        assert_eq!(now(), nothing);
+        // The span is the outer one, and ends first.
+        enter(1, root("a"), ids(11));
+        let guards = tenant();
+        exit(1);
+        assert_eq!(now(), nothing);
+        drop(guards);
+        assert_eq!(now(), nothing);
+        // A guard stands between two spans.
+        enter(1, root("a"), ids(11));
+        let guards = tenant();
+        enter(2, root("b"), ids(12));
+        exit(1);
+        drop(guards);
+        exit(2);
+        assert_eq!(now(), nothing);
+        // Within what was left to the second span, a guard is one of its own.
+        enter(1, root("a"), ids(11));
+        enter(2, root("b"), ids(12));
+        exit(1);
+        let guards = tenant();
+        assert_eq!(now().1, 9);
+        drop(guards);
+        assert_eq!(now(), (vec!["span_name=b".to_string()], 12));
+        exit(2);
+        assert_eq!(now(), nothing);
     }
 
     #[test]
