@@ -103,6 +103,8 @@ impl Layer {
 /// What the spans of one request have in common, in the extensions of each of them.
 #[derive(Debug)]
 struct Root {
+    /// The trace of that span, folded; 0 where there is none yet.
+    trace: AtomicU64,
     /// The first span that has an ID.
     first: AtomicU64,
     labels: Labels,
@@ -128,12 +130,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
             return;
         }
         let Some(span) = context.span(id) else { return };
-        let root = span.parent().and_then(|parent| root_of(&parent)).unwrap_or_else(|| {
-            let name = self.names.then(|| (SPAN_NAME, attributes.metadata().name()));
-            Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new(name) })
-        });
-        let put = || span.extensions_mut().replace(Of(root));
-        let _ = catch_unwind(AssertUnwindSafe(put));
+        let of_parent = span.parent().and_then(|parent| root_of(&parent));
+        put(&span, of_parent.unwrap_or_else(|| self.root(attributes.metadata().name())));
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
@@ -146,14 +144,32 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
             return;
         }
         let Some(span) = context.span(id) else { return };
-        let Some(root) = root_of(&span) else { return };
-        let ids = self.ids.map(|ids| ids().map(|trace| trace.with_local_root(root.first(trace.span_id))));
+        let Some(mut root) = root_of(&span) else { return };
+        let ids = self.ids.map(|ids| ids());
+        if let Some(trace) = ids.flatten().filter(|trace| !root.is_of(trace)) {
+            // A request from elsewhere, within a span of the process: those within this one are of its trace.
+            root = self.root(span.name());
+            root.is_of(&trace);
+            put(&span, root.clone());
+        }
+        let ids = ids.map(|ids| ids.map(|trace| trace.with_local_root(root.first(trace.span_id))));
         enter(number, root, ids);
     }
 
     fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
         exit(id.into_u64());
     }
+}
+
+impl Layer {
+    fn root(&self, name: &str) -> Arc<Root> {
+        Arc::new(Root::new(Labels::new(self.names.then_some((SPAN_NAME, name)))))
+    }
+}
+
+fn put<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>, root: Arc<Root>) {
+    let put = || span.extensions_mut().replace(Of(root));
+    let _ = catch_unwind(AssertUnwindSafe(put));
 }
 
 /// The root of a span, without a look into its extensions where the span is entered on this thread: another layer may hold
@@ -173,6 +189,19 @@ fn entered_root(span: u64) -> Option<Arc<Root>> {
 }
 
 impl Root {
+    fn new(labels: Labels) -> Self {
+        Self { trace: AtomicU64::new(0), first: AtomicU64::new(0), labels }
+    }
+
+    /// Whether its spans are of that trace, which from now on they are where they were of none.
+    fn is_of(&self, trace: &TraceContext) -> bool {
+        let folded = (trace.trace_id as u64 ^ (trace.trace_id >> 64) as u64).max(1);
+        match self.trace.compare_exchange(0, folded, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(known) => known == folded,
+        }
+    }
+
     /// The ID of the first span that has one, which is this one where none had.
     fn first(&self, span_id: u64) -> u64 {
         match self.first.compare_exchange(0, span_id, Ordering::Relaxed, Ordering::Relaxed) {
@@ -237,7 +266,7 @@ mod tests {
     use super::*;
 
     fn root(name: &str) -> Arc<Root> {
-        Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new([(SPAN_NAME, name)]) })
+        Arc::new(Root::new(Labels::new([(SPAN_NAME, name)])))
     }
 
     fn now() -> (Vec<String>, u64) {
@@ -310,6 +339,13 @@ mod tests {
         assert_eq!(now(), (vec!["span_name=b".to_string()], 12));
         exit(2);
         assert_eq!(now(), nothing);
+    }
+
+    #[test]
+    fn a_root_is_of_one_trace() {
+        let root = root("a");
+        let is_of = |trace| root.is_of(&TraceContext::new(trace, 1));
+        assert_eq!([is_of(1 << 100 | 7), is_of(8), is_of(1 << 100 | 7)], [true, false, true]);
     }
 
     #[test]
