@@ -137,7 +137,7 @@ fn run(mut watched: Watched, handle: &Weak<Handle>, ended: &Receiver<()>) {
         let Some(handle) = handle.upgrade() else { return };
         if let Some(news) = watched.news() {
             let retry = |error: &Error| error.kind() == ErrorKind::Unavailable;
-            if let Err(error) = news.and_then(changes::take_file) {
+            if let Err(error) = news.and_then(|file| changes::take_file(file, &handle)) {
                 if retry(&error) {
                     watched.read = None;
                 }
