@@ -105,8 +105,9 @@ impl Watched {
         if before != Some(state) || self.read == Some(state) {
             return None;
         }
+        let read = Overlay::read(&self.path, &state).transpose()?;
         self.read = Some(state);
-        match Overlay::read(&self.path, &state).transpose()? {
+        match read {
             Ok(overlay) => {
                 self.told = None;
                 Some(Ok(overlay))
