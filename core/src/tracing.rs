@@ -21,15 +21,17 @@
 //! it: a look at the registry and some stores, no allocation and no lock of ours.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing_core::Subscriber;
 use tracing_core::span::{Attributes, Id};
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-use crate::labels::{Labels, TraceContext, in_force};
+use crate::labels::in_force::{self, Held};
+use crate::labels::{Labels, TraceContext};
 
 /// The key of the label that has the name of the local root span.
 const SPAN_NAME: &str = "span_name";
@@ -101,6 +103,8 @@ impl Layer {
 /// What the spans of one request have in common, in the extensions of each of them.
 #[derive(Debug)]
 struct Root {
+    /// The trace of that span, folded; 0 where there is none yet.
+    trace: AtomicU64,
     /// The first span that has an ID.
     first: AtomicU64,
     labels: Labels,
@@ -112,30 +116,44 @@ struct Of(Arc<Root>);
 struct Entered {
     span: u64,
     root: Arc<Root>,
-    labels: u32,
+    labels: Held<u32>,
     /// Keeps the set alive that is in force because of it.
     kept: Labels,
-    trace: TraceContext,
+    /// None where it is not known whether it has IDs.
+    trace: Option<Held<TraceContext>>,
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        // A second panic would end the process.
+        if std::thread::panicking() {
+            return;
+        }
         let Some(span) = context.span(id) else { return };
-        let of_parent = |parent: tracing_subscriber::registry::SpanRef<'_, S>| {
-            parent.extensions().get::<Of>().map(|of| of.0.clone())
-        };
-        let root = span.parent().and_then(of_parent).unwrap_or_else(|| {
-            let name = self.names.then(|| (SPAN_NAME, attributes.metadata().name()));
-            Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new(name) })
-        });
-        span.extensions_mut().replace(Of(root));
+        let of_parent = span.parent().and_then(|parent| root_of(&parent));
+        put(&span, of_parent.unwrap_or_else(|| self.root(attributes.metadata().name())));
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        let number = id.into_u64();
+        if std::thread::panicking() {
+            // One that is entered already is once more, since its exit ends the last; another one's exit finds none.
+            if let Some(root) = entered_root(number) {
+                enter(number, root, None);
+            }
+            return;
+        }
         let Some(span) = context.span(id) else { return };
-        let Some(root) = span.extensions().get::<Of>().map(|of| of.0.clone()) else { return };
-        let ids = self.ids.map(|ids| ids().map(|trace| trace.with_local_root(root.first(trace.span_id))));
-        enter(id.into_u64(), root, ids);
+        let Some(mut root) = root_of(&span) else { return };
+        let ids = self.ids.map(|ids| ids());
+        if let Some(trace) = ids.flatten().filter(|trace| !root.is_of(trace)) {
+            // A request from elsewhere, within a span of the process: those within this one are of its trace.
+            root = self.root(span.name());
+            root.is_of(&trace);
+            put(&span, root.clone());
+        }
+        let ids = ids.map(|ids| ids.map(|trace| trace.with_local_root(root.first(trace.span_id))));
+        enter(number, root, ids);
     }
 
     fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
@@ -143,7 +161,47 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     }
 }
 
+impl Layer {
+    fn root(&self, name: &str) -> Arc<Root> {
+        Arc::new(Root::new(Labels::new(self.names.then_some((SPAN_NAME, name)))))
+    }
+}
+
+fn put<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>, root: Arc<Root>) {
+    let put = || span.extensions_mut().replace(Of(root));
+    let _ = catch_unwind(AssertUnwindSafe(put));
+}
+
+/// The root of a span, without a look into its extensions where the span is entered on this thread: another layer may hold
+/// their lock while it formats what was recorded, and what is formatted may create and enter spans.
+fn root_of<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>) -> Option<Arc<Root>> {
+    // Their lock is poisoned where another layer panicked with it, and then panics.
+    let of = || span.extensions().get::<Of>().map(|of| of.0.clone());
+    entered_root(span.id().into_u64()).or_else(|| catch_unwind(AssertUnwindSafe(of)).ok().flatten())
+}
+
+fn entered_root(span: u64) -> Option<Arc<Root>> {
+    let found = ENTERED.try_with(|entered| {
+        let entered = entered.try_borrow().ok()?;
+        entered.iter().rev().find(|entered| entered.span == span).map(|entered| entered.root.clone())
+    });
+    found.ok().flatten()
+}
+
 impl Root {
+    fn new(labels: Labels) -> Self {
+        Self { trace: AtomicU64::new(0), first: AtomicU64::new(0), labels }
+    }
+
+    /// Whether its spans are of that trace, which from now on they are where they were of none.
+    fn is_of(&self, trace: &TraceContext) -> bool {
+        let folded = (trace.trace_id as u64 ^ (trace.trace_id >> 64) as u64).max(1);
+        match self.trace.compare_exchange(0, folded, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(known) => known == folded,
+        }
+    }
+
     /// The ID of the first span that has one, which is this one where none had.
     fn first(&self, span_id: u64) -> u64 {
         match self.first.compare_exchange(0, span_id, Ordering::Relaxed, Ordering::Relaxed) {
@@ -161,34 +219,43 @@ fn enter(span: u64, root: Arc<Root>, ids: Option<Option<TraceContext>>) {
         if entered.len() >= DEEPEST {
             return;
         }
-        let (labels, trace) = (in_force::labels(), in_force::trace());
-        let is_in_force = entered.last().is_some_and(|outer| Arc::ptr_eq(&outer.root, &root));
-        let kept = if is_in_force { Labels::default() } else { in_force::set_labels(&root.labels, labels) };
-        if let Some(ids) = ids {
-            in_force::set_trace(ids.unwrap_or_default());
-        }
+        let is_in_force =
+            entered.last().is_some_and(|outer| Arc::ptr_eq(&outer.root, &root) && outer.labels.is_open());
+        let labels = Held::labels();
+        let kept = if is_in_force || !labels.is_open() {
+            Labels::default()
+        } else {
+            in_force::set_labels(&root.labels, labels.before())
+        };
+        let trace = ids.map(|ids| {
+            let trace = Held::trace();
+            if trace.is_open() {
+                in_force::set_trace(ids.unwrap_or_default());
+            }
+            trace
+        });
         entered.push(Entered { span, root, labels, kept, trace });
     });
 }
 
 /// Puts in force what was before the span was entered, or where another one that was entered later is entered still, leaves
-/// that to its end.
+/// that to its end. Where a guard that is outside of it has ended, that has been done.
 fn exit(span: u64) {
     let _ = ENTERED.try_with(|entered| {
         let Ok(mut entered) = entered.try_borrow_mut() else { return };
         let Some(place) = entered.iter().rposition(|entered| entered.span == span) else { return };
         let ended = entered.remove(place);
-        match entered.get_mut(place) {
-            Some(later) => {
-                (later.labels, later.trace) = (ended.labels, ended.trace);
-                if later.kept.is_empty() {
-                    later.kept = ended.kept;
-                }
-            }
-            None => {
-                in_force::restore_labels(ended.labels);
-                in_force::set_trace(ended.trace);
-            }
+        let mut later = entered.iter_mut().skip(place).find(|later| later.labels.is_open());
+        if let Some(later) = later.as_mut().filter(|later| later.kept.is_empty()) {
+            later.kept = ended.kept;
+        }
+        if let Some(labels) = ended.labels.close(later.map(|later| &mut later.labels)) {
+            in_force::restore_labels(labels);
+        }
+        let mut later = entered.iter_mut().skip(place).filter_map(|later| later.trace.as_mut());
+        let later = later.find(|later| later.is_open());
+        if let Some(trace) = ended.trace.and_then(|trace| trace.close(later)) {
+            in_force::set_trace(trace);
         }
     });
 }
@@ -199,7 +266,7 @@ mod tests {
     use super::*;
 
     fn root(name: &str) -> Arc<Root> {
-        Arc::new(Root { first: AtomicU64::new(0), labels: Labels::new([(SPAN_NAME, name)]) })
+        Arc::new(Root::new(Labels::new([(SPAN_NAME, name)])))
     }
 
     fn now() -> (Vec<String>, u64) {
@@ -229,6 +296,56 @@ mod tests {
         exit(9);
         exit(1);
         assert_eq!(now(), told(&["tenant=t"], 0));
+    }
+
+    #[test]
+    fn spans_and_guards_that_end_in_another_order_leave_nothing_in_force() {
+        let ids = |span| Some(Some(TraceContext::new(1, span)));
+        let nothing = (Vec::new(), 0);
+        let tenant = || (Labels::new([("tenant", "t")]).entered(), TraceContext::new(9, 9).enter());
+        // The guard is the outer one, and ends first.
+        let guards = tenant();
+        enter(1, root("a"), ids(11));
+        drop(guards);
+        assert_eq!(now(), nothing, "with it ends what is in it");
+        enter(2, root("a"), ids(12));
+        assert_eq!(now(), (vec!["span_name=a".to_string()], 12), "though another one of its root is entered");
+        exit(1);
+        assert_eq!(now().1, 12);
+        exit(2);
+        assert_eq!(now(), nothing);
+        // The span is the outer one, and ends first.
+        enter(1, root("a"), ids(11));
+        let guards = tenant();
+        exit(1);
+        assert_eq!(now(), nothing);
+        drop(guards);
+        assert_eq!(now(), nothing);
+        // A guard stands between two spans.
+        enter(1, root("a"), ids(11));
+        let guards = tenant();
+        enter(2, root("b"), ids(12));
+        exit(1);
+        drop(guards);
+        exit(2);
+        assert_eq!(now(), nothing);
+        // Within what was left to the second span, a guard is one of its own.
+        enter(1, root("a"), ids(11));
+        enter(2, root("b"), ids(12));
+        exit(1);
+        let guards = tenant();
+        assert_eq!(now().1, 9);
+        drop(guards);
+        assert_eq!(now(), (vec!["span_name=b".to_string()], 12));
+        exit(2);
+        assert_eq!(now(), nothing);
+    }
+
+    #[test]
+    fn a_root_is_of_one_trace() {
+        let root = root("a");
+        let is_of = |trace| root.is_of(&TraceContext::new(trace, 1));
+        assert_eq!([is_of(1 << 100 | 7), is_of(8), is_of(1 << 100 | 7)], [true, false, true]);
     }
 
     #[test]

@@ -78,6 +78,58 @@ impl Drop for TraceGuard {
     }
 }
 
+/// A scope that ends by itself, and leaves those that are entered later to their ends: a span's.
+#[cfg(feature = "tracing")]
+pub(crate) struct Held<T> {
+    stack: &'static std::thread::LocalKey<Scopes>,
+    /// Where it is cut off when it ends: with what was left to it, if an earlier one has ended.
+    first: Scope,
+    own: Scope,
+    before: T,
+}
+
+#[cfg(feature = "tracing")]
+impl Held<u32> {
+    pub(crate) fn labels() -> Self {
+        Held::open(&LABELS, slot::labels())
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl Held<TraceContext> {
+    pub(crate) fn trace() -> Self {
+        Held::open(&TRACES, slot::trace())
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl<T: Copy> Held<T> {
+    fn open(stack: &'static std::thread::LocalKey<Scopes>, before: T) -> Self {
+        let scope = stack.with(Scopes::open);
+        Self { stack, first: scope, own: scope, before }
+    }
+
+    /// Whether no outer scope has ended it, and it was not too deep.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stack.with(|scopes| scopes.is_open(self.first))
+    }
+
+    /// Ends it where no scope is open in it except `later`, the next one of its kind, by leaving to that what was before.
+    /// Otherwise it ends those in it as well: what comes back then is returned. A guard between the two would bring back
+    /// what has ended.
+    pub(crate) fn close(self, later: Option<&mut Self>) -> Option<T> {
+        if let Some(later) = later.filter(|later| self.is_open() && later.first.level == self.own.level + 1) {
+            (later.first, later.before) = (self.first, self.before);
+            return None;
+        }
+        self.stack.with(|scopes| scopes.close(self.first)).then_some(self.before)
+    }
+
+    pub(crate) fn before(&self) -> T {
+        self.before
+    }
+}
+
 /// Where a guard stands in its stack.
 #[derive(Clone, Copy, Debug)]
 struct Scope {
@@ -119,12 +171,17 @@ impl Scopes {
     /// Cuts the stack at `scope`, if what was opened there is open still.
     #[inline(always)]
     fn close(&self, scope: Scope) -> bool {
-        let number = self.opened.get(scope.level as usize).map(Cell::get);
-        let open = scope.level < self.depth.get() && number == Some(scope.number);
+        let open = self.is_open(scope);
         if open {
             self.depth.set(scope.level);
         }
         open
+    }
+
+    #[inline(always)]
+    fn is_open(&self, scope: Scope) -> bool {
+        let number = self.opened.get(scope.level as usize).map(Cell::get);
+        scope.level < self.depth.get() && number == Some(scope.number)
     }
 }
 

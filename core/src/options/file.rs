@@ -4,6 +4,7 @@
 //! double quotes, within which `#` is a character, `\"` a quote and `\\` a backslash. A flat TOML file with quoted
 //! strings and bare numbers is read as TOML means it; tables and arrays are refused.
 
+use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
@@ -64,13 +65,20 @@ impl Options {
 }
 
 /// What one line says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) value: String,
     line: usize,
     /// The file and the line, for errors.
     pub(super) place: String,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_secret = table::find(&self.name).is_none_or(|spec| spec.secret);
+        write!(f, "{}: {} = {}", self.place, self.name, spell::shown(&self.value, is_secret))
+    }
 }
 
 /// What all lines say, each name once.
@@ -148,6 +156,14 @@ mod tests {
         let error = options.apply_lines("rate_hz = 250\n\nperiod_s = never\n", "a.conf").unwrap_err();
         assert!(error.to_string().starts_with("a.conf line 3: period_s is \"never\": give"), "{error}");
         assert_eq!(options, Options::default());
+    }
+
+    #[test]
+    fn no_secret_of_a_line_is_shown() {
+        let lines =
+            entries("push_token = s3cret\npush=http://ann:s3cret@host\nrate_hz=19", "a.conf").unwrap();
+        let shown = format!("{lines:?}");
+        assert!(!shown.contains("s3cret") && shown.contains("a.conf line 3: rate_hz = \"19\""), "{shown}");
     }
 
     #[test]

@@ -59,10 +59,15 @@ impl Overlay {
         let unread = |source| {
             Error::io(ErrorKind::Storage, format!("options file {} not read", path.display()), source)
         };
+        let no_file = || invalid(format!("{} is no regular file: name one", path.display()));
+        // To open a device may do something, as to rewind a tape.
+        if !std::fs::metadata(path).map_err(unread)?.is_file() {
+            return Err(no_file());
+        }
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(unread)?;
         let found = file.metadata().map_err(unread)?;
         if !found.is_file() {
-            return Err(invalid(format!("{} is no regular file: name one", path.display())));
+            return Err(no_file());
         }
         let text = text_of(&file).map_err(unread)?;
         let is_same = |found: io::Result<Metadata>| found.is_ok_and(|found| State::from(&found) == *state);

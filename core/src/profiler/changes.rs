@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lock;
-use crate::drain::report;
+use crate::drain::{Handle, report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, Overlay};
 
@@ -58,7 +58,7 @@ pub(crate) fn change(make: impl FnOnce(&mut Options) -> Result<()>) -> Result<()
         let message = format!("{name} is given by {place}, which wins while it is there: change it there");
         Error::new(ErrorKind::InvalidOption, message)
     };
-    say(|said| {
+    say(None, |said| {
         let mut base = said.base.clone();
         make(&mut base)?;
         let differing: Vec<_> = base.differing(&said.base).collect();
@@ -74,10 +74,11 @@ pub(crate) fn change(make: impl FnOnce(&mut Options) -> Result<()>) -> Result<()
     })
 }
 
-/// Puts what a watched file says in the place of what it said before, and tells what has changed, and what cannot.
-pub(super) fn take_file(file: Overlay) -> Result<()> {
+/// Puts what a watched file says in the place of what it said before, and tells what has changed, and what cannot. Where
+/// another profiler runs by now than the one that it was watched for, nothing happens: that one has its own watch.
+pub(super) fn take_file(file: Overlay, watched_for: &Arc<Handle>) -> Result<()> {
     let mut told = (Vec::new(), Vec::new(), file.file().to_path_buf());
-    say(|said| {
+    say(Some(watched_for), |said| {
         let names: Vec<_> = file.differing(&said.file).collect();
         let next = said.with(said.base.clone(), file.clone());
         told.0 = next.in_force.differing(&said.in_force).map(|spec| spec.name).collect();
@@ -105,14 +106,17 @@ fn tell(changed: &[&str], fixed: &[&str], file: &Path) {
     }
 }
 
-/// Goes on with what `make` makes of what was said by now.
-fn say(make: impl FnOnce(&Said) -> Result<Said>) -> Result<()> {
+/// Goes on with what `make` makes of what was said by now, if it is the profiler `only` that runs, or any.
+fn say(only: Option<&Arc<Handle>>, make: impl FnOnce(&Said) -> Result<Said>) -> Result<()> {
     let _turn = Changing::take()?;
     let (handle, before) = {
         let running = lock();
         let running = running.as_ref().ok_or_else(not_running)?;
         (running.handle.clone(), running.said.clone())
     };
+    if only.is_some_and(|only| !Arc::ptr_eq(only, &handle)) {
+        return Ok(());
+    }
     let said = make(&before)?;
     handle.set(&said.in_force)?;
     if let Some(running) = lock().as_mut().filter(|running| Arc::ptr_eq(&running.handle, &handle)) {

@@ -20,6 +20,9 @@ use crate::options::{Overlay, State};
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// The start of the profiler, on a thread of the program, waits for the file no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What is known of the file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watched {
@@ -40,21 +43,40 @@ impl Watched {
         // A daemon changes its working directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut watched = Watched { path, ..Watched::default() };
-        let read = watched.look().and_then(|state| {
-            watched.read = Some(state);
-            Overlay::read(&watched.path, &state)
+        let unread = |what: String| {
+            let message = format!("options file {} not read: {what}", watched.path.display());
+            Error::new(ErrorKind::Storage, message)
+        };
+        let (answer, first) = mpsc::channel();
+        let mut asked = watched.clone();
+        let begun = helper(move || {
+            let read = asked.first();
+            let _ = answer.send((asked, read));
         });
-        match read {
-            Ok(Some(overlay)) => (watched, overlay),
-            Ok(None) => {
-                watched.read = None;
-                (watched, Overlay::default())
-            }
-            Err(error) => {
-                watched.tell(&error);
-                (watched, Overlay::default())
-            }
-        }
+        let read = match begun {
+            Err(error) => Err(unread(format!("its thread could not be started: {error}"))),
+            Ok(()) => match first.recv_timeout(PATIENCE) {
+                Ok((looked, read)) => {
+                    watched = looked;
+                    read
+                }
+                Err(_) => Err(unread(format!("no answer within {} s", PATIENCE.as_secs()))),
+            },
+        };
+        let overlay = read.unwrap_or_else(|error| {
+            watched.tell(&error);
+            None
+        });
+        (watched, overlay.unwrap_or_default())
+    }
+
+    /// Reads it for the first time; none where it is being written.
+    fn first(&mut self) -> crate::Result<Option<Overlay>> {
+        let state = self.look()?;
+        let read = Overlay::read(&self.path, &state);
+        // What is wrong is read again when it has changed.
+        self.read = (!matches!(read, Ok(None))).then_some(state);
+        read
     }
 
     /// What was wrong with it last.
@@ -83,8 +105,9 @@ impl Watched {
         if before != Some(state) || self.read == Some(state) {
             return None;
         }
+        let read = Overlay::read(&self.path, &state).transpose()?;
         self.read = Some(state);
-        match Overlay::read(&self.path, &state).transpose()? {
+        match read {
             Ok(overlay) => {
                 self.told = None;
                 Some(Ok(overlay))
@@ -112,16 +135,14 @@ pub(super) fn begin(watched: Watched, handle: &Arc<Handle>) -> Option<Watch> {
     let (watch, ended) = mpsc::channel();
     let handle = Arc::downgrade(handle);
     let work = move || {
-        os::block_signals();
         os::step_back();
-        be_own_thread();
         let watch = std::panic::AssertUnwindSafe(|| run(watched, &handle, &ended));
         if std::panic::catch_unwind(watch).is_err() {
             report::warn("the watch over the options file ended: its thread panicked");
         }
     };
-    match std::thread::Builder::new().name("everprof-config".to_string()).spawn(work) {
-        Ok(_) => Some(watch),
+    match helper(work) {
+        Ok(()) => Some(watch),
         Err(error) => {
             report::warn(&format!(
                 "the options file is not watched, its thread could not be started: {error}"
@@ -131,13 +152,23 @@ pub(super) fn begin(watched: Watched, handle: &Arc<Handle>) -> Option<Watch> {
     }
 }
 
+/// Does that on a thread of ours, which may wait for a file system for ever.
+fn helper(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let work = move || {
+        os::block_signals();
+        be_own_thread();
+        work();
+    };
+    std::thread::Builder::new().name("everprof-config".to_string()).spawn(work).map(drop)
+}
+
 fn run(mut watched: Watched, handle: &Weak<Handle>, ended: &Receiver<()>) {
     let mut used = 0;
     while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
         let Some(handle) = handle.upgrade() else { return };
         if let Some(news) = watched.news() {
             let retry = |error: &Error| error.kind() == ErrorKind::Unavailable;
-            if let Err(error) = news.and_then(changes::take_file) {
+            if let Err(error) = news.and_then(|file| changes::take_file(file, &handle)) {
                 if retry(&error) {
                     watched.read = None;
                 }

@@ -15,6 +15,10 @@ pub(super) struct Only(Vec<(String, String)>);
 impl Only {
     /// Those of a request; an error says what would be right.
     pub(super) fn of(request: &Request) -> Result<Self, &'static str> {
+        // Without it, everybody's profile would be the answer.
+        if request.has_unread("label") {
+            return Err("bad label: write ; as %3B and % as %25");
+        }
         let mut labels = Vec::new();
         for label in request.values("label") {
             match label.split_once(':') {
@@ -74,6 +78,18 @@ mod tests {
         ] {
             assert_eq!(only(query).unwrap().in_profile(&profile).totals(), [sum, sum], "{query}");
         }
+        for query in [
+            "label=tenant:a;b",
+            "label=tenant:a%3",
+            "seconds=1&label=tenant:100%",
+            "seconds=1;label=tenant:a",
+        ] {
+            assert!(only(query).unwrap_err().contains("; as %3B"), "{query}");
+        }
+        assert_eq!(
+            only("label=tenant:a%3Bb").unwrap(),
+            only("label=tenant:a%3bb&seconds=1;debug=1").unwrap()
+        );
         assert!(only("label=tenant").unwrap_err().contains("label=key:value"));
         assert!(only(&"label=a:b&".repeat(9)).unwrap_err().contains("at most 8"));
     }

@@ -52,6 +52,19 @@ impl Request {
         })
     }
 
+    /// Whether a field of that name, or what was meant as one behind a `;`, has no value that can be read.
+    pub(crate) fn has_unread(&self, key: &str) -> bool {
+        let is_named = |field: &str| {
+            let name = field.split_once('=').map_or(field, |(name, _)| name);
+            decoded(name).map_or_else(|| name.starts_with(key), |name| name == key)
+        };
+        self.query.split('&').any(|pair| {
+            let unread =
+                pair.contains(';') || pair.split_once('=').is_some_and(|(_, value)| decoded(value).is_none());
+            unread && pair.split(';').any(is_named)
+        })
+    }
+
     /// Likewise as a whole number; 0 where it is none and the nearest where it is too large, as Go's `Atoi` leaves it.
     pub(crate) fn number(&self, key: &str) -> i64 {
         self.value(key).parse().unwrap_or_else(|error: ParseIntError| match error.kind() {
