@@ -360,6 +360,7 @@ mod tests {
                 trust: Trust::default(),
                 proxy: None,
                 secrets: Vec::new(),
+                external: None,
             };
             ServerExporter::new("post+http://h".into(), Protocol::Post, url, manner).spool_name().unwrap()
         };
