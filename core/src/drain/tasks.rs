@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use everprof_probe::os::{self, State, getpid};
+use everprof_probe::os::{self, Clock, State, getpid};
 
 const TASKS: &str = "/proc/self/task";
 
@@ -33,9 +33,10 @@ pub(super) fn count(links: u64) -> Option<usize> {
     usize::try_from(links.checked_sub(2)?).ok()
 }
 
-/// Whether a thread of that id lives; true where nobody can say.
+/// Whether a thread of that id lives. Its clock knows, also where the process has another root by now, or no room for one
+/// more open file.
 pub(super) fn lives(tid: u32) -> bool {
-    fs::exists(format!("{TASKS}/{tid}")).unwrap_or(true)
+    Clock::Thread(tid).now().is_some()
 }
 
 /// Whether a thread runs or is ready to.

@@ -73,6 +73,8 @@ pub(super) struct Threads {
     round: u32,
     /// This is the first look: what threads have used by now is not ours to tell.
     opening: bool,
+    /// The directory of threads could be read since the beginning: it names us at least.
+    has_read: bool,
     /// Threads that were found to have ended since the last look.
     gone: Vec<Ended>,
     /// Threads that ended not long ago: samples of them may be in the rings still.
@@ -157,6 +159,7 @@ impl Threads {
             next_welcome: 0,
             round: 0,
             opening: false,
+            has_read: false,
             gone: Vec::new(),
             ended: HashMap::new(),
             folded: HashMap::new(),
@@ -233,21 +236,24 @@ impl Threads {
     /// the process has another root now or no room for one more open file, those that are known are looked at.
     pub(super) fn scan(&mut self) {
         match tasks::ids() {
-            Some(ids) => self.look_at(ids),
-            None => self.look_at(std::iter::empty()),
+            Some(ids) => self.look_at(ids, !self.has_read),
+            None => self.look_at(std::iter::empty(), !self.has_read),
         }
     }
 
     /// The directory that `ids` come from is read in pieces, and threads that end between two of them make the kernel
     /// skip others. So a thread that is not named there is not taken for ended: its clock says whether it is.
-    fn look_at(&mut self, ids: impl Iterator<Item = u32>) {
+    ///
+    /// As long as it was never read, each look is an `opening`: what threads did that nobody has met yet is not ours to tell.
+    fn look_at(&mut self, ids: impl Iterator<Item = u32>, opening: bool) {
         self.round = self.round.saturating_add(1);
         // Before the threads' own clocks: what is read too low is made up for at the next look.
         let process = Clock::Process.now().unwrap_or_default();
         let now = monotonic();
         self.census_at = now;
-        self.opening = self.round == 1;
+        self.opening = opening;
         for tid in ids {
+            self.has_read = true;
             self.meet(tid, now, false);
         }
         self.opening = false;
@@ -258,7 +264,7 @@ impl Threads {
         gone.extend(left.map(|(tid, thread)| thread.end(tid)));
         let living: u64 = self.by_id.values().map(|thread| thread.book.seen()).sum();
         let all_gone = process.saturating_sub(living);
-        if self.round == 1 {
+        if opening {
             self.account = Account::open(all_gone);
             return;
         }
