@@ -17,6 +17,9 @@
 //! `tracing-opentelemetry` will do that puts it in force, as all do since 0.32 unless told otherwise; the macro asks the
 //! program's own crate `opentelemetry`. Spans that are not sampled have none: nobody has their trace.
 //!
+//! **Scopes.** An entered span is a scope as a label's guard is, in whatever order they end; of scopes within each other on
+//! one thread, those beyond the 64th are not told, and samples have what the 64th put in force.
+//!
 //! **What it costs.** A span's creation: one small allocation, and an interned label where it is a root. To enter and leave
 //! it: a look at the registry and some stores, no allocation and no lock of ours.
 
@@ -35,7 +38,7 @@ use crate::labels::{Labels, TraceContext};
 
 /// The key of the label that has the name of the local root span.
 const SPAN_NAME: &str = "span_name";
-/// Spans that are entered in each other on one thread beyond this are not told.
+/// Spans that are entered in each other on one thread beyond this are not kept; what is told is that of the first 64 scopes.
 const DEEPEST: usize = 1024;
 
 thread_local! {
