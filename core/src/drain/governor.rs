@@ -36,6 +36,8 @@ pub(super) struct Usage {
     /// Nanoseconds on the program's threads for samples of allocations, and of waits for locks.
     pub(super) heap: u64,
     pub(super) locks: u64,
+    /// Which parts rest at the moment, by [`Part`]: that they cost nothing now says nothing about their next turn.
+    pub(super) rests: [bool; 3],
     /// CPU nanoseconds of the process.
     pub(super) process: u64,
     /// Nanoseconds on the monotonic clock.
@@ -209,7 +211,8 @@ impl Governor {
         if share_of(own.saturating_sub(looks)) >= self.budget / 4.0 {
             return Vec::new();
         }
-        Part::ALL.into_iter().filter(|part| self.dials[*part as usize].hasten()).collect()
+        let are_taken = Part::ALL.into_iter().filter(|part| !now.rests[*part as usize]);
+        are_taken.filter(|part| self.dials[*part as usize].hasten()).collect()
     }
 }
 
@@ -283,6 +286,24 @@ mod tests {
         // All come back together.
         assert_eq!(governor.judge(at(4, 23, 23, 28, [18, 0])), [Part::Heap, Part::Locks]);
         assert_eq!(governor.judge(at(5, 24, 23, 28, [18, 0])), [Part::Heap]);
+        assert!(!governor.is_throttled());
+    }
+
+    /// A kind that has duties begins each of them as it ended the one before.
+    #[test]
+    fn what_rests_is_taken_as_often_as_before_when_it_comes_back() {
+        let mut governor = Governor::new(0.01, 10_000_000, 64 << 10, 0);
+        let at = |at: u64, heap: u64, rests: bool| Usage {
+            heap: heap * 1_000_000,
+            rests: [false, rests, false],
+            ..second(at, at)
+        };
+        assert_eq!(governor.judge(at(1, 20, false)), [Part::Heap]);
+        for second in 2..10 {
+            assert_eq!(governor.judge(at(second, 20, true)), []);
+        }
+        assert_eq!(governor.interval(), 128 << 10);
+        assert_eq!(governor.judge(at(10, 20, false)), [Part::Heap]);
         assert!(!governor.is_throttled());
     }
 

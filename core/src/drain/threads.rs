@@ -236,16 +236,17 @@ impl Threads {
     /// the process has another root now or no room for one more open file, those that are known are looked at.
     pub(super) fn scan(&mut self) {
         match tasks::ids() {
-            Some(ids) => self.look_at(ids, !self.has_read),
-            None => self.look_at(std::iter::empty(), !self.has_read),
+            Some(ids) => self.look_at(ids),
+            None => self.look_at(std::iter::empty()),
         }
     }
 
     /// The directory that `ids` come from is read in pieces, and threads that end between two of them make the kernel
     /// skip others. So a thread that is not named there is not taken for ended: its clock says whether it is.
     ///
-    /// As long as it was never read, each look is an `opening`: what threads did that nobody has met yet is not ours to tell.
-    fn look_at(&mut self, ids: impl Iterator<Item = u32>, opening: bool) {
+    /// As long as it was never read, each look is an opening: what threads did that nobody has met yet is not ours to tell.
+    fn look_at(&mut self, ids: impl Iterator<Item = u32>) {
+        let opening = !self.has_read;
         self.round = self.round.saturating_add(1);
         // Before the threads' own clocks: what is read too low is made up for at the next look.
         let process = Clock::Process.now().unwrap_or_default();

@@ -127,6 +127,7 @@ impl Sampler {
             signals: handled.wrapping_sub(handled_before),
             heap: heap.as_nanos() as u64,
             locks: locks.as_nanos() as u64,
+            rests: [!self.sampling.is_timed, self.heap.is_none(), self.locks.is_none()],
             process: process.saturating_sub(self.process_cpu_at_start),
             wall,
         }
