@@ -10,7 +10,7 @@
 //!    and the reader comes back later. Otherwise it copies the record out, zeroes its words and advances `tail`.
 //!
 //! A writer may never come back: a handler that interrupts it may jump away. One that has a tag says before what it is about to
-//! reserve, and whoever comes later can tell whether it has ([`Ring::close`]): `head` has the tag of who moved it last, and
+//! reserve, and whoever comes later can tell whether it has (`Ring::close`): `head` has the tag of who moved it last, and
 //! who moves it on writes down first, for that tag, that it did.
 //!
 //! Zeroing by the reader is what makes "not yet written" visible without a second array of flags. A writer that is
