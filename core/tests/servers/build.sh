@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the servers that profiles are pushed to in tests into target/servers: through the Go module proxy Parca as it is
-# published (five minutes on two cores when nothing is cached), the OpenTelemetry Collector of the parts that its builder would put
-# together, and what stands in for Pyroscope, which have their go.sum here; from PyPI Datadog's test agent, its profiler
-# for Python as a second opinion, and a proxy.
+# published, but for the clouds that it would look for targets in (install.go), the OpenTelemetry Collector of the parts that
+# its builder would put together, and what stands in for Pyroscope, which have their go.sum here; from PyPI Datadog's test
+# agent, its profiler for Python as a second opinion, and a proxy.
 set -euo pipefail
 cd "$(dirname "$0")"
 bin=$(cd ../../.. && mkdir -p "${CARGO_TARGET_DIR:-target}/servers" && cd "${CARGO_TARGET_DIR:-target}/servers" && pwd)
@@ -23,14 +23,25 @@ command -v go >/dev/null || {
     exit 0
 }
 export GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0
-build() { # folder, package
-    local stamp
-    stamp=$(find "$1" -type f -exec cat {} + | sha256sum)
-    [ "$(cat "$bin/$1.stamp" 2>/dev/null || true)" != "$stamp" ] || return 0
-    echo "building $1 into $bin"
-    (cd "$1" && go build -o "$bin/$1" "$2")
-    echo "$stamp" >"$bin/$1.stamp"
+stamp() { { find "$1" -type f -exec cat {} + && cat build.sh; } | sha256sum; }
+is_old() { [ "$(cat "$bin/$1.stamp" 2>/dev/null || true)" != "$(stamp "$1")" ]; }
+build() { # folder, package, flags of the compiler
+    is_old "$1" || return 0
+    echo "building $1 into $bin ($(date +%T))"
+    (cd "$1" && go build -ldflags="-s -w" "${@:3}" -o "$bin/$1" "$2")
+    stamp "$1" >"$bin/$1.stamp"
 }
-build parca github.com/parca-dev/parca/cmd/parca
-build otelcol .
 build pyroscope .
+build otelcol .
+# More than half of what Parca would be compiled of knows the clouds and schedulers where targets could be found.
+if is_old parca; then
+    module=$(cd parca && go mod download -json github.com/prometheus/prometheus | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    rm -rf "$bin/prometheus"
+    cp -r --no-preserve=mode "$module" "$bin/prometheus"
+    cp parca/install.go "$bin/prometheus/discovery/install/"
+    cp parca/go.mod "$bin/parca.mod"
+    cp parca/go.sum "$bin/parca.sum"
+    go mod edit -replace "github.com/prometheus/prometheus=$bin/prometheus" "$bin/parca.mod"
+    build parca github.com/parca-dev/parca/cmd/parca -modfile="$bin/parca.mod"
+    rm -rf "$bin/prometheus"
+fi
