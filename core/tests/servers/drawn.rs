@@ -43,12 +43,13 @@ fn one_recording_is_drawn_alike_wherever_it_went() {
 }
 
 fn is_drawn_alike(place: &Place, local: &[(Kind, Profile)]) {
+    let mut nodes = 0;
     for (kind, profile) in local {
         for column in 0..profile.sample_types.len() {
             let back = place.read_back(*kind, profile, column);
             let what = format!("{} {kind:?} {column}", place.push);
-            drawn_alike(&what, profile, column, &back.profile, back.column, back.scale);
+            nodes += drawn_alike(&what, profile, column, &back);
         }
     }
-    println!("{}: {} kinds are drawn as the local file is", place.push, local.len());
+    println!("{}: {nodes} nodes of {} kinds are drawn as the local file is", place.push, local.len());
 }

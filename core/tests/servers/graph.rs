@@ -33,6 +33,8 @@ struct Node {
 }
 
 const INLINED: u64 = 1;
+const LOST: u64 = 2;
+const TRUNCATED: u64 = 4;
 const CALLED: u64 = 16;
 const SEVERAL: u64 = 32;
 
@@ -42,23 +44,41 @@ pub(crate) fn of_file(kind: Kind, profile: &Profile) -> Profile {
     pprof::decode(&file.bytes).unwrap()
 }
 
-/// What a server gave back of a sample type is drawn as the local profile is, each value times `scale`.
-pub(crate) fn drawn_alike(what: &str, local: &Profile, column: usize, back: &Profile, at: usize, scale: i64) {
-    let (mut local, back) = (Graph::of(local, column), Graph::of(back, at));
+/// A value of a profile as a server gives it back.
+pub(crate) struct Back {
+    pub(crate) profile: Profile,
+    pub(crate) column: usize,
+    /// It shows so many times what it was sent.
+    pub(crate) scale: i64,
+    /// Whether it tells what is code of no object file, as losses are.
+    pub(crate) marks: bool,
+}
+
+/// What a server gave back is drawn as the local profile's value is. Returns how many nodes there are.
+pub(crate) fn drawn_alike(what: &str, local: &Profile, column: usize, back: &Back) -> usize {
+    let (mut local, mut there) = (Graph::of(local, column), Graph::of(&back.profile, back.column));
     for node in &mut local.0 {
-        node.own *= scale;
-        node.total *= scale;
-        node.ends.values_mut().for_each(|value| *value *= scale);
+        node.own *= back.scale;
+        node.total *= back.scale;
+        node.ends.values_mut().for_each(|value| *value *= back.scale);
+    }
+    if !back.marks {
+        local.0.iter_mut().chain(&mut there.0).for_each(|node| node.flags &= !(LOST | TRUNCATED));
     }
     assert!(!local.0.is_empty(), "{what}: there is nothing to draw");
-    for (number, (here, there)) in local.0.iter().zip(&back.0).enumerate() {
-        assert_eq!(there, here, "{what}: node {number} of {}, there and here", local.0.len());
-    }
-    let beyond = local.0.iter().chain(&back.0).nth(local.0.len().min(back.0.len()));
-    assert_eq!(back.0.len(), local.0.len(), "{what}: nodes there and here; the next is {beyond:?}");
+    let difference = local.difference(&there);
+    assert!(difference.is_none(), "{what}: node, here and there: {difference:#?}");
+    local.0.len()
 }
 
 impl Graph {
+    /// The first node that is not the same in both.
+    fn difference<'g>(&'g self, other: &'g Graph) -> Option<(usize, Option<&'g Node>, Option<&'g Node>)> {
+        let most = self.0.len().max(other.0.len());
+        let mut pairs = (0..most).map(|number| (number, self.0.get(number), other.0.get(number)));
+        pairs.find(|(_, here, there)| here != there)
+    }
+
     /// What the page of a profile draws of a sample type. Samples that have none of it are left out, as servers do.
     fn of(profile: &Profile, column: usize) -> Graph {
         let profile = profile.filter(|sample| sample.values[column] != 0);
@@ -169,4 +189,37 @@ impl Columns {
         let value = self.number();
         (value >> 1) as i64 ^ -((value & 1) as i64)
     }
+}
+
+/// What is not the same is told, of whatever it is: the comparison above would else be worth nothing.
+#[test]
+fn what_is_drawn_otherwise_is_told() {
+    let mut shop = crate::shop::profile(Kind::Cpu, "1.0");
+    let drawn = |profile: &Profile| Graph::of(profile, 1);
+    let all = drawn(&shop);
+    assert_eq!(all.difference(&drawn(&of_file(Kind::Cpu, &shop))), None);
+    assert_eq!(all.0.iter().filter(|node| node.depth == 1).count(), 2, "what was lost, and main");
+    assert_eq!(
+        all.0.iter().filter(|node| node.depth == 1).map(|node| node.total).sum::<i64>(),
+        shop.totals()[1]
+    );
+    for place in 0..shop.samples().len() {
+        let mut at = 0..;
+        let part = shop.filter(|_| at.next() != Some(place));
+        assert!(all.difference(&drawn(&part)).is_some(), "without sample {place}");
+    }
+    assert!(all.difference(&drawn(&crate::shop::regressed("1.0"))).is_some());
+    // The same stack, but that the leaf is at another line: it was at one.
+    let sample = shop.samples().find(|sample| shop.get_stack(sample.stack).len() == 2).unwrap();
+    let (stack, labels, values) =
+        (shop.get_stack(sample.stack).to_vec(), sample.labels, sample.values.to_vec());
+    let mut leaf = shop.get_location(stack[0]).clone();
+    leaf.lines[0].line += 1;
+    let leaf = shop.location(leaf);
+    let moved = shop.stack(&[leaf, stack[1]]);
+    let mut with_more = shop.clone();
+    let again = shop.stack(&stack);
+    shop.add(again, labels, &values);
+    with_more.add(moved, labels, &values);
+    assert!(drawn(&shop).difference(&drawn(&with_more)).is_some());
 }

@@ -8,6 +8,7 @@ use everprof::encode::Dialect;
 use everprof::profile::{Kind, Profile};
 
 use crate::Running;
+use crate::graph::Back;
 use crate::{datadog, grafana, has_grpc, otelcol, otlp_read, parca, pyroscope};
 
 /// A server that runs, with what it has.
@@ -17,14 +18,6 @@ pub(crate) struct Place {
     /// What it has of a value of a kind, given the local profile: none where it has nothing yet.
     has: Box<dyn Fn(Kind, &Profile, usize) -> Option<Back>>,
     _running: Running,
-}
-
-/// A value of a profile as a place gives it back.
-pub(crate) struct Back {
-    pub(crate) profile: Profile,
-    pub(crate) column: usize,
-    /// It shows so many times what it was sent.
-    pub(crate) scale: i64,
 }
 
 impl Place {
@@ -63,7 +56,7 @@ fn of_parca(scheme: &str) -> Option<Place> {
     let has = move |kind: Kind, local: &Profile, column: usize| {
         let (id, scale) = parca::asked(kind, local, column)?;
         let profile = parca::find(port, &id)?;
-        Some(Back { profile, column: 0, scale })
+        Some(Back { profile, column: 0, scale, marks: true })
     };
     let push = format!("parca+{scheme}://127.0.0.1:{port}");
     Some(Place { push, dialect: Dialect::Parca, has: Box::new(has), _running: running })
@@ -80,7 +73,7 @@ fn of_collector(scheme: &str) -> Option<Place> {
             Some(scope.as_str()) == parca::name(kind) && profile.sample_types[0] == local.sample_types[column]
         };
         let profile = merged(requests.iter().flat_map(otlp_read::profiles).filter(is_it).map(|(_, of)| of))?;
-        Some(Back { profile, column: 0, scale: 1 })
+        Some(Back { profile, column: 0, scale: 1, marks: true })
     };
     let push = format!("otlp+{scheme}://127.0.0.1:{port}");
     Some(Place { push, dialect: Dialect::Otlp, has: Box::new(has), _running: collector.running })
@@ -94,7 +87,7 @@ fn of_stand_in() -> Option<Place> {
             labels["__name__"] == pyroscope::name(kind)
         };
         let profile = merged(pyroscope::pushed(port).into_iter().filter(of_kind).map(|(_, _, of)| of))?;
-        Some(Back { profile, column, scale: 1 })
+        Some(Back { profile, column, scale: 1, marks: true })
     };
     let push = format!("pyroscope+http://127.0.0.1:{port}");
     Some(Place { push, dialect: Dialect::Pyroscope, has: Box::new(has), _running: running })
@@ -107,7 +100,7 @@ fn of_datadog() -> Option<Place> {
         let uploads = datadog::uploads(&bin, port, "everprof");
         let file = format!("{}.pprof", kind.name());
         let profile = merged(uploads.into_iter().filter_map(|mut upload| upload.profiles.remove(&file)))?;
-        Some(Back { profile, column, scale: 1 })
+        Some(Back { profile, column, scale: 1, marks: true })
     };
     let push = format!("datadog+http://127.0.0.1:{port}");
     Some(Place { push, dialect: Dialect::Datadog, has: Box::new(has), _running: running })
@@ -118,7 +111,8 @@ fn of_grafana() -> Option<Place> {
     let (running, port) = grafana::grafana(&[])?;
     let has = move |kind: Kind, local: &Profile, column: usize| {
         let profile = grafana::merged(port, &grafana::id(kind, local, column))?;
-        Some(Back { profile, column: 0, scale: 1 })
+        // What was of no object file is of the first.
+        Some(Back { profile, column: 0, scale: 1, marks: false })
     };
     let push = format!("pyroscope+http://127.0.0.1:{port}");
     Some(Place { push, dialect: Dialect::Pyroscope, has: Box::new(has), _running: running })

@@ -34,15 +34,16 @@ impl Program {
 
     /// What stands behind `word` in what it says, once it does.
     fn said(&self, word: &str) -> String {
+        let mut log = String::new();
         for _ in 0..600 {
-            let log = std::fs::read_to_string(self.0.dir.join("log")).unwrap();
+            log = std::fs::read_to_string(self.0.dir.join("log")).unwrap();
             let found = log.lines().find_map(|line| line.split_once(word)).map(|(_, rest)| rest.to_string());
             if let Some(found) = found.filter(|_| log.ends_with('\n')) {
                 return found;
             }
             thread::sleep(Duration::from_millis(100));
         }
-        panic!("it did not say {word:?} within a minute");
+        panic!("it did not say {word:?} within a minute: {log}");
     }
 
     /// The port that it serves profiles on.
@@ -78,7 +79,7 @@ fn at_work() {
         .version("1.0")
         .rate_hz(199)
         .set("kinds", "cpu,wall,heap,mutex")
-        .set("interval_bytes", "16384")
+        .set("interval_bytes", "64KiB")
         .set("lock_threshold_ns", "1000")
         .set("cpu_budget_percent", "100")
         .set("period_s", "3600")

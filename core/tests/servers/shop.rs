@@ -25,9 +25,11 @@ fn made(kind: Kind, version: &str, is_slow: bool) -> Profile {
     let mut profile = Profile::new(kind);
     (profile.duration_nanos, profile.period, profile.time_nanos) = (10_000_000_000, PERIOD, now());
     profile.tags = tags(version);
-    let mut made = Made { shop: None, libc: None, profile };
-    made.shop = Some(made.mapping("/bin/shop", "0123abcd", 0x1000));
-    made.libc = Some(made.mapping("/usr/lib/libc.so.6", "4567cdef", 0x10_0000));
+    let mut made = Made { shop: None, profile };
+    made.shop = Some(made.mapping("/bin/shop", "0123abcd", 0x1000, true));
+    let libc = Some(made.mapping("/usr/lib/libc.so.6", "4567cdef", 0x10_0000, true));
+    // Of whose functions nothing is known. Where something is, Pyroscope forgets addresses.
+    let stripped = Some(made.mapping("/usr/lib/libz.so.1", "89ab0123", 0x20_0000, false));
     let main = made.code(0x2000, &[("main", 3)]);
     // One place in the code, where two functions are inlined into a third.
     let pay = made.code(0x2010, &[("shop::round", 41), ("shop::price", 90), ("shop::pay", 12)]);
@@ -35,8 +37,8 @@ fn made(kind: Kind, version: &str, is_slow: bool) -> Profile {
     let search = made.code(0x2030, &[("shop::search", 60)]);
     let sort = [0x2040, 0x2044].map(|at| made.code(at, &[("shop::sort<T, U>", 70 + (at & 7) as i64)]));
     let strange = made.code(0x2050, &[("Basket<\"&;\u{fc}>::add(int, ...) const", 5)]);
-    let copy = made.named(made.libc, 0x10_0040, &[("memcpy", 0)]);
-    let bare = made.location(made.libc, 0x10_0080);
+    let copy = made.named(libc, 0x10_0040, &[("memcpy", 0)]);
+    let bare = made.location(stripped, 0x20_0080);
     let lost = made.mark("[lost: ring full]");
     let deep: Vec<LocationId> = (0..300).map(|n| made.code(0x3000 + n, &[("shop::walk", 80)])).collect();
 
@@ -62,22 +64,21 @@ pub(crate) fn tags(version: &str) -> BTreeMap<String, String> {
 
 struct Made {
     shop: Option<MappingId>,
-    libc: Option<MappingId>,
     profile: Profile,
 }
 
 impl Made {
-    fn mapping(&mut self, filename: &str, build_id: &str, memory_start: u64) -> MappingId {
+    fn mapping(&mut self, filename: &str, build_id: &str, memory_start: u64, has_names: bool) -> MappingId {
         let (filename, build_id) = (self.profile.string(filename), self.profile.string(build_id));
         self.profile.mapping(Mapping {
             memory_start,
             memory_limit: memory_start + 0xf000,
             filename,
             build_id,
-            has_functions: true,
-            has_filenames: true,
-            has_line_numbers: true,
-            has_inline_frames: true,
+            has_functions: has_names,
+            has_filenames: has_names,
+            has_line_numbers: has_names,
+            has_inline_frames: has_names,
             ..Mapping::default()
         })
     }
