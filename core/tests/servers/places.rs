@@ -11,12 +11,14 @@ use crate::Running;
 use crate::graph::Back;
 use crate::{datadog, grafana, has_grpc, otelcol, otlp_read, parca, pyroscope};
 
+/// What a place has of a value of a kind, given the local profile: none where it has nothing yet.
+type Has = dyn Fn(Kind, &Profile, usize) -> Option<Back>;
+
 /// A server that runs, with what it has.
 pub(crate) struct Place {
     pub(crate) push: String,
     pub(crate) dialect: Dialect,
-    /// What it has of a value of a kind, given the local profile: none where it has nothing yet.
-    has: Box<dyn Fn(Kind, &Profile, usize) -> Option<Back>>,
+    has: Box<Has>,
     _running: Running,
 }
 
