@@ -26,7 +26,7 @@ impl Place {
     /// What it has of a value, once that is all of it; after some seconds what it has then.
     pub(crate) fn read_back(&self, kind: Kind, local: &Profile, column: usize) -> Back {
         let mut last = None;
-        for _ in 0..50 {
+        for _ in 0..100 {
             last = (self.has)(kind, local, column);
             let whole = local.totals()[column];
             if last.as_ref().is_some_and(|back| back.profile.totals()[back.column] == whole * back.scale) {
