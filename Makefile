@@ -42,9 +42,10 @@ formats-tools:
 	@core/tests/formats/tools.sh
 
 .PHONY: test-servers
-test-servers: ## profiles pushed to real servers and read back: Parca, the OpenTelemetry Collector, Pyroscope's API and Datadog's test agent (Go, PyPI; five minutes to build, once)
+test-servers: ## profiles pushed to real servers and read back: Parca, the OpenTelemetry Collector, Pyroscope's API and Datadog's test agent (wants Go; built once)
 	@core/tests/servers/build.sh
-	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --features grpc --test servers
+	@# With the features that the other tests of servers have, so that the crate is not built once more.
+	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --all-features --test servers
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof --release --test storm

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use everprof::encode::{Dialect, Set};
+use everprof::encode::{Dialect, Set, pprof};
 use everprof::export::{Loss, Outcome};
 use everprof::profile::{Kind, Profile};
+use prost::Message;
 
 use crate::http::{get, post, wait};
 use crate::sets::{exporter, now, profile};
-use crate::{Running, by_stack, has_grpc, port, start};
+use crate::{Running, by_stack, has_grpc, port, pyroscope, start};
 
-fn grafana(more: &[&str]) -> Option<(Running, u16)> {
+pub(crate) fn grafana(more: &[&str]) -> Option<(Running, u16)> {
     let Some(program) = std::env::var_os("EVERPROF_TEST_PYROSCOPE") else {
         println!("!!! SKIPPED: EVERPROF_TEST_PYROSCOPE names no program");
         return None;
@@ -83,6 +84,40 @@ fn query(of: &str, selector: &str, more: &str) -> String {
     )
 }
 
+/// What it calls a value of a kind.
+pub(crate) fn id(kind: Kind, profile: &Profile, column: usize) -> String {
+    let of = &profile.sample_types[column];
+    let period = match kind {
+        Kind::Mutex | Kind::Block | Kind::Lock => "contentions:count".to_string(),
+        _ => format!("{}:{}", profile.period_type.name, profile.period_type.unit),
+    };
+    format!("{}:{}:{}:{period}", pyroscope::name(kind), of.name, of.unit)
+}
+
+/// What it has of a type, as it gives it to who wants pprof; none where it has nothing.
+pub(crate) fn merged(port: u16, of: &str) -> Option<Profile> {
+    let now = now() / 1_000_000;
+    let (profile_type, selector) = (of.to_string(), "{}".to_string());
+    let query = Query { profile_type, selector, start: now - 3_600_000, end: now + 3_600_000 };
+    let path = "/querier.v1.QuerierService/SelectMergeProfile";
+    let (status, body) = post(port, path, "application/proto", &query.encode_to_vec()).unwrap();
+    assert_eq!(status, 200, "{of}: {}", String::from_utf8_lossy(&body));
+    let profile = pprof::decode(&body).unwrap();
+    (profile.sample_types.len() == 1).then_some(profile)
+}
+
+#[derive(Message)]
+struct Query {
+    #[prost(string, tag = "1")]
+    profile_type: String,
+    #[prost(string, tag = "2")]
+    selector: String,
+    #[prost(int64, tag = "3")]
+    start: i64,
+    #[prost(int64, tag = "4")]
+    end: i64,
+}
+
 /// What it has of a type, by stack, as [`by_stack`] tells it.
 fn read_back(port: u16, of: &str, selector: &str, more: &str) -> BTreeMap<String, i64> {
     let query = query(of, selector, &format!(r#","format":"PROFILE_FORMAT_PPROF"{more}"#));
@@ -118,31 +153,27 @@ fn number(value: &serde_json::Value) -> i64 {
 fn every_kind_is_read_back_as_it_was_sent() {
     let Some((_running, port)) = grafana(&[]) else { return };
     let kinds = [
-        (Kind::Cpu, "process_cpu"),
-        (Kind::Wall, "wall"),
-        (Kind::OffCpu, "off_cpu"),
-        (Kind::Threads, "threads"),
-        (Kind::Heap, "memory"),
-        (Kind::Peak, "peak"),
-        (Kind::Mutex, "mutex"),
-        (Kind::Block, "block"),
-        (Kind::Lock, "lock"),
+        Kind::Cpu,
+        Kind::Wall,
+        Kind::OffCpu,
+        Kind::Threads,
+        Kind::Heap,
+        Kind::Peak,
+        Kind::Mutex,
+        Kind::Block,
+        Kind::Lock,
     ];
     let made = |kind| {
         let mut profile = profile(kind, 40);
         (profile.time_nanos, profile.tags) = (now(), tags("1.0"));
         (kind, profile)
     };
-    let sent: Vec<(Kind, Profile)> = kinds.into_iter().map(|(kind, _)| made(kind)).collect();
+    let sent: Vec<(Kind, Profile)> = kinds.into_iter().map(made).collect();
     let outcome = push(port, &set_of(&sent, &tags("1.0")));
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
-    for ((_, profile), (kind, name)) in sent.iter().zip(kinds) {
-        let period = match kind {
-            Kind::Mutex | Kind::Block | Kind::Lock => "contentions:count".to_string(),
-            _ => format!("{}:{}", profile.period_type.name, profile.period_type.unit),
-        };
-        for (column, of) in profile.sample_types.iter().enumerate() {
-            let id = format!("{name}:{}:{}:{period}", of.name, of.unit);
+    for (kind, profile) in &sent {
+        for column in 0..profile.sample_types.len() {
+            let id = id(*kind, profile, column);
             let found = read_back(port, &id, r#"{service_name="shop",version="1.0"}"#, "");
             assert_eq!(found, by_stack(profile, column), "{id}");
             let of_span = read_back(port, &id, "{}", r#","span_selector":["b7ad6b7169203331"]"#);

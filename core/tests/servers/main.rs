@@ -2,22 +2,34 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod datadog;
+mod drawn;
 mod grafana;
+mod graph;
 mod http;
 mod otelcol;
 #[path = "../formats/otlp_proto.rs"]
 mod otlp_proto;
+mod otlp_read;
 mod parca;
+mod places;
+mod program;
 mod pyroscope;
+mod scraped;
 #[path = "../push/sets.rs"]
 mod sets;
+mod shop;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use everprof::profile::Profile;
+
+/// What a program that profiles itself allocates is to be seen.
+#[global_allocator]
+static ALLOCATOR: everprof::Allocator = everprof::Allocator::new();
 
 /// A server that runs until this is dropped, with a directory of its own.
 pub(crate) struct Running {
@@ -46,16 +58,22 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 
 /// Starts it in a directory of its own, whose path `arguments` gets.
 pub(crate) fn start(program: &PathBuf, name: &str, arguments: impl Fn(&PathBuf) -> Vec<String>) -> Running {
+    start_as(name, |dir| {
+        let mut command = Command::new(program);
+        command.args(arguments(dir));
+        command
+    })
+}
+
+/// The same of a command.
+pub(crate) fn start_as(name: &str, command: impl FnOnce(&PathBuf) -> Command) -> Running {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let name = format!("{name}-{}", STARTED.fetch_add(1, Ordering::Relaxed));
     let dir = std::env::temp_dir().join(format!("everprof-server-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    let child = Command::new(program)
-        .args(arguments(&dir))
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let child = command(&dir).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     Running { child, dir }
 }
 

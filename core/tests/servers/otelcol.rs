@@ -16,10 +16,10 @@ use crate::otlp_proto::{self, Request};
 use crate::sets::{exporter, now, profile};
 use crate::{Running, has_grpc, port, program, start};
 
-struct Collector {
-    running: Running,
-    http: u16,
-    grpc: u16,
+pub(crate) struct Collector {
+    pub(crate) running: Running,
+    pub(crate) http: u16,
+    pub(crate) grpc: u16,
 }
 
 /// A server of Go says what is too large with a status that has other meanings too.
@@ -52,7 +52,7 @@ fn what_is_too_large_for_it_is_sent_in_parts() {
 }
 
 /// With these lines more below `grpc`.
-fn collector(more: &str) -> Option<Collector> {
+pub(crate) fn collector(more: &str) -> Option<Collector> {
     let (http, grpc) = (port(), port());
     let running = start(&program("otelcol")?, &format!("otelcol-{http}"), |dir| {
         let config = format!(
@@ -101,7 +101,7 @@ service:
 }
 
 /// What the exporter of files has, once it has that many: each with its length in front.
-fn written(dir: &Path, count: usize) -> Vec<Request> {
+pub(crate) fn written(dir: &Path, count: usize) -> Vec<Request> {
     let mut requests = Vec::new();
     for _ in 0..100 {
         requests.clear();

@@ -7,16 +7,18 @@ use everprof::encode::{Dialect, Set, pprof};
 use everprof::export::Outcome;
 use everprof::profile::{Kind, Profile};
 
+use crate::graph::of_file;
 use crate::http::{encoded, get, unbase64, wait};
 use crate::sets::{exporter, now, profile};
-use crate::{Running, by_stack, has_grpc, port, program, start};
+use crate::{Running, by_stack, has_grpc, port, program, shop, start};
 
-fn parca() -> Option<(Running, u16)> {
+/// Parca with these lines more in what it is set up by.
+pub(crate) fn parca(more: &str) -> Option<(Running, u16)> {
     let port = port();
     let running = start(&program("parca")?, &format!("parca-{port}"), |dir| {
         let config = dir.join("parca.yaml");
         let bucket = format!("{{type: FILESYSTEM, config: {{directory: {}}}}}", dir.display());
-        fs::write(&config, format!("object_storage: {{bucket: {bucket}}}\n")).unwrap();
+        fs::write(&config, format!("object_storage: {{bucket: {bucket}}}\n{more}")).unwrap();
         vec![
             format!("--config-path={}", config.display()),
             format!("--http-address=127.0.0.1:{port}"),
@@ -32,17 +34,32 @@ fn parca() -> Option<(Running, u16)> {
 
 /// What Parca has for a selector, summed up over all time around now.
 fn read_back(port: u16, selector: &str) -> Profile {
-    let time = |shift: i64| rfc3339(now() / 1_000_000_000 + shift);
+    query(port, selector).unwrap_or_else(|problem| panic!("{selector}: {problem}"))
+}
+
+/// The same; none where it has nothing.
+pub(crate) fn find(port: u16, selector: &str) -> Option<Profile> {
+    query(port, selector).ok()
+}
+
+fn query(port: u16, selector: &str) -> Result<Profile, String> {
     let path = format!(
-        "/api/profiles/query?mode=MODE_MERGE&merge.query={}&merge.start={}&merge.end={}&report_type=REPORT_TYPE_PPROF",
-        encoded(selector),
-        encoded(&time(-3600)),
-        encoded(&time(3600))
+        "/api/profiles/query?mode=MODE_MERGE&{}&report_type=REPORT_TYPE_PPROF",
+        merge("merge", selector)
     );
     let (status, body) = get(port, &path).unwrap();
-    assert_eq!(status, 200, "{selector}: {}", String::from_utf8_lossy(&body));
+    if status != 200 {
+        return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
+    }
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    pprof::decode(&unbase64(answer["pprof"].as_str().unwrap())).unwrap()
+    Ok(pprof::decode(&unbase64(answer["pprof"].as_str().unwrap())).unwrap())
+}
+
+/// All of a selector around now, as a part of a query.
+fn merge(part: &str, selector: &str) -> String {
+    let time = |shift: i64| encoded(&rfc3339(now() / 1_000_000_000 + shift));
+    let (selector, start, end) = (encoded(selector), time(-3600), time(3600));
+    format!("{part}.query={selector}&{part}.start={start}&{part}.end={end}")
 }
 
 fn rfc3339(seconds: i64) -> String {
@@ -71,7 +88,7 @@ fn so_it_is_over_grpc() {
 }
 
 fn all_of_it_is_there(scheme: &str) {
-    let Some((_running, port)) = parca() else { return };
+    let Some((_running, port)) = parca("") else { return };
     let tags: BTreeMap<String, String> = [("service", "shop"), ("version", "1.0"), ("k8s.node-name", "n1")]
         .map(|(k, v)| (k.into(), v.into()))
         .into();
@@ -95,31 +112,11 @@ fn all_of_it_is_there(scheme: &str) {
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
 
     // The types that the server knows are those that were sent, spelled by the kinds' table.
-    let (_, body) = get(port, "/api/profiles/types").unwrap();
-    let types: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    let text = |of: &serde_json::Value| of.as_str().unwrap_or_default().to_string();
-    let mut known: Vec<String> = types["types"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|of| {
-            let parts =
-                ["name", "sampleType", "sampleUnit", "periodType", "periodUnit"].map(|part| text(&of[part]));
-            format!("{}{}", parts.join(":"), if of["delta"] == true { ":delta" } else { "" })
-        })
-        .collect();
-    known.sort();
+    let known = types(port);
     let mut expected = Vec::new();
     for (kind, profile) in &sent {
-        let Some(name) = name(*kind) else { continue };
-        for (column, of) in profile.sample_types.iter().enumerate() {
-            let period = period(*kind);
-            let is_gauge = profile.duration_nanos == 0 || of.is_level();
-            let delta = if is_gauge { "" } else { ":delta" };
-            let id = format!("{name}:{}:{}:{period}{delta}", of.name, of.unit);
-            // Parca shows counts of a period of time as that time.
-            let scale =
-                if of.unit == "count" && period.ends_with("nanoseconds") { profile.period } else { 1 };
+        for column in 0..profile.sample_types.len() {
+            let Some((id, scale)) = asked(*kind, profile, column) else { continue };
             let scaled = |part: &str| -> BTreeMap<String, i64> {
                 let stacks = by_stack(profile, column).into_iter().filter(|(stack, _)| stack.contains(part));
                 stacks.map(|(stack, value)| (stack, value * scale)).collect()
@@ -149,7 +146,7 @@ fn otlp_is_there_too() {
     if !has_grpc("otlp_is_there_too") {
         return;
     }
-    let Some((_running, port)) = parca() else { return };
+    let Some((_running, port)) = parca("") else { return };
     let tags: BTreeMap<String, String> =
         [("service", "shop"), ("version", "1.0")].map(|(k, v)| (k.into(), v.into())).into();
     let kinds = Kind::ALL.into_iter().filter(|kind| name(*kind).is_some());
@@ -159,12 +156,8 @@ fn otlp_is_there_too() {
     let outcome = exporter(&[("push", &format!("otlp+grpc://127.0.0.1:{port}"))]).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
     for (kind, profile) in &sent {
-        for (column, of) in profile.sample_types.iter().enumerate() {
-            let period = period(*kind);
-            let delta = if profile.duration_nanos == 0 || of.is_level() { "" } else { ":delta" };
-            let id = format!("{}:{}:{}:{period}{delta}", name(*kind).unwrap(), of.name, of.unit);
-            let scale =
-                if of.unit == "count" && period.ends_with("nanoseconds") { profile.period } else { 1 };
+        for column in 0..profile.sample_types.len() {
+            let (id, scale) = asked(*kind, profile, column).unwrap();
             let scaled = |line: &str| -> BTreeMap<String, i64> {
                 let stacks = by_line(profile, column).into_iter().filter(|(lines, _)| lines.contains(line));
                 stacks.map(|(lines, value)| (lines, value * scale)).collect()
@@ -207,8 +200,31 @@ fn made(kind: Kind, tags: &BTreeMap<String, String>) -> Profile {
     profile
 }
 
+/// What it is asked for a value of a kind by, and how many times as much it shows: counts of a period of time are that time.
+pub(crate) fn asked(kind: Kind, profile: &Profile, column: usize) -> Option<(String, i64)> {
+    let (of, period) = (&profile.sample_types[column], period(kind));
+    let delta = if profile.duration_nanos == 0 || of.is_level() { "" } else { ":delta" };
+    let is_time = of.unit == "count" && period.ends_with("nanoseconds");
+    let scale = if is_time { profile.period } else { 1 };
+    Some((format!("{}:{}:{}:{period}{delta}", name(kind)?, of.name, of.unit), scale))
+}
+
+/// The types of profiles that it knows, sorted.
+pub(crate) fn types(port: u16) -> Vec<String> {
+    let (_, body) = get(port, "/api/profiles/types").unwrap();
+    let types: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let one = |of: &serde_json::Value| {
+        let parts = ["name", "sampleType", "sampleUnit", "periodType", "periodUnit"];
+        let parts = parts.map(|part| of[part].as_str().unwrap_or_default());
+        format!("{}{}", parts.join(":"), if of["delta"] == true { ":delta" } else { "" })
+    };
+    let mut known: Vec<String> = types["types"].as_array().unwrap().iter().map(one).collect();
+    known.sort();
+    known
+}
+
 /// What Parca calls it; none for what is part of another one.
-fn name(kind: Kind) -> Option<&'static str> {
+pub(crate) fn name(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Cpu => Some("process_cpu"),
         Kind::OffCpu => Some("off_cpu"),
@@ -228,11 +244,52 @@ fn period(kind: Kind) -> String {
 /// What Parca refuses is a loss that says why, and is not tried again.
 #[test]
 fn what_it_refuses_is_told() {
-    let Some((_running, port)) = parca() else { return };
+    let Some((_running, port)) = parca("") else { return };
     let mut set = crate::sets::set(Dialect::Parca, 1, now());
     set.profiles[0].bytes = b"no profile".to_vec();
     let outcome = exporter(&[("push", &format!("parca+http://127.0.0.1:{port}"))]).attempt(&set);
     let Outcome::Lost(_, error) = outcome else { panic!("{outcome:?}") };
     assert!(error.to_string().starts_with("it answers "), "{error}");
     println!("{error}");
+}
+
+/// Parca's own comparison names the function by which two versions differ, as the local files' own does.
+#[test]
+fn its_comparison_names_what_a_version_made_slow() {
+    let Some((_running, port)) = parca("") else { return };
+    let (slow, by) = shop::SLOW;
+    let versions = [shop::profile(Kind::Cpu, "1.0"), shop::regressed("2.0")];
+    for profile in &versions {
+        let (tags, profiles) = (profile.tags.clone(), Dialect::Parca.encode(&[(Kind::Cpu, profile.clone())]));
+        let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+        let outcome = exporter(&[("push", &format!("parca+http://127.0.0.1:{port}"))]).attempt(&set);
+        assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+    }
+    let (id, _) = asked(Kind::Cpu, &versions[0], 1).unwrap();
+    let side = |of: &str, version: &str| {
+        let selector = format!(r#"{id}{{version="{version}"}}"#);
+        format!("diff.{of}.mode=MODE_MERGE&{}", merge(&format!("diff.{of}.merge"), &selector))
+    };
+    let path = format!(
+        "/api/profiles/query?mode=MODE_DIFF&{}&{}&diff.absolute=true&report_type=REPORT_TYPE_TOP",
+        side("a", "1.0"),
+        side("b", "2.0")
+    );
+    let (status, body) = get(port, &path).unwrap();
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let number = |of: &serde_json::Value| of.as_str().map_or(0, |text| text.parse::<i64>().unwrap());
+    let mut grown: Vec<(&str, i64, i64)> = Vec::new();
+    for node in answer["top"]["list"].as_array().unwrap() {
+        let name = node["meta"]["function"]["name"].as_str().unwrap_or("?");
+        grown.push((name, number(&node["diff"]), number(&node["flat"])));
+    }
+    // A function grows with those that it calls; by itself it grew where it has as much of its own.
+    let by_itself = grown.iter().filter(|(_, diff, own)| *diff > 0 && own >= diff);
+    assert_eq!(by_itself.collect::<Vec<_>>(), [&(slow, by, by)], "{grown:?}");
+    let callers = grown.iter().filter(|(_, diff, own)| *diff != 0 && own < diff);
+    assert_eq!(callers.collect::<Vec<_>>(), [&("main", by, 0)], "{grown:?}");
+    let [before, after] = versions.each_ref().map(|profile| of_file(Kind::Cpu, profile));
+    let own = everprof::store::diff(&before, &after).unwrap();
+    assert_eq!(own.regressed().first().map(|change| change.function.as_str()), Some(slow));
 }

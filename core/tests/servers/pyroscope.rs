@@ -10,7 +10,7 @@ use crate::http::{get, unbase64, wait};
 use crate::sets::{exporter, now, profile};
 use crate::{Running, by_stack, port, program, start};
 
-fn pyroscope(arguments: &[&str]) -> Option<(Running, u16)> {
+pub(crate) fn pyroscope(arguments: &[&str]) -> Option<(Running, u16)> {
     let port = port();
     let name = format!("pyroscope-{port}");
     let running = start(&program("pyroscope")?, &name, |_| {
@@ -22,8 +22,18 @@ fn pyroscope(arguments: &[&str]) -> Option<(Running, u16)> {
     Some((running, port))
 }
 
+/// What Pyroscope calls a kind.
+pub(crate) fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cpu => "process_cpu",
+        Kind::OffCpu => "off_cpu",
+        Kind::Heap => "memory",
+        _ => kind.name(),
+    }
+}
+
 /// Everything that was pushed: tenant, labels of the series, and the profile.
-fn pushed(port: u16) -> Vec<(String, BTreeMap<String, String>, Profile)> {
+pub(crate) fn pushed(port: u16) -> Vec<(String, BTreeMap<String, String>, Profile)> {
     let (_, body) = get(port, "/pushed").unwrap();
     let all: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_string();
@@ -68,12 +78,7 @@ fn every_kind_is_taken_and_the_same() {
     let pushed = pushed(port);
     assert_eq!(pushed.len(), set.profiles.len());
     for (kind, profile) in &sent {
-        let name = match kind {
-            Kind::Cpu => "process_cpu",
-            Kind::OffCpu => "off_cpu",
-            Kind::Heap => "memory",
-            _ => kind.name(),
-        };
+        let name = name(*kind);
         let parts: Vec<_> = pushed.iter().filter(|(_, labels, _)| labels["__name__"] == name).collect();
         for (tenant, labels, part) in &parts {
             assert_eq!(tenant, "team-a");

@@ -1,0 +1,55 @@
+//! The flame graph drawn from what each place gives back is the one drawn from the local file: node for node, value for value.
+
+use everprof::encode::Set;
+use everprof::export::Outcome;
+use everprof::profile::{Kind, Profile};
+
+use crate::graph::{drawn_alike, of_file};
+use crate::places::{self, Place};
+use crate::program::Program;
+use crate::sets::{exporter, now};
+use crate::shop;
+
+const KINDS: [Kind; 4] = [Kind::Cpu, Kind::Wall, Kind::Heap, Kind::Mutex];
+
+/// Of profiles that have a bit of everything.
+#[test]
+fn all_that_a_stack_can_have_is_drawn_alike() {
+    for place in places::all() {
+        let sent = KINDS.map(|kind| (kind, shop::profile(kind, "1.0")));
+        let profiles = place.dialect.encode(&sent);
+        let tags = shop::tags("1.0");
+        let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+        let outcome = exporter(&[("push", &place.push)]).attempt(&set);
+        assert!(matches!(outcome, Outcome::Sent), "{}: {outcome:?}", place.push);
+        let local = sent.map(|(kind, profile)| (kind, of_file(kind, &profile)));
+        is_drawn_alike(&place, &local);
+    }
+}
+
+/// Of what a program recorded of itself, and sent everywhere at once.
+#[test]
+fn one_recording_is_drawn_alike_wherever_it_went() {
+    let places = places::all();
+    if places.is_empty() {
+        return;
+    }
+    let push: Vec<&str> = places.iter().map(|place| place.push.as_str()).collect();
+    let program = Program::start(&format!("dir,{}", push.join(",")), 3);
+    let recorded = program.recorded(&KINDS);
+    for place in &places {
+        is_drawn_alike(place, &recorded);
+    }
+}
+
+fn is_drawn_alike(place: &Place, local: &[(Kind, Profile)]) {
+    let mut nodes = 0;
+    for (kind, profile) in local {
+        for column in 0..profile.sample_types.len() {
+            let back = place.read_back(*kind, profile, column);
+            let what = format!("{} {kind:?} {column}", place.push);
+            nodes += drawn_alike(&what, profile, column, &back);
+        }
+    }
+    println!("{}: {nodes} nodes of {} kinds are drawn as the local file is", place.push, local.len());
+}
