@@ -19,6 +19,8 @@
 //! while another thread held one finds it locked for ever; it notices, and labels that would go there overflow.
 
 mod context;
+mod endpoints;
+pub(crate) mod fixed;
 #[cfg(feature = "tracing")]
 pub(crate) mod in_force;
 mod polls;
@@ -29,6 +31,10 @@ mod table;
 mod trace;
 
 pub use context::{Context, InContext, inherit};
+pub use endpoints::count_endpoint;
+pub(crate) use endpoints::{
+    New, add_counts, after_fork as forget_counts, lock as lock_counts, set_counting, take as take_counts,
+};
 pub(crate) use polls::{lost, stop_ticking, tick};
 pub use scope::{LabelGuard, TraceGuard};
 pub use set::LabelSet;
@@ -144,6 +150,12 @@ impl Labels {
     /// The number that samples carry; 0 for the empty set.
     pub fn id(&self) -> u32 {
         self.0.as_ref().map_or(0, |shared| shared.id())
+    }
+
+    /// Whether it stands for sets that found no room.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_overflow(&self) -> bool {
+        self.id() == table::OVERFLOW
     }
 
     fn of_text(text: &str) -> Self {
