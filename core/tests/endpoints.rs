@@ -13,7 +13,7 @@ use everprof::encode::Set;
 use everprof::export::Exporter;
 use everprof::{Profiler, count_endpoint};
 
-use common::{burn, directory, flush, stop};
+use common::{burn, directory, flush};
 
 /// Writes what each set counts into a file of its process.
 struct Counts(PathBuf);
@@ -82,7 +82,7 @@ fn each_period_has_its_own_and_a_child_has_none_of_its_parents() {
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert_eq!(status, 0);
     burn(Duration::from_millis(100));
-    stop(profiler);
+    profiler.stop().unwrap();
     count_endpoint("GET /after");
     let expected = |counts: &[(&str, u64)]| {
         counts.iter().map(|(endpoint, count)| ((*endpoint).to_string(), *count)).collect::<BTreeMap<_, _>>()

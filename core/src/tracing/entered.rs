@@ -219,4 +219,104 @@ mod tests {
         exit(2);
         assert_eq!(now(), nothing);
     }
+
+    /// Names that live as long as those in a program's code.
+    fn names(count: u64) -> Vec<&'static str> {
+        (0..count).map(|number| &*Box::leak(format!("n{number}").into_boxed_str())).collect()
+    }
+
+    #[test]
+    fn of_scopes_within_each_other_64_are_told_and_the_end_of_others_changes_nothing() {
+        let names = names(70);
+        let told = |depth: usize| {
+            let (labels, ids) = now();
+            let told = depth.min(64);
+            let name = told.checked_sub(1).map(|at| format!("span_name={}", names[at]));
+            assert_eq!((labels, ids), (name.into_iter().collect(), told as u64), "{depth}");
+        };
+        for (at, name) in names.iter().enumerate() {
+            told(at);
+            enter(at as u64 + 1, root(name), Some(Some(TraceContext::new(1, at as u64 + 1))));
+        }
+        // Neither do guards, which have no room either.
+        drop((Labels::new([("tenant", "t")]).entered(), TraceContext::new(9, 9).enter()));
+        for depth in (1..=names.len()).rev() {
+            told(depth);
+            exit(depth as u64);
+        }
+        told(0);
+    }
+
+    /// Spans that are entered and left at random: what is in force is of one that is entered, and at the end nothing is.
+    #[test]
+    fn in_no_order_of_ends_is_something_in_force_that_has_ended() {
+        let names = names(200);
+        let mut seed = 1_u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let mut entered: Vec<u64> = Vec::new();
+        for turn in 0..20_000 {
+            // Up to some 100, and down again.
+            let grows = random(100) < if turn / 1_000 % 2 == 0 { 55 } else { 45 };
+            if grows || entered.is_empty() {
+                let span = random(names.len()) as u64;
+                let ids = (random(10) > 0).then(|| TraceContext::new(1, span + 1));
+                enter(span, root(names[span as usize]), Some(ids));
+                entered.push(span);
+            } else {
+                // Mostly the last one.
+                let back = if random(4) == 0 { random(entered.len()) } else { 0 };
+                let span = entered[entered.len() - 1 - back];
+                let last = entered.iter().rposition(|known| *known == span).unwrap();
+                entered.remove(last);
+                exit(span);
+            }
+            let (labels, ids) = now();
+            assert!(labels.len() <= 1);
+            let is_entered = |label: &String| {
+                entered.iter().any(|span| *label == format!("span_name={}", names[*span as usize]))
+            };
+            assert!(labels.iter().all(is_entered), "{labels:?} of {entered:?}");
+            assert!(ids == 0 || entered.contains(&(ids - 1)), "{ids} of {entered:?}");
+        }
+        entered.iter().rev().for_each(|span| exit(*span));
+        assert_eq!(now(), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn beyond_a_thousand_spans_each_end_finds_its_own() {
+        let (a, b) = (root("a"), root("b"));
+        enter(1, a.clone(), None);
+        (0..2 * DEEPEST as u64).for_each(|number| enter(10 + number, b.clone(), None));
+        // The same once more, too deep: it is this one that ends first.
+        enter(1, a, None);
+        exit(1);
+        (0..2 * DEEPEST as u64).rev().for_each(|number| exit(10 + number));
+        assert_eq!(now().0, ["span_name=a"]);
+        exit(1);
+        assert_eq!(now().0, [""; 0]);
+    }
+
+    #[test]
+    fn a_span_that_is_gone_or_of_another_registry_is_not_taken_for_one_of_its_number() {
+        let number = |registry, span| Number { registry, span };
+        enter(1, root("a"), None);
+        assert!(super::root(number(1, 1)).is_some() && super::root(number(0, 1)).is_some());
+        assert!(super::root(number(2, 1)).is_none() && !super::exit(number(2, 1)));
+        assert_eq!(now().0, ["span_name=a"]);
+        // It was never left, and closed.
+        forget(number(1, 1));
+        assert!(super::root(number(1, 1)).is_none());
+        assert_eq!(now().0, [""; 0]);
+        // It was never left, and a scope around it has ended.
+        let guard = Labels::new([("tenant", "t")]).entered();
+        enter(1, root("a"), None);
+        drop(guard);
+        enter(2, root("b"), None);
+        assert!(super::root(number(1, 1)).is_none());
+        exit(2);
+        assert_eq!(now().0, [""; 0]);
+    }
 }
