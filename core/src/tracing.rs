@@ -15,7 +15,8 @@
 //!
 //! **IDs** are those of the OpenTelemetry context in force at the moment when a span is entered, so any version of
 //! `tracing-opentelemetry` will do that puts it in force, as all do since 0.32 unless told otherwise; the macro asks the
-//! program's own crate `opentelemetry`. Spans that are not sampled have none: nobody has their trace. A span that is of another
+//! program's own crate `opentelemetry`. Spans that are not sampled have none: nobody has their trace. The local root is the
+//! outermost span, or until that was entered the first one that was. A span that is of another
 //! trace than the spans around it is the local root of a request from elsewhere, and those within it belong to it, also where they
 //! were created before it was entered; those that are entered before it, from then on.
 //!
@@ -218,7 +219,7 @@ impl Layer {
     /// their lock while it formats what was recorded, and what is formatted may create and enter spans.
     fn see<'a, R: LookupSpan<'a>>(&self, span: &SpanRef<'a, R>) -> Option<Seen> {
         if let Some(root) = entered::root(self.number(&span.id())) {
-            return Some(Seen { root, is_first: false, is_apart: false, is_entered: true });
+            return Some(Seen { root, is_first: false, is_moved: false, is_entered: true });
         }
         // Their lock is poisoned where another layer panicked with it, and then panics.
         let see = || span.extensions().get::<Of>().map(Seen::of);
@@ -233,16 +234,16 @@ impl Layer {
         trace: &TraceContext,
     ) -> Seen {
         let is_of = seen.root.trace.as_ref().is_none_or(|known| known.is_of(trace));
-        if is_of && !seen.is_apart || seen.is_entered {
+        if is_of && !seen.is_moved || seen.is_entered {
             return seen;
         }
-        // Those around it may have been entered since it was created.
+        // Those around it may have been entered since it was created: the outermost of that trace is the root.
         let is_known_of = |outer: &Root| outer.trace.as_ref().is_some_and(|known| known.is_known_of(trace));
-        let around = self.ancestors(span).find(is_known_of);
-        if around.is_none() && is_of {
+        let around = self.ancestors(span).filter(is_known_of).last();
+        let is_first = around.is_none();
+        if is_of && around.as_ref().is_none_or(|around| around.is_of_one_trace_with(&seen.root)) {
             return seen;
         }
-        let is_apart = around.is_none();
         let put = with_of(span, |of| {
             let name = match &around {
                 // A span that has an endpoint of its own is known by that.
@@ -257,9 +258,9 @@ impl Layer {
                 own
             };
             let trace = around.as_ref().and_then(|around| around.trace.clone()).unwrap_or_else(own);
-            of.is_root = is_apart || of.is_root && of.root.name.has_endpoint();
+            of.is_root = is_first || of.is_root && of.root.name.has_endpoint();
             of.root = Root { name, trace: Some(trace) };
-            (of.is_first, of.is_apart) = (is_apart, is_apart);
+            (of.is_first, of.is_moved) = (is_first, true);
             Seen::of(of)
         });
         put.unwrap_or(seen)
@@ -270,14 +271,14 @@ impl Layer {
 struct Seen {
     root: Root,
     is_first: bool,
-    is_apart: bool,
+    is_moved: bool,
     /// It is entered on this thread already.
     is_entered: bool,
 }
 
 impl Seen {
     fn of(of: &Of) -> Self {
-        Self { root: of.root.clone(), is_first: of.is_first, is_apart: of.is_apart, is_entered: false }
+        Self { root: of.root.clone(), is_first: of.is_first, is_moved: of.is_moved, is_entered: false }
     }
 }
 

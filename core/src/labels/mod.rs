@@ -7,7 +7,8 @@
 //! **Scopes nest.** Inside a scope another one adds its labels, and wins where the keys are the same. A guard ends its
 //! scope *and every scope entered inside of it*, whatever the order in which guards are dropped; a guard whose scope was
 //! ended that way does nothing. A forgotten guard leaves its labels on until an outer scope of the thread ends, or
-//! nothing at all once the set itself is gone; labels never turn into other labels.
+//! nothing at all once the set itself is gone; labels never turn into other labels. Of scopes within each other on one
+//! thread 64 are entered: those beyond change nothing, neither at their beginning nor at their end.
 //!
 //! **Ids are not reused**, so a sample that still waits in a ring cannot name another set than the one it was taken
 //! under. How sets are given back is told in `table.rs`.

@@ -132,6 +132,16 @@ pub(super) struct Root {
     pub(super) trace: Option<Arc<Trace>>,
 }
 
+impl Root {
+    /// Whether both are of one request.
+    pub(super) fn is_of_one_trace_with(&self, other: &Root) -> bool {
+        match (&self.trace, &other.trace) {
+            (Some(own), Some(others)) => Arc::ptr_eq(own, others),
+            _ => false,
+        }
+    }
+}
+
 /// What is kept with a span.
 #[derive(Debug)]
 pub(super) struct Of {
@@ -142,19 +152,19 @@ pub(super) struct Of {
     pub(super) is_root: bool,
     /// It is the outermost span of this process in its trace.
     pub(super) is_first: bool,
-    /// It is of another trace than the spans around it, of which none was known to be of that.
-    pub(super) is_apart: bool,
+    /// It is of another trace than the spans around it were when it was created.
+    pub(super) is_moved: bool,
 }
 
 impl Of {
     /// Of a span that a request begins with.
     pub(super) const fn new(root: Root, is_first: bool, method: &'static str) -> Self {
-        Self { root, method, is_root: true, is_first, is_apart: false }
+        Self { root, method, is_root: true, is_first, is_moved: false }
     }
 
     /// Of another one.
     pub(super) const fn within(root: Root, method: &'static str) -> Self {
-        Self { root, method, is_root: false, is_first: false, is_apart: false }
+        Self { root, method, is_root: false, is_first: false, is_moved: false }
     }
 
     /// Lets it go without an end of the request.

@@ -11,7 +11,7 @@ use everprof::profile::LabelValue;
 use everprof::{Labels, Profiler};
 use spans::burn;
 use tracing::Instrument as _;
-use tracing::field::{Empty, debug, display};
+use tracing::field::{Empty, display};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 /// Keeps what each set counts, and the milliseconds of CPU time of each endpoint.
@@ -42,7 +42,11 @@ impl Exporter for Kept {
 }
 
 fn endpoint() -> String {
-    Labels::current().iter().filter(|(key, _)| *key == "endpoint").map(|(_, value)| value.to_string()).collect()
+    Labels::current()
+        .iter()
+        .filter(|(key, _)| *key == "endpoint")
+        .map(|(_, value)| value.to_string())
+        .collect()
 }
 
 struct Panics;
@@ -70,7 +74,11 @@ fn requests() {
     // The router knows the route later, and on a thread of its own.
     let late = tracing::info_span!("request", method = "PUT", route = Empty, http.status = 200);
     let known = late.clone();
-    std::thread::spawn(move || drop(known.record("route", "/late"))).join().unwrap();
+    std::thread::spawn(move || {
+        known.record("route", "/late");
+    })
+    .join()
+    .unwrap();
     late.in_scope(|| assert_eq!(endpoint(), "PUT /late"));
     // A connection, and its requests within it.
     let connection = tracing::info_span!("connection").entered();
@@ -86,7 +94,7 @@ fn requests() {
     drop(connection);
     // No endpoint at all, one that cannot be shown, a method that is none.
     drop(tracing::info_span!("nothing", method = "GET"));
-    drop(tracing::info_span!("broken", http.route = debug(Panics), method = "GET"));
+    drop(tracing::info_span!("broken", http.route = ?Panics, method = "GET"));
     drop(tracing::info_span!("odd", http.route = "/odd", method = "<script>"));
 }
 
@@ -120,16 +128,21 @@ fn requests_are_counted_by_endpoint_when_their_root_ends() {
     let to = kept.clone();
     // Two layers are a mistake that counts nothing twice.
     let registry = tracing_subscriber::registry().with(everprof::tracing::layer());
-    let _default = tracing::subscriber::set_default(registry.with(everprof::tracing::layer()));
+    // Of the whole process: spans that close others on a thread without it would leave those open.
+    tracing::subscriber::set_global_default(registry.with(everprof::tracing::layer())).unwrap();
     requests();
-    let builder = Profiler::builder().set("period_s", "3600").set("rate_hz", "500").set("kinds", "cpu");
+    let builder = Profiler::builder()
+        .set("period_s", "3600")
+        .set("symbolize", "off")
+        .set("rate_hz", "500")
+        .set("kinds", "cpu");
     let profiler = builder.exporters(move || vec![Box::new(to.clone())]).start().unwrap();
     let work = tracing::info_span!("request", method = "GET", http.route = "/work");
     work.in_scope(|| burn(Duration::from_millis(200)));
     drop(work);
     requests();
     ends();
-    profiler.flush(Duration::from_secs(20)).unwrap();
+    assert!((0..30).any(|_| profiler.flush().is_ok()));
     requests();
     burn(Duration::from_millis(50));
     profiler.stop().unwrap();
@@ -147,7 +160,9 @@ fn requests_are_counted_by_endpoint_when_their_root_ends() {
     let expected = |all: &[&[(&str, u64)]]| {
         all.iter().flat_map(|some| some.iter()).map(|(name, count)| (name.to_string(), *count)).collect()
     };
-    let counts: Vec<&BTreeMap<String, u64>> = sets.iter().map(|(counts, _)| counts).collect();
+    // On a machine with other work a flush is tried again, and ends another period then.
+    let counts = sets.iter().map(|(counts, _)| counts).filter(|counts| !counts.is_empty());
+    let counts: Vec<&BTreeMap<String, u64>> = counts.collect();
     assert_eq!(counts, [&expected(&[&once, &ends]), &expected(&[&once])] as [&BTreeMap<String, u64>; 2]);
     let used = sets[0].1.get("GET /work").copied().unwrap_or_default();
     assert!((120..300).contains(&used), "{used} ms of 200: {:?}", sets[0].1);

@@ -254,23 +254,26 @@ fn registries_are_told_apart() {
 /// A guard that was forgotten, and a registry that hands out the number again: after some thousand spans it does.
 #[test]
 fn a_number_that_comes_again_is_another_span() {
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(everprof::tracing::layer()), || {
-        let forgotten = tracing::info_span!("forgotten");
-        std::mem::forget(forgotten.enter());
-        let number = forgotten.id().unwrap().into_u64();
-        assert_eq!(now().2, "forgotten");
-        drop(forgotten);
-        assert_eq!(now().2, "");
-        let mut again = false;
-        for _ in 0..100_000 {
-            let next = tracing::info_span!(parent: None, "next");
-            again |= next.id().unwrap().into_u64() == number;
-            let _entered = next.enter();
-            assert_eq!(now().2, "next");
-        }
-        println!("the number came again: {again}");
-        assert_eq!(now().2, "");
-    });
+    tracing::subscriber::with_default(
+        tracing_subscriber::registry().with(everprof::tracing::layer()),
+        || {
+            let forgotten = tracing::info_span!("forgotten");
+            std::mem::forget(forgotten.enter());
+            let number = forgotten.id().unwrap().into_u64();
+            assert_eq!(now().2, "forgotten");
+            drop(forgotten);
+            assert_eq!(now().2, "");
+            let mut again = false;
+            for _ in 0..100_000 {
+                let next = tracing::info_span!(parent: None, "next");
+                again |= next.id().unwrap().into_u64() == number;
+                let _entered = next.enter();
+                assert_eq!(now().2, "next");
+            }
+            println!("the number came again: {again}");
+            assert_eq!(now().2, "");
+        },
+    );
 }
 
 /// Formats what is recorded while it holds the span's extensions, as the layers that print do.
