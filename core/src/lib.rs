@@ -76,6 +76,7 @@ pub mod profiler;
 pub mod pull;
 pub mod recorder;
 pub mod recording;
+mod report;
 mod serve;
 mod stats;
 pub mod store;

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use everprof_probe::{awaiting, os, sampling, scratch, stacks, thread, unwind};
 
-use crate::drain::{Handle, Plan, report};
+use crate::drain::{Handle, Plan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{self, Destinations, Exporter, spool};
 use crate::labels;
 use crate::options::{Kinds, Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
+use crate::report;
 use crate::serve;
 use crate::stats::Stats;
 use crate::tags::{Sources, Tags};
@@ -360,7 +361,8 @@ fn run(
     let (options, all) = (said.in_force.clone(), tags.as_map().clone());
     let plan = Plan { options, tags: all, exporters: exporters.clone(), forked };
     let handle = Arc::new(Handle::start(plan)?);
-    let conversation = asked.as_ref().and_then(|plan| google::begin(plan, &said.in_force, &tags, &handle));
+    let conversation =
+        asked.as_ref().and_then(|plan| google::begin(plan, &said.in_force, &tags, &handle, forked));
     let _watch = watched.clone().and_then(|watched| watch::begin(watched, &handle));
     Ok(Running { handle, said, tags, exporters, asked, conversation, watched, _watch })
 }

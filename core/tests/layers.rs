@@ -71,7 +71,7 @@ const PROBE: Layers = Layers {
 const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
-        &["error", "pairs", "labels"],
+        &["error", "pairs", "labels", "report"],
         &["profile", "tracing"],
         &["options", "tags", "stats"],
         &["symbolize", "aggregate", "recorder", "encode"],

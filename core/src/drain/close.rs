@@ -48,7 +48,7 @@ impl Sampler {
         self.cut_at = now;
         let time_nanos = self.period_time;
         let end = time_nanos.saturating_add(duration.as_nanos() as i64);
-        self.period_time = begin_of_next(end, wall_clock(), self.period.as_nanos() as i64);
+        self.period_time = begin_of_next(end, wall_clock());
         self.modules.update();
         // First the clocks, then the samples: of a thread that ended in between, all samples are known.
         self.threads.scan();
@@ -227,10 +227,12 @@ impl Sampler {
     }
 }
 
-/// When a period begins on the wall clock, which says `now`, where the one before ends at `end`. A clock that is set
-/// back a little makes no periods overlap; one that was far ahead must not be followed for ever.
-fn begin_of_next(end: i64, now: i64, longest: i64) -> i64 {
-    if end.saturating_sub(now) > longest { now } else { now.max(end) }
+/// When a period begins on the wall clock, which says `now`, where the one before ends at `end`. A clock that is kept right by
+/// small steps makes no periods overlap. One that was set back by more is followed at once: periods come as fast as time goes, so
+/// a lead would be kept for ever, and servers refuse what is of the future.
+fn begin_of_next(end: i64, now: i64) -> i64 {
+    const SMALL: i64 = 1_000_000_000;
+    if end.saturating_sub(now) > SMALL { now } else { now.max(end) }
 }
 
 /// Whether a period that began at `begin` and has run for so long cannot have come to `now` by itself. While a machine is
@@ -254,13 +256,15 @@ mod tests {
         assert!(!has_jumped(1_000 * SECOND, ran, 1_034 * SECOND), "a step of the clock");
         assert!(has_jumped(1_000 * SECOND, ran, 1_036 * SECOND));
         assert!(!has_jumped(1_000 * SECOND, ran, 900 * SECOND) && !has_jumped(i64::MAX, ran, i64::MIN));
-        assert_eq!(begin_of_next(1_030 * SECOND, 4_630 * SECOND, 60 * SECOND), 4_630 * SECOND);
+        assert_eq!(begin_of_next(1_030 * SECOND, 4_630 * SECOND), 4_630 * SECOND);
     }
 
     #[test]
     fn periods_follow_the_wall_clock_without_overlap() {
-        assert_eq!(begin_of_next(1_000, 1_003, 60), 1_003);
-        assert_eq!(begin_of_next(1_000, 970, 60), 1_000, "set back by half a period");
-        assert_eq!(begin_of_next(1_000, 400, 60), 400, "it was wrong before");
+        const SECOND: i64 = 1_000_000_000;
+        assert_eq!(begin_of_next(1_000, 1_003), 1_003);
+        assert_eq!(begin_of_next(SECOND, SECOND - 30_000_000), SECOND, "slewed");
+        assert_eq!(begin_of_next(60 * SECOND, 30 * SECOND), 30 * SECOND, "set back by half a period");
+        assert_eq!(begin_of_next(4_000 * SECOND, 400 * SECOND), 400 * SECOND, "it was wrong before");
     }
 }

@@ -15,7 +15,6 @@ use everprof_probe::thread;
 use super::close::Cut;
 use super::duty::Cycles;
 use super::publish::Job;
-use super::report;
 use super::rotation::{Rotation, Turn};
 use super::sampler::Sampler;
 use super::setup::wall_clock;
@@ -26,6 +25,7 @@ use crate::labels;
 use crate::options::{Kinds, Options};
 use crate::profile::Kind;
 use crate::recorder;
+use crate::report;
 
 /// How often to look at the clock where there is nothing to do.
 const IDLE_REST: Duration = Duration::from_secs(2);

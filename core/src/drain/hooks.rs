@@ -16,11 +16,11 @@ use super::locks::{Locks, LocksCut};
 use super::names::Names;
 use super::period::Period;
 use super::publish::Job;
-use super::report;
 use super::sampler::Sampler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::profile::{Kind, Profile};
+use crate::report;
 use crate::symbolize;
 
 /// How the hooks sample.

@@ -7,12 +7,12 @@ use std::sync::mpsc::Sender;
 
 use super::fleet::Fleet;
 use super::hooks::HookOptions;
-use super::report;
 use super::sampler::Sampler;
 use super::wall::WallOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Kinds, Options};
 use crate::profile::Kind;
+use crate::report;
 
 impl Sampler {
     /// Goes on with these options, and says on `done` whether they can be had: where one cannot, all are as they were.

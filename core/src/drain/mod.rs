@@ -30,7 +30,6 @@ mod queue;
 mod random;
 mod record;
 mod releases;
-pub(crate) mod report;
 mod rotation;
 mod sampler;
 mod send;
@@ -59,6 +58,7 @@ use crate::export::Exporter;
 use crate::labels;
 use crate::options::Options;
 use crate::recorder;
+use crate::report;
 use crate::stats::Counters;
 
 use handle::{Command, Own, be_own};
@@ -66,7 +66,7 @@ pub(crate) use handle::{Handle, be_own_thread, check_thread};
 use sampler::Sampler;
 
 /// How long a fork's child waits before it begins: most children call `exec` at once.
-const CHILD_DELAY: Duration = Duration::from_millis(20);
+pub(crate) const CHILD_DELAY: Duration = Duration::from_millis(20);
 
 /// What a profiler is started with.
 pub(crate) struct Plan {

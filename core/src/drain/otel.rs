@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use everprof_probe::{os, record};
 
-use super::report;
 use crate::encode::protobuf::Writer;
+use crate::report;
 
 /// The layout of threads' contexts, by the name that readers know: that of the time before the specification was merged.
 const SCHEMA: &str = "tlsdesc_v1_dev";

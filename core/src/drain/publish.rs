@@ -216,7 +216,7 @@ impl Publisher {
     /// Publishes the period, unless there is nothing to tell of it: then its requests go with the next one that is told.
     fn publish(&mut self, mut endpoint_counts: BTreeMap<String, u64>) {
         let sums = std::mem::take(&mut self.sums.period);
-        let (time_nanos, duration_nanos) = self.sums.time.take().unwrap_or_default();
+        let time = self.sums.time.take();
         labels::add_counts(&mut endpoint_counts, std::mem::take(&mut self.sums.endpoint_counts));
         if !std::mem::take(&mut self.sums.is_worth_it) {
             self.sums.endpoint_counts = endpoint_counts;
@@ -226,6 +226,9 @@ impl Publisher {
         tags.extend(self.marks.clone());
         let profiles: Vec<(Kind, Profile)> =
             sums.into_iter().map(|(kind, sum)| (kind, sum.finish(&tags))).collect();
+        // Where no segment is left of the period, what is told of its end knows the time as well.
+        let of_first = || profiles.first().map(|(_, profile)| (profile.time_nanos, profile.duration_nanos));
+        let (time_nanos, duration_nanos) = time.or_else(of_first).unwrap_or_default();
         let wall = profiles.iter().find(|(kind, _)| *kind == Kind::Wall);
         self.counters.judge(wall.and_then(|(_, profile)| profile.verdict().ok()));
         let set = Set {

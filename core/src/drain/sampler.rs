@@ -27,12 +27,13 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, otel, report, tasks};
+use super::{Plan, otel, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
 use crate::options::{CpuClock, Kinds, WallSignal};
 use crate::recorder;
+use crate::report;
 use crate::stats::{Counters, Stats};
 
 /// How often the rings are emptied.

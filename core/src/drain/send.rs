@@ -16,11 +16,11 @@ use super::deliver::{Shared, State};
 use super::handle::{Own, be_own};
 use super::queue::{Next, Waiting};
 use super::random::Random;
-use super::report;
 use crate::encode::Set;
 use crate::error::{Error, ErrorKind};
 use crate::export::spool::{Losses, Spool};
 use crate::export::{Exporter, Loss, Outcome};
+use crate::report;
 use crate::stats::Counters;
 
 /// How often to look for what dead processes have left.

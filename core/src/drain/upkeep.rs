@@ -11,13 +11,13 @@ use super::fleet::Work;
 use super::governor::{Part, Usage};
 use super::heap::{Heap, Sources};
 use super::locks::Locks;
-use super::report;
 use super::sampler::Sampler;
 use super::setup::{RING_WORDS, choose_signal, rings};
 use super::tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
 use crate::options::SignalChoice;
+use crate::report;
 
 impl Sampler {
     /// Lets the governor decide, makes sure that the handler is still ours, and renews the statistics.

@@ -110,6 +110,16 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                         "{name} gets credentials or headers without encryption: use https, or grpcs"
                     ));
                 }
+                if *protocol == Protocol::Put && !url.path.contains("{id}") {
+                    let missing: Vec<&str> =
+                        ["{time}", "{kind}", "{instance}"].into_iter().filter(|part| !url.path.contains(part)).collect();
+                    if !missing.is_empty() {
+                        warnings.push(format!(
+                            "{name}: profiles take each other's place there, since its path has no {}: add that, or {{id}}",
+                            missing.join(", ")
+                        ));
+                    }
+                }
                 told.push(name.clone());
                 if *protocol == Protocol::Google {
                     // The server of tokens is one of TLS, whatever this one is: the system's roots are read now.
@@ -208,9 +218,7 @@ fn secrets(options: &Options) -> Vec<String> {
     secrets.extend(options.push_headers.iter().map(|(_, value)| value.to_string()));
     for target in options.push.targets() {
         let Target::Server(_, url) = target else { continue };
-        if let Some((user, password)) = &url.user {
-            secrets.extend([password.clone(), base64(format!("{user}:{password}").as_bytes())]);
-        }
+        secrets.extend(proxy::secrets(url));
         let (path, query) = url.path_and_query();
         // Some servers have their secrets in paths, which are long then.
         secrets.extend(path.split('/').filter(|part| part.len() >= 16).map(str::to_string));
@@ -249,6 +257,24 @@ mod tests {
             let secrets = secrets(&options(&format!("{protocol}+http://h/base/0123456789abcdef0123/x")));
             assert_eq!(secrets, ["sesame-open", "0123456789abcdef0123"], "{protocol}");
         }
+    }
+
+    #[test]
+    fn a_user_without_a_password_is_a_secret() {
+        let basic = base64(b"glc_token:");
+        assert_eq!(secrets(&options("post+http://glc_token@h/x")), ["sesame-open", "glc_token", &basic]);
+        let basic = base64(b"shop:sesame");
+        assert_eq!(secrets(&options("post+http://shop:sesame@h/x")), ["sesame-open", "sesame", &basic]);
+    }
+
+    #[test]
+    fn places_where_profiles_replace_each_other_are_warned_of() {
+        let warnings =
+            |path: &str| destinations(&options(&format!("put+http://localhost{path}"))).unwrap().warnings;
+        assert_eq!(warnings("/p/{service}/{id}.pb.gz"), [""; 0]);
+        assert_eq!(warnings("/p/{instance}/{time}-{kind}.pb.gz"), [""; 0]);
+        let warned = warnings("/p/{service}/{time}.pb.gz");
+        assert!(warned.len() == 1 && warned[0].contains("no {kind}, {instance}:"), "{warned:?}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod otlp;
 mod parcel;
 mod proxy;
 mod server;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "keys and certificates"))]
+mod small_file;
 pub(crate) mod spool;
 
 pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};

@@ -52,12 +52,13 @@ pub(super) fn of(url: &Url, choice: &ProxyChoice, var: Lookup<'_>) -> Result<Opt
     }
 }
 
-/// What no error may show of it.
-pub(super) fn secrets(proxy: &Url) -> Vec<String> {
+/// What no error may show of a URL's user: who has no password is a token himself.
+pub(super) fn secrets(url: &Url) -> Vec<String> {
     let secrets = |(user, password): &(String, String)| {
-        vec![password.clone(), base64(format!("{user}:{password}").as_bytes())]
+        let secret = if password.is_empty() { user } else { password };
+        vec![secret.clone(), base64(format!("{user}:{password}").as_bytes())]
     };
-    proxy.user.as_ref().map_or_else(Vec::new, secrets)
+    url.user.as_ref().map_or_else(Vec::new, secrets)
 }
 
 /// Whether a list such as `.example.com,10.0.0.0/8,host:8080` has this server.

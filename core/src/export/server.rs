@@ -6,7 +6,6 @@
 //! them together; a set that failed in its middle goes on with the request where it stopped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
@@ -15,6 +14,7 @@ use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, datadog, 
 use crate::encode::dialect::halve;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Guarantee, Protocol, Url};
+use crate::report;
 
 /// What is common to requests to all servers.
 #[derive(Clone)]
@@ -191,10 +191,7 @@ impl ServerExporter {
             None => Verdict::Taken,
             Some((0, words)) => {
                 let words = self.client.clean(&words);
-                // A logger is the host's code, and may panic.
-                let _ = catch_unwind(AssertUnwindSafe(|| {
-                    log::warn!(target: "everprof", "{} took a profile, and says: {words}", self.name);
-                }));
+                report::warn_once(&format!("{} took a profile, and says: {words}", self.name));
                 Verdict::Taken
             }
             Some((count, words)) => {

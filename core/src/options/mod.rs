@@ -39,7 +39,7 @@ pub use list::{Kinds, UserTags};
 pub use number::{
     Bytes, Days, FleetWindow, Frames, Interval, Percent, Period, Rate, Spans, Threshold, WallRate,
 };
-pub(crate) use overlay::{Overlay, State};
+pub(crate) use overlay::{O_NONBLOCK, Overlay, State};
 pub use preload::Preload;
 pub use proxy::Proxy;
 pub(crate) use proxy::{Choice as ProxyChoice, url as proxy_url};

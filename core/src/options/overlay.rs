@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// What cannot stand in such a file.
 const NOT_HERE: &str = "config";
 /// To open a pipe must not wait for who writes to it.
-const O_NONBLOCK: i32 = 0x800;
+pub(crate) const O_NONBLOCK: i32 = 0x800;
 
 /// The lines of a watched file.
 #[derive(Clone, Debug, Default)]

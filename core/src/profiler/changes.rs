@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lock;
-use crate::drain::{Handle, report};
+use crate::drain::Handle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, Overlay};
+use crate::report;
 
 /// What was said of the options, and what holds.
 #[derive(Clone)]

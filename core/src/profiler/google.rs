@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use everprof_probe::os;
 use everprof_probe::own::Own;
 
-use crate::drain::{Handle, report};
+use crate::drain::{CHILD_DELAY, Handle};
 use crate::encode::pprof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::Hold;
 use crate::export::google::{Agent, Backoff, Pause, Plan, Wanted};
 use crate::options::{Kinds, Options};
 use crate::profile::{Kind, Profile};
+use crate::report;
 use crate::tags::Tags;
 
 /// What the server calls the kinds. It has one sort for waits: by who held the lock, as Go's agent has it, or else by who waited.
@@ -32,6 +33,9 @@ const SORTS: [(&str, &[Kind]); 7] = [
 ];
 /// A stretch that is longer is nothing that the server wants.
 const LONGEST: Duration = Duration::from_secs(300);
+
+/// What is watched for its peak where the server names no time.
+const LEAST_OF_PEAK: Duration = Duration::from_secs(10);
 
 /// Between two questions, whatever the server says: one that asks for profiles of no time would keep the thread busy.
 const LEAST: Duration = Duration::from_secs(1);
@@ -69,6 +73,7 @@ pub(super) fn begin(
     options: &Options,
     tags: &Tags,
     handle: &Arc<Handle>,
+    forked: bool,
 ) -> Option<Conversation> {
     let kinds = options.kinds.clone();
     let hold = Hold::default();
@@ -79,6 +84,10 @@ pub(super) fn begin(
         os::step_back();
         // What it allocates and waits for is nothing of the program's.
         Own::of_this_thread().leave_out();
+        // Most children of a fork call `exec` at once: the server is not asked for these.
+        if forked && !talk.hold.pause(CHILD_DELAY) {
+            return;
+        }
         if catch_unwind(AssertUnwindSafe(|| talk.run())).is_err() {
             report::warn("the conversation with Google Cloud Profiler ended: its thread panicked");
         }
@@ -107,7 +116,7 @@ impl Talk {
         let mut failures = 0;
         let (mut has_told, mut has_failed) = (false, false);
         while !self.hold.is_over() {
-            let sorts = sorts(&super::kinds().unwrap_or_else(|| self.kinds.clone()));
+            let sorts = self.sorts();
             if sorts.is_empty() {
                 self.tell("it takes none of the kinds that are taken here".to_string(), !has_told);
                 has_told = true;
@@ -136,6 +145,16 @@ impl Talk {
         }
     }
 
+    /// What can be offered now: blocks that live are known where they are followed.
+    fn sorts(&self) -> Vec<(&'static str, Kind)> {
+        let mut offered = sorts(&super::kinds().unwrap_or_else(|| self.kinds.clone()));
+        if offered.iter().any(|(_, kind)| *kind == Kind::Heap) {
+            let active = self.handle.stats().active_kinds;
+            offered.retain(|(_, kind)| *kind != Kind::Heap || active.contains(&Kind::Heap.name()));
+        }
+        offered
+    }
+
     /// Takes what is wanted and sends it; false where that failed. It is given up then: another replica is asked next.
     fn answer(&mut self, wanted: &Wanted, sorts: &[(&str, Kind)], is_new: bool) -> bool {
         let sent = match self.take(wanted, sorts) {
@@ -159,8 +178,10 @@ impl Talk {
             Some(Kind::Threads) => self.handle.threads(),
             Some(Kind::Heap) => self.handle.account(Kind::Heap),
             Some(kind) => {
+                // The peak of no time is nothing; the server names none for what it takes for a moment.
+                let least = if kind == Kind::Peak { LEAST_OF_PEAK } else { Duration::ZERO };
                 let id = self.handle.record(kind)?;
-                if self.hold.pause(wanted.duration.min(LONGEST)) {
+                if self.hold.pause(wanted.duration.clamp(least, LONGEST)) {
                     return self.handle.finish(id);
                 }
                 self.handle.give_up(id);

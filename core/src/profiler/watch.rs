@@ -13,9 +13,10 @@ use std::time::Duration;
 use everprof_probe::os;
 
 use super::changes;
-use crate::drain::{Handle, be_own_thread, report};
+use crate::drain::{Handle, be_own_thread};
 use crate::error::{Error, ErrorKind};
 use crate::options::{Overlay, State};
+use crate::report;
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);

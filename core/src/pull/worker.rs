@@ -21,7 +21,7 @@ use super::allowance::Allowance;
 use super::answer::Answer;
 use super::route::Work;
 use super::work::{self, Begun};
-use crate::drain::report;
+use crate::report;
 use crate::symbolize::Symbolizer;
 
 /// Requests that may be at work at once.

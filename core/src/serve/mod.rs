@@ -22,10 +22,10 @@ use std::time::Duration;
 use everprof_probe::os;
 use everprof_probe::own::Own;
 
-use crate::drain::report;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Secret, Serve};
 use crate::pull;
+use crate::report;
 use crate::stats::Stats;
 use listener::Listener;
 use reactor::Reactor;

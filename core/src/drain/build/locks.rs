@@ -14,10 +14,10 @@ use everprof_probe::lock::Object;
 
 use super::super::locks::{LockRow, LocksCut, Waits};
 use super::super::names::Names;
-use super::super::report;
 use super::super::tallies::Amounts;
 use super::{Builder, order};
 use crate::profile::{Kind, Label, Profile, StackId};
+use crate::report;
 use crate::symbolize;
 
 /// What a wait was for.

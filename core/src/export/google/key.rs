@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use super::text;
 use crate::encode::json;
 use crate::export::http::base64;
+use crate::export::small_file::small_file;
 use crate::options::Url;
 
 const SCOPE: &str = "https://www.googleapis.com/auth/monitoring.write";
@@ -31,10 +32,8 @@ pub(super) struct Key {
 
 /// Reads the file. An error shows nothing of it.
 pub(super) fn read(path: &str) -> Result<Key, String> {
-    use std::io::Read;
-    let mut file = String::new();
-    std::fs::File::open(path)
-        .and_then(|opened| opened.take(MOST_BYTES).read_to_string(&mut file))
+    let file = small_file(path.as_ref(), MOST_BYTES)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not UTF-8".to_string()))
         .map_err(|error| format!("GOOGLE_APPLICATION_CREDENTIALS: {path} could not be read: {error}"))?;
     parse(&file).map_err(|wrong| format!("GOOGLE_APPLICATION_CREDENTIALS: {path} {wrong}"))
 }

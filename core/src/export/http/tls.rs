@@ -13,6 +13,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::wire::Timed;
+use crate::export::small_file::small_file;
+
+/// A bundle of all roots that there are has some 300 KiB.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// Whom to trust, and how to be known.
 #[derive(Clone, Debug, Default)]
@@ -117,8 +121,9 @@ fn store(found: Vec<CertificateDer<'static>>) -> Option<Arc<RootCertStore>> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
+    let pem = small_file(path, MOST_BYTES)
+        .map_err(|error| format!("{} could not be read: {error}", path.display()))?;
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(certificates) if certificates.is_empty() => Err(format!("{} has no certificate", path.display())),
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(format!("{} could not be read: {error}", path.display())),
@@ -127,5 +132,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     // The error is left out: it may show what it could not read.
-    PrivateKeyDer::from_pem_file(path).map_err(|_| format!("{} is not a private key in PEM", path.display()))
+    let pem = small_file(path, MOST_BYTES)
+        .map_err(|error| format!("{} could not be read: {error}", path.display()))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| format!("{} is not a private key in PEM", path.display()))
 }

@@ -75,6 +75,8 @@ impl Held {
             }
             let mut locks = locks();
             if locks.forks != forks {
+                // To give a lock back may wait for a server of files, and a fork waits for the list.
+                drop(locks);
                 // A child may have a copy by now, which this takes the lock from as well.
                 file.unlock()?;
                 continue;
