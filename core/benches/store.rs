@@ -63,7 +63,14 @@ fn write(folder: &Path, stretches: i64) -> u64 {
             let profiles = vec![Encoded::pprof(Kind::Cpu, &profile)];
             let (time_nanos, duration_nanos) = (profile.time_nanos, PERIOD);
             directory
-                .write(&Set { tags, sequence: at as u64, time_nanos, duration_nanos, profiles })
+                .write(&Set {
+                    tags,
+                    sequence: at as u64,
+                    time_nanos,
+                    duration_nanos,
+                    profiles,
+                    ..Set::default()
+                })
                 .unwrap();
             count += 1;
         }

@@ -90,7 +90,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use everprof_probe::alloc::Allocator;
 #[doc(inline)]
 pub use everprof_probe::stacks::StackRange;
-pub use labels::{Labels, TraceContext, with_labels};
+pub use labels::{Labels, TraceContext, count_endpoint, with_labels};
 pub use options::Options;
 #[doc(inline)]
 pub use profiler::{Profiler, set};

@@ -21,6 +21,7 @@ use everprof_probe::{awaiting, os, sampling, scratch, stacks, thread, unwind};
 use crate::drain::{Handle, Plan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{self, Destinations, Exporter, spool};
+use crate::labels;
 use crate::options::{Kinds, Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
@@ -421,6 +422,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    counted: MutexGuard<'static, labels::New>,
     spools: MutexGuard<'static, spool::Locks>,
     tid: u32,
 }
@@ -432,6 +434,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        counted: labels::lock_counts(),
         spools: spool::before_fork(),
         tid: os::gettid(),
     };
@@ -453,7 +456,7 @@ fn held() -> Option<Held> {
 extern "C" fn after_fork_in_child() {
     os::forget_context();
     sampling::after_fork();
-    let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
+    let Some(Held { served, asked, mut running, mut recorded, counted, spools, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -465,6 +468,7 @@ extern "C" fn after_fork_in_child() {
     thread::after_fork(tid);
     *recorded = None;
     drop(recorded);
+    labels::forget_counts(counted);
     crate::drain::after_fork();
     // The queue first: what the server drops looks there.
     pull::after_fork(asked);

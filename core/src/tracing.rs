@@ -15,35 +15,44 @@
 //!
 //! **IDs** are those of the OpenTelemetry context in force at the moment when a span is entered, so any version of
 //! `tracing-opentelemetry` will do that puts it in force, as all do since 0.32 unless told otherwise; the macro asks the
-//! program's own crate `opentelemetry`. Spans that are not sampled have none: nobody has their trace.
+//! program's own crate `opentelemetry`. Spans that are not sampled have none: nobody has their trace. The local root is the
+//! outermost span, or until that was entered the first one that was. A span that is of another
+//! trace than the spans around it is the local root of a request from elsewhere, and those within it belong to it, also where they
+//! were created before it was entered; those that are entered before it, from then on.
 //!
-//! **Scopes.** An entered span is a scope as a label's guard is, in whatever order they end; of scopes within each other on
-//! one thread, those beyond the 64th are not told, and samples have what the 64th put in force.
+//! **Endpoints.** Where the root span has one of the fields `endpoint`, `http.route` and `route`, samples have the label
+//! `endpoint`: a route with its method before it (`http.request.method`, `http.method` or `method`), as in `GET /cart/{id}`. When
+//! the span ends, on whatever thread, a request of it is counted ([`count_endpoint`](crate::count_endpoint)). A route that
+//! becomes known later, by `Span::record`, is in what is entered from then on. Within a root that has no endpoint, such as the
+//! span of a connection, a span with `http.route` is the root of a request of its own, with the IDs of the outer one.
 //!
-//! **What it costs.** A span's creation: one small allocation, and an interned label where it is a root. To enter and leave
-//! it: a look at the registry and some stores, no allocation and no lock of ours.
+//! **Scopes.** An entered span is a scope as a label's guard is, in whatever order they end. Of scopes within each other on
+//! one thread, spans and guards together, 64 are told: what is entered beyond leaves in force what the 64th has put there,
+//! and its end changes nothing. A span that a thread has entered and never leaves stays in force there until it is closed on
+//! that thread, or a scope around it ends; so does one whose layer is taken away meanwhile (`reload`).
+//!
+//! **What it costs.** A span's creation: one small allocation, by the registry, which keeps there what is known of the span. A
+//! root costs no more, and no lock of ours, where its name and endpoint came twice before (1,024 of them; others cost a lock for
+//! a moment and some allocations), and with IDs where requests end on the threads on which they begin: else the place of
+//! the request in its trace is a second allocation. To enter and leave a span: a look at the registry and some stores, no
+//! allocation and no lock of ours.
 
-use std::cell::RefCell;
+mod endpoint;
+mod entered;
+mod request;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use tracing_core::Subscriber;
-use tracing_core::span::{Attributes, Id};
+use tracing_core::span::{Attributes, Id, Record};
+use tracing_core::{Metadata, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-use crate::labels::in_force::{self, Held};
-use crate::labels::{Labels, TraceContext};
-
-/// The key of the label that has the name of the local root span.
-const SPAN_NAME: &str = "span_name";
-/// Spans that are entered in each other on one thread beyond this are not kept; what is told is that of the first 64 scopes.
-const DEEPEST: usize = 1024;
-
-thread_local! {
-    static ENTERED: RefCell<Vec<Entered>> = const { RefCell::new(Vec::new()) };
-}
+use crate::labels::TraceContext;
+use endpoint::Named;
+use entered::Number;
+use request::{Name, Of, Root, Trace};
 
 /// The layer of `tracing-opentelemetry`'s spans: [`tracing::layer`](crate::tracing::layer) with the IDs of the OpenTelemetry
 /// context in force. The program needs the crate `opentelemetry`, of any version, with its feature `trace`.
@@ -74,7 +83,7 @@ macro_rules! otel_layer {
 /// # drop(subscriber);
 /// ```
 pub fn layer() -> Layer {
-    Layer { ids: None, names: true }
+    Layer { ids: None, names: true, registry: 0 }
 }
 
 /// Puts spans in force while they are entered. Made by [`layer`] and [`otel_layer!`](crate::otel_layer).
@@ -82,6 +91,8 @@ pub fn layer() -> Layer {
 pub struct Layer {
     ids: Option<fn() -> Option<TraceContext>>,
     names: bool,
+    /// Tells spans of several registries apart, whose numbers are the same.
+    registry: u32,
 }
 
 impl Layer {
@@ -103,257 +114,186 @@ impl Layer {
     }
 }
 
-/// What the spans of one request have in common, in the extensions of each of them.
-#[derive(Debug)]
-struct Root {
-    /// The trace of that span, folded; 0 where there is none yet.
-    trace: AtomicU64,
-    /// The first span that has an ID.
-    first: AtomicU64,
-    labels: Labels,
-}
-
-struct Of(Arc<Root>);
-
-/// A span that is entered on this thread, and what was in force before.
-struct Entered {
-    span: u64,
-    root: Arc<Root>,
-    labels: Held<u32>,
-    /// Keeps the set alive that is in force because of it.
-    kept: Labels,
-    /// None where it is not known whether it has IDs.
-    trace: Option<Held<TraceContext>>,
-}
-
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
+    fn on_layer(&mut self, _subscriber: &mut S) {
+        static REGISTRIES: AtomicU32 = AtomicU32::new(0);
+        self.registry = REGISTRIES.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    }
+
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         // A second panic would end the process.
         if std::thread::panicking() {
             return;
         }
         let Some(span) = context.span(id) else { return };
-        let of_parent = span.parent().and_then(|parent| root_of(&parent));
-        put(&span, of_parent.unwrap_or_else(|| self.root(attributes.metadata().name())));
+        let metadata = attributes.metadata();
+        let outer = self.ancestors(&span).next();
+        let begins = outer.as_ref().is_none_or(|outer| begins_within(outer, metadata));
+        let mut named = (begins && endpoint::may_be_named(metadata))
+            .then(|| Named::read(|visitor| attributes.record(visitor)));
+        let method = named.as_ref().map_or("", |named| named.method);
+        let found = named.as_mut().and_then(|named| named.endpoint(""));
+        let of = match outer {
+            Some(outer) if found.is_none() => Of::within(outer, method),
+            outer => {
+                let is_within = outer.is_some();
+                let trace = outer.map_or_else(|| self.ids.map(|_| Trace::fresh()), |outer| outer.trace);
+                let name = self.name(metadata, found.unwrap_or_default());
+                Of::new(Root { name, trace }, !is_within, method)
+            }
+        };
+        put(&span, of);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if std::thread::panicking() {
+            return;
+        }
+        let Some(span) = context.span(id) else { return };
+        if !endpoint::may_be_named(span.metadata()) {
+            return;
+        }
+        let mut named = Named::read(|visitor| values.record(visitor));
+        with_of(&span, |of| {
+            let method = if named.method.is_empty() { of.method } else { named.method };
+            of.method = method;
+            if (of.is_root || begins_within(&of.root, span.metadata()))
+                && let Some(endpoint) = named.endpoint(method)
+            {
+                of.root.name = self.name(span.metadata(), endpoint);
+                of.is_root = true;
+            }
+        });
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        let number = id.into_u64();
+        let number = self.number(id);
         if std::thread::panicking() {
             // One that is entered already is once more, since its exit ends the last; another one's exit finds none.
-            if let Some(root) = entered_root(number) {
-                enter(number, root, None);
+            if let Some(root) = entered::root(number) {
+                entered::enter(number, root, None);
             }
             return;
         }
         let Some(span) = context.span(id) else { return };
-        let Some(mut root) = root_of(&span) else { return };
+        let Some(mut seen) = self.see(&span) else { return };
         let ids = self.ids.map(|ids| ids());
-        if let Some(trace) = ids.flatten().filter(|trace| !root.is_of(trace)) {
-            // A request from elsewhere, within a span of the process: those within this one are of its trace.
-            root = self.root(span.name());
-            root.is_of(&trace);
-            put(&span, root.clone());
+        if let Some(trace) = ids.flatten() {
+            seen = self.in_trace(&span, seen, &trace);
         }
-        let ids = ids.map(|ids| ids.map(|trace| trace.with_local_root(root.first(trace.span_id))));
-        enter(number, root, ids);
+        let first = |id| seen.root.trace.as_ref().map_or(id, |trace| trace.first(id, seen.is_first));
+        let ids = ids.map(|ids| ids.map(|trace| trace.with_local_root(first(trace.span_id))));
+        entered::enter(number, seen.root, ids);
     }
 
     fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
-        exit(id.into_u64());
+        entered::exit(self.number(id));
     }
+
+    fn on_close(&self, id: Id, _context: Context<'_, S>) {
+        entered::forget(self.number(&id));
+    }
+}
+
+/// Whether a span within a request that has no endpoint may be the root of one that has.
+fn begins_within(outer: &Root, metadata: &Metadata<'_>) -> bool {
+    !outer.name.has_endpoint() && endpoint::is_of_server(metadata)
 }
 
 impl Layer {
-    fn root(&self, name: &str) -> Arc<Root> {
-        Arc::new(Root::new(Labels::new(self.names.then_some((SPAN_NAME, name)))))
-    }
-}
-
-fn put<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>, root: Arc<Root>) {
-    let put = || span.extensions_mut().replace(Of(root));
-    let _ = catch_unwind(AssertUnwindSafe(put));
-}
-
-/// The root of a span, without a look into its extensions where the span is entered on this thread: another layer may hold
-/// their lock while it formats what was recorded, and what is formatted may create and enter spans.
-fn root_of<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>) -> Option<Arc<Root>> {
-    // Their lock is poisoned where another layer panicked with it, and then panics.
-    let of = || span.extensions().get::<Of>().map(|of| of.0.clone());
-    entered_root(span.id().into_u64()).or_else(|| catch_unwind(AssertUnwindSafe(of)).ok().flatten())
-}
-
-fn entered_root(span: u64) -> Option<Arc<Root>> {
-    let found = ENTERED.try_with(|entered| {
-        let entered = entered.try_borrow().ok()?;
-        entered.iter().rev().find(|entered| entered.span == span).map(|entered| entered.root.clone())
-    });
-    found.ok().flatten()
-}
-
-impl Root {
-    fn new(labels: Labels) -> Self {
-        Self { trace: AtomicU64::new(0), first: AtomicU64::new(0), labels }
+    fn number(&self, id: &Id) -> Number {
+        Number { registry: self.registry, span: id.into_u64() }
     }
 
-    /// Whether its spans are of that trace, which from now on they are where they were of none.
-    fn is_of(&self, trace: &TraceContext) -> bool {
-        let folded = (trace.trace_id as u64 ^ (trace.trace_id >> 64) as u64).max(1);
-        match self.trace.compare_exchange(0, folded, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => true,
-            Err(known) => known == folded,
+    fn name(&self, metadata: &'static Metadata<'static>, endpoint: &str) -> Name {
+        Name::of(if self.names { metadata.name() } else { "" }, endpoint)
+    }
+
+    /// The roots of the spans around one, the nearest first.
+    fn ancestors<'a, R: LookupSpan<'a>>(&self, span: &SpanRef<'a, R>) -> impl Iterator<Item = Root> {
+        let around = std::iter::successors(span.parent(), SpanRef::parent);
+        around.filter_map(|outer| self.see(&outer)).map(|seen| seen.root)
+    }
+
+    /// What is kept with a span, without a look into its extensions where the span is entered on this thread: another layer may hold
+    /// their lock while it formats what was recorded, and what is formatted may create and enter spans.
+    fn see<'a, R: LookupSpan<'a>>(&self, span: &SpanRef<'a, R>) -> Option<Seen> {
+        if let Some(root) = entered::root(self.number(&span.id())) {
+            return Some(Seen { root, is_first: false, is_moved: false, is_entered: true });
         }
+        // Their lock is poisoned where another layer panicked with it, and then panics.
+        let see = || span.extensions().get::<Of>().map(Seen::of);
+        catch_unwind(AssertUnwindSafe(see)).ok().flatten()
     }
 
-    /// The ID of the first span that has one, which is this one where none had.
-    fn first(&self, span_id: u64) -> u64 {
-        match self.first.compare_exchange(0, span_id, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => span_id,
-            Err(first) => first,
+    /// What is kept with a span once it is of that trace, where it was of another one.
+    fn in_trace<'a, R: LookupSpan<'a>>(
+        &self,
+        span: &SpanRef<'a, R>,
+        seen: Seen,
+        trace: &TraceContext,
+    ) -> Seen {
+        let is_of = seen.root.trace.as_ref().is_none_or(|known| known.is_of(trace));
+        if is_of && !seen.is_moved || seen.is_entered {
+            return seen;
         }
-    }
-}
-
-/// Puts a span in force: its labels where its root is not yet, and its IDs where it is known whether it has some.
-fn enter(span: u64, root: Arc<Root>, ids: Option<Option<TraceContext>>) {
-    // Not while the thread's variables are destroyed.
-    let _ = ENTERED.try_with(|entered| {
-        let Ok(mut entered) = entered.try_borrow_mut() else { return };
-        if entered.len() >= DEEPEST {
-            return;
+        // Those around it may have been entered since it was created: the outermost of that trace is the root.
+        let is_known_of = |outer: &Root| outer.trace.as_ref().is_some_and(|known| known.is_known_of(trace));
+        let around = self.ancestors(span).filter(is_known_of).last();
+        let is_first = around.is_none();
+        if is_of && around.as_ref().is_none_or(|around| around.is_of_one_trace_with(&seen.root)) {
+            return seen;
         }
-        let is_in_force =
-            entered.last().is_some_and(|outer| Arc::ptr_eq(&outer.root, &root) && outer.labels.is_open());
-        let labels = Held::labels();
-        let kept = if is_in_force || !labels.is_open() {
-            Labels::default()
-        } else {
-            in_force::set_labels(&root.labels, labels.before())
-        };
-        let trace = ids.map(|ids| {
-            let trace = Held::trace();
-            if trace.is_open() {
-                in_force::set_trace(ids.unwrap_or_default());
-            }
-            trace
+        let put = with_of(span, |of| {
+            let name = match &around {
+                // A span that has an endpoint of its own is known by that.
+                _ if of.is_root && of.root.name.has_endpoint() => of.root.name.clone(),
+                Some(around) => around.name.clone(),
+                None if of.is_root => of.root.name.clone(),
+                None => self.name(span.metadata(), ""),
+            };
+            let own = || {
+                let own = Trace::fresh();
+                own.is_of(trace);
+                own
+            };
+            let trace = around.as_ref().and_then(|around| around.trace.clone()).unwrap_or_else(own);
+            of.is_root = is_first || of.is_root && of.root.name.has_endpoint();
+            of.root = Root { name, trace: Some(trace) };
+            (of.is_first, of.is_moved) = (is_first, true);
+            Seen::of(of)
         });
-        entered.push(Entered { span, root, labels, kept, trace });
-    });
+        put.unwrap_or(seen)
+    }
 }
 
-/// Puts in force what was before the span was entered, or where another one that was entered later is entered still, leaves
-/// that to its end. Where a guard that is outside of it has ended, that has been done.
-fn exit(span: u64) {
-    let _ = ENTERED.try_with(|entered| {
-        let Ok(mut entered) = entered.try_borrow_mut() else { return };
-        let Some(place) = entered.iter().rposition(|entered| entered.span == span) else { return };
-        let ended = entered.remove(place);
-        let mut later = entered.iter_mut().skip(place).find(|later| later.labels.is_open());
-        if let Some(later) = later.as_mut().filter(|later| later.kept.is_empty()) {
-            later.kept = ended.kept;
-        }
-        if let Some(labels) = ended.labels.close(later.map(|later| &mut later.labels)) {
-            in_force::restore_labels(labels);
-        }
-        let mut later = entered.iter_mut().skip(place).filter_map(|later| later.trace.as_mut());
-        let later = later.find(|later| later.is_open());
-        if let Some(trace) = ended.trace.and_then(|trace| trace.close(later)) {
-            in_force::set_trace(trace);
-        }
-    });
+/// What is kept with a span, as far as it matters where it is entered.
+struct Seen {
+    root: Root,
+    is_first: bool,
+    is_moved: bool,
+    /// It is entered on this thread already.
+    is_entered: bool,
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn root(name: &str) -> Arc<Root> {
-        Arc::new(Root::new(Labels::new([(SPAN_NAME, name)])))
+impl Seen {
+    fn of(of: &Of) -> Self {
+        Self { root: of.root.clone(), is_first: of.is_first, is_moved: of.is_moved, is_entered: false }
     }
+}
 
-    fn now() -> (Vec<String>, u64) {
-        let labels = Labels::current();
-        let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));
-        (labels.collect(), TraceContext::current().span_id)
-    }
+fn put<'a, R: LookupSpan<'a>>(span: &SpanRef<'a, R>, of: Of) {
+    let mut of = Some(of);
+    let before = catch_unwind(AssertUnwindSafe(|| {
+        let mut extensions = span.extensions_mut();
+        of.take().and_then(|of| extensions.replace(of))
+    }));
+    // Where its lock is poisoned, it stays here; what it replaces is of a second layer. Neither is the end of a request.
+    before.ok().flatten().into_iter().chain(of).for_each(Of::give_up);
+}
 
-    #[test]
-    fn what_was_in_force_comes_back_in_whatever_order_spans_end() {
-        let told = |labels: &[&str], span| (labels.iter().map(|label| (*label).to_string()).collect(), span);
-        let (a, b) = (root("a"), root("b"));
-        let ids = |span| Some(Some(TraceContext::new(1, span)));
-        let _outer = Labels::new([("tenant", "t")]).entered();
-        enter(1, a.clone(), ids(11));
-        assert_eq!(now(), told(&["span_name=a", "tenant=t"], 11));
-        enter(2, a.clone(), ids(12));
-        enter(3, b.clone(), ids(13));
-        assert_eq!(now(), told(&["span_name=b", "tenant=t"], 13));
-        exit(2);
-        assert_eq!(now(), told(&["span_name=b", "tenant=t"], 13), "another one is entered still");
-        enter(3, b.clone(), Some(None));
-        assert_eq!(now().1, 0, "entered once more, not sampled");
-        exit(3);
-        exit(3);
-        assert_eq!(now(), told(&["span_name=a", "tenant=t"], 11));
-        exit(9);
-        exit(1);
-        assert_eq!(now(), told(&["tenant=t"], 0));
-    }
-
-    #[test]
-    fn spans_and_guards_that_end_in_another_order_leave_nothing_in_force() {
-        let ids = |span| Some(Some(TraceContext::new(1, span)));
-        let nothing = (Vec::new(), 0);
-        let tenant = || (Labels::new([("tenant", "t")]).entered(), TraceContext::new(9, 9).enter());
-        // The guard is the outer one, and ends first.
-        let guards = tenant();
-        enter(1, root("a"), ids(11));
-        drop(guards);
-        assert_eq!(now(), nothing, "with it ends what is in it");
-        enter(2, root("a"), ids(12));
-        assert_eq!(now(), (vec!["span_name=a".to_string()], 12), "though another one of its root is entered");
-        exit(1);
-        assert_eq!(now().1, 12);
-        exit(2);
-        assert_eq!(now(), nothing);
-        // The span is the outer one, and ends first.
-        enter(1, root("a"), ids(11));
-        let guards = tenant();
-        exit(1);
-        assert_eq!(now(), nothing);
-        drop(guards);
-        assert_eq!(now(), nothing);
-        // A guard stands between two spans.
-        enter(1, root("a"), ids(11));
-        let guards = tenant();
-        enter(2, root("b"), ids(12));
-        exit(1);
-        drop(guards);
-        exit(2);
-        assert_eq!(now(), nothing);
-        // Within what was left to the second span, a guard is one of its own.
-        enter(1, root("a"), ids(11));
-        enter(2, root("b"), ids(12));
-        exit(1);
-        let guards = tenant();
-        assert_eq!(now().1, 9);
-        drop(guards);
-        assert_eq!(now(), (vec!["span_name=b".to_string()], 12));
-        exit(2);
-        assert_eq!(now(), nothing);
-    }
-
-    #[test]
-    fn a_root_is_of_one_trace() {
-        let root = root("a");
-        let is_of = |trace| root.is_of(&TraceContext::new(trace, 1));
-        assert_eq!([is_of(1 << 100 | 7), is_of(8), is_of(1 << 100 | 7)], [true, false, true]);
-    }
-
-    #[test]
-    fn the_first_span_with_an_id_is_the_local_root() {
-        let root = root("a");
-        assert_eq!([root.first(5), root.first(6), root.first(5)], [5, 5, 5]);
-    }
+/// Works on what is kept with a span, unless its lock is poisoned.
+fn with_of<'a, R: LookupSpan<'a>, T>(span: &SpanRef<'a, R>, work: impl FnOnce(&mut Of) -> T) -> Option<T> {
+    let work = || span.extensions_mut().get_mut::<Of>().map(work);
+    catch_unwind(AssertUnwindSafe(work)).ok().flatten()
 }

@@ -1,6 +1,6 @@
 //! The end of a period: its sums with everything needed to name them, and the CPU time that no sample stands for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::setup::wall_clock;
 use super::threads::Whose;
 use super::wall::Wall;
 use crate::aggregate::{Aggregate, Sums};
+use crate::labels;
 use crate::recorder;
 
 /// Closed periods that may wait for their export.
@@ -103,7 +104,9 @@ impl Sampler {
         if cut != Cut::Within {
             self.period_began = now;
             self.threads.rename(0);
-            self.publish(Job::EndPeriod);
+            // Where it is so far behind, they wait where they are: a few more in a map that is bounded.
+            let counts = if self.is_publisher_stuck() { BTreeMap::new() } else { labels::take_counts() };
+            self.publish(Job::EndPeriod(counts));
         }
         // With the losses that only the end of the period has told.
         self.counters.publish(self.stats.clone());

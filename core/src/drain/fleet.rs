@@ -21,6 +21,7 @@ use super::setup::wall_clock;
 use super::threads::Threads;
 use crate::aggregate::Aggregate;
 use crate::error::{Error, ErrorKind};
+use crate::labels;
 use crate::options::{Kinds, Options};
 use crate::profile::Kind;
 use crate::recorder;
@@ -210,6 +211,7 @@ impl Sampler {
     pub(super) fn enter(&mut self, kinds: Kinds) {
         self.wall_options.always = kinds.iter().any(Kind::needs_looks);
         self.kinds = kinds.clone();
+        labels::set_counting(kinds.iter().next().is_some());
         self.publish(Job::Kinds(kinds, self.fleet.marks()));
         self.switch_work();
     }

@@ -99,6 +99,7 @@ fn guarded(work: impl FnOnce()) {
 /// Nothing is taken any more of what threads of the host have to tell.
 fn close_doors() {
     labels::set_sampling(false);
+    labels::set_counting(false);
     everprof_probe::thread::want_new(false);
     recorder::set_open(false);
 }

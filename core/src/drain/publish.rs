@@ -20,6 +20,7 @@ use super::period::Period;
 use super::snapshot::Snapshot;
 use crate::encode::Set;
 use crate::error::{Error, ErrorKind, Result};
+use crate::labels;
 use crate::options::Kinds;
 use crate::profile::{Kind, Profile};
 use crate::stats::Counters;
@@ -52,6 +53,8 @@ pub(super) struct Open {
     time: Option<(i64, i64)>,
     /// Something of the period is to be told.
     is_worth_it: bool,
+    /// Requests of periods before of which there was nothing else to tell.
+    endpoint_counts: BTreeMap<String, u64>,
     /// By the recording's number; none where it grew too large.
     recordings: HashMap<u64, Option<Growing>>,
 }
@@ -66,8 +69,8 @@ pub(super) enum Job {
     Account { kinds: Vec<Kind>, account: Box<Account>, to: To },
     /// These kinds are taken of each period from now on, which has these tags beside the others.
     Kinds(Kinds, BTreeMap<String, String>),
-    /// Publish the period.
-    EndPeriod,
+    /// Publish the period, in which these requests ended.
+    EndPeriod(BTreeMap<String, u64>),
     /// Give the profile of this recording to whoever waits for it.
     Finish(u64, Sender<Result<Profile>>),
     /// Forget this recording.
@@ -102,7 +105,7 @@ impl Publisher {
                 }
                 Job::Account { kinds, account, to } => self.account(&kinds, &account, to),
                 Job::Kinds(kinds, marks) => (self.kinds, self.marks) = (kinds, marks),
-                Job::EndPeriod => self.publish(),
+                Job::EndPeriod(counts) => self.publish(counts),
                 Job::Finish(id, named) => {
                     let profile = match self.sums.recordings.remove(&id) {
                         Some(Some(sum)) => Ok(sum.finish(&self.tags)),
@@ -210,11 +213,13 @@ impl Publisher {
         }
     }
 
-    /// Publishes the period, unless there is nothing to tell of it.
-    fn publish(&mut self) {
+    /// Publishes the period, unless there is nothing to tell of it: then its requests go with the next one that is told.
+    fn publish(&mut self, mut endpoint_counts: BTreeMap<String, u64>) {
         let sums = std::mem::take(&mut self.sums.period);
         let time = self.sums.time.take();
+        labels::add_counts(&mut endpoint_counts, std::mem::take(&mut self.sums.endpoint_counts));
         if !std::mem::take(&mut self.sums.is_worth_it) {
+            self.sums.endpoint_counts = endpoint_counts;
             return;
         }
         let mut tags = self.tags.clone();
@@ -226,7 +231,14 @@ impl Publisher {
         let (time_nanos, duration_nanos) = time.or_else(of_first).unwrap_or_default();
         let wall = profiles.iter().find(|(kind, _)| *kind == Kind::Wall);
         self.counters.judge(wall.and_then(|(_, profile)| profile.verdict().ok()));
-        let set = Set { tags, sequence: self.sequence, time_nanos, duration_nanos, profiles: Vec::new() };
+        let set = Set {
+            tags,
+            sequence: self.sequence,
+            time_nanos,
+            duration_nanos,
+            profiles: Vec::new(),
+            endpoint_counts,
+        };
         self.sequence += 1;
         self.delivery.take(&set, &profiles);
     }

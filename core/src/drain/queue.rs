@@ -75,8 +75,7 @@ impl Queue {
 
     /// Takes a set, and says how many were given up for it.
     pub(super) fn push(&mut self, set: Arc<Set>) -> u64 {
-        let profiles: u64 = set.profiles.iter().map(|profile| profile.bytes.len() as u64).sum();
-        let bytes = profiles.max(LEAST_BYTES);
+        let bytes = set.bytes().max(LEAST_BYTES);
         let mut evicted = 0;
         while self.bytes.saturating_add(bytes) > self.most && self.evict() {
             evicted += 1;

@@ -220,6 +220,7 @@ impl Sampler {
             awaits_lost_at_start: labels::lost(),
             told_untimed: false,
         };
+        labels::set_counting(kinds.iter().next().is_some());
         sampler.publish(Job::Kinds(kinds, sampler.fleet.marks()));
         // Threads that live already are charged from now on, not from their birth.
         sampler.threads.scan();

@@ -15,7 +15,7 @@ const HEAD: usize = 20;
 
 /// The bytes of a set.
 pub(crate) fn write(set: &Set) -> Vec<u8> {
-    let size: usize = set.profiles.iter().map(|profile| profile.bytes.len() + 256).sum();
+    let size = set.bytes() as usize + 256 * set.profiles.len();
     let mut message = Writer::with_capacity(size + 1024);
     for tag in &set.tags {
         pair(&mut message, 1, tag);
@@ -32,6 +32,12 @@ pub(crate) fn write(set: &Set) -> Vec<u8> {
             to.int(5, profile.duration_nanos);
             profile.labels.iter().for_each(|(key, value)| pair(to, 6, (key, value)));
             to.bytes(7, &profile.id.to_bytes());
+        });
+    }
+    for (endpoint, count) in &set.endpoint_counts {
+        message.message(6, |to| {
+            to.string(1, endpoint);
+            to.uint(2, *count);
         });
     }
     let message = message.into_bytes();
@@ -87,6 +93,10 @@ fn set(message: &[u8]) -> Option<Set> {
             (3, Value::Varint(value)) => set.time_nanos = value.cast_signed(),
             (4, Value::Varint(value)) => set.duration_nanos = value.cast_signed(),
             (5, Value::Bytes(bytes)) => set.profiles.push(profile(bytes)?),
+            (6, Value::Bytes(bytes)) => {
+                let (endpoint, count) = endpoint_count(bytes)?;
+                set.endpoint_counts.insert(endpoint, count);
+            }
             _ => {}
         }
     }
@@ -109,6 +119,18 @@ fn profile(message: &[u8]) -> Option<Encoded> {
         }
     }
     Some(Encoded { kind: kind?, format: format?, bytes, time_nanos, duration_nanos, labels, id: id? })
+}
+
+fn endpoint_count(message: &[u8]) -> Option<(String, u64)> {
+    let (mut endpoint, mut count) = (String::new(), 0);
+    for field in Fields::new(message) {
+        match field.ok()? {
+            (1, Value::Bytes(text)) => endpoint = str::from_utf8(text).ok()?.to_string(),
+            (2, Value::Varint(value)) => count = value,
+            _ => {}
+        }
+    }
+    Some((endpoint, count))
 }
 
 fn read_pair(message: &[u8]) -> Option<(String, String)> {
@@ -143,6 +165,9 @@ mod tests {
             time_nanos: 1_700_000_000_000_000_000,
             duration_nanos: -1,
             profiles: profiles.into(),
+            endpoint_counts: [("GET /ä", u64::MAX), ("", 1)]
+                .map(|(endpoint, count)| (endpoint.into(), count))
+                .into(),
         }
     }
 
@@ -154,6 +179,29 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(Format::of_extension(format.extension()), Some(format));
         }
+    }
+
+    /// Of a version that counted no requests, byte for byte: what waits on disk outlives an update, and the way back.
+    #[test]
+    fn what_an_older_version_has_kept_is_read() {
+        const OLD: &str = "657665727365743124c8d26646000000000000000a0f0a0773657276696365120473686f701007180120022a2d\
+            0a03637075120570622e677a1a01782001280232060a016b1201763a10000102030405060708090a0b0c0d0e0f";
+        let digits = OLD.as_bytes().chunks(2).map(|two| str::from_utf8(two).unwrap());
+        let old: Vec<u8> = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
+        let profile = Encoded {
+            kind: Kind::Cpu,
+            format: Format::Pprof,
+            bytes: b"x".to_vec(),
+            time_nanos: 1,
+            duration_nanos: 2,
+            labels: vec![("k".into(), "v".into())],
+            id: ProfileId::from_bytes(std::array::from_fn(|at| at as u8)),
+        };
+        let tags = [("service".to_string(), "shop".to_string())].into();
+        let (time_nanos, duration_nanos, profiles) = (1, 2, vec![profile]);
+        let set = Set { tags, sequence: 7, time_nanos, duration_nanos, profiles, ..Set::default() };
+        assert_eq!(read(&old).unwrap(), set);
+        assert_eq!(write(&set), old, "without counts it is what that version wrote");
     }
 
     /// Each bit of each byte, each length, and bytes that come behind.

@@ -100,12 +100,21 @@ pub struct Set {
     pub duration_nanos: i64,
     /// The profiles: one of each kind, or more where a [`super::Dialect`] parts it.
     pub profiles: Vec<Encoded>,
+    /// Requests that ended in the period, by endpoint: see [`count_endpoint`](crate::count_endpoint). Datadog asks for them.
+    pub endpoint_counts: BTreeMap<String, u64>,
 }
 
 impl Set {
     /// The value of a tag, or the empty text.
     pub fn tag(&self, name: &str) -> &str {
         self.tags.get(name).map_or("", String::as_str)
+    }
+
+    /// About how many bytes it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        let profiles = self.profiles.iter().map(|profile| profile.bytes.len());
+        let counts = self.endpoint_counts.keys().map(|endpoint| endpoint.len() + 32);
+        profiles.chain(counts).sum::<usize>() as u64
     }
 }
 

@@ -66,8 +66,8 @@ pub(super) fn path(url: &Url) -> String {
     if path.ends_with(end) { format!("{path}{query}") } else { format!("{path}/{end}{query}") }
 }
 
-/// The body of an upload and its media type.
-pub(super) fn form(set: &Set, profiles: &[Encoded]) -> (String, Vec<u8>) {
+/// The body of an upload and its media type. Of a set that goes in several, one alone has the counts of its requests.
+pub(super) fn form(set: &Set, profiles: &[Encoded], has_counts: bool) -> (String, Vec<u8>) {
     let names = names(profiles);
     let sizes: usize = profiles.iter().map(|profile| profile.bytes.len() + 256).sum();
     let mut body = Vec::with_capacity(sizes + 4096);
@@ -81,7 +81,7 @@ pub(super) fn form(set: &Set, profiles: &[Encoded]) -> (String, Vec<u8>) {
         body.extend_from_slice(bytes);
         body.extend_from_slice(b"\r\n");
     };
-    part("event", "event.json", "application/json", event(set, profiles, &names).as_bytes());
+    part("event", "event.json", "application/json", event(set, profiles, &names, has_counts).as_bytes());
     for (name, profile) in names.iter().zip(profiles) {
         part(name, name, "application/octet-stream", &profile.bytes);
     }
@@ -104,20 +104,35 @@ fn names(profiles: &[Encoded]) -> Vec<String> {
 }
 
 /// Whose profiles these are, and of when.
-fn event(set: &Set, profiles: &[Encoded], names: &[String]) -> String {
+fn event(set: &Set, profiles: &[Encoded], names: &[String], has_counts: bool) -> String {
     // A part that was halved, or comes later, is of its own time.
     let start = profiles.iter().map(|profile| profile.time_nanos).min().unwrap_or(set.time_nanos);
     let end = set.time_nanos.saturating_add(set.duration_nanos).max(start);
     let attachments: Vec<String> = names.iter().map(|name| json::string(name)).collect();
     format!(
         "{{\"attachments\":[{}],\"tags_profiler\":{},\"start\":\"{}\",\"end\":\"{}\",\"family\":\"native\",\"version\":\"4\",\
-         \"endpoint_counts\":null,\"internal\":{{}},\"info\":{{\"profiler\":{{\"name\":\"everprof\",\"version\":\"{}\"}}}}}}",
+         \"endpoint_counts\":{},\"internal\":{{}},\"info\":{{\"profiler\":{{\"name\":\"everprof\",\"version\":\"{}\"}}}}}}",
         attachments.join(","),
         json::string(&tags(set)),
         rfc3339(start),
         rfc3339(end),
+        if has_counts { counts(set) } else { NO_COUNTS.to_string() },
         env!("CARGO_PKG_VERSION"),
     )
+}
+
+/// As Datadog's own libraries say that nothing was counted.
+const NO_COUNTS: &str = "null";
+
+/// How many requests of each endpoint ended.
+fn counts(set: &Set) -> String {
+    if set.endpoint_counts.is_empty() {
+        return NO_COUNTS.to_string();
+    }
+    let counts = set.endpoint_counts.iter();
+    let counts: Vec<String> =
+        counts.map(|(endpoint, count)| format!("{}:{count}", json::string(endpoint))).collect();
+    format!("{{{}}}", counts.join(","))
 }
 
 /// Names of tags that Datadog has for ours.

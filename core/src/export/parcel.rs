@@ -34,8 +34,15 @@ pub(super) fn requests(protocol: Protocol, set: &Set) -> Vec<Vec<Encoded>> {
     }
 }
 
-/// Profiles of a set as the server takes them: those of one request, of which there is one at least.
-pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profiles: &[Encoded]) -> Option<Parcel> {
+/// Profiles of a set as the server takes them: those of one request, of which there is one at least; with the counts of the
+/// set's requests or without.
+pub(super) fn parcel(
+    protocol: Protocol,
+    url: &Url,
+    set: &Set,
+    profiles: &[Encoded],
+    has_counts: bool,
+) -> Option<Parcel> {
     let profile = profiles.first()?;
     let labels = || dialect::series(dialect_of(protocol), profile, &set.tags);
     Some(match protocol {
@@ -65,7 +72,7 @@ pub(super) fn parcel(protocol: Protocol, url: &Url, set: &Set, profiles: &[Encod
             &write_raw(&labels(), profile),
         ),
         Protocol::Datadog => {
-            let (content_type, body) = datadog::form(set, profiles);
+            let (content_type, body) = datadog::form(set, profiles, has_counts);
             Parcel { method: "POST", path: datadog::path(url), content_type: content_type.into(), body }
         }
         // It is asked for profiles, and gets none of periods.
@@ -208,7 +215,7 @@ mod tests {
         set.tags.insert("service".into(), "a/../b?c d".into());
         set.tags.insert("env".into(), "..".into());
         let path = |protocol, text| {
-            parcel(protocol, &url(text), &set, std::slice::from_ref(&profile))
+            parcel(protocol, &url(text), &set, std::slice::from_ref(&profile), true)
                 .map(|parcel| parcel.path)
                 .unwrap()
         };

@@ -5,7 +5,7 @@
 //! What is too large is halved, and the halves are tried. A request is one profile, or all of a period where the server takes
 //! them together; a set that failed in its middle goes on with the request where it stopped.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
@@ -46,6 +46,8 @@ pub(super) struct ServerExporter {
     /// The set at hand, by its first profile, and what of it is still to be sent.
     at: Option<ProfileId>,
     rest: VecDeque<(Vec<Encoded>, u32)>,
+    /// The server has, or may have, the counts of the set's requests: the rest of the set goes without them.
+    has_counts: bool,
     lost: Option<(Loss, Error)>,
 }
 
@@ -61,12 +63,22 @@ impl ServerExporter {
     pub(super) fn new(name: String, protocol: Protocol, url: Url, manner: Manner) -> Self {
         let client =
             Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone()).by(manner.proxy.clone());
-        Self { name, protocol, url, client, manner, at: None, rest: VecDeque::new(), lost: None }
+        Self {
+            name,
+            protocol,
+            url,
+            client,
+            manner,
+            at: None,
+            rest: VecDeque::new(),
+            has_counts: false,
+            lost: None,
+        }
     }
 
     fn send(&self, set: &Set, profiles: &[Encoded]) -> Verdict {
         let (Some(profile), Some(parcel)) =
-            (profiles.first(), parcel(self.protocol, &self.url, set, profiles))
+            (profiles.first(), parcel(self.protocol, &self.url, set, profiles, !self.has_counts))
         else {
             return Verdict::Taken;
         };
@@ -258,7 +270,8 @@ impl Exporter for ServerExporter {
             return (set.clone(), None);
         }
         let profiles = self.rest.drain(..).flat_map(|(profiles, _)| profiles).collect();
-        (Set { profiles, tags: set.tags.clone(), ..*set }, self.lost.take())
+        let endpoint_counts = if self.has_counts { BTreeMap::new() } else { set.endpoint_counts.clone() };
+        (Set { profiles, tags: set.tags.clone(), endpoint_counts, ..*set }, self.lost.take())
     }
 
     fn attempt(&mut self, set: &Set) -> Outcome {
@@ -280,7 +293,7 @@ impl ServerExporter {
         if self.at != Some(first) {
             self.at = Some(first);
             self.rest = requests(self.protocol, set).into_iter().map(|profiles| (profiles, 0)).collect();
-            self.lost = None;
+            (self.has_counts, self.lost) = (false, None);
         }
         while let Some((profiles, halvings)) = self.rest.front() {
             let halvings = *halvings;
@@ -288,6 +301,7 @@ impl ServerExporter {
                 Verdict::Later(problem, after) => return Outcome::Later(unavailable(problem), after),
                 Verdict::Taken => {
                     self.rest.pop_front();
+                    self.has_counts = true;
                     continue;
                 }
                 Verdict::TooLarge(problem) if self.would_overwrite() => (
@@ -311,6 +325,8 @@ impl ServerExporter {
                 Verdict::Lost(loss, problem) => (loss, problem),
             };
             self.rest.pop_front();
+            // It may have them for all that.
+            self.has_counts |= matches!(loss, Loss::Failed | Loss::Unknown);
             let later =
                 (loss == Loss::Unknown && !self.rest.is_empty()).then(|| unavailable(problem.clone()));
             self.lost.get_or_insert((loss, unavailable(problem)));

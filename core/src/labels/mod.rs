@@ -7,7 +7,8 @@
 //! **Scopes nest.** Inside a scope another one adds its labels, and wins where the keys are the same. A guard ends its
 //! scope *and every scope entered inside of it*, whatever the order in which guards are dropped; a guard whose scope was
 //! ended that way does nothing. A forgotten guard leaves its labels on until an outer scope of the thread ends, or
-//! nothing at all once the set itself is gone; labels never turn into other labels.
+//! nothing at all once the set itself is gone; labels never turn into other labels. Of scopes within each other on one
+//! thread 64 are entered: those beyond change nothing, neither at their beginning nor at their end.
 //!
 //! **Ids are not reused**, so a sample that still waits in a ring cannot name another set than the one it was taken
 //! under. How sets are given back is told in `table.rs`.
@@ -19,6 +20,8 @@
 //! while another thread held one finds it locked for ever; it notices, and labels that would go there overflow.
 
 mod context;
+mod endpoints;
+pub(crate) mod fixed;
 #[cfg(feature = "tracing")]
 pub(crate) mod in_force;
 mod polls;
@@ -29,6 +32,10 @@ mod table;
 mod trace;
 
 pub use context::{Context, InContext, inherit};
+pub use endpoints::count_endpoint;
+pub(crate) use endpoints::{
+    New, add_counts, after_fork as forget_counts, lock as lock_counts, set_counting, take as take_counts,
+};
 pub(crate) use polls::{lost, stop_ticking, tick};
 pub use scope::{LabelGuard, TraceGuard};
 pub use set::LabelSet;
@@ -144,6 +151,12 @@ impl Labels {
     /// The number that samples carry; 0 for the empty set.
     pub fn id(&self) -> u32 {
         self.0.as_ref().map_or(0, |shared| shared.id())
+    }
+
+    /// Whether it stands for sets that found no room.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_overflow(&self) -> bool {
+        self.id() == table::OVERFLOW
     }
 
     fn of_text(text: &str) -> Self {

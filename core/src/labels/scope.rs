@@ -93,6 +93,11 @@ impl Held<u32> {
     pub(crate) fn labels() -> Self {
         Held::open(&LABELS, slot::labels())
     }
+
+    /// Whether this thread has any scope, of whatever kind.
+    pub(crate) fn is_any_open() -> bool {
+        [&LABELS, &TRACES].into_iter().any(|stack| stack.with(|scopes| scopes.depth.get() > 0))
+    }
 }
 
 #[cfg(feature = "tracing")]

@@ -29,7 +29,7 @@ const MAX_SETS: usize = 65_536 / PARTS;
 /// Text of one part's sets: 32 MiB in all.
 const MAX_TEXT: usize = (32 << 20) / PARTS;
 /// The id of the set that stands for those that found no room.
-const OVERFLOW: u32 = 1;
+pub(super) const OVERFLOW: u32 = 1;
 const OVERFLOW_LABELS: [(&str, &str); 1] = [("everprof.labels", "overflow")];
 /// Merges that a set remembers.
 const REMEMBERED: usize = 8;

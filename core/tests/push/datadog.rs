@@ -1,5 +1,7 @@
 //! Uploads to Datadog, to a server that plays its agent and its intake.
 
+use std::collections::BTreeMap;
+
 use everprof::encode::{Dialect, Set, pprof};
 use everprof::export::{self, Loss, Outcome};
 use everprof::profile::Kind;
@@ -33,6 +35,8 @@ fn period() -> Set {
         Kind::Threads,
     ];
     whole.profiles = Dialect::Datadog.encode(&kinds.map(made));
+    let counts = [("GET /cart/{id}", 3), ("POST \"/ä\"", 1 << 40), ("everprof.endpoints=overflow", 7)];
+    whole.endpoint_counts = counts.map(|(endpoint, count)| (endpoint.to_string(), count)).into();
     whole
 }
 
@@ -53,6 +57,12 @@ fn parts(asked: &Asked) -> Vec<(String, Vec<u8>)> {
     }
     assert_eq!(&body[from..], b"--\r\n");
     parts
+}
+
+fn event(asked: &Asked) -> serde_json::Value {
+    let parts = parts(asked);
+    let (_, event) = parts.iter().find(|(head, _)| head.contains("name=\"event\"")).unwrap();
+    serde_json::from_slice(event).unwrap()
 }
 
 fn described(asked: &Asked, set: &Set) -> String {
@@ -78,6 +88,13 @@ fn the_agent_gets_all_kinds_of_a_period_in_one_upload() {
     golden("datadog.txt", &described(&asked[0], &set));
 }
 
+#[test]
+fn nothing_that_was_counted_is_null_as_from_datadogs_own() {
+    let set = Set { endpoint_counts: BTreeMap::new(), ..period() };
+    let asked = sent(&[], "datadog+http://", "", &set);
+    assert_eq!(event(&asked[0])["endpoint_counts"], serde_json::Value::Null);
+}
+
 /// The environment's key would win.
 fn has_key_of_its_own() -> bool {
     let has = std::env::var_os("DD_API_KEY").is_some();
@@ -96,6 +113,7 @@ fn the_intake_gets_the_key_and_no_container() {
     let asked = sent(&[("push_token", "sesame-open")], "datadog+http://", "/api/v2/profile", &set);
     assert_eq!(asked[0].line(), "POST /api/v2/profile HTTP/1.1");
     assert_eq!(asked[0].header("dd-api-key"), Some("sesame-open"));
+    assert_eq!(event(&asked[0])["endpoint_counts"], serde_json::json!(set.endpoint_counts));
     assert!(asked[0].header("authorization").is_none() && asked[0].header("datadog-container-id").is_none());
     let refusal = "HTTP/1.1 403 Forbidden\r\n\r\nAPI key sesame-open is invalid";
     let server = Server::new(&[Act::Answer(refusal)]);
@@ -128,4 +146,58 @@ fn what_is_too_large_goes_in_several_uploads() {
     let counts: Vec<usize> = server.asked().iter().map(|asked| parts(asked).len() - 1).collect();
     let all = set.profiles.len();
     assert_eq!(counts, [all, all / 2, all - all / 2]);
+}
+
+/// The sums of what the server has taken, or may have.
+fn counted(asked: &[Asked], taken: &[usize]) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for asked in taken.iter().map(|at| &asked[*at]) {
+        let event = event(asked);
+        for (endpoint, count) in event["endpoint_counts"].as_object().into_iter().flatten() {
+            *sums.entry(endpoint.clone()).or_default() += count.as_u64().unwrap();
+        }
+    }
+    sums
+}
+
+/// Parted, tried again, refused in part, without an answer: what arrives has each request once, or at most once.
+#[test]
+fn requests_are_counted_once_however_often_a_set_is_sent() {
+    const TOO_LARGE: Act = Act::Answer("HTTP/1.1 413 Content Too Large\r\n\r\n");
+    const BUSY: Act = Act::Answer("HTTP/1.1 503 Service Unavailable\r\n\r\n");
+    const NEVER: Act = Act::Answer("HTTP/1.1 400 Bad Request\r\n\r\n");
+    const BROKEN: Act = Act::Answer("HTTP/1.1 500 Internal Server Error\r\n\r\n");
+    let set = period();
+    let all = set.endpoint_counts.clone();
+    let none = BTreeMap::new();
+    for (acts, tries, taken, expected) in [
+        (&[BUSY, BUSY, YES][..], 3, &[2][..], &all),
+        (&[TOO_LARGE, YES, YES], 1, &[1, 2], &all),
+        (&[TOO_LARGE, BUSY, YES, BUSY, YES], 3, &[2, 4], &all),
+        (&[TOO_LARGE, TOO_LARGE, YES, BUSY, YES, YES], 2, &[2, 4, 5], &all),
+        // The first part is refused: the second one has them.
+        (&[TOO_LARGE, NEVER, YES], 1, &[2], &all),
+        // Nobody knows what became of the first part, or it is lost: they are not told twice.
+        (&[TOO_LARGE, BROKEN, YES], 1, &[2], &none),
+        (&[TOO_LARGE, Act::Close, YES], 2, &[2], &none),
+    ] {
+        let server = Server::new(acts);
+        let push = format!("datadog+http://{}", server.address);
+        let mut exporter = exporter(&[("push", &push)]);
+        let outcomes: Vec<Outcome> = (0..tries).map(|_| exporter.attempt(&set)).collect();
+        assert!(outcomes[..tries - 1].iter().all(|outcome| matches!(outcome, Outcome::Later(..))));
+        let asked = server.asked();
+        assert_eq!(asked.len(), acts.len(), "{outcomes:?}");
+        assert_eq!(counted(&asked, taken), *expected, "{taken:?}");
+    }
+    // What is left of it, for the disk.
+    for (acts, left) in [(&[TOO_LARGE, YES, BUSY][..], &none), (&[TOO_LARGE, BUSY], &all)] {
+        let server = Server::new(acts);
+        let push = format!("datadog+http://{}", server.address);
+        let mut exporter = exporter(&[("push", &push)]);
+        assert!(matches!(exporter.attempt(&set), Outcome::Later(..)));
+        let (rest, _) = exporter.unsent(&set);
+        assert_eq!(rest.endpoint_counts, *left);
+        assert!(!rest.profiles.is_empty());
+    }
 }

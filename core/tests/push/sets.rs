@@ -31,7 +31,7 @@ pub(crate) fn set(dialect: Dialect, samples: u64, time_nanos: i64) -> Set {
     profile.time_nanos = time_nanos;
     profile.tags = Clone::clone(&tags);
     let profiles = dialect.encode(&[(Kind::Cpu, profile)]);
-    Set { tags, sequence: 7, time_nanos, duration_nanos: 10_000_000_000, profiles }
+    Set { tags, sequence: 7, time_nanos, duration_nanos: 10_000_000_000, profiles, ..Set::default() }
 }
 
 /// A profile of that many samples.

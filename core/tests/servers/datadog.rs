@@ -100,6 +100,13 @@ fn types(profile: &Profile) -> BTreeSet<(String, String)> {
     profile.sample_types.iter().map(|known| (known.name.clone(), known.unit.clone())).collect()
 }
 
+/// Requests that ended, by endpoint.
+fn counts() -> BTreeMap<String, u64> {
+    [("GET /cart/{id}", 3), ("POST \"/ä\"", 1 << 40)]
+        .map(|(endpoint, count)| (endpoint.to_string(), count))
+        .into()
+}
+
 /// Sends ours, of every kind, and says what it was.
 fn ours(port: u16) -> Vec<(Kind, Profile)> {
     sent(&[("push", &format!("datadog+http://127.0.0.1:{port}"))])
@@ -128,7 +135,14 @@ fn sent(options: &[(&str, &str)]) -> Vec<(Kind, Profile)> {
         (kind, profile)
     });
     let profiles = Dialect::Datadog.encode(&sent);
-    let set = Set { tags, sequence: 0, time_nanos: time, duration_nanos: 10_000_000_000, profiles };
+    let set = Set {
+        tags,
+        sequence: 0,
+        time_nanos: time,
+        duration_nanos: 10_000_000_000,
+        profiles,
+        endpoint_counts: counts(),
+    };
     let outcome = exporter(options).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
     sent.into()
@@ -152,6 +166,7 @@ fn the_agent_has_every_kind_and_every_stack_of_one_upload() {
         assert_eq!(got.time_nanos, profile.time_nanos);
     }
     assert_eq!(upload.event["version"], "4");
+    assert_eq!(upload.event["endpoint_counts"], serde_json::json!(counts()));
 }
 
 /// The names that Datadog's own client has, which ours has as well.
@@ -183,6 +198,16 @@ fn an_upload_has_the_names_of_datadogs_own() {
     for key in theirs.event.as_object().unwrap().keys().filter(|key| *key != "process_tags") {
         assert!(own.event.get(key).is_some(), "the event has no {key}");
     }
+    let counted = |event: &serde_json::Value| {
+        let counts = event["endpoint_counts"].as_object().unwrap();
+        counts.values().all(|count| count.as_u64().is_some_and(|count| count > 0)) && !counts.is_empty()
+    };
+    assert!(counted(&own.event) && counted(&theirs.event), "{}", theirs.event["endpoint_counts"]);
+    assert!(
+        theirs.event["endpoint_counts"]["GET /x"].as_u64() > Some(1),
+        "{}",
+        theirs.event["endpoint_counts"]
+    );
     for key in ["start", "end"] {
         let shape = |value: &serde_json::Value| {
             value

@@ -61,7 +61,14 @@ pub(crate) fn grafana(more: &[&str]) -> Option<(Running, u16)> {
 
 fn set_of(sent: &[(Kind, Profile)], tags: &BTreeMap<String, String>) -> Set {
     let profiles = Dialect::Pyroscope.encode(sent);
-    Set { tags: tags.clone(), sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles }
+    Set {
+        tags: tags.clone(),
+        sequence: 0,
+        time_nanos: now(),
+        duration_nanos: 10_000_000_000,
+        profiles,
+        ..Set::default()
+    }
 }
 
 fn push(port: u16, set: &Set) -> Outcome {

@@ -132,7 +132,7 @@ fn made() -> Set {
     };
     let sent: Vec<(Kind, Profile)> = Kind::ALL.into_iter().map(one).collect();
     let profiles = Dialect::Otlp.encode(&sent);
-    Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles }
+    Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles, ..Set::default() }
 }
 
 fn sent(set: &Set) -> Vec<Request> {

@@ -106,7 +106,14 @@ fn all_of_it_is_there(scheme: &str) {
     ];
     let sent: Vec<(Kind, Profile)> = kinds.into_iter().map(|kind| (kind, made(kind, &tags))).collect();
     let profiles = Dialect::Parca.encode(&sent);
-    let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+    let set = Set {
+        tags,
+        sequence: 0,
+        time_nanos: now(),
+        duration_nanos: 10_000_000_000,
+        profiles,
+        ..Set::default()
+    };
     let push = format!("{scheme}://127.0.0.1:{port}");
     let outcome = exporter(&[("push", &push)]).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
@@ -152,7 +159,14 @@ fn otlp_is_there_too() {
     let kinds = Kind::ALL.into_iter().filter(|kind| name(*kind).is_some());
     let sent: Vec<(Kind, Profile)> = kinds.map(|kind| (kind, made(kind, &tags))).collect();
     let profiles = Dialect::Otlp.encode(&sent);
-    let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+    let set = Set {
+        tags,
+        sequence: 0,
+        time_nanos: now(),
+        duration_nanos: 10_000_000_000,
+        profiles,
+        ..Set::default()
+    };
     let outcome = exporter(&[("push", &format!("otlp+grpc://127.0.0.1:{port}"))]).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
     for (kind, profile) in &sent {

@@ -70,8 +70,14 @@ fn every_kind_is_taken_and_the_same() {
     };
     let sent: Vec<(Kind, Profile)> = kinds.into_iter().enumerate().map(made).collect();
     let profiles = Dialect::Pyroscope.encode(&sent);
-    let set =
-        Set { tags: tags.clone(), sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+    let set = Set {
+        tags: tags.clone(),
+        sequence: 0,
+        time_nanos: now(),
+        duration_nanos: 10_000_000_000,
+        profiles,
+        ..Set::default()
+    };
     let push = format!("pyroscope+http://127.0.0.1:{port}");
     let outcome = exporter(&[("push", &push), ("push_tenant", "team-a")]).attempt(&set);
     assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");

@@ -58,6 +58,7 @@ pub fn set_of(profile: &Profile, sequence: u64) -> Set {
         time_nanos: profile.time_nanos,
         duration_nanos: profile.duration_nanos,
         profiles: vec![Encoded::pprof(Kind::Cpu, profile)],
+        ..Set::default()
     }
 }
 

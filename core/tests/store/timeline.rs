@@ -87,7 +87,14 @@ fn snapshots_are_counted_not_timed() {
         let profiles = vec![Encoded::pprof(Kind::Threads, &profile)];
         let (time_nanos, duration_nanos) = (profile.time_nanos, MINUTE);
         directory
-            .write(&Set { tags, sequence: minute as u64, time_nanos, duration_nanos, profiles })
+            .write(&Set {
+                tags,
+                sequence: minute as u64,
+                time_nanos,
+                duration_nanos,
+                profiles,
+                ..Set::default()
+            })
             .unwrap();
     }
     let made = timeline(&*dir, &Query::default(), PageOptions::default()).unwrap();
@@ -213,7 +220,8 @@ fn write(dir: &Folder, instance: &str, version: &str, times: &[(i64, i64)]) -> i
             tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         (cpu.tags, wall.tags) = (tags.clone(), tags.clone());
         let profiles = vec![Encoded::pprof(Kind::Cpu, &cpu), Encoded::pprof(Kind::Wall, &wall)];
-        let set = Set { tags, sequence: sequence as u64, time_nanos, duration_nanos, profiles };
+        let set =
+            Set { tags, sequence: sequence as u64, time_nanos, duration_nanos, profiles, ..Set::default() };
         directory.write(&set).unwrap();
     }
     all

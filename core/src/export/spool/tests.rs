@@ -55,7 +55,7 @@ fn set(sequence: u64, bytes: usize) -> Set {
     let bytes = vec![7; bytes];
     let profile = Encoded { kind, format, bytes, time_nanos, duration_nanos: SECOND, labels: Vec::new(), id };
     let tags = [("service".to_string(), "shop".to_string())].into();
-    Set { tags, sequence, time_nanos, duration_nanos: SECOND, profiles: vec![profile] }
+    Set { tags, sequence, time_nanos, duration_nanos: SECOND, profiles: vec![profile], ..Set::default() }
 }
 
 /// All that is there, as it comes.
