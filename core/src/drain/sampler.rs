@@ -1,6 +1,6 @@
 //! The sampler: everything the drain's thread owns while it runs, and what it does at each wake.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, otel, report, tasks};
+use super::{Plan, live_options::asked, otel, report, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -110,6 +110,8 @@ pub(super) struct Sampler {
     pub(super) awaits_lost_at_start: u64,
     /// It was said that there are threads without a timer.
     pub(super) told_untimed: bool,
+    /// Problems that were said, and need not be again.
+    pub(super) told_once: BTreeSet<String>,
 }
 
 impl Sampler {
@@ -148,6 +150,7 @@ impl Sampler {
         // Two words a frame at most, and one that says what is missing.
         let max_words = (plan.options.max_frames.get() as usize + 1).min(MAX_STACK_WORDS);
         let hook_options = HookOptions::of(&plan.options, max_words);
+        let asked = asked(&plan.options, &hook_options, &wall_options);
         if !sigprof::start(sigprof::Config { signal, max_words }, rings) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -167,12 +170,7 @@ impl Sampler {
         let mut sampler = Sampler {
             threads: Threads::new(sampling),
             modules,
-            governor: Governor::new(
-                plan.options.cpu_budget_percent.fraction(),
-                period,
-                hook_options.interval,
-                hook_options.threshold,
-            ),
+            governor: Governor::new(asked),
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
@@ -218,6 +216,7 @@ impl Sampler {
             unknown_stacks_at_start: stacks::unknown(),
             awaits_lost_at_start: labels::lost(),
             told_untimed: false,
+            told_once: BTreeSet::new(),
         };
         sampler.publish(Job::Kinds(kinds, sampler.fleet.marks()));
         // Threads that live already are charged from now on, not from their birth.
