@@ -227,14 +227,14 @@ fn recording() {
     const THREADS: usize = 8;
     let (profiler, dir) = starting("recording", &[("rate_hz", "1"), ("kinds", "cpu")]);
     for round in 0..2 {
-        let (begun, worked_all, end) =
-            (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+        let [ready, begun, worked_all, end] = [(); 4].map(|()| Barrier::new(THREADS + 1));
         thread::scope(|scope| {
             for number in 0..THREADS {
-                let (begun, worked_all, end) = (&begun, &worked_all, &end);
+                let (ready, begun, worked_all, end) = (&ready, &begun, &worked_all, &end);
                 let work = move || {
                     // From before the recording, which it is not to tell.
                     worked(Duration::from_millis(50));
+                    ready.wait();
                     begun.wait();
                     worked(Duration::from_millis(60));
                     worked_all.wait();
@@ -242,7 +242,7 @@ fn recording() {
                 };
                 thread::Builder::new().name(format!("worker-{number}")).spawn_scoped(scope, work).unwrap();
             }
-            thread::sleep(Duration::from_millis(600));
+            ready.wait();
             let recording = everprof::record(Kind::Cpu).unwrap();
             let before = used();
             begun.wait();
@@ -291,21 +291,21 @@ fn no_descriptors() {
     let done = AtomicBool::new(false);
     let (labelled, may_label) = (AtomicU32::new(0), AtomicBool::new(false));
     let of_labelled = || Clock::Thread(labelled.load(Ordering::Relaxed)).now().unwrap() as f64 / 1e9;
+    let step = || {
+        worked(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
+    };
+    let work = |is_labelled: bool| {
+        if is_labelled {
+            labelled.store(gettid(), Ordering::Relaxed);
+        }
+        while !done.load(Ordering::Relaxed) {
+            let wants = is_labelled && may_label.load(Ordering::Relaxed);
+            let _guard = wants.then(|| Labels::new([("tenant", "acme")]).entered());
+            step();
+        }
+    };
     thread::scope(|scope| {
-        let step = || {
-            worked(Duration::from_millis(5));
-            thread::sleep(Duration::from_millis(5));
-        };
-        let work = |is_labelled: bool| {
-            if is_labelled {
-                labelled.store(gettid(), Ordering::Relaxed);
-            }
-            while !done.load(Ordering::Relaxed) {
-                let wants = is_labelled && may_label.load(Ordering::Relaxed);
-                let _guard = wants.then(|| Labels::new([("tenant", "acme")]).entered());
-                step();
-            }
-        };
         let work = &work;
         for (name, is_labelled) in [("old", false), ("labelled", true)] {
             thread::Builder::new().name(name.into()).spawn_scoped(scope, move || work(is_labelled)).unwrap();
