@@ -3,7 +3,7 @@
 //! Four things can be taken less often: samples of CPU time, of allocations, and of waits for locks, and looks at threads that
 //! wait. What each of them has cost says how much less often it has to come: what costs the most gives way until the
 //! others cost as much, in as few steps as it takes. A sample carries what it stands for, so profiles stay right meanwhile. But they tell less:
-//! so nothing comes less often that would hardly make a difference, and all of it comes back, in smaller steps, as far as what
+//! so nothing comes less often that would hardly make a difference, what has made none is taken back, and all of it comes back, in smaller steps, as far as what
 //! it costs leaves room for it.
 //!
 //! Doubling one distance at a time, as it was at first, took half a minute from ten times the budget where all four cost
@@ -27,6 +27,12 @@ const LEAST_COST: f64 = 1.0 / 16.0;
 /// The longest step at once: not everything that our thread does comes less often with samples, and two seconds of something
 /// else, such as reading what a large library brought along, are not to leave a profile without samples.
 const LONGEST_STEP: f64 = 4.0;
+/// A part that comes half as often as before, and costs nearly as much, has no more to give: by a fifth of what is to be expected
+/// it is told from what chance does.
+const LEAST_ANSWER: f64 = 0.2;
+/// It is tried again after so many judgements, and each time after twice as many, up to
+const LEFT_ALONE: u32 = 8;
+const LEFT_ALONE_AT_MOST: u32 = 128;
 /// Above the budget, to this part of it: what was measured may have been too little.
 const AIM: f64 = 0.8;
 /// Things come back until they may take this part of it,
@@ -128,19 +134,25 @@ impl Asked {
 }
 
 /// The distance of samples: nanoseconds, or bytes. 0: none are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Dial {
     wanted: u64,
     now: u64,
     most: u64,
     /// As it was told last.
     told: u64,
+    /// What it cost before it was slowed down, and at which distance.
+    tried: Option<(f64, u64)>,
+    /// It was slowed down in vain, when it cost so much: it is left alone for so many judgements, and the next time for so many.
+    vain: Option<(f64, u32)>,
+    patience: u32,
 }
 
 impl Dial {
     fn new(wanted: u64, limit: u64) -> Self {
         let most = wanted.saturating_mul(LEAST_PART).min(limit).max(wanted);
-        Self { wanted, now: wanted, most, told: wanted }
+        let patience = LEFT_ALONE;
+        Self { wanted, now: wanted, most, told: wanted, tried: None, vain: None, patience }
     }
 
     /// Whether it comes less often than was asked for.
@@ -150,12 +162,32 @@ impl Dial {
 
     /// Whether it can come less often still.
     fn can_slow(&self) -> bool {
-        self.now < self.most
+        self.now < self.most && self.vain.is_none()
     }
 
-    /// Less often by that factor, as far as that can be.
-    fn slow(&mut self, factor: f64) {
+    /// Less often by that factor, as far as that can be, since it costs so much as it is.
+    fn slow(&mut self, factor: f64, cost: f64) {
+        self.tried.get_or_insert((cost, self.now));
         self.now = ((self.now as f64 * factor).ceil() as u64).clamp(self.now, self.most);
+    }
+
+    /// Looks what it costs now, above the budget: steps that have brought nothing are taken back.
+    fn learn(&mut self, cost: f64) {
+        self.vain = self.vain.filter(|(before, left)| *left > 1 && cost < 2.0 * before);
+        self.vain.iter_mut().for_each(|(_, left)| *left -= 1);
+        let Some((before, distance)) = self.tried else { return };
+        if cost > 2.0 * before {
+            // There is more to do than when it was tried, which says nothing.
+            (self.tried, self.patience) = (None, LEFT_ALONE);
+        } else if self.now / 2 >= distance {
+            let saved = 1.0 - distance as f64 / self.now as f64;
+            if cost < before * (1.0 - LEAST_ANSWER * saved) {
+                self.tried = Some((cost, self.now));
+                return;
+            }
+            (self.now, self.tried, self.vain) = (distance, None, Some((cost, self.patience)));
+            self.patience = (2 * self.patience).min(LEFT_ALONE_AT_MOST);
+        }
     }
 
     /// More often, but not more than was asked for.
@@ -257,8 +289,10 @@ impl Governor {
         self.before = now;
         let before = self.dials;
         if own > allowed {
-            self.slow(costs, own, allowed * AIM);
+            self.dials.iter_mut().zip(costs).for_each(|(dial, cost)| dial.learn(cost / had as f64));
+            self.slow(costs, own, allowed * AIM, had as f64);
         } else {
+            self.dials.iter_mut().for_each(|dial| dial.tried = None);
             self.hasten(costs, allowed * AIM_BACK - own, now.rests);
         }
         Part::ALL
@@ -267,8 +301,9 @@ impl Governor {
             .collect()
     }
 
-    /// Everything that costs more than a level to that level: such that all of it comes to `aim`.
-    fn slow(&mut self, costs: [f64; 4], own: f64, aim: f64) {
+    /// Everything that costs more than a level to that level: such that all of it comes to `aim`, of the time that the process
+    /// `had`.
+    fn slow(&mut self, costs: [f64; 4], own: f64, aim: f64, had: f64) {
         let stuck = self.dials.iter().zip(costs).filter(|(dial, _)| !dial.can_slow()).map(|(_, cost)| cost);
         let aim = aim - stuck.sum::<f64>();
         let free = self.dials.iter_mut().zip(costs).filter(|(dial, _)| dial.can_slow());
@@ -276,7 +311,7 @@ impl Governor {
         free.sort_by(|(_, a), (_, b)| a.total_cmp(b));
         let level = level(free.iter().map(|(_, cost)| *cost), aim).max(own * LEAST_COST);
         for (dial, cost) in free.into_iter().filter(|(_, cost)| *cost > level) {
-            dial.slow((cost / level).min(LONGEST_STEP));
+            dial.slow((cost / level).min(LONGEST_STEP), cost / had);
         }
     }
 

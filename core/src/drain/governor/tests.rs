@@ -49,9 +49,9 @@ fn a_moment_is_not_judged() {
 
 #[test]
 fn the_rate_has_a_floor() {
-    let mut governor = of_rate(0.01);
-    let last = (1..30).filter_map(|at| judged(&mut governor, second(at * 500, at))).last();
-    assert_eq!(last, Some(640_000_000));
+    let mut process = Process::new(0.01, [6.4, 0.0, 0.0, 0.0], 0.0);
+    (0..30).for_each(|_| _ = process.step(1.0));
+    assert_eq!(process.governor.period(), 640_000_000);
 }
 
 #[test]
@@ -213,6 +213,32 @@ fn from_ten_times_the_budget_it_takes_four_seconds_and_not_much_is_left_unused()
         assert!(least >= 0.0069, "{name}: {shares:.4?}");
         assert_eq!(shares[10..20], shares[20..], "{name}: and there it stays");
     }
+}
+
+/// Our thread has work that no distance makes less, more than all of the budget.
+#[test]
+fn what_has_no_more_to_give_keeps_its_samples() {
+    let mut process = Process::new(0.01, [0.01, 0.03, 0.0, 0.02], 0.03);
+    let held = |process: &Process| process.governor.dials.map(|dial| dial.now as f64 / dial.wanted as f64);
+    let (mut shares, mut most) = (Vec::new(), 0.0f64);
+    let mut steps_far = 0;
+    for step in 0..300 {
+        shares.push(process.step(1.0));
+        most = most.max(held(&process)[0]);
+        steps_far += u32::from(step > 20 && held(&process)[0] > 8.0);
+    }
+    println!(
+        "{:.4?} at the end, {most:.1} at the most, {steps_far} steps far off; {:.4?}",
+        held(&process),
+        &shares[..10]
+    );
+    assert!(shares[10..].iter().all(|share| *share < 0.0375), "all that can be saved is: {shares:.4?}");
+    assert!(steps_far < 20, "in most steps there are samples of CPU time");
+    // The work of our own ends, and everything comes back to where it fits.
+    process.fixed = 0.0;
+    let shares: Vec<f64> = (0..30).map(|_| process.step(1.0)).collect();
+    println!("{:.2?}; {shares:.4?}", held(&process));
+    assert!(shares.iter().all(|share| *share <= 0.01) && held(&process)[0] < 4.1);
 }
 
 /// What comes and goes by the hour and by the second does not make it hunt.
