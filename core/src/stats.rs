@@ -57,8 +57,11 @@ pub struct Stats {
     /// Signals per second of CPU time really delivered: at most the kernel's tick with the clock `timer`. Each signal
     /// carries the weight of the expiries it stands for, so totals are right at any rate.
     pub effective_rate_hz: f64,
-    /// Whether the governor holds down the rate, or samples of allocations or of waits for locks, because of
-    /// `cpu_budget_percent`.
+    /// Looks per second at each thread for what it waits for, in Hz: lower than `wall_rate_hz` while the governor holds it
+    /// down; 0 where there are none.
+    pub wall_rate_hz: f64,
+    /// Whether the governor holds down the rate, samples of allocations or of waits for locks, or looks at threads that wait,
+    /// because of `cpu_budget_percent`.
     pub throttled: bool,
     /// Signals handled.
     pub signals: u64,

@@ -123,7 +123,7 @@ impl Looker {
             Task::Unknown => return Look::Untold,
             Task::NotNow => return Look::NotNow,
         };
-        let (labels, trace) = in_force(tid);
+        let (labels, trace) = in_force(tid, used);
         let mut seen = Waiting {
             wait,
             readable: false,
@@ -209,8 +209,17 @@ fn call_of(wait: &Wait) -> Option<u32> {
     })
 }
 
-/// The label set in force on a thread, and its trace and span; zeros where there are none.
-pub fn in_force(tid: u32) -> (u32, Trace) {
+/// The label set in force on thread `tid`, and its trace and span; zeros where there are none. A trace is several numbers, and a
+/// thread that runs may be about to change them: where it has used more of the processors by now than `used`, which was read
+/// before, what was read of it may be of two traces, and none is told.
+pub fn in_force(tid: u32, used: u64) -> (u32, Trace) {
+    let (labels, trace) = unchecked(tid);
+    let is_whole = trace.span_id == 0 || Clock::Thread(tid).now() == Some(used);
+    (labels, if is_whole { trace } else { Trace::default() })
+}
+
+/// The same for who looks at the thread's clock himself afterwards.
+fn unchecked(tid: u32) -> (u32, Trace) {
     thread::find(tid).map(|slot| (slot.labels(), slot.trace())).unwrap_or_default()
 }
 
@@ -245,12 +254,54 @@ mod registers {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
     use crate::os::gettid;
     use crate::sample::{Frame, frames};
     use std::vec::Vec;
+
+    /// A trace of one thread, read by another while it changes.
+    #[test]
+    fn no_trace_is_of_two_halves() {
+        let (to_main, tid) = std::sync::mpsc::channel();
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        let of = |number: u64| Trace {
+            trace_id: u128::from(number) << 64 | u128::from(number),
+            span_id: number,
+            local_root: number,
+        };
+        let mut found = [0u32; 2];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let slot = thread::current().unwrap();
+                to_main.send(gettid()).unwrap();
+                let mut number = 0;
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    number = number % 1_000_000 + 1;
+                    slot.set_trace(of(number), 1);
+                }
+                slot.set_trace(Trace::default(), 0);
+            });
+            let tid = tid.recv().unwrap();
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < std::time::Duration::from_secs(2) {
+                let used = Clock::Thread(tid).now().unwrap();
+                let (_, trace) = in_force(tid, used);
+                found[0] += u32::from(trace == Trace::default());
+                found[1] += u32::from(trace != of(trace.span_id));
+            }
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        std::println!("{} of none, {} of two", found[0], found[1]);
+        assert_eq!(found[1], 0);
+    }
 
     #[inline(never)]
     fn wait_here(until: &std::sync::mpsc::Receiver<()>) -> u32 {

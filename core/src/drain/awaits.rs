@@ -70,7 +70,7 @@ impl Sampler {
     pub(super) fn read_awaits(&mut self, period_ends: bool) {
         let Some(mut awaits) = self.awaits.take() else { return };
         self.read_cells(&mut awaits, period_ends, false);
-        let share = f64::from(self.governor.wanted()) / f64::from(self.governor.period().max(1));
+        let share = f64::from(self.governor.asked().period) / f64::from(self.governor.period().max(1));
         let open = awaits.open.values().map(|told| told.weight).filter(|weight| *weight > 0).collect();
         if awaits.crowd.judge(open, monotonic(), share.min(1.0)) {
             self.read_cells(&mut awaits, false, true);

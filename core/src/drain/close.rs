@@ -30,10 +30,24 @@ const MOST_WAITING: u64 = 8;
 pub(super) enum Cut {
     /// Within a period, where a recording begins or ends.
     Within,
+    /// The same where nobody is timed after it: what there is left is told.
+    IntoRest,
     /// At the end of a period.
     Period,
     /// At the end of all: what there is left is told.
     Last,
+}
+
+impl Cut {
+    /// Whether a period ends there.
+    pub(super) fn is_end(self) -> bool {
+        matches!(self, Cut::Period | Cut::Last)
+    }
+
+    /// Whether no sample that comes later can speak for what was before.
+    pub(super) fn is_last(self) -> bool {
+        matches!(self, Cut::IntoRest | Cut::Last)
+    }
 }
 
 impl Sampler {
@@ -41,7 +55,8 @@ impl Sampler {
     /// recordings begin or end in it.
     ///
     /// Every segment is settled for itself. Within a period that concerns only threads with samples in it: the others'
-    /// books stay open, so that what is due to them goes where it would have gone without the cut.
+    /// books stay open, so that what is due to them goes where it would have gone without the cut. Where nobody is timed after
+    /// it, there is no later, and they are closed as well.
     pub(super) fn cut(&mut self, cut: Cut) {
         let now = Instant::now();
         let duration = now.duration_since(self.cut_at);
@@ -101,7 +116,7 @@ impl Sampler {
         self.hand_over(period);
         self.snapshot_of_period(cut);
         self.accounts_of_period(cut);
-        if cut != Cut::Within {
+        if cut.is_end() {
             self.period_began = now;
             self.threads.rename(0);
             // Where it is so far behind, they wait where they are: a few more in a map that is bounded.
@@ -174,7 +189,7 @@ impl Sampler {
                 Placed::Nowhere(nanos) if !due.timed => {
                     self.without_stack(stackless, self.reason(false), Some(thread), nanos);
                 }
-                Placed::Nowhere(nanos) if cut == Cut::Last => {
+                Placed::Nowhere(nanos) if cut.is_last() => {
                     self.without_stack(stackless, "threads without a sample", Some(thread), nanos);
                 }
                 Placed::Nowhere(nanos) => self.threads.carry(due.tid, nanos),

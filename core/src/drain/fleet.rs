@@ -104,6 +104,11 @@ impl Fleet {
         self.marks.clone()
     }
 
+    /// The kinds that are taken when it is their turn.
+    pub(super) fn asked(&self) -> &Kinds {
+        &self.asked
+    }
+
     /// The kinds that are taken now.
     pub(super) fn kinds(&mut self) -> Kinds {
         self.turn_at(wall_clock(), Instant::now());
@@ -218,7 +223,12 @@ impl Sampler {
 
     /// What is needed for these kinds and for the recordings at hand.
     fn work_for(&self, kinds: &Kinds) -> Work {
-        let mut all = kinds.iter().chain(self.recordings.kinds()).peekable();
+        self.work_of(kinds, self.recordings.kinds())
+    }
+
+    /// The same for others.
+    pub(super) fn work_of(&self, kinds: &Kinds, recorded: impl Iterator<Item = Kind>) -> Work {
+        let mut all = kinds.iter().chain(recorded).peekable();
         if all.peek().is_none() {
             return Work::Idle;
         }
@@ -246,6 +256,9 @@ impl Sampler {
         self.calm = 0;
         thread::want_new(work != Work::Idle);
         recorder::set_open(work == Work::Times);
+        if before == Work::Idle {
+            labels::set_sampling(true);
+        }
         if before == Work::Times {
             // What handlers in flight leave still is of no period.
             self.sampling.is_timed = false;
@@ -263,6 +276,8 @@ impl Sampler {
         self.paced_at = Instant::now();
         self.fleet.swept = Instant::now();
         if work == Work::Idle {
+            // No sample names a label set from here on: who drops one takes it out of the table himself.
+            labels::set_sampling(false);
             return;
         }
         for loss in Loss::ALL {

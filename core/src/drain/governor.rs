@@ -1,9 +1,13 @@
 //! The overhead governor: takes samples less often when everprof uses more CPU time than it was given, and more often again.
 //!
-//! Three things can be taken less often: samples of CPU time, of allocations, and of waits for locks. What costs the most
-//! is; all of them come back together. A sample carries what it stands for, so profiles stay right meanwhile. But they tell less:
-//! so nothing comes less often that would hardly make a difference. Looks at threads that wait have a part of the budget of their
-//! own (`wall`), which no distance of samples has to make up for.
+//! Four things can be taken less often: samples of CPU time, of allocations, and of waits for locks, and looks at threads that
+//! wait. What each of them has cost says how much less often it has to come: what costs the most gives way until the
+//! others cost as much, in as few steps as it takes. A sample carries what it stands for, so profiles stay right meanwhile. But they tell less:
+//! so nothing comes less often that would hardly make a difference, what has made none is taken back, and all of it comes back, in smaller steps, as far as what
+//! it costs leaves room for it.
+//!
+//! Doubling one distance at a time, as it was at first, took half a minute from ten times the budget where all four cost
+//! alike.
 
 use std::time::Duration;
 
@@ -16,8 +20,25 @@ const LEAST_WINDOW: u64 = 1_000_000_000;
 const LEAST_PART: u64 = 64;
 /// The longest period of the timers, in nanoseconds.
 const LONGEST_PERIOD: u64 = 1_000_000_000;
+/// The longest time between two looks at a thread, in nanoseconds.
+const LONGEST_LOOK: u64 = 2_000_000_000;
 /// What costs less than this part of all comes as often as it did.
 const LEAST_COST: f64 = 1.0 / 16.0;
+/// The longest step at once: not everything that our thread does comes less often with samples, and two seconds of something
+/// else, such as reading what a large library brought along, are not to leave a profile without samples.
+const LONGEST_STEP: f64 = 4.0;
+/// A part that comes half as often as before, and costs nearly as much, has no more to give: by a fifth of what is to be expected
+/// it is told from what chance does.
+const LEAST_ANSWER: f64 = 0.2;
+/// It is tried again after so many judgements, and each time after twice as many, up to
+const LEFT_ALONE: u32 = 8;
+const LEFT_ALONE_AT_MOST: u32 = 128;
+/// Above the budget, to this part of it: what was measured may have been too little.
+const AIM: f64 = 0.8;
+/// Things come back until they may take this part of it,
+const AIM_BACK: f64 = 0.7;
+/// in steps of this at the least, so that small changes make no steps at all, and of this at the most.
+const STEPS_BACK: std::ops::RangeInclusive<f64> = 1.2..=2.0;
 
 /// What everprof used and the process had, summed since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +58,7 @@ pub(super) struct Usage {
     pub(super) heap: u64,
     pub(super) locks: u64,
     /// Which parts rest at the moment, by [`Part`]: that they cost nothing now says nothing about their next turn.
-    pub(super) rests: [bool; 3],
+    pub(super) rests: [bool; 4],
     /// CPU nanoseconds of the process.
     pub(super) process: u64,
     /// Nanoseconds on the monotonic clock.
@@ -56,15 +77,16 @@ impl Usage {
         Duration::from_nanos(self.signals * DELIVERY_NANOS)
     }
 
-    /// What each part cost since `before`, on the program's threads and on ours. What is left of ours, beside looks, is for
-    /// samples of CPU time, and for following the threads that these are taken of.
-    fn parts(&self, before: &Usage) -> [f64; 3] {
+    /// What each part cost since `before`, on the program's threads and on ours. What is left of ours is for samples of CPU
+    /// time, and for following the threads that these are taken of.
+    fn parts(&self, before: &Usage) -> [f64; 4] {
         let since = |of: fn(&Usage) -> u64| of(self).saturating_sub(of(before)) as f64;
         let [of_heap, of_locks] = [since(|usage| usage.accounts[0]), since(|usage| usage.accounts[1])];
-        let others = since(|usage| usage.requests) + since(|usage| usage.looks) + of_heap + of_locks;
+        let looks = since(|usage| usage.looks);
+        let others = since(|usage| usage.requests) + looks + of_heap + of_locks;
         let rest = (since(|usage| usage.threads) - others).max(0.0);
         let signals = since(|usage| usage.handler + usage.signals * DELIVERY_NANOS);
-        [signals + rest, since(|usage| usage.heap) + of_heap, since(|usage| usage.locks) + of_locks]
+        [signals + rest, since(|usage| usage.heap) + of_heap, since(|usage| usage.locks) + of_locks, looks]
     }
 }
 
@@ -77,38 +99,100 @@ pub(super) enum Part {
     Heap = 1,
     /// Samples of waits for locks.
     Locks = 2,
+    /// Looks at threads that wait.
+    Looks = 3,
 }
 
 impl Part {
-    const ALL: [Part; 3] = [Part::Rate, Part::Heap, Part::Locks];
+    const ALL: [Part; 4] = [Part::Rate, Part::Heap, Part::Locks, Part::Looks];
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// The share that may be used, as a fraction.
+    pub(super) budget: f64,
+    /// The period of the timers in nanoseconds.
+    pub(super) period: u32,
+    /// The mean distance of samples of allocations in bytes, and the nanoseconds from which on a wait is always a sample; 0:
+    /// there are none.
+    pub(super) interval: u64,
+    pub(super) threshold: u64,
+    /// Nanoseconds between two looks.
+    pub(super) looks: u64,
+}
+
+impl Asked {
+    fn dials(&self) -> [Dial; 4] {
+        [
+            Dial::new(self.period.into(), LONGEST_PERIOD),
+            Dial::new(self.interval, u64::MAX),
+            Dial::new(self.threshold, u64::MAX),
+            Dial::new(self.looks, LONGEST_LOOK),
+        ]
+    }
 }
 
 /// The distance of samples: nanoseconds, or bytes. 0: none are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Dial {
     wanted: u64,
     now: u64,
     most: u64,
+    /// As it was told last.
+    told: u64,
+    /// What it cost before it was slowed down, and at which distance.
+    tried: Option<(f64, u64)>,
+    /// It was slowed down in vain, when it cost so much: it is left alone for so many judgements, and the next time for so many.
+    vain: Option<(f64, u32)>,
+    patience: u32,
 }
 
 impl Dial {
     fn new(wanted: u64, limit: u64) -> Self {
         let most = wanted.saturating_mul(LEAST_PART).min(limit).max(wanted);
-        Self { wanted, now: wanted, most }
+        let patience = LEFT_ALONE;
+        Self { wanted, now: wanted, most, told: wanted, tried: None, vain: None, patience }
     }
 
-    /// Less often; false where that cannot be.
-    fn slow(&mut self) -> bool {
-        let before = self.now;
-        self.now = self.now.saturating_mul(2).min(self.most);
-        self.now != before
+    /// Whether it comes less often than was asked for.
+    fn is_held(&self) -> bool {
+        self.now > self.wanted
     }
 
-    /// More often; false where it is as it was asked for.
-    fn hasten(&mut self) -> bool {
-        let before = self.now;
-        self.now = (self.now / 2).max(self.wanted);
-        self.now != before
+    /// Whether it can come less often still.
+    fn can_slow(&self) -> bool {
+        self.now < self.most && self.vain.is_none()
+    }
+
+    /// Less often by that factor, as far as that can be, since it costs so much as it is.
+    fn slow(&mut self, factor: f64, cost: f64) {
+        self.tried.get_or_insert((cost, self.now));
+        self.now = ((self.now as f64 * factor).ceil() as u64).clamp(self.now, self.most);
+    }
+
+    /// Looks what it costs now, above the budget: steps that have brought nothing are taken back.
+    fn learn(&mut self, cost: f64) {
+        self.vain = self.vain.filter(|(before, left)| *left > 1 && cost < 2.0 * before);
+        self.vain.iter_mut().for_each(|(_, left)| *left -= 1);
+        let Some((before, distance)) = self.tried else { return };
+        if cost > 2.0 * before {
+            // There is more to do than when it was tried, which says nothing.
+            (self.tried, self.patience) = (None, LEFT_ALONE);
+        } else if self.now / 2 >= distance {
+            let saved = 1.0 - distance as f64 / self.now as f64;
+            if cost < before * (1.0 - LEAST_ANSWER * saved) {
+                self.tried = Some((cost, self.now));
+                return;
+            }
+            (self.now, self.tried, self.vain) = (distance, None, Some((cost, self.patience)));
+            self.patience = (2 * self.patience).min(LEFT_ALONE_AT_MOST);
+        }
+    }
+
+    /// More often, but not more than was asked for.
+    fn hasten(&mut self, factor: f64) {
+        self.now = ((self.now as f64 / factor) as u64).clamp(self.wanted, self.now);
     }
 }
 
@@ -116,20 +200,14 @@ impl Dial {
 #[derive(Debug)]
 pub(super) struct Governor {
     budget: f64,
-    dials: [Dial; 3],
+    dials: [Dial; 4],
     before: Usage,
 }
 
 impl Governor {
-    /// A governor for a budget, as a fraction, and what was asked for: the period in nanoseconds, the mean distance of samples
-    /// of allocations in bytes, and the nanoseconds from which on a wait is a sample; 0 where there are to be none.
-    pub(super) fn new(budget: f64, period: u32, interval: u64, threshold: u64) -> Self {
-        let dials = [
-            Dial::new(period.into(), LONGEST_PERIOD),
-            Dial::new(interval, u64::MAX),
-            Dial::new(threshold, u64::MAX),
-        ];
-        Self { budget, dials, before: Usage::default() }
+    /// A governor for what was asked for.
+    pub(super) fn new(asked: Asked) -> Self {
+        Self { budget: asked.budget, dials: asked.dials(), before: Usage::default() }
     }
 
     /// Judges from this moment on.
@@ -138,29 +216,24 @@ impl Governor {
     }
 
     /// Asks for something else; what was asked for before goes on as it is.
-    pub(super) fn want(&mut self, budget: f64, period: u32, interval: u64, threshold: u64) {
-        self.budget = budget;
-        let new = Governor::new(budget, period, interval, threshold).dials;
-        for (dial, new) in self.dials.iter_mut().zip(new) {
+    pub(super) fn want(&mut self, asked: Asked) {
+        self.budget = asked.budget;
+        for (dial, new) in self.dials.iter_mut().zip(asked.dials()) {
             if dial.wanted != new.wanted {
                 *dial = new;
             }
         }
     }
 
-    /// The share that may be used.
-    pub(super) fn budget(&self) -> f64 {
-        self.budget
+    /// What was asked for.
+    pub(super) fn asked(&self) -> Asked {
+        let [period, interval, threshold, looks] = self.dials.map(|dial| dial.wanted);
+        Asked { budget: self.budget, period: period as u32, interval, threshold, looks }
     }
 
     /// The period in force, in nanoseconds.
     pub(super) fn period(&self) -> u32 {
         self.dials[0].now as u32
-    }
-
-    /// The period that was asked for, in nanoseconds.
-    pub(super) fn wanted(&self) -> u32 {
-        self.dials[0].wanted as u32
     }
 
     /// The mean distance of samples of allocations in force, in bytes.
@@ -173,10 +246,14 @@ impl Governor {
         self.dials[2].now
     }
 
+    /// Nanoseconds between two looks at a thread.
+    pub(super) fn looks(&self) -> u64 {
+        self.dials[3].now
+    }
+
     /// Whether samples of this part come less often than was asked for.
     pub(super) fn holds(&self, part: Part) -> bool {
-        let Dial { wanted, now, .. } = self.dials[part as usize];
-        now > wanted
+        self.dials[part as usize].is_held()
     }
 
     /// Whether anything is done less often than was asked for.
@@ -184,169 +261,85 @@ impl Governor {
         Part::ALL.into_iter().any(|part| self.holds(part))
     }
 
+    /// Whether a change of this part is to be told: where it is held from now on, or not any more, and where it comes half or
+    /// twice as often as was told last. Many small steps are no news.
+    pub(super) fn is_news(&mut self, part: Part) -> bool {
+        let dial = &mut self.dials[part as usize];
+        let (now, told) = (dial.now, dial.told);
+        let is_news = dial.is_held() != (told > dial.wanted) || now / 2 >= told || told / 2 >= now;
+        if is_news {
+            dial.told = now;
+        }
+        is_news
+    }
+
     /// Looks at what was used since the last call, some seconds ago; returns what has changed.
     ///
     /// The budget is a share of the process's CPU time, but of no less than one processor's time: an idle process is
     /// not to be told that a profiler which costs next to nothing costs all that there is.
     pub(super) fn judge(&mut self, now: Usage) -> Vec<Part> {
-        if now.wall.saturating_sub(self.before.wall) < LEAST_WINDOW {
+        let since = |of: fn(&Usage) -> u64| of(&now).saturating_sub(of(&self.before));
+        if since(|usage| usage.wall) < LEAST_WINDOW {
             return Vec::new();
         }
-        let own = now.own().saturating_sub(self.before.own());
-        let process = now.process.saturating_sub(self.before.process);
-        let wall = now.wall.saturating_sub(self.before.wall);
-        let looks = now.looks.saturating_sub(self.before.looks);
+        let had = since(|usage| usage.process).max(since(|usage| usage.wall));
+        let allowed = self.budget * had as f64;
+        let own = since(Usage::own) as f64;
         let costs = now.parts(&self.before);
         self.before = now;
-        let share_of = |nanos: u64| nanos as f64 / process.max(wall).max(1) as f64;
-        let share = share_of(own);
-        if share > self.budget {
-            let mut dearest = Part::ALL;
-            dearest.sort_by(|a, b| costs[*b as usize].total_cmp(&costs[*a as usize]));
-            let mut of_effect =
-                dearest.into_iter().filter(|part| costs[*part as usize] >= own as f64 * LEAST_COST);
-            return of_effect.find(|part| self.dials[*part as usize].slow()).into_iter().collect();
+        let before = self.dials;
+        if own > allowed {
+            self.dials.iter_mut().zip(costs).for_each(|(dial, cost)| dial.learn(cost / had as f64));
+            self.slow(costs, own, allowed * AIM, had as f64);
+        } else {
+            self.dials.iter_mut().for_each(|dial| dial.tried = None);
+            self.hasten(costs, allowed * AIM_BACK - own, now.rests);
         }
-        // Twice as often costs twice as much, beside looks, which always take their half.
-        if share_of(own.saturating_sub(looks)) >= self.budget / 4.0 {
-            return Vec::new();
-        }
-        let are_taken = Part::ALL.into_iter().filter(|part| !now.rests[*part as usize]);
-        are_taken.filter(|part| self.dials[*part as usize].hasten()).collect()
+        Part::ALL
+            .into_iter()
+            .filter(|part| self.dials[*part as usize].now != before[*part as usize].now)
+            .collect()
     }
+
+    /// Everything that costs more than a level to that level: such that all of it comes to `aim`, of the time that the process
+    /// `had`.
+    fn slow(&mut self, costs: [f64; 4], own: f64, aim: f64, had: f64) {
+        let stuck = self.dials.iter().zip(costs).filter(|(dial, _)| !dial.can_slow()).map(|(_, cost)| cost);
+        let aim = aim - stuck.sum::<f64>();
+        let free = self.dials.iter_mut().zip(costs).filter(|(dial, _)| dial.can_slow());
+        let mut free: Vec<_> = free.collect();
+        free.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        let level = level(free.iter().map(|(_, cost)| *cost), aim).max(own * LEAST_COST);
+        for (dial, cost) in free.into_iter().filter(|(_, cost)| *cost > level) {
+            dial.slow((cost / level).min(LONGEST_STEP), cost / had);
+        }
+    }
+
+    /// What is held comes back by as much as there is `room` for, but for what rests.
+    fn hasten(&mut self, costs: [f64; 4], room: f64, rests: [bool; 4]) {
+        let held =
+            self.dials.iter_mut().zip(costs).zip(rests).filter(|((dial, _), rests)| dial.is_held() && !rests);
+        let held: Vec<_> = held.map(|(held, _)| held).collect();
+        // Nothing is what costs the least.
+        let cost = held.iter().map(|(_, cost)| cost).sum::<f64>().max(1.0);
+        let factor = (1.0 + room / cost).min(*STEPS_BACK.end());
+        if factor >= *STEPS_BACK.start() {
+            held.into_iter().for_each(|(dial, _)| dial.hasten(factor));
+        }
+    }
+}
+
+/// The level to which all that is above it has to come for the sum to be `aim`, of `costs` in ascending order.
+fn level(costs: impl ExactSizeIterator<Item = f64>, aim: f64) -> f64 {
+    let (mut left, mut count) = (aim, costs.len());
+    for cost in costs {
+        if cost * count as f64 > left {
+            return left / count as f64;
+        }
+        (left, count) = (left - cost, count - 1);
+    }
+    f64::INFINITY
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn second(own_millis: u64, at: u64) -> Usage {
-        Usage { threads: own_millis * 1_000_000, process: 0, wall: at * 1_000_000_000, ..Usage::default() }
-    }
-
-    fn of_rate(budget: f64, period: u32) -> Governor {
-        Governor::new(budget, period, 0, 0)
-    }
-
-    /// The period where it has changed.
-    fn judged(governor: &mut Governor, now: Usage) -> Option<u32> {
-        let changed = governor.judge(now);
-        assert!(changed.iter().all(|part| *part == Part::Rate), "{changed:?}");
-        (!changed.is_empty()).then(|| governor.period())
-    }
-
-    #[test]
-    fn the_rate_falls_above_the_budget_and_comes_back() {
-        let mut governor = of_rate(0.01, 10_000_000);
-        assert_eq!(judged(&mut governor, second(5, 1)), None, "0.5 % is within 1 %");
-        assert_eq!(judged(&mut governor, second(25, 2)), Some(20_000_000), "2 % is not");
-        assert!(governor.is_throttled());
-        assert_eq!(judged(&mut governor, second(26, 3)), Some(10_000_000));
-        assert!(!governor.is_throttled());
-        assert_eq!(judged(&mut governor, second(27, 4)), None, "never above what was asked for");
-        let asked = Usage { requests: 500_000_000, ..second(527, 5) };
-        assert_eq!(judged(&mut governor, asked), None, "what was asked for is not the rate's doing");
-    }
-
-    #[test]
-    fn a_moment_is_not_judged() {
-        let mut governor = of_rate(0.01, 10_000_000);
-        let moment = |own: u64| Usage { threads: own, wall: own, ..Usage::default() };
-        assert_eq!(judged(&mut governor, moment(500_000_000)), None);
-        let since = judged(&mut governor, moment(1_000_000_000));
-        assert_eq!(since, Some(20_000_000), "since the last judgement");
-    }
-
-    #[test]
-    fn the_rate_has_a_floor() {
-        let mut governor = of_rate(0.01, 10_000_000);
-        let last = (1..30).filter_map(|at| judged(&mut governor, second(at * 500, at))).last();
-        assert_eq!(last, Some(640_000_000));
-    }
-
-    #[test]
-    fn what_costs_the_most_comes_less_often() {
-        let mut governor = Governor::new(0.01, 10_000_000, 64 << 10, 100_000);
-        let at = |at: u64, threads: u64, heap: u64, locks: u64, accounts: [u64; 2]| Usage {
-            heap: heap * 1_000_000,
-            locks: locks * 1_000_000,
-            accounts: accounts.map(|millis| millis * 1_000_000),
-            ..second(threads, at)
-        };
-        assert_eq!(governor.judge(at(1, 1, 20, 5, [0, 0])), [Part::Heap]);
-        assert_eq!(governor.interval(), 128 << 10);
-        // Our own thread's time is that of those whose samples it counts.
-        assert_eq!(governor.judge(at(2, 21, 22, 8, [18, 0])), [Part::Heap]);
-        assert_eq!(governor.judge(at(3, 22, 23, 28, [18, 0])), [Part::Locks]);
-        assert_eq!(
-            (governor.period(), governor.interval(), governor.threshold()),
-            (10_000_000, 256 << 10, 200_000)
-        );
-        assert!(governor.is_throttled() && !governor.holds(Part::Rate));
-        // All come back together.
-        assert_eq!(governor.judge(at(4, 23, 23, 28, [18, 0])), [Part::Heap, Part::Locks]);
-        assert_eq!(governor.judge(at(5, 24, 23, 28, [18, 0])), [Part::Heap]);
-        assert!(!governor.is_throttled());
-    }
-
-    /// A kind that has duties begins each of them as it ended the one before.
-    #[test]
-    fn what_rests_is_taken_as_often_as_before_when_it_comes_back() {
-        let mut governor = Governor::new(0.01, 10_000_000, 64 << 10, 0);
-        let at = |at: u64, heap: u64, rests: bool| Usage {
-            heap: heap * 1_000_000,
-            rests: [false, rests, false],
-            ..second(at, at)
-        };
-        assert_eq!(governor.judge(at(1, 20, false)), [Part::Heap]);
-        for second in 2..10 {
-            assert_eq!(governor.judge(at(second, 20, true)), []);
-        }
-        assert_eq!(governor.interval(), 128 << 10);
-        assert_eq!(governor.judge(at(10, 20, false)), [Part::Heap]);
-        assert!(!governor.is_throttled());
-    }
-
-    #[test]
-    fn what_would_make_no_difference_comes_as_often_as_it_did() {
-        let mut governor = Governor::new(0.01, 10_000_000, 512 << 10, 100_000);
-        // Looks at threads that wait on a machine short of processors, beside thousands of samples of allocations.
-        let looks = |at: u64| Usage {
-            looks: at * 29_000_000,
-            accounts: [at * 1_000_000, 0],
-            heap: at * 500_000,
-            ..second(at * 31, at)
-        };
-        for second in 1..30 {
-            assert_eq!(governor.judge(looks(second)), [], "{governor:?}");
-        }
-        assert!(!governor.is_throttled());
-        // Where they cost a part that matters, they are what gives way.
-        let allocations = Usage { heap: 40_000_000, ..looks(30) };
-        assert_eq!(governor.judge(allocations), [Part::Heap]);
-        // And they come back, whatever the looks use of their part.
-        let rest = Usage {
-            threads: 935_000_000,
-            looks: 875_000_000,
-            heap: 41_000_000,
-            wall: 31_000_000_000,
-            ..looks(30)
-        };
-        assert_eq!(governor.judge(rest), [Part::Heap]);
-        assert!(!governor.is_throttled());
-    }
-
-    #[test]
-    fn what_is_off_stays_off_and_what_is_new_begins_as_it_was_asked_for() {
-        let mut governor = Governor::new(0.01, 10_000_000, 0, 0);
-        let heavy = Usage { heap: 100_000_000, ..second(10, 1) };
-        assert_eq!(governor.judge(heavy), [Part::Rate], "there is nothing else to slow down");
-        assert_eq!((governor.interval(), governor.threshold()), (0, 0));
-        governor.want(0.01, 10_000_000, 1 << 20, 0);
-        assert_eq!(
-            (governor.period(), governor.interval()),
-            (20_000_000, 1 << 20),
-            "the rate is held down as it was"
-        );
-    }
-}
+mod tests;

@@ -40,13 +40,24 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 pub(super) enum Command {
     Flush(Sender<()>),
-    Set(Box<Options>, Sender<Result<()>>),
+    Set(Box<Options>, Claim, Sender<Result<()>>),
     Record(u64, Kind, Sender<Result<()>>),
     Finish { id: u64, as_change: bool, named: Sender<Result<Profile>> },
     Account(Kind, Sender<Result<Profile>>),
     GiveUp(u64),
     Threads(Sender<Result<Arc<Profile>>>),
     Stop(Sender<()>),
+}
+
+/// What one side does or the other gives up, whichever takes it first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// True for the first who asks.
+    pub(super) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::SeqCst)
+    }
 }
 
 /// Threads of ours, which cannot wait for themselves: code of the host runs on them, such as its logger and its exporters.
@@ -143,7 +154,24 @@ impl Handle {
 
     /// Goes on with these options, as far as they can change while it runs; where one of them cannot be had, with those before.
     pub(crate) fn set(&self, options: &Options) -> Result<()> {
-        self.ask(None, |done| Command::Set(Box::new(options.clone()), done))
+        self.set_within(options, PATIENCE)
+    }
+
+    /// What was not begun in that time will not be; what was is waited for as long again.
+    fn set_within(&self, options: &Options, patience: Duration) -> Result<()> {
+        check_thread()?;
+        let claim = Claim::default();
+        let (done, wait) = mpsc::channel();
+        let command = Command::Set(Box::new(options.clone()), claim.clone(), done);
+        self.send(command).map_err(|_| self.ended())?;
+        if let Some(answer) = self.answer(&wait, patience) {
+            return answer;
+        }
+        if claim.take() {
+            return Err(unanswered(patience, "; nothing has changed"));
+        }
+        self.answer(&wait, patience)
+            .unwrap_or_else(|| Err(unanswered(2 * patience, "; the change is under way and may hold")))
     }
 
     /// Stops sampling, exports what there is, and waits for that no longer than `budget`.
@@ -211,17 +239,19 @@ impl Handle {
         check_thread()?;
         let (answer, wait) = mpsc::channel();
         self.send(command(answer)).map_err(|_| self.ended())?;
-        match wait.recv_timeout(PATIENCE) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
-            Err(RecvTimeoutError::Timeout) => {
-                // It may just have begun: the answer is lost, and the number is known.
-                recording.into_iter().for_each(|id| self.give_up(id));
-                let message = format!(
-                    "everprof did not answer within {PATIENCE:?}: it reads symbols, or has no processor"
-                );
-                Err(Error::new(ErrorKind::Unavailable, message))
-            }
+        self.answer(&wait, PATIENCE).unwrap_or_else(|| {
+            // It may just have begun: the answer is lost, and the number is known.
+            recording.into_iter().for_each(|id| self.give_up(id));
+            Err(unanswered(PATIENCE, ""))
+        })
+    }
+
+    /// What the drain answers; none where it does not in time.
+    fn answer<T>(&self, wait: &Receiver<Result<T>>, patience: Duration) -> Option<Result<T>> {
+        match wait.recv_timeout(patience) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Disconnected) => Some(Err(self.ended())),
+            Err(RecvTimeoutError::Timeout) => None,
         }
     }
 
@@ -266,4 +296,58 @@ fn from_own_thread() -> Error {
 
 fn gone() -> Error {
     Error::new(ErrorKind::Internal, "everprof's thread has ended; see the log")
+}
+
+fn unanswered(patience: Duration, what: &str) -> Error {
+    let message =
+        format!("everprof did not answer within {patience:?}: it reads symbols, or has no processor{what}");
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(200);
+
+    /// A handle whose drain is the test.
+    fn handle() -> (Arc<Handle>, Receiver<Command>) {
+        let (commands, received) = mpsc::channel();
+        let handle = Handle {
+            commands: Mutex::new(commands),
+            counters: Arc::default(),
+            stopped: AtomicBool::new(false),
+            last_recording: AtomicU64::new(0),
+        };
+        (Arc::new(handle), received)
+    }
+
+    #[test]
+    fn options_that_were_given_up_are_not_set_later() {
+        let (handle, received) = handle();
+        let error = handle.set_within(&Options::default(), PATIENCE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("nothing has changed"), "{error}");
+        let Ok(Command::Set(_, claim, _)) = received.recv() else { unreachable!() };
+        assert!(!claim.take(), "it is not done any more");
+    }
+
+    #[test]
+    fn options_that_are_being_set_are_waited_for_and_told_as_they_are() {
+        for (late, in_it) in [(PATIENCE * 3 / 2, None), (PATIENCE * 4, Some("may hold"))] {
+            let (handle, received) = handle();
+            let setting = handle.clone();
+            let asked = std::thread::spawn(move || setting.set_within(&Options::default(), PATIENCE));
+            let Ok(Command::Set(_, claim, done)) = received.recv() else { unreachable!() };
+            assert!(claim.take());
+            std::thread::sleep(late);
+            let _ = done.send(Ok(()));
+            let told = asked.join().unwrap().map_err(|error| error.to_string());
+            match in_it {
+                None => assert_eq!(told, Ok(())),
+                Some(in_it) => assert!(told.clone().is_err_and(|told| told.contains(in_it)), "{told:?}"),
+            }
+        }
+    }
 }

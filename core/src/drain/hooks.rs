@@ -105,10 +105,10 @@ impl Account {
 }
 
 impl Sampler {
-    /// Begins the accounts that are wanted, and tells where one cannot be had.
+    /// Begins the accounts that are wanted, and tells where one cannot be had: once, not at each turn of it.
     pub(super) fn begin_hooks(&mut self) {
         for error in [self.switch_heap(), self.switch_locks()].into_iter().filter_map(Result::err) {
-            self.trouble(error.to_string());
+            self.trouble_once(error.to_string());
         }
     }
 
@@ -129,7 +129,7 @@ impl Sampler {
         } else if self.heap.is_none() {
             let heap = Heap::start(self.governor.interval(), self.hook_options)?;
             if let Some(problem) = heap.sources().problem() {
-                self.trouble(problem);
+                self.trouble_once(problem);
             }
             self.heap = Some(heap);
         }
@@ -168,7 +168,7 @@ impl Sampler {
 
     /// Gives the accounts of the period that ends to the publisher. Where that is stuck, they go on into the next one.
     pub(super) fn accounts_of_period(&mut self, cut: Cut) {
-        if cut == Cut::Within || self.is_publisher_stuck() {
+        if !cut.is_end() || self.is_publisher_stuck() {
             return;
         }
         let kinds = |needs: fn(Kind) -> bool| -> Vec<Kind> {

@@ -6,6 +6,7 @@
 use std::sync::mpsc::Sender;
 
 use super::fleet::Fleet;
+use super::governor::Asked;
 use super::hooks::HookOptions;
 use super::sampler::Sampler;
 use super::wall::WallOptions;
@@ -24,14 +25,16 @@ impl Sampler {
         // A host may change options often: what was sampled by now is not to wait for room.
         self.drain();
         let before = (self.hook_options, self.wall_options);
-        let (wanted, budget_before) = (self.governor.wanted(), self.governor.budget());
+        let asked_before = self.governor.asked();
         self.hook_options = HookOptions::of(options, self.hook_options.max_words);
         self.wall_options = WallOptions::of(options, &self.kinds);
-        let period = options.rate_hz.period().as_nanos() as u32;
-        self.want(options.cpu_budget_percent.fraction(), period);
+        self.governor.want(asked(options, &self.hook_options, &self.wall_options));
+        self.apply_looks();
         if let Err(error) = self.change_kinds(self.fleet.with(options)) {
             (self.hook_options, self.wall_options) = before;
-            self.want(budget_before, wanted);
+            self.governor.want(asked_before);
+            self.apply_looks();
+            self.switch_hooks();
             return Err(error);
         }
         report::set_level(options.log.filter());
@@ -39,40 +42,37 @@ impl Sampler {
         self.apply(self.governor.period());
         self.apply_hooks();
         self.switch_hooks();
-        let wall_options = self.wall_options;
-        self.wall.iter_mut().for_each(|wall| wall.set(wall_options));
         self.judge();
         Ok(())
     }
 
-    /// Tells the governor what was asked for.
-    fn want(&mut self, budget: f64, period: u32) {
-        let HookOptions { interval, threshold, .. } = self.hook_options;
-        self.governor.want(budget, period, interval, threshold);
-    }
-
-    /// Goes on with other kinds, or the same at other times; an error where one of them cannot be had.
+    /// Goes on with other kinds, or the same at other times; an error where one of them cannot be had that was not asked for
+    /// before. One that was is told of once, as at the start: a change of its turns is no reason to refuse these.
     fn change_kinds(&mut self, mut fleet: Fleet) -> Result<()> {
         let kinds = fleet.kinds();
+        self.acquire(&kinds, fleet.asked())?;
         if kinds == self.kinds && fleet.marks() == self.fleet.marks() {
             self.fleet = fleet;
             return Ok(());
         }
-        self.acquire(&kinds)?;
         self.end_period(&kinds);
         self.fleet = fleet;
         self.enter(kinds);
         self.switch_looks();
-        self.switch_hooks();
+        self.begin_hooks();
         Ok(())
     }
 
-    /// Begins what these kinds need and was not needed before, or where that cannot be had, nothing.
-    fn acquire(&mut self, kinds: &Kinds) -> Result<()> {
+    /// Begins what these kinds need and was not needed before, and tries what others of those need that are `asked` for, and are
+    /// not taken now; or where one of it cannot be had, nothing. What was tried ends with the next [`Sampler::switch_hooks`].
+    fn acquire(&mut self, kinds: &Kinds, asked: &Kinds) -> Result<()> {
         let before = std::mem::replace(&mut self.kinds, kinds.clone());
         self.rise_to_work();
-        let new = |needs: fn(Kind) -> bool| kinds.iter().any(needs) && !before.iter().any(needs);
-        let switched = match (new(Kind::needs_allocations), new(Kind::needs_locks)) {
+        let of_before = self.fleet.asked();
+        let new = |needs: fn(Kind) -> bool| asked.iter().any(needs) && !of_before.iter().any(needs);
+        let new = (new(Kind::needs_allocations), new(Kind::needs_locks));
+        self.kinds = asked.clone();
+        let switched = match new {
             (true, true) => self.switch_heap().and_then(|()| self.switch_locks()),
             (true, false) => self.switch_heap(),
             (false, true) => self.switch_locks(),
@@ -88,6 +88,17 @@ impl Sampler {
             self.switch_hooks();
         }
         looks
+    }
+}
+
+/// What the governor is to go by.
+pub(super) fn asked(options: &Options, hooks: &HookOptions, looks: &WallOptions) -> Asked {
+    Asked {
+        budget: options.cpu_budget_percent.fraction(),
+        period: options.rate_hz.period().as_nanos() as u32,
+        interval: hooks.interval,
+        threshold: hooks.threshold,
+        looks: looks.period,
     }
 }
 

@@ -246,7 +246,7 @@ impl Sampler {
     pub(super) fn keep_locks_hooked(&mut self, changed: bool) {
         let problem = self.locks.as_mut().and_then(|locks| locks.keep_hooked(changed));
         if let Some(problem) = problem {
-            self.trouble(problem);
+            self.trouble_once(problem);
         }
     }
 

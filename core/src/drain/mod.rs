@@ -174,7 +174,12 @@ fn run(
                 sampler.wake();
             }
             Ok(Command::Flush(done)) => sampler.flush(done),
-            Ok(Command::Set(options, done)) => sampler.set(&options, &done),
+            Ok(Command::Set(options, claim, done)) => {
+                // Who has given it up was told that nothing has changed.
+                if claim.take() {
+                    sampler.set(&options, &done);
+                }
+            }
             Ok(Command::Record(id, kind, begun)) => sampler.record(id, kind, begun),
             Ok(Command::Finish { id, as_change, named }) => sampler.finish(id, as_change, named),
             Ok(Command::Account(kind, named)) => sampler.on_request(|own| own.tell_account(kind, named)),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use everprof_probe::os::{Clock, gettid, monotonic};
 
 use super::close::Cut;
+use super::fleet::Work;
 use super::publish::Job;
 use super::sampler::Sampler;
 use crate::error::{Error, ErrorKind, Result};
@@ -100,6 +101,17 @@ impl Recordings {
         self.open.push(Open { id, kind, began: Instant::now(), damaged: false });
     }
 
+    /// The kinds that there will be once everybody was served that asked.
+    fn expected_kinds(&self) -> impl Iterator<Item = Kind> + '_ {
+        let ends =
+            |id: u64| self.asked.iter().any(|asked| matches!(asked, Asked::End(ended, _) if *ended == id));
+        let begun = self.asked.iter().filter_map(|asked| match asked {
+            Asked::Begin(_, kind, _) => Some(*kind),
+            Asked::End(..) => None,
+        });
+        self.open.iter().filter(move |open| !ends(open.id)).map(|open| open.kind).chain(begun)
+    }
+
     /// How many there will be once everybody was served that asked.
     fn expected(&self) -> usize {
         let begin = self.asked.iter().filter(|asked| matches!(asked, Asked::Begin(..))).count();
@@ -179,7 +191,9 @@ impl Sampler {
         }
         let own = || Clock::Thread(gettid()).now().unwrap_or_default();
         let before = own();
-        self.cut(Cut::Within);
+        let goes_on = self.work != Work::Times
+            || self.work_of(&self.kinds, self.recordings.expected_kinds()) == Work::Times;
+        self.cut(if goes_on { Cut::Within } else { Cut::IntoRest });
         self.answer();
         self.recordings.next_cut = monotonic() + (own() - before) * CUT_SHARE;
     }

@@ -1,6 +1,6 @@
 //! The sampler: everything the drain's thread owns while it runs, and what it does at each wake.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use super::sites::{Site, Sites};
 use super::snapshot::Snapshots;
 use super::threads::{Sampling, Threads};
 use super::wall::{Wall, WallOptions};
-use super::{Plan, otel, tasks};
+use super::{Plan, live_options::asked, otel, tasks};
 use crate::aggregate::{Aggregate, Key, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels;
@@ -111,6 +111,8 @@ pub(super) struct Sampler {
     pub(super) awaits_lost_at_start: u64,
     /// It was said that there are threads without a timer.
     pub(super) told_untimed: bool,
+    /// Problems that were said, and need not be again.
+    pub(super) told_once: BTreeSet<String>,
 }
 
 impl Sampler {
@@ -149,6 +151,7 @@ impl Sampler {
         // Two words a frame at most, and one that says what is missing.
         let max_words = (plan.options.max_frames.get() as usize + 1).min(MAX_STACK_WORDS);
         let hook_options = HookOptions::of(&plan.options, max_words);
+        let asked = asked(&plan.options, &hook_options, &wall_options);
         if !sigprof::start(sigprof::Config { signal, max_words }, rings) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -168,12 +171,7 @@ impl Sampler {
         let mut sampler = Sampler {
             threads: Threads::new(sampling),
             modules,
-            governor: Governor::new(
-                plan.options.cpu_budget_percent.fraction(),
-                period,
-                hook_options.interval,
-                hook_options.threshold,
-            ),
+            governor: Governor::new(asked),
             paced: (process_cpu, 0),
             paced_at: now,
             sampling,
@@ -219,6 +217,7 @@ impl Sampler {
             unknown_stacks_at_start: stacks::unknown(),
             awaits_lost_at_start: labels::lost(),
             told_untimed: false,
+            told_once: BTreeSet::new(),
         };
         labels::set_counting(kinds.iter().next().is_some());
         sampler.publish(Job::Kinds(kinds, sampler.fleet.marks()));

@@ -21,6 +21,7 @@ use everprof_probe::sigprof;
 use everprof_probe::waiting::TOGETHER;
 
 use super::close::Cut;
+use super::fleet::Work;
 use super::handle::PATIENCE;
 use super::period::Period;
 use super::publish::Job;
@@ -170,7 +171,16 @@ impl Sampler {
         }
         let waiting = std::mem::take(&mut self.snapshots.waiting);
         let waiting: Vec<_> = waiting.into_iter().map(|(_, named)| named).collect();
-        match self.snapshot() {
+        // Threads tell the ids of label sets, which have to be there until they are looked up.
+        let rests = self.work == Work::Idle;
+        if rests {
+            labels::set_sampling(true);
+        }
+        let snapshot = self.snapshot();
+        if rests {
+            labels::set_sampling(false);
+        }
+        match snapshot {
             Some(snapshot) => {
                 self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
                 self.publish(Job::Snapshot(Box::new(snapshot), waiting));
@@ -181,7 +191,7 @@ impl Sampler {
 
     /// Takes the snapshot of a period that ends, if one is wanted.
     pub(super) fn snapshot_of_period(&mut self, cut: Cut) {
-        if cut == Cut::Within || !self.kinds.contains(Kind::Threads) || self.is_publisher_stuck() {
+        if !cut.is_end() || !self.kinds.contains(Kind::Threads) || self.is_publisher_stuck() {
             return;
         }
         if let Some(snapshot) = self.snapshot() {

@@ -387,7 +387,7 @@ impl Threads {
             // There may be samples yet.
             Cut::Within => u64::MAX,
             Cut::Period => self.sampling.period.into(),
-            Cut::Last => 0,
+            Cut::IntoRest | Cut::Last => 0,
         };
         self.account.charge(discovered, least)
     }

@@ -26,10 +26,13 @@ impl Sampler {
         self.keep_signal();
         let usage = self.usage(Clock::Process.now().unwrap_or_default());
         for part in self.governor.judge(usage) {
-            self.tell_throttle(part);
+            if self.governor.is_news(part) {
+                self.tell_throttle(part);
+            }
             match part {
                 Part::Rate => self.apply(self.governor.period()),
                 Part::Heap | Part::Locks => self.apply_hooks(),
+                Part::Looks => self.apply_looks(),
             }
         }
         self.tell_untimed();
@@ -43,10 +46,14 @@ impl Sampler {
             Part::Rate => format!("the rate is {:.1} Hz", hz(self.governor.period())),
             Part::Heap => format!("one in {} bytes allocated is a sample", self.governor.interval()),
             Part::Locks => format!("waits for locks are samples from {} ns", self.governor.threshold()),
+            Part::Looks => {
+                let every = Duration::from_nanos(self.governor.looks()).as_millis();
+                format!("threads that wait are looked at every {every} ms")
+            }
         };
         let why = match part {
             Part::Rate if self.governor.holds(part) => {
-                let wanted = hz(self.governor.wanted());
+                let wanted = hz(self.governor.asked().period);
                 format!(" instead of {wanted:.0} Hz: more would exceed cpu_budget_percent")
             }
             _ if self.governor.holds(part) => ": more would exceed cpu_budget_percent".to_string(),
@@ -78,7 +85,8 @@ impl Sampler {
         let stats = &mut self.stats;
         stats.process_cpu = Duration::from_nanos(usage.process);
         stats.rate_hz = 1e9 / f64::from(self.governor.period());
-        stats.wanted_rate_hz = 1e9 / f64::from(self.governor.wanted());
+        stats.wanted_rate_hz = 1e9 / f64::from(self.governor.asked().period);
+        stats.wall_rate_hz = self.wall.as_ref().map_or(0.0, |wall| 1e9 / wall.period() as f64);
         stats.throttled = self.governor.is_throttled();
         stats.signals = usage.signals;
         stats.threads_cpu = Duration::from_nanos(usage.threads);
@@ -127,7 +135,7 @@ impl Sampler {
             signals: handled.wrapping_sub(handled_before),
             heap: heap.as_nanos() as u64,
             locks: locks.as_nanos() as u64,
-            rests: [!self.sampling.is_timed, self.heap.is_none(), self.locks.is_none()],
+            rests: [!self.sampling.is_timed, self.heap.is_none(), self.locks.is_none(), self.wall.is_none()],
             process: process.saturating_sub(self.process_cpu_at_start),
             wall,
         }
@@ -239,6 +247,14 @@ impl Sampler {
                 .into(),
         };
         Err(Error::new(ErrorKind::Unsupported, reason))
+    }
+
+    /// Tells a problem that comes again with each turn of a kind, once; other numbers in it make no other problem.
+    pub(super) fn trouble_once(&mut self, problem: String) {
+        let words = problem.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if self.told_once.insert(words) {
+            self.trouble(problem);
+        }
     }
 
     pub(super) fn trouble(&self, problem: impl Into<String>) {

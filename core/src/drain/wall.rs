@@ -43,7 +43,8 @@ pub(super) use ask::{FIRST_NUMBER, FIRST_QUEUED};
 
 pub(super) use place::{Place, Seen, Why, name_of};
 
-/// Looks take this part of the processor time that everprof may use, and come less often rather than take more.
+/// A look takes this part of the processor time that everprof may use, at once, and the next one waits rather than take more.
+/// What all kinds cost together is the governor's, which makes their distances longer.
 const PART_OF_BUDGET: f64 = 0.5;
 
 /// To look at threads that have just come may take this part of a processor.
@@ -62,7 +63,7 @@ pub(super) struct WallOptions {
     /// Whether there are looks also where nobody records.
     pub(super) always: bool,
     /// Nanoseconds between two looks.
-    period: u64,
+    pub(super) period: u64,
     /// Part of one processor.
     budget: f64,
     /// Whether threads may get a signal to tell where they are.
@@ -151,7 +152,7 @@ impl Wall {
     }
 
     /// Looks as often as these say from now on: what a look stands for is measured, not reckoned.
-    pub(super) fn set(&mut self, options: WallOptions) {
+    fn set(&mut self, options: WallOptions) {
         self.period = options.period;
         self.rest_for_work = 1.0 / (options.budget * PART_OF_BUDGET);
     }
@@ -323,6 +324,13 @@ impl Sampler {
             self.look_around(true);
         }
         wanted == self.wall.is_some()
+    }
+
+    /// Brings the time between two looks to what the governor says.
+    pub(super) fn apply_looks(&mut self) {
+        self.wall_options.period = self.governor.looks();
+        let options = self.wall_options;
+        self.wall.iter_mut().for_each(|wall| wall.set(options));
     }
 
     /// Looks at threads if it is time to; `census` says whether all that live are known.

@@ -15,7 +15,9 @@ mod otlp;
 pub mod pprof;
 pub(crate) mod protobuf;
 mod set;
+mod sha256;
 pub mod speedscope;
 
 pub use dialect::Dialect;
 pub use set::{Encoded, Format, ProfileId, Set};
+pub(crate) use sha256::sha256;

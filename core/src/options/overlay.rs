@@ -119,6 +119,11 @@ impl Overlay {
         names.filter(move |name| value(self, name) != value(other, name))
     }
 
+    /// Whether the two say the same, on the same lines.
+    pub(crate) fn says_as(&self, other: &Overlay) -> bool {
+        self.entries == other.entries
+    }
+
     /// The file.
     pub(crate) fn file(&self) -> &Path {
         &self.file

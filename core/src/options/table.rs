@@ -267,7 +267,8 @@ options! {
     thread_ids: bool = false, "", "cpu", "0.1.0";
 
     /// CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where
-    /// that is more; above it the rate is lowered, or the distance of samples of allocations or waits raised, whichever costs the most.
+    /// that is more; above it samples of CPU time, of allocations and of waits for locks and looks at threads that wait come less
+    /// often, what costs the most first, until they fit.
     cpu_budget_percent: Percent = Percent::DEFAULT, "percent", "", "0.1.0", live;
 
     /// A file of lines `name = value` that is read at the start and again whenever it changes: options that are live change

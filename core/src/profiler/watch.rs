@@ -3,7 +3,8 @@
 //! A thread of its own, `everprof-config`, which exists where the option `config` names a file: a file system that does not
 //! answer holds up nobody else. It looks at the file by its name once a second, through all links, so that a file that is
 //! renamed into place and a link that is turned (as Kubernetes does with the files of a ConfigMap) are seen as what is
-//! written in place is. A file is read once it has stayed the same for two looks; what is half-written changes.
+//! written in place is. A file is read once it has stayed the same for two looks; what is half-written changes. Twice a minute
+//! it is read whatever it looks like: times of files are as coarse as their file system has them, and can be set.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -21,6 +22,11 @@ use crate::report;
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// After so many looks it is read again, though it seems to be the same.
+const READ_AGAIN: u32 = 30;
+/// What changes for so many looks in a row is told of.
+const RESTLESS: u32 = 10;
+
 /// The start of the profiler, on a thread of the program, waits for the file no longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -31,8 +37,13 @@ pub(super) struct Watched {
     /// As it was at the last look, and as it was when it was read.
     seen: Option<State>,
     read: Option<State>,
+    /// What it said when its options were taken, or refused.
+    tried: Option<Overlay>,
     /// What was said of it last.
     told: Option<String>,
+    /// How many looks ago it was read, and for how many it has changed at each.
+    unread: u32,
+    restless: u32,
 }
 
 /// Ends the watch when it is dropped.
@@ -68,6 +79,7 @@ impl Watched {
             watched.tell(&error);
             None
         });
+        watched.tried = overlay.clone();
         (watched, overlay.unwrap_or_default())
     }
 
@@ -93,8 +105,20 @@ impl Watched {
         })
     }
 
-    /// Reads the file where it has changed and stays as it is; the error is news.
+    /// What is new in the file, where it has changed and stays as it is; the error is news.
     fn news(&mut self) -> Option<crate::Result<Overlay>> {
+        let overlay = match self.read_news()? {
+            Ok(overlay) => overlay,
+            error => return Some(error),
+        };
+        if self.tried.as_ref().is_some_and(|tried| tried.says_as(&overlay)) {
+            return None;
+        }
+        self.tried = Some(overlay.clone());
+        Some(Ok(overlay))
+    }
+
+    fn read_news(&mut self) -> Option<crate::Result<Overlay>> {
         let before = self.seen;
         let state = match self.look() {
             Ok(state) => state,
@@ -103,11 +127,17 @@ impl Watched {
                 return self.is_news(&error).then_some(Err(error));
             }
         };
-        if before != Some(state) || self.read == Some(state) {
+        self.unread = self.unread.saturating_add(1);
+        if before != Some(state) {
+            return self.restless();
+        }
+        if self.read == Some(state) && self.unread < READ_AGAIN {
+            self.restless = 0;
             return None;
         }
-        let read = Overlay::read(&self.path, &state).transpose()?;
+        let Some(read) = Overlay::read(&self.path, &state).transpose() else { return self.restless() };
         self.read = Some(state);
+        (self.unread, self.restless) = (0, 0);
         match read {
             Ok(overlay) => {
                 self.told = None;
@@ -115,6 +145,18 @@ impl Watched {
             }
             Err(error) => self.is_news(&error).then_some(Err(error)),
         }
+    }
+
+    /// It has changed since the last look: what does so for long is never read, which is told.
+    fn restless(&mut self) -> Option<crate::Result<Overlay>> {
+        self.restless = self.restless.saturating_add(1);
+        if self.restless < RESTLESS {
+            return None;
+        }
+        let what = "it changes all the time: leave it as it is for two seconds";
+        let error =
+            Error::new(ErrorKind::Storage, format!("options file {} not read: {what}", self.path.display()));
+        self.is_news(&error).then_some(Err(error))
     }
 
     /// Whether that was not said yet.
@@ -171,7 +213,7 @@ fn run(mut watched: Watched, handle: &Weak<Handle>, ended: &Receiver<()>) {
             let retry = |error: &Error| error.kind() == ErrorKind::Unavailable;
             if let Err(error) = news.and_then(|file| changes::take_file(file, &handle)) {
                 if retry(&error) {
-                    watched.read = None;
+                    (watched.read, watched.tried) = (None, None);
                 }
                 let told = format!("{error}; the options stay as they were");
                 report::warn(&told);
@@ -181,5 +223,67 @@ fn run(mut watched: Watched, handle: &Weak<Handle>, ended: &Receiver<()>) {
         let cpu = os::Clock::Thread(os::gettid()).now().unwrap_or_default();
         handle.spent(cpu.saturating_sub(used));
         used = cpu;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn watched(name: &str, text: &str) -> (PathBuf, Watched) {
+        let path = std::env::temp_dir().join(format!("everprof-watch-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let (mut watched, overlay) = Watched::begin(&path);
+        assert_eq!(overlay.over(&Options::default()).rate_hz.hz(), 19);
+        assert!((0..3 * READ_AGAIN).all(|_| watched.news().is_none()), "nothing is new");
+        (path, watched)
+    }
+
+    /// Written in the tick of the kernel's clock in which it was read, and of the same length; or on a file system that keeps
+    /// no such times.
+    #[test]
+    fn what_the_state_of_a_file_does_not_tell_is_found_all_the_same() {
+        let (path, mut watched) = watched("same", "rate_hz = 19");
+        std::fs::write(&path, "rate_hz = 20").unwrap();
+        watched.seen = State::of(&path).ok();
+        watched.read = watched.seen;
+        let news = (0..READ_AGAIN).find_map(|_| watched.news()).unwrap().unwrap();
+        assert_eq!(news.over(&Options::default()).rate_hz.hz(), 20);
+        assert!((0..3 * READ_AGAIN).all(|_| watched.news().is_none()), "and is told once");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_once_for_as_long_as_it_is() {
+        let (path, mut watched) = watched("wrong", "rate_hz = 19");
+        for text in ["rate_hz = 0", "rate_hz = 0 # still", "rate_hz = 19\nrate_hz = 19"] {
+            std::fs::write(&path, text).unwrap();
+            let told: Vec<_> = (0..3 * READ_AGAIN).filter_map(|_| watched.news()).collect();
+            let is_new = !text.contains("still");
+            assert!(told.len() == usize::from(is_new) && told.iter().all(|told| told.is_err()), "{told:?}");
+        }
+        // Back to what holds: there is nothing to do.
+        std::fs::write(&path, "rate_hz = 19").unwrap();
+        assert!((0..3 * READ_AGAIN).all(|_| watched.news().is_none()) && watched.told.is_none());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((0..3 * READ_AGAIN).filter_map(|_| watched.news()).count(), 1);
+    }
+
+    #[test]
+    fn what_never_rests_is_told_once_and_read_when_it_does() {
+        let (path, mut watched) = watched("restless", "rate_hz = 19");
+        let mut told = Vec::new();
+        for look in 0..3 * RESTLESS {
+            std::fs::write(&path, format!("rate_hz = {}", 20 + look)).unwrap();
+            watched.seen = None;
+            told.extend(watched.news());
+        }
+        let [Err(error)] = told.as_slice() else { unreachable!("{told:?}") };
+        assert!(error.to_string().contains("it changes all the time"), "{error}");
+        let news = watched.news().unwrap().unwrap();
+        assert_eq!(news.over(&Options::default()).rate_hz.hz(), 19 + 3 * RESTLESS);
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Looks at several threads together: the kernel is asked where each of them waits, and then for all their stacks at once,
 //! since a third of what a copy costs is the call. Whoever cannot be looked at so is looked at alone.
 
-use super::{AT_MOST, Look, Looker, MOSTLY, Waiting, call_of, in_force};
+use super::{AT_MOST, Look, Looker, MOSTLY, Waiting, call_of, unchecked};
 use crate::memory;
 use crate::os::{Clock, PIECES, Task, Wait, task};
 use crate::unwind::End;
@@ -82,7 +82,7 @@ impl Looker {
         words: &mut [u64],
     ) -> Option<Waiting> {
         let Foreseen { wait, enough } = *foreseen;
-        let (labels, trace) = in_force(tid);
+        let (labels, trace) = unchecked(tid);
         if Clock::Thread(tid).now() != Some(used) {
             return None;
         }

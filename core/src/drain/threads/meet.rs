@@ -67,7 +67,8 @@ impl Threads {
             }));
         }
         let slot = thread::claim(tid);
-        let told = if self.opening { used } else { 0 };
+        // Also where it says itself that it is there, before anybody could be looked for.
+        let told = if self.opening || !self.has_read { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
         let name = tasks::name(tid);
         let thread = Thread {

@@ -1,6 +1,6 @@
 //! Where a thread waits: seen from outside, or told by the thread itself.
 
-use everprof_probe::os::{self, State, WaitFor};
+use everprof_probe::os::{self, Clock, State, WaitFor};
 use everprof_probe::sample::{CALL_WORDS, Frame, Header, Trace, frames, missing};
 use everprof_probe::unwind::{self, End};
 use everprof_probe::waiting::{self, Look, Looker};
@@ -107,7 +107,8 @@ impl Place {
     }
 
     fn not_seen(tid: u32) -> Place {
-        let (labels, trace) = waiting::in_force(tid);
+        let used = Clock::Thread(tid).now().unwrap_or_default();
+        let (labels, trace) = waiting::in_force(tid, used);
         Place { labels, trace, ..Self::unknown() }
     }
 

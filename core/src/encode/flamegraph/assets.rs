@@ -1,7 +1,7 @@
 //! The page around the data: markup, style and script, joined to one document with a policy that allows just these.
 
-use super::sha256::sha256;
 use super::text::{Base64, html_text};
+use crate::encode::sha256;
 
 const MARKUP: &str = include_str!("page.html");
 /// Colours and type, which all of our pages share.

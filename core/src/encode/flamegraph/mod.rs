@@ -14,7 +14,6 @@ mod columns;
 mod data;
 mod frames;
 mod rows;
-mod sha256;
 mod text;
 mod timeline;
 mod tree;

@@ -12,6 +12,7 @@
 //! server gets, without the credentials that it gets it by. Nobody but the user may read them.
 
 mod place;
+mod salt;
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -63,7 +64,11 @@ pub(crate) fn terms(options: &Options, service: &str) -> Option<Terms> {
 /// What waits on disk for one exporter.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    parent: PathBuf,
+    place: PathBuf,
+    /// Whose sets these are, and for whom.
+    words: [String; 2],
+    /// The folder for them, once its name is known.
+    parent: Option<PathBuf>,
     most: u64,
     age: Duration,
     is_once: bool,
@@ -124,7 +129,9 @@ impl Spool {
     /// For the sets of the exporter of that name, which wants nothing that is older than `age`. Nothing is written yet.
     pub(crate) fn new(terms: &Terms, name: &str, age: Option<Duration>) -> Self {
         Self {
-            parent: terms.dir.join(key(&[&terms.service, name])),
+            place: terms.dir.clone(),
+            words: [terms.service.clone(), name.to_string()],
+            parent: None,
             most: terms.most,
             age: age.unwrap_or(terms.age).min(terms.age),
             is_once: terms.is_once,
@@ -150,7 +157,7 @@ impl Spool {
         let kept = self.store(set);
         if kept.is_err() && self.sets.is_empty() {
             // It may have been removed under us: next time it is made anew.
-            self.folder = None;
+            (self.folder, self.parent) = (None, None);
         }
         kept
     }
@@ -250,7 +257,7 @@ impl Spool {
 
     /// Takes over what dead processes have left.
     pub(crate) fn adopt(&mut self) -> io::Result<()> {
-        for dead in place::dead(&self.parent) {
+        for dead in self.parent(false)?.iter().flat_map(|parent| place::dead(parent)) {
             for file in fs::read_dir(dead.path())?.flatten() {
                 self.adopt_file(&file)?;
             }
@@ -312,11 +319,21 @@ impl Spool {
     }
 
     fn path(&mut self, key: Key, end: &str) -> io::Result<PathBuf> {
-        let folder = match &mut self.folder {
-            Some(folder) => folder,
-            none => none.insert(Folder::new(&self.parent)?),
-        };
+        if self.folder.is_none()
+            && let Some(parent) = self.parent(true)?
+        {
+            self.folder = Some(Folder::new(&parent)?);
+        }
+        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
         Ok(folder.path().join(key.name(end)))
+    }
+
+    /// Where the folders of these sets are; none where there are none yet, unless one is to be made.
+    fn parent(&mut self, make: bool) -> io::Result<Option<PathBuf>> {
+        if self.parent.is_none() {
+            self.parent = salt::name(&self.place, &self.words, make)?.map(|name| self.place.join(name));
+        }
+        Ok(self.parent.clone())
     }
 }
 
@@ -340,14 +357,6 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 fn is_lost(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
         || error.raw_os_error() == Some(EIO)
-}
-
-/// A folder's name for these words: the same in each process, and nothing that could be read back. FNV-1a.
-fn key(words: &[&str]) -> String {
-    let bytes = words.iter().flat_map(|word| word.bytes().chain([0xff]));
-    let hash = bytes
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
 }
 
 #[cfg(test)]

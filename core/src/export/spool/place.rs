@@ -1,6 +1,6 @@
 //! Folders of a spool: one for each process that writes, and whose it is.
 //!
-//! `PLACE/KEY/PID-RANDOM/`: the key is a hash of what the sets are for, so that a name tells nobody a URL. A folder is
+//! `PLACE/KEY/PID-RANDOM/`: the key is a hash of what the sets are for ([`super::salt`]). A folder is
 //! its process's as long as that holds the lock of the file `lock` in it; the kernel takes it back however the process
 //! ends. So whoever gets the lock knows that the writer is dead, also where process IDs are those of another container, and
 //! takes over what is there. A folder comes into being under another name, and gets its own when its lock is held.
@@ -113,8 +113,7 @@ impl Folder {
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         if !is_safe(parent) {
-            let problem = "somebody else may write there: name a folder of this user's own";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+            return Err(not_safe());
         }
         let random: String = ProfileId::new().to_string().chars().take(8).collect();
         let name = format!("{}-{random}", std::process::id());
@@ -161,20 +160,30 @@ impl Drop for Folder {
 }
 
 /// Whether nobody but the user can have put something in this folder's place, or in it: its name is known to all, and others
-/// may have made it first, or may exchange it. The folder around it may be root's, open to a group that somebody chose, as
-/// that of a volume, and open to all where it is sticky.
+/// may have made it first, or may exchange it.
 fn is_safe(parent: &Path) -> bool {
     let (Some(us), Some(around)) = (us(), parent.parent()) else { return false };
+    is_shut(around) && is_ours(parent, us)
+}
+
+/// Whether nobody but the user can exchange what the user has in this folder: it may be root's, open to a group that somebody
+/// chose, as that of a volume, and open to all where it is sticky.
+pub(super) fn is_shut(around: &Path) -> bool {
+    let Some(us) = us() else { return false };
     let is_known = |found: &fs::Metadata| [us, 0].contains(&found.uid());
     let is_shut = |found: &fs::Metadata| found.mode() & 0o002 == 0 || found.mode() & 0o1000 != 0;
     // A link is followed where nobody else can have made it.
     fs::symlink_metadata(around).is_ok_and(|found| is_known(&found))
         && fs::metadata(around).is_ok_and(|found| found.is_dir() && is_known(&found) && is_shut(&found))
-        && is_ours(parent, us)
+}
+
+pub(super) fn not_safe() -> io::Error {
+    let problem = "somebody else may write there: name a folder of this user's own";
+    io::Error::new(io::ErrorKind::PermissionDenied, problem)
 }
 
 /// The user that this process makes files as.
-fn us() -> Option<u32> {
+pub(super) fn us() -> Option<u32> {
     fs::metadata("/proc/self").ok().map(|found| found.uid())
 }
 

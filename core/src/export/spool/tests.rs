@@ -31,7 +31,7 @@ impl Place {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 match entry.file_type().unwrap().is_dir() {
                     true => folders.push(entry.path()),
-                    false if entry.file_name() != "lock" => found.push(entry.path()),
+                    false if is_set(&entry.file_name().to_string_lossy()) => found.push(entry.path()),
                     false => {}
                 }
             }
@@ -39,6 +39,11 @@ impl Place {
         found.sort();
         found
     }
+}
+
+/// Neither a lock nor what names are hashed with.
+fn is_set(name: &str) -> bool {
+    name != "lock" && !name.starts_with("salt-")
 }
 
 impl Drop for Place {
@@ -97,11 +102,9 @@ fn what_is_kept_comes_back_whole_the_newest_first() {
         assert_eq!(found, expected);
         assert_eq!((spool.size(), spool.losses()), ((0, 0), Losses::default()));
         assert!(place.files().is_empty());
+        let folder = spool.parent.clone().unwrap();
         drop(spool);
-        assert_eq!(
-            fs::read_dir(fs::read_dir(&place.0).unwrap().next().unwrap().unwrap().path()).unwrap().count(),
-            0
-        );
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
     }
 }
 
@@ -226,7 +229,7 @@ fn the_dead_are_taken_over_and_the_living_are_not() {
         let (expected, unknown): (&[u64], u64) = if is_once { (&[7, 1, 0], 1) } else { (&[7, 2, 1, 0], 0) };
         assert_eq!(second.losses(), Losses { unknown, ..Losses::default() });
         assert_eq!(sequences(&drain(&mut second)), expected);
-        let folders = fs::read_dir(&second.parent).unwrap().count();
+        let folders = fs::read_dir(second.parent.as_ref().unwrap()).unwrap().count();
         assert_eq!(folders, 1, "the other one's folder is gone");
     }
 }
@@ -283,7 +286,8 @@ fn nobody_else_may_read_and_names_tell_nothing() {
     }
     let name = file.strip_prefix(&place.0).unwrap().display().to_string();
     assert!(!name.contains("shop") && !name.contains("http"), "{name}");
-    assert_ne!(key(&["a", "bc"]), key(&["ab", "c"]));
+    let key = |words: [&str; 2]| salt::name(&place.0, &words.map(str::to_string), false).unwrap();
+    assert_ne!(key(["a", "bc"]), key(["ab", "c"]));
 }
 
 #[test]
@@ -319,7 +323,7 @@ fn where_others_may_write_nothing_waits() {
     let place = Place::new("open");
     let mut first = place.spool(1 << 20, true);
     first.keep(&set(0, 10)).unwrap();
-    let inner = first.parent.clone();
+    let inner = first.parent.clone().unwrap();
     drop(first);
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let is_refused = |expected: bool| {
@@ -392,6 +396,58 @@ fn what_cannot_be_removed_is_not_counted_again() {
     fs::write(&claimed, "").unwrap();
     (0..3).for_each(|_| heir.adopt().unwrap());
     assert_eq!(heir.losses(), Losses { unknown: 1, ..Losses::default() });
+}
+
+/// Of two places, the same destination has names that tell nothing of each other; in one place it has one name.
+#[test]
+fn what_a_folder_is_for_cannot_be_tried_out() {
+    let (place, other) = (Place::new("salt"), Place::new("salt-other"));
+    let name_in = |place: &Place| {
+        let mut spool = place.spool(1 << 20, true);
+        spool.keep(&set(0, 10)).unwrap();
+        let name = spool.parent.as_ref().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        drop(drain(&mut spool));
+        name
+    };
+    let name = name_in(&place);
+    assert!(name.len() == 32 && name == name_in(&place));
+    assert_ne!(name, name_in(&other));
+    let salts: Vec<_> = fs::read_dir(&place.0)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("salt-"))
+        .collect();
+    assert_eq!(salts.len(), 1, "{salts:?}");
+    let path = salts[0].path();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    // One that others may read, or that is a link, is not used, nor written over.
+    let before = fs::read(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = place.spool(1 << 20, true).keep(&set(1, 10)).unwrap_err();
+    assert_eq!((error.kind(), fs::read(&path).unwrap()), (io::ErrorKind::PermissionDenied, before));
+    fs::rename(&path, place.0.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(place.0.join("elsewhere"), &path).unwrap();
+    assert!(place.spool(1 << 20, true).keep(&set(1, 10)).is_err());
+}
+
+/// Many begin at once, each in a place that has no salt yet: all have the same.
+#[test]
+fn who_begins_at_the_same_time_finds_the_same_folder() {
+    for round in 0..20 {
+        let place = Place::new(&format!("salt-race-{round}"));
+        let begin = std::sync::Barrier::new(8);
+        let names: Vec<_> = std::thread::scope(|scope| {
+            let work = || {
+                let mut spool = place.spool(1 << 20, true);
+                begin.wait();
+                spool.parent(true).unwrap()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(names[0].is_some() && names.iter().all(|name| *name == names[0]), "{names:?}");
+        assert_eq!(fs::read_dir(&place.0).unwrap().count(), 1, "and nothing else is left");
+    }
 }
 
 #[test]

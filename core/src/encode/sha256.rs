@@ -1,10 +1,10 @@
-//! SHA-256, for the page's Content-Security-Policy: it allows exactly the script and the style that we wrote, so that
-//! nothing a profile contains could ever run, even past a mistake in the escaping.
+//! SHA-256: for the page's Content-Security-Policy, which allows exactly the script and the style that we wrote, so that
+//! nothing a profile contains could ever run, even past a mistake in the escaping; and for names that tell nothing.
 //!
-//! A few dozen lines of FIPS 180-4 over a hundred kilobytes, once a page: not worth a dependency, not for secrets.
+//! A few dozen lines of FIPS 180-4 over a hundred kilobytes, once a page: not worth a dependency.
 
 /// The digest of `data`.
-pub(super) fn sha256(data: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut state: [u32; 8] =
         [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
     let (blocks, rest) = data.as_chunks::<64>();
