@@ -36,6 +36,14 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
     let wrong = || format!("give {RIGHT}");
     let rest = match text.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        Some((scheme, _)) if scheme.to_ascii_lowercase().starts_with("socks") => {
+            return Err(format!("SOCKS is not spoken here: give {RIGHT}"));
+        }
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+            return Err(format!(
+                "a proxy is spoken to without TLS, in which there is a tunnel with TLS for servers of https: give {RIGHT}"
+            ));
+        }
         Some(_) => return Err(wrong()),
         None => text,
     };
