@@ -20,7 +20,7 @@ use everprof_probe::{awaiting, os, sampling, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan, report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Destinations, Exporter, spool};
+use crate::export::{self, Destinations, Exporter, sockets, spool};
 use crate::options::{Kinds, Options, Rate};
 use crate::pull;
 use crate::recorder::{self, Recorded};
@@ -420,6 +420,7 @@ struct Held {
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
     spools: MutexGuard<'static, spool::Locks>,
+    sockets: MutexGuard<'static, sockets::Sockets>,
     tid: u32,
 }
 
@@ -431,6 +432,7 @@ extern "C" fn before_fork() {
         running: lock(),
         recorded: recorder::lock(),
         spools: spool::before_fork(),
+        sockets: sockets::before_fork(),
         tid: os::gettid(),
     };
     let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
@@ -451,7 +453,7 @@ fn held() -> Option<Held> {
 extern "C" fn after_fork_in_child() {
     os::forget_context();
     sampling::after_fork();
-    let Some(Held { served, asked, mut running, mut recorded, spools, tid }) = held() else {
+    let Some(Held { served, asked, mut running, mut recorded, spools, sockets, tid }) = held() else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -468,14 +470,12 @@ extern "C" fn after_fork_in_child() {
     pull::after_fork(asked);
     serve::after_fork(served);
     spool::after_fork(spools);
+    sockets::after_fork(sockets);
     STARTING.store(false, Ordering::SeqCst);
     changes::after_fork();
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
-    if let Some(conversation) = &parent.conversation {
-        conversation.after_fork();
-    }
     let (said, tags) = (parent.said.clone(), parent.tags.with_new_instance());
     *running =
         run(said, tags, parent.exporters.clone(), parent.asked.clone(), parent.watched.clone(), true).ok();

@@ -39,8 +39,20 @@ impl Stream {
 }
 
 impl Read for Stream {
+    /// Without a write before it, as the library's own has it: who does not take our words any more may have said why.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        loop {
+            match self.0.conn.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            let is_end = self.0.conn.read_tls(&mut self.0.sock)? == 0;
+            let told = self.0.conn.process_new_packets();
+            told.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if is_end && self.0.conn.wants_read() {
+                return Ok(0);
+            }
+        }
     }
 }
 
