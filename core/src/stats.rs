@@ -103,7 +103,7 @@ pub struct Stats {
     pub export_expired: u64,
     /// Of them: sent and not answered; with `push_delivery = at_most_once` they are not sent again, and may be there.
     pub export_unknown: u64,
-    /// Of them: given up after several attempts that broke off, while others arrived.
+    /// Of them: given up after several attempts that broke off or failed, while others arrived.
     pub export_broken: u64,
     /// Of them: still waiting when the profiler ended.
     pub export_unsent: u64,

@@ -260,7 +260,8 @@ impl Sender {
     /// After an attempt: those who wait have seen it, and the end has no time for another after one in vain.
     fn settle(&self, shared: &Shared, problem: Option<String>, is_vain: bool, is_last: bool) -> After {
         let mut state = shared.lock();
-        if is_vain {
+        // Who waits for the end, which came meanwhile, waits until the rest is on disk as well.
+        if is_vain && (is_last || state.closed.is_none() || self.disk.is_none()) {
             state.asked.clear();
         }
         state.tell(&self.counters);

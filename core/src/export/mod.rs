@@ -100,8 +100,8 @@ pub enum Outcome {
     Lost(Loss, Error),
     /// Nothing is lost yet: try again, and where the other side said so, not before that time.
     Later(Error, Option<Duration>),
-    /// The other side was reached and broke off, or failed: try again, but others first. It may be this very set that it does
-    /// not bear.
+    /// The other side was reached and broke off, or could not do it now: try again, but others first. It may be this very set
+    /// that it does not bear.
     Cut(Error),
 }
 
@@ -117,6 +117,6 @@ pub enum Loss {
     Expired,
     /// It was sent and not answered: it may be there or not, and is not to be there twice.
     Unknown,
-    /// Each of several attempts broke off, while others arrived.
+    /// Several attempts broke off or failed, while others arrived.
     Broken,
 }

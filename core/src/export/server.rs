@@ -60,8 +60,13 @@ enum Verdict {
     TooLarge(String),
     Lost(Loss, String),
     Later(String, Option<Duration>),
-    /// It was reached, and broke off or failed.
+    /// It was reached, and broke off or could not do it. That may be for this request.
     Cut(String),
+}
+
+/// As the server says when, and else as it may be for this request.
+fn later(problem: String, after: Option<Duration>) -> Verdict {
+    if after.is_some() { Verdict::Later(problem, after) } else { Verdict::Cut(problem) }
 }
 
 impl ServerExporter {
@@ -155,7 +160,7 @@ impl ServerExporter {
             503 if was_handed_on(&String::from_utf8_lossy(&answer.body)) => {
                 self.unknown(problem(), answer.retry_after)
             }
-            408 | 429 | 503 => Verdict::Later(problem(), answer.retry_after),
+            408 | 429 | 503 => later(problem(), answer.retry_after),
             // By its specification as well; the others say it when they are starting anew, and may have the profile.
             500.. if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Failed, problem()),
             499 | 500.. => self.unknown(problem(), answer.retry_after),
@@ -179,7 +184,7 @@ impl ServerExporter {
             1 | 4 => self.unknown(problem, reply.retry_after),
             14 if was_handed_on(&reply.words) => self.unknown(problem, reply.retry_after),
             // ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
-            10 | 11 | 14 | 15 => Verdict::Later(problem, reply.retry_after),
+            10 | 11 | 14 | 15 => later(problem, reply.retry_after),
             8 if reply.retry_after.is_some() => Verdict::Later(problem, reply.retry_after),
             // UNKNOWN, INTERNAL
             2 | 13 if self.protocol != Protocol::OtlpGrpc => self.unknown(problem, reply.retry_after),
@@ -208,11 +213,9 @@ impl ServerExporter {
     }
 
     fn unknown(&self, problem: String, after: Option<Duration>) -> Verdict {
-        let may_repeat = self.manner.guarantee == Guarantee::AtLeastOnce || self.may_repeat();
-        match (may_repeat, after) {
-            (true, Some(_)) => Verdict::Later(problem, after),
-            (true, None) => Verdict::Cut(problem),
-            (false, _) => Verdict::Lost(Loss::Unknown, problem),
+        match self.manner.guarantee == Guarantee::AtLeastOnce || self.may_repeat() {
+            true => later(problem, after),
+            false => Verdict::Lost(Loss::Unknown, problem),
         }
     }
 
@@ -337,17 +340,19 @@ impl ServerExporter {
                     taken.and_then(|(profiles, _)| Some(self.cuts.arrived(profiles.first()?.id)));
                     continue;
                 }
-                Verdict::Cut(problem) => match profiles.first().and_then(|first| self.cuts.cut(first.id)) {
-                    None => {
-                        // The others of the set are next.
-                        self.rest.rotate_left(1);
-                        return Outcome::Cut(unavailable(problem));
+                Verdict::Cut(problem) => {
+                    match profiles.first().and_then(|first| self.cuts.failed(first.id)) {
+                        None => {
+                            // The others of the set are next.
+                            self.rest.rotate_left(1);
+                            return Outcome::Cut(unavailable(problem));
+                        }
+                        Some(count) => {
+                            let problem = format!("{problem}; so it was {count} times, while others arrived");
+                            (Loss::Broken, problem)
+                        }
                     }
-                    Some(count) => {
-                        let problem = format!("{problem}; so it was {count} times, while others arrived");
-                        (Loss::Broken, problem)
-                    }
-                },
+                }
                 Verdict::TooLarge(problem) if self.would_overwrite() => (
                     Loss::Refused,
                     format!("{problem}; put {{id}} into its path, and it is sent in parts of that name"),

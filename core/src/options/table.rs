@@ -216,7 +216,7 @@ options! {
     /// File of that certificate's private key, in PEM.
     push_key: Option<PathBuf> = None, "", "", "0.1.0";
 
-    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`. `environment`: that of `HTTPS_PROXY`,
+    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`, or `https` where it speaks TLS itself. `environment`: that of `HTTPS_PROXY`,
     /// `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets.
     push_proxy: Proxy = Proxy::default(), "", "", "0.1.0";
 

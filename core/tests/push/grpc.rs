@@ -207,7 +207,7 @@ fn each_status_has_its_class() {
     for (codes, expected) in [
         (&[0][..], "sent"),
         (&[1, 4], "Unknown"),
-        (&[10, 11, 14, 15], "later 0"),
+        (&[10, 11, 14, 15], "cut"),
         (&[3, 5, 6, 7, 8, 9, 12, 16, 99], "Refused"),
         (&[2, 13], "Failed"),
     ] {

@@ -166,7 +166,7 @@ fn each_fault_has_its_class_and_an_end() {
         (Act::NoRoom, same(Cut)),
         (Act::Ssh, same(Later)),
         (Act::Http1, same(Lost(Loss::Refused))),
-        (Act::Http1Unavailable, same(Later)),
+        (Act::Http1Unavailable, same(Cut)),
         (Act::RefusedStream, same(Later)),
         (Act::Reset, unknown),
         (Act::GoAwayBefore, same(Later)),

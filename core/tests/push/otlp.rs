@@ -41,6 +41,7 @@ fn what_was_not_taken_is_a_loss_that_says_why_and_is_not_tried_again() {
 fn what_may_be_tried_again_is_what_the_specification_says() {
     let again = |answer| match attempt(answer) {
         Outcome::Later(_, after) => Some(after.map(|after| after.as_secs())),
+        Outcome::Cut(_) => Some(None),
         Outcome::Lost(Loss::Refused | Loss::Failed | Loss::Unknown, _) => None,
         other => panic!("{answer}: {other:?}"),
     };

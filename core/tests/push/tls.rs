@@ -26,13 +26,8 @@ fn certificates(name: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(file(name)).unwrap().map(Result::unwrap).collect()
 }
 
-/// A server with that certificate that says yes to each request, also to clients without a certificate or not.
-pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
-    server(name, asks_for_client, false)
-}
-
-/// The same; or one that finds each request too large when it has the head, says so, and closes.
-fn server(name: &str, asks_for_client: bool, is_small: bool) -> SocketAddr {
+/// With that certificate, and a question for the client's where `asks_for_client`.
+pub(crate) fn config(name: &str, asks_for_client: bool) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
@@ -47,7 +42,17 @@ fn server(name: &str, asks_for_client: bool, is_small: bool) -> SocketAddr {
         }
     };
     let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap();
-    let config = Arc::new(builder.with_single_cert(certificates(&format!("{name}.pem")), key).unwrap());
+    Arc::new(builder.with_single_cert(certificates(&format!("{name}.pem")), key).unwrap())
+}
+
+/// A server with that certificate that says yes to each request, also to clients without a certificate or not.
+pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
+    server(name, asks_for_client, false)
+}
+
+/// The same; or one that finds each request too large when it has the head, says so, and closes.
+fn server(name: &str, asks_for_client: bool, is_small: bool) -> SocketAddr {
+    let config = config(name, asks_for_client);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -80,6 +80,7 @@ pub(super) enum Failure {
     /// It broke off before it could have the whole request.
     Cut(String),
     /// It cannot be written at all.
+    #[cfg_attr(not(feature = "grpc"), allow(dead_code))] // HTTP/1 takes what it is given
     Unfit(String),
     /// The request was sent, and nobody knows what became of it.
     Unknown(String),

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::wire::Timed;
+use super::wire::{Timed, Wire};
 
 /// Whom to trust, and how to be known.
 #[derive(Clone, Debug, Default)]
@@ -29,12 +29,12 @@ pub(in super::super) struct Trust {
 /// The system's roots, since the first check.
 static SYSTEMS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
-/// A connection with TLS.
-pub(super) struct Stream(StreamOwned<ClientConnection, Timed>);
+/// A connection with TLS, which may be within that to a proxy.
+pub(super) struct Stream(StreamOwned<ClientConnection, Wire>);
 
 impl Stream {
     pub(super) fn timed(&mut self) -> &mut Timed {
-        &mut self.0.sock
+        self.0.sock.timed()
     }
 }
 
@@ -105,7 +105,7 @@ impl Trust {
     }
 
     /// Shakes hands, up to the moment at which a request can be written.
-    pub(super) fn wrap(&self, host: &str, stream: Timed) -> Result<Stream, String> {
+    pub(super) fn wrap(&self, host: &str, stream: Wire) -> Result<Stream, String> {
         let name = ServerName::try_from(host.to_string()).map_err(|_| "no name for TLS".to_string())?;
         let mut config = self.config()?;
         config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();

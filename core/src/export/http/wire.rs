@@ -41,16 +41,22 @@ impl Wire {
     /// Connects to the first address of the host that answers.
     pub(super) fn open(url: &Url, way: &Way<'_>, deadline: Instant) -> Result<Wire, String> {
         let failed = if way.proxy.is_some() { "no connection to the proxy" } else { "no connection" };
-        let mut timed =
-            connect(way.proxy.unwrap_or(url), way, deadline).map_err(|error| told(failed, &error))?;
+        let timed = connect(way.proxy.unwrap_or(url), way, deadline).map_err(|error| told(failed, &error))?;
+        let mut wire = Wire::Plain(timed);
+        if let Some(proxy) = way.proxy.filter(|proxy| proxy.is_secure) {
+            // Our certificate is for the server, and what is agreed on as well.
+            let trust = Trust { certificate: None, key: None, alpn: None, ..way.trust.clone() };
+            wire = wire.secured(&trust, &proxy.host).map_err(|problem| format!("the proxy: {problem}"))?;
+        }
         // Of HTTP/2 no proxy hands requests on one by one.
         if let Some(proxy) = way.proxy.filter(|_| url.is_secure || way.trust.alpn.is_some()) {
-            tunnel(&mut timed, url, proxy)?;
+            tunnel(&mut wire, url, proxy)?;
         }
-        if url.is_secure {
-            return way.trust.wrap(&url.host, timed).map(|stream| Wire::Secure(Box::new(stream)));
-        }
-        Ok(Wire::Plain(timed))
+        if url.is_secure { wire.secured(way.trust, &url.host) } else { Ok(wire) }
+    }
+
+    fn secured(self, trust: &Trust, host: &str) -> Result<Wire, String> {
+        trust.wrap(host, self).map(|stream| Wire::Secure(Box::new(stream)))
     }
 
     /// From now on it ends then.
@@ -68,7 +74,8 @@ impl Wire {
 
     /// Whether the other side has not got all that was written: then nobody there can have read it.
     pub(super) fn is_incomplete(&mut self) -> bool {
-        self.timed().line.socket().not_there().is_some_and(|count| count > 0)
+        // The end of what we say, where the connection was shut, counts as one byte.
+        self.timed().line.socket().not_there().is_some_and(|count| count > 1)
     }
 
     #[cfg(feature = "grpc")]
@@ -82,7 +89,7 @@ impl Wire {
         timed.deadline = timed.deadline.min(Instant::now() + most);
     }
 
-    fn timed(&mut self) -> &mut Timed {
+    pub(super) fn timed(&mut self) -> &mut Timed {
         match self {
             Wire::Plain(timed) => timed,
             Wire::Secure(stream) => stream.timed(),
@@ -91,12 +98,13 @@ impl Wire {
 }
 
 /// Asks the proxy for a tunnel to the server, in which TLS begins then.
-fn tunnel(timed: &mut Timed, url: &Url, proxy: &Url) -> Result<(), String> {
+fn tunnel(wire: &mut Wire, url: &Url, proxy: &Url) -> Result<(), String> {
     let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
     let place = format!("{host}:{}", url.port);
     let credentials = proxy_credentials(proxy).unwrap_or_default();
     let head = format!("CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n{credentials}\r\n");
-    let answered = timed.write_all(head.as_bytes()).and_then(|()| answer::of_tunnel(timed));
+    let asked = wire.write_all(head.as_bytes()).and_then(|()| wire.flush());
+    let answered = asked.and_then(|()| answer::of_tunnel(wire));
     match answered.map_err(|error| told("the proxy gave no answer", &error))? {
         200..300 => Ok(()),
         407 => Err(PROXY_WANTS.to_string()),

@@ -241,7 +241,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("everprof-full-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let place = Place::Unix(path.as_os_str().as_encoded_bytes());
-        let mut sockets = std::vec::Vec::new();
+        let mut sockets = Vec::new();
         let error = loop {
             let socket = Socket::new(&place).unwrap();
             match socket.connect(&place) {
@@ -262,7 +262,7 @@ mod tests {
         let (other, _) = listener.accept().unwrap();
         assert_eq!(socket.not_there(), Some(0));
         // Until neither the one nor the other kernel has room.
-        let bytes = std::vec![0; 1 << 20];
+        let bytes = vec![0; 1 << 20];
         let mut written = 0;
         while let Ok(count) = socket.write(&bytes) {
             written += count;
