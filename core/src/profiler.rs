@@ -20,7 +20,7 @@ use everprof_probe::{awaiting, os, sampling, scratch, stacks, thread, unwind};
 
 use crate::drain::{Handle, Plan};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Destinations, Exporter, spool};
+use crate::export::{self, Destinations, Exporter, sockets, spool};
 use crate::labels;
 use crate::options::{Kinds, Options, Rate};
 use crate::pull;
@@ -424,6 +424,7 @@ struct Held {
     recorded: MutexGuard<'static, Option<Recorded>>,
     counted: MutexGuard<'static, labels::New>,
     spools: MutexGuard<'static, spool::Locks>,
+    sockets: MutexGuard<'static, sockets::Sockets>,
     tid: u32,
 }
 
@@ -436,6 +437,7 @@ extern "C" fn before_fork() {
         recorded: recorder::lock(),
         counted: labels::lock_counts(),
         spools: spool::before_fork(),
+        sockets: sockets::before_fork(),
         tid: os::gettid(),
     };
     let _ = FORKING.try_with(|forking| forking.replace(Some(ManuallyDrop::new(held))));
@@ -456,7 +458,8 @@ fn held() -> Option<Held> {
 extern "C" fn after_fork_in_child() {
     os::forget_context();
     sampling::after_fork();
-    let Some(Held { served, asked, mut running, mut recorded, counted, spools, tid }) = held() else {
+    let Some(Held { served, asked, mut running, mut recorded, counted, spools, sockets, tid }) = held()
+    else {
         return unwind::after_fork();
     };
     // Also where the profiler is just being stopped, or was: what a thread of the parent was in the middle of, nobody
@@ -474,14 +477,12 @@ extern "C" fn after_fork_in_child() {
     pull::after_fork(asked);
     serve::after_fork(served);
     spool::after_fork(spools);
+    sockets::after_fork(sockets);
     STARTING.store(false, Ordering::SeqCst);
     changes::after_fork();
     let Some(parent) = running.take() else { return };
     // Where it has no thread left for it, the child is not profiled. That is not told: a thread of the parent may have
     // been in the middle of the host's logger, which nobody leaves here.
-    if let Some(conversation) = &parent.conversation {
-        conversation.after_fork();
-    }
     let (said, tags) = (parent.said.clone(), parent.tags.with_new_instance());
     *running =
         run(said, tags, parent.exporters.clone(), parent.asked.clone(), parent.watched.clone(), true).ok();

@@ -1,9 +1,8 @@
 //! What the profiler says about itself.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::profile::Verdict;
 
@@ -92,9 +91,12 @@ pub struct Stats {
     pub signal: i32,
     /// The clock in use: `timer` or `perf_event`.
     pub cpu_clock: &'static str,
-    /// Profile sets handed to the exporter.
+    /// Profile sets that each exporter has brought where they belong, and profiles that Google Cloud Profiler has asked for
+    /// and got.
     pub exported: u64,
-    /// Profile sets that did not arrive whole, by each exporter.
+    /// The bytes of their profiles, encoded and compressed as they were sent.
+    pub exported_bytes: u64,
+    /// Profile sets that did not arrive whole, by each exporter, and profiles that Google Cloud Profiler did not get.
     pub export_failures: u64,
     /// Of them: given up because more than `push_queue_bytes` waited, the oldest first.
     pub export_evicted: u64,
@@ -104,6 +106,8 @@ pub struct Stats {
     pub export_expired: u64,
     /// Of them: sent and not answered; with `push_delivery = at_most_once` they are not sent again, and may be there.
     pub export_unknown: u64,
+    /// Of them: given up after several attempts that broke off or failed, while others arrived.
+    pub export_broken: u64,
     /// Of them: still waiting when the profiler ended.
     pub export_unsent: u64,
     /// Of them: kept on disk (`push_spool`) and not readable any more.
@@ -180,11 +184,13 @@ impl Stats {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) exported: AtomicU64,
+    pub(crate) exported_bytes: AtomicU64,
     pub(crate) export_failures: AtomicU64,
     pub(crate) export_evicted: AtomicU64,
     pub(crate) export_refused: AtomicU64,
     pub(crate) export_expired: AtomicU64,
     pub(crate) export_unknown: AtomicU64,
+    pub(crate) export_broken: AtomicU64,
     pub(crate) export_unsent: AtomicU64,
     pub(crate) export_unreadable: AtomicU64,
     pub(crate) export_retries: AtomicU64,
@@ -199,6 +205,8 @@ pub(crate) struct Counters {
     pub(crate) snapshots: AtomicU64,
     /// Bytes of encoded sets that are not exported yet.
     pub(crate) undelivered_bytes: AtomicU64,
+    /// When somebody asked for the end.
+    pub(crate) stopping: OnceLock<Instant>,
     latest: Mutex<Stats>,
     problem: Mutex<Option<String>>,
     verdict: Mutex<Option<Verdict>>,
@@ -215,6 +223,12 @@ impl Counters {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).running = false;
     }
 
+    /// Something of so many bytes has arrived.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.exported.fetch_add(1, Ordering::Relaxed);
+        self.exported_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Remembers what went wrong.
     pub(crate) fn problem(&self, problem: impl Into<String>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.into());
@@ -229,11 +243,13 @@ impl Counters {
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stats.exported = self.exported.load(Ordering::Relaxed);
+        stats.exported_bytes = self.exported_bytes.load(Ordering::Relaxed);
         stats.export_failures = self.export_failures.load(Ordering::Relaxed);
         stats.export_evicted = self.export_evicted.load(Ordering::Relaxed);
         stats.export_refused = self.export_refused.load(Ordering::Relaxed);
         stats.export_expired = self.export_expired.load(Ordering::Relaxed);
         stats.export_unknown = self.export_unknown.load(Ordering::Relaxed);
+        stats.export_broken = self.export_broken.load(Ordering::Relaxed);
         stats.export_unsent = self.export_unsent.load(Ordering::Relaxed);
         stats.export_unreadable = self.export_unreadable.load(Ordering::Relaxed);
         stats.export_retries = self.export_retries.load(Ordering::Relaxed);

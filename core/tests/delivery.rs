@@ -32,6 +32,8 @@ fn main() {
         ("the_last_profile_is_sent_at_exit", the_last_profile_is_sent_at_exit),
         ("program_that_exits", program_that_exits),
         ("a_child_has_a_queue_of_its_own", a_child_has_a_queue_of_its_own),
+        ("a_child_has_no_socket_of_its_parent", a_child_has_no_socket_of_its_parent),
+        ("program_that_forks", program_that_forks),
         ("a_name_that_nobody_looks_up_holds_nothing_up", a_name_that_nobody_looks_up_holds_nothing_up),
         ("program_without_names", program_without_names),
         ("a_server_that_hangs_does_not_hold_the_exit_up", a_server_that_hangs_does_not_hold_the_exit_up),
@@ -342,6 +344,62 @@ fn a_child_has_a_queue_of_its_own() {
     assert_eq!(instances.len(), 2, "{paths:?}");
     assert_eq!(ids.len(), paths.len(), "no profile of the parent is sent by the child: {paths:?}");
     drop(profiler);
+}
+
+/// In the middle of a request, whatever that waits for: an answer, room to write, somebody who takes it.
+fn a_child_has_no_socket_of_its_parent() {
+    let dir = directory("sockets");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("full.sock");
+    let full = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    // SAFETY: the descriptor is open; a second call makes the queue shorter.
+    assert_eq!(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&full), 0) }, 0);
+    let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let hangs = Server::new(&[Act::Hang]);
+    let mut targets =
+        vec![format!("post+http://{}", hangs.address), format!("post+unix://{}", path.display())];
+    // Nobody takes what the kernel has taken.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    if cfg!(feature = "grpc") {
+        targets.push(format!("otlp+grpc://{}", silent.local_addr().unwrap()));
+    }
+    for target in targets {
+        let mut program = this_program();
+        program.env("EVERPROF_TEST_CASE", "program_that_forks").env(TARGET, &target);
+        let mut child = program.spawn().unwrap();
+        assert!(child.wait().unwrap().success(), "{target}");
+    }
+    common::remove(&dir);
+}
+
+/// Only for the one above: all sockets of this process are everprof's.
+fn program_that_forks() {
+    let Ok(target) = std::env::var(TARGET) else { return };
+    let sockets = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        let files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        files.filter(|file| file.to_string_lossy().starts_with("socket:")).count()
+    };
+    // Those that this program was born with.
+    let before = sockets();
+    let profiler = builder(&target).start().unwrap();
+    burn(Duration::from_millis(50));
+    assert!(profiler.flush().is_err(), "it is under way");
+    assert_eq!(sockets(), before + 1);
+    // SAFETY: the child does what any thread may, and ends by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let is_right = sockets() == before;
+        // SAFETY: ends this process, without exit handlers.
+        unsafe { libc::_exit(if is_right { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child has one more");
+    assert_eq!(sockets(), before + 1, "the parent's is as it was");
+    // SAFETY: ends this process; what is under way would take its time.
+    unsafe { libc::_exit(0) };
 }
 
 /// Over gRPC: parent and child, each with calls of its own.

@@ -191,10 +191,18 @@ fn program() {
     while is_over.try_recv() == Err(mpsc::TryRecvError::Empty) {
         burn(Duration::from_millis(20));
     }
-    let problem = profiler.stats().last_problem.unwrap_or_default();
+    let stats = profiler.stats();
     let begin = Instant::now();
     profiler.stop().unwrap();
-    println!("stopped in {} ms; {problem}", begin.elapsed().as_millis());
+    println!(
+        "stopped in {} ms; {} sent of {} bytes, {} failed, {} refused; {}",
+        begin.elapsed().as_millis(),
+        stats.exported,
+        stats.exported_bytes,
+        stats.export_failures,
+        stats.export_refused,
+        stats.last_problem.unwrap_or_default()
+    );
 }
 
 /// Ends the program and returns what it said.
@@ -239,6 +247,7 @@ fn what_is_wanted_is_taken_and_sent() {
     assert_eq!(first.json(), expected);
     fake.next(CREATE);
     assert!(began.elapsed() > Duration::from_millis(400), "as long as the server said");
+    let mut bytes = 0;
     for (number, kind) in [(1, "CPU"), (2, "THREADS")] {
         let update = fake.next(UPDATE);
         let path = format!("{UPDATE}p-{number}?updateMask=profileBytes,labels HTTP/1.1");
@@ -247,7 +256,9 @@ fn what_is_wanted_is_taken_and_sent() {
         assert_eq!(body["name"], format!("projects/proj-1234/profiles/p-{number}"));
         assert_eq!(body["profileType"], kind);
         assert!(body["labels"]["instance"].as_str().is_some_and(|name| !name.is_empty()), "{body}");
-        let profile = pprof::decode(&unbase64(body["profileBytes"].as_str().unwrap())).unwrap();
+        let sent = unbase64(body["profileBytes"].as_str().unwrap());
+        bytes += sent.len();
+        let profile = pprof::decode(&sent).unwrap();
         if kind == "CPU" {
             let burnt = common::time_in(&profile, "burn");
             assert!((50_000_000..1_900_000_000).contains(&burnt), "{burnt}");
@@ -258,6 +269,7 @@ fn what_is_wanted_is_taken_and_sent() {
     fake.next(CREATE);
     let said = end(child);
     assert!(millis(&said) < 2_000, "{said}");
+    assert!(said.contains(&format!("; 2 sent of {bytes} bytes, 0 failed, 0 refused;")), "{said}");
 }
 
 fn a_stop_does_not_wait_for_a_poll_that_hangs() {
@@ -310,6 +322,7 @@ fn what_cannot_be_sent_is_given_up() {
     assert!(fake.next(UPDATE).line.contains("/p-2?"), "it is not sent again");
     fake.next(CREATE);
     let said = end(child);
+    assert!(said.contains("; 0 sent of 0 bytes, 2 failed, 2 refused;"), "{said}");
     assert!(said.contains("a profile of CPU is given up: it answers 403: no: Bearer [hidden]"), "{said}");
 }
 

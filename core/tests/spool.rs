@@ -32,6 +32,8 @@ fn main() {
         ("who_comes_next_sends_what_a_killed_one_has_left", who_comes_next_sends_what_a_killed_one_has_left),
         ("a_child_holds_nothing_of_its_parent", a_child_holds_nothing_of_its_parent),
         ("what_cannot_be_sent_at_the_end_waits_on_disk", what_cannot_be_sent_at_the_end_waits_on_disk),
+        ("what_hangs_at_the_end_costs_no_other_profile", what_hangs_at_the_end_costs_no_other_profile),
+        ("program_that_hangs_at_its_end", program_that_hangs_at_its_end),
         (
             "a_file_limit_costs_the_spool_and_not_the_profiles",
             a_file_limit_costs_the_spool_and_not_the_profiles,
@@ -271,6 +273,62 @@ fn what_cannot_be_sent_at_the_end_waits_on_disk() {
     let asked: BTreeSet<String> = (0..2).map(|_| of(&server.next()).0).collect();
     assert_eq!(asked.len(), 2, "its own and the first one's");
     assert_eq!(kept(&place).len(), 1);
+    remove(&place);
+}
+
+/// The C library's, which has no end in time where its servers do not answer: here it never has. Addresses need none.
+#[unsafe(no_mangle)]
+extern "C" fn getaddrinfo() -> i32 {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Two profiles, of which the first is under way when the program ends. Only for the one below.
+fn program_that_hangs_at_its_end() {
+    let Ok(push) = std::env::var("EVERPROF_TEST_PUSH") else { return };
+    let place = PathBuf::from(std::env::var(PLACE).unwrap());
+    let profiler = builder(nobody(), &place).set("push", push).start().unwrap();
+    burn(Duration::from_millis(50));
+    assert!(profiler.flush().is_err(), "it is under way");
+    burn(Duration::from_millis(50));
+    std::mem::forget(profiler);
+}
+
+/// A program may end while its exporter waits: for an answer, for somebody who takes it, for the address of a name. What may
+/// have arrived is not kept; all else is.
+fn what_hangs_at_the_end_costs_no_other_profile() {
+    let place = directory("hangs");
+    std::fs::create_dir_all(&place).unwrap();
+    let socket = place.join("full.sock");
+    let full = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // SAFETY: the descriptor is open; a second call makes the queue shorter.
+    assert_eq!(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&full), 0) }, 0);
+    let _waits = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    // The same over TCP: the kernel answers no more than it may keep.
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&busy), 0) }, 0);
+    let at = busy.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&at, Duration::from_millis(300)).ok();
+    let _wait: Vec<_> = std::iter::from_fn(connect).take(8).collect();
+    let hangs = Server::new(&[Act::Hang]);
+    let path = "{instance}/{sequence}/{id}";
+    for (what, push, expected) in [
+        ("an answer", format!("post+http://{}/{path}", hangs.address), 1),
+        ("the answer to what may be sent again", format!("put+http://{}/{path}", hangs.address), 2),
+        ("an address", format!("post+http://{at}/{path}"), 2),
+        ("a connection", format!("put+unix://{}:/{path}", socket.display()), 2),
+        ("a name", format!("put+http://profiles.example/{path}"), 2),
+    ] {
+        let place = place.join(what);
+        let mut program = run("program_that_hangs_at_its_end", nobody(), &place);
+        let mut child = program.env("EVERPROF_TEST_PUSH", &push).spawn().unwrap();
+        let begin = Instant::now();
+        assert!(child.wait().unwrap().success());
+        assert!(begin.elapsed() < Duration::from_secs(8), "{what}: {:?}", begin.elapsed());
+        assert_eq!(kept(&place).len(), expected, "{what}");
+    }
     remove(&place);
 }
 

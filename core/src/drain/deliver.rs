@@ -10,15 +10,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::queue::Queue;
-use super::send::{Sender, attempt, evict, lose};
+use super::send::{Sender, attempt, count, evict, lose};
 use crate::encode::{Dialect, Set};
 use crate::export::spool::{Spool, Terms};
-use crate::export::{Exporter, Loss, Outcome};
+use crate::export::{Exporter, Interrupt, Loss, Outcome};
 use crate::profile::{Kind, Profile};
 use crate::stats::Counters;
+
+/// How long after somebody asked for the end an attempt may go on, before what waits behind it goes to disk: whoever stops
+/// the profiler, or ends the process, waits for two seconds.
+const GRACE: Duration = Duration::from_secs(1);
+/// As long at least, where naming the last profile took most of that.
+const LEAST_GRACE: Duration = Duration::from_millis(200);
 
 /// The ways to the exporters.
 pub(super) struct Delivery {
@@ -35,12 +41,15 @@ struct Lane {
     exporter: Option<Box<dyn Exporter>>,
     /// How its sets may wait on disk, and under which name; none where they may not.
     spool: Option<(Terms, String)>,
+    /// Ends its attempt at hand; none where nothing is won by that.
+    interrupt: Option<Interrupt>,
 }
 
 /// What the publisher and the thread of a lane share.
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) changed: Condvar,
+    over: Condvar,
 }
 
 pub(super) struct State {
@@ -51,6 +60,8 @@ pub(super) struct State {
     pub(super) asked: Vec<(u64, Arc<Done>)>,
     /// Since when no more sets will come.
     pub(super) closed: Option<Instant>,
+    /// Nothing is sent any more.
+    is_over: bool,
 }
 
 /// Says so once the last of its holders is done with it.
@@ -66,6 +77,25 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The thread ends.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
+        self.over.notify_all();
+    }
+
+    /// Waits for that, and says whether it came.
+    fn wait_for_end(&self, until: Instant) -> bool {
+        let mut state = self.lock();
+        while !state.is_over {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.over.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
 }
 
 impl Delivery {
@@ -78,8 +108,9 @@ impl Delivery {
     ) -> Self {
         let mut names: Vec<String> = Vec::new();
         let lane = |exporter: Box<dyn Exporter>| {
-            let state = State { queue: Queue::new(most), told: 0, asked: Vec::new(), closed: None };
-            let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+            let (queue, asked) = (Queue::new(most), Vec::new());
+            let state = Mutex::new(State { queue, told: 0, asked, closed: None, is_over: false });
+            let shared = Arc::new(Shared { state, changed: Condvar::new(), over: Condvar::new() });
             // Code of the host's, which may panic.
             let asked = catch_unwind(AssertUnwindSafe(|| (exporter.name(), exporter.dialect())));
             let (name, dialect) = asked.unwrap_or_else(|_| ("an exporter".to_string(), Dialect::Pprof));
@@ -90,7 +121,11 @@ impl Delivery {
                 // In one folder, one would take over what is the other's, after a restart.
                 Some((terms, if count == 0 { name } else { format!("{name}#{}", count + 1) }))
             });
-            Lane { name, dialect, shared, exporter: Some(exporter), spool }
+            // What waits in memory alone is lost at the end of the process, and may be sent if it goes on.
+            let interrupt = spool
+                .as_ref()
+                .and_then(|_| catch_unwind(AssertUnwindSafe(|| exporter.interrupt())).unwrap_or_default());
+            Lane { name, dialect, shared, exporter: Some(exporter), spool, interrupt }
         };
         Self { lanes: exporters.into_iter().map(lane).collect(), counters }
     }
@@ -131,6 +166,16 @@ impl Drop for Delivery {
             lane.shared.lock().closed = Some(Instant::now());
             lane.shared.changed.notify_one();
         }
+        // On the publisher's thread, for which nobody waits any more.
+        let asked = self.counters.stopping.get().copied().unwrap_or_else(Instant::now);
+        let end = (asked + GRACE).max(Instant::now() + LEAST_GRACE);
+        for lane in self.lanes.iter().filter(|lane| lane.exporter.is_none()) {
+            if let Some(interrupt) = &lane.interrupt
+                && !lane.shared.wait_for_end(end)
+            {
+                let _ = catch_unwind(AssertUnwindSafe(interrupt));
+            }
+        }
     }
 }
 
@@ -139,9 +184,11 @@ impl Lane {
         self.begin(counters);
         if let Some(exporter) = &mut self.exporter {
             match attempt(exporter, &set) {
-                Outcome::Sent => _ = counters.exported.fetch_add(1, Ordering::Relaxed),
+                Outcome::Sent => count(counters, &set),
                 Outcome::Lost(loss, error) => lose(counters, &self.name, loss, &error),
-                Outcome::Later(error, _) => lose(counters, &self.name, Loss::Failed, &error),
+                Outcome::Later(error, _) | Outcome::Cut(error) => {
+                    lose(counters, &self.name, Loss::Failed, &error);
+                }
             }
             return;
         }
@@ -172,8 +219,10 @@ impl Lane {
 
     fn spool(&self, exporter: &dyn Exporter) -> Option<Spool> {
         let (terms, name) = self.spool.as_ref()?;
-        let age = catch_unwind(AssertUnwindSafe(|| exporter.longest_age())).ok()?;
-        Some(Spool::new(terms, name, age))
+        let asked = catch_unwind(AssertUnwindSafe(|| (exporter.longest_age(), exporter.may_repeat())));
+        let (age, may_repeat) = asked.ok()?;
+        let terms = Terms { is_once: terms.is_once && !may_repeat, ..terms.clone() };
+        Some(Spool::new(&terms, name, age))
     }
 }
 
@@ -199,6 +248,8 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::encode::Encoded;
+    use crate::error::{Error, ErrorKind};
 
     fn terms(dir: &Path) -> Terms {
         let age = Duration::from_secs(3600);
@@ -252,6 +303,82 @@ mod tests {
         assert_eq!((next.size().0, next.losses()), (left, Default::default()));
         assert!(sent > 1 && left > 1 && sent + left == 101, "{sent} sent, {left} left");
         drop(next);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// One of that many bytes.
+    fn set(sequence: u64, bytes: usize) -> Arc<Set> {
+        let mut profile = Encoded::pprof(Kind::Cpu, &Profile::new(Kind::Cpu));
+        profile.bytes = vec![b'x'; bytes];
+        let time_nanos = UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64;
+        Arc::new(Set { sequence, time_nanos, profiles: vec![profile], ..Set::default() })
+    }
+
+    fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !is_there() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A server that does not bear the first set, or is away.
+    struct Delicate {
+        is_away: bool,
+        taken: mpsc::Sender<u64>,
+    }
+
+    impl Exporter for Delicate {
+        fn name(&self) -> String {
+            "delicate".to_string()
+        }
+
+        fn export(&mut self, _: &Set) -> crate::Result<()> {
+            Ok(())
+        }
+
+        fn attempt(&mut self, set: &Set) -> Outcome {
+            let _ = self.taken.send(set.sequence);
+            let error = Error::new(ErrorKind::Unavailable, "no");
+            match (self.is_away, set.sequence) {
+                (true, _) => Outcome::Later(error, None),
+                (false, 0) => Outcome::Cut(error),
+                _ => Outcome::Sent,
+            }
+        }
+
+        fn spool_name(&self) -> Option<String> {
+            Some(self.name())
+        }
+    }
+
+    #[test]
+    fn a_set_that_breaks_off_is_in_nobodys_way() {
+        let (taken, order) = mpsc::channel();
+        let counters = Arc::<Counters>::default();
+        let exporter = Box::new(Delicate { is_away: false, taken });
+        let mut delivery = Delivery::new(vec![exporter], 1 << 20, None, counters.clone());
+        (0..5).for_each(|n| delivery.lanes[0].take(set(n, 10), &counters));
+        wait_for("the others", || counters.exported.load(Ordering::Relaxed) == 4);
+        assert_eq!(counters.exported_bytes.load(Ordering::Relaxed), 40);
+        assert_eq!(order.try_iter().filter(|sequence| *sequence > 0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(counters.export_failures.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_on_the_disk_keeps_nothing_else_off_it() {
+        let dir = std::env::temp_dir().join(format!("everprof-deliver-{}-large", std::process::id()));
+        let (taken, _order) = mpsc::channel();
+        let counters = Arc::<Counters>::default();
+        let exporter = Box::new(Delicate { is_away: true, taken });
+        let terms = Terms { most: 100_000, ..terms(&dir) };
+        let mut delivery = Delivery::new(vec![exporter], 1 << 20, Some(terms), counters.clone());
+        for (n, bytes) in [(0, 200_000), (1, 10), (2, 200_000), (3, 10)] {
+            delivery.lanes[0].take(set(n, bytes), &counters);
+        }
+        wait_for("two on disk", || counters.spool_sets.load(Ordering::Relaxed) == 2);
+        assert_eq!(delivery.lanes[0].shared.lock().queue.len(), 2);
+        drop(delivery);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

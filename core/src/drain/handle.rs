@@ -15,6 +15,7 @@ use everprof_probe::thread_block::Facts;
 
 use super::{Plan, guarded, run};
 use crate::error::{Error, ErrorKind, Result};
+use crate::export::Loss;
 use crate::options::Options;
 use crate::profile::{Kind, Profile};
 use crate::stats::{Counters, Stats};
@@ -178,6 +179,7 @@ impl Handle {
     pub(crate) fn stop(&self, budget: Duration) -> Result<()> {
         let (done, wait) = mpsc::channel();
         self.stopped.store(true, Ordering::SeqCst);
+        let _ = self.counters.stopping.set(Instant::now());
         self.send(Command::Stop(done))?;
         exported(&wait, budget)
     }
@@ -190,6 +192,16 @@ impl Handle {
     /// Counts CPU nanoseconds that a thread of ours has used beside the drain.
     pub(crate) fn spent(&self, nanos: u64) {
         self.counters.exporter_cpu.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Counts a profile of so many bytes that was sent beside the periods.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.counters.sent(bytes);
+    }
+
+    /// Counts one that was not.
+    pub(crate) fn lost(&self, loss: Loss) {
+        super::send::tally(&self.counters, loss);
     }
 
     /// Remembers what went wrong beside the drain.

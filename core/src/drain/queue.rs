@@ -1,6 +1,6 @@
 //! What waits for one exporter, and when the next attempt is due: the rules of delivery, without a thread or a clock.
 //!
-//! Sets go in the order of their periods. Those that wait are bounded by their bytes, and where there is no room the
+//! Sets go in the order of their periods, but those that broke off wait until others have been tried as often. Those that wait are bounded by their bytes, and where there is no room the
 //! oldest is given up, never the new one: what happens now is what somebody will ask about. The set of an attempt stays in
 //! the queue until it is decided about. After a failure the pause is drawn from nothing to twice the longest of before
 //! ("full jitter"), so that a fleet does not come back all at once; where the other side named a time, nobody knocks
@@ -34,8 +34,8 @@ pub(super) struct Queue {
     busy: Option<u64>,
     /// No attempt before.
     pause_until: Duration,
-    /// Because the other side asked for it.
-    is_muted: bool,
+    /// The part of it that the other side asked for.
+    muted_until: Duration,
     failures: u32,
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Queue {
 pub(super) struct Waiting {
     number: u64,
     bytes: u64,
+    /// How often it broke off.
+    cuts: u32,
     pub(super) set: Arc<Set>,
 }
 
@@ -68,7 +70,7 @@ impl Queue {
             next: 0,
             busy: None,
             pause_until: Duration::ZERO,
-            is_muted: false,
+            muted_until: Duration::ZERO,
             failures: 0,
         }
     }
@@ -80,7 +82,7 @@ impl Queue {
         while self.bytes.saturating_add(bytes) > self.most && self.evict() {
             evicted += 1;
         }
-        self.sets.push_back(Waiting { number: self.next, bytes, set });
+        self.sets.push_back(Waiting { number: self.next, bytes, cuts: 0, set });
         self.bytes += bytes;
         self.next += 1;
         evicted
@@ -98,12 +100,13 @@ impl Queue {
 
     /// What is due. What is given out counts as being at the exporter until [`Queue::done`] or [`Queue::failed`].
     pub(super) fn next(&mut self, now: Duration) -> Next {
-        let Some(front) = self.sets.front() else { return Next::Idle };
+        let first = self.sets.iter().min_by_key(|waiting| (waiting.cuts, waiting.number));
+        let Some(first) = first else { return Next::Idle };
         if let Some(rest) = self.rest(now) {
             return Next::Wait(rest);
         }
-        self.busy = Some(front.number);
-        Next::Attempt(front.set.clone())
+        self.busy = Some(first.number);
+        Next::Attempt(first.set.clone())
     }
 
     /// The set at the exporter is sent, or the other side does not want it: it can be reached.
@@ -120,18 +123,30 @@ impl Queue {
 
     /// The set at the exporter is none of those that wait here any more.
     pub(super) fn leave(&mut self) {
-        if let Some(number) = self.busy.take()
-            && self.sets.front().is_some_and(|front| front.number == number)
-            && let Some(gone) = self.sets.pop_front()
-        {
+        let busy = self.busy.take();
+        let place = self.sets.iter().position(|waiting| Some(waiting.number) == busy);
+        if let Some(gone) = place.and_then(|place| self.sets.remove(place)) {
             self.bytes -= gone.bytes;
         }
     }
 
+    fn busy(&mut self) -> Option<&mut Waiting> {
+        let busy = self.busy?;
+        self.sets.iter_mut().find(|waiting| waiting.number == busy)
+    }
+
     /// What is left of the set at the exporter.
     pub(super) fn replace(&mut self, rest: Arc<Set>) {
-        let front = self.sets.front_mut().filter(|front| Some(front.number) == self.busy);
-        front.into_iter().for_each(|front| front.set = rest.clone());
+        if let Some(waiting) = self.busy() {
+            waiting.set = rest;
+        }
+    }
+
+    /// The set at the exporter broke off: the others are to be tried before it.
+    pub(super) fn set_aside(&mut self) {
+        if let Some(waiting) = self.busy() {
+            waiting.cuts = waiting.cuts.saturating_add(1);
+        }
     }
 
     /// The set at the exporter is to be tried again, after `asked` at the earliest. `chance` is from 0 to 1. Says how
@@ -145,9 +160,8 @@ impl Queue {
         self.failures = self.failures.saturating_add(1);
         let longest = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(most);
         let pause = longest.mul_f64(chance.clamp(0.0, 1.0));
-        let asked = asked.map(|asked| asked.min(LONGEST_MUTE));
-        self.is_muted = asked.is_some();
-        self.pause_until = now + asked.map_or(pause, |asked| asked + pause);
+        self.muted_until = now + asked.unwrap_or_default().min(LONGEST_MUTE);
+        self.pause_until = self.muted_until + pause;
         self.failures
     }
 
@@ -181,11 +195,8 @@ impl Queue {
     /// Somebody waits for what there is: tries now what waits for no reason but our own patience. Says whether a try makes
     /// sense.
     pub(super) fn hurry(&mut self, now: Duration) -> bool {
-        if now >= self.pause_until || !self.is_muted {
-            self.pause_until = self.pause_until.min(now);
-            return true;
-        }
-        false
+        self.pause_until = self.pause_until.min(self.muted_until.max(now));
+        now >= self.muted_until
     }
 
     /// The number that the next set will have: all before it are here, or gone.
@@ -299,6 +310,9 @@ mod tests {
         queue.failed(632 * SECOND, None, 1.0);
         assert!(queue.hurry(632 * SECOND));
         assert_eq!(attempt(&mut queue, 632 * SECOND), Some(0));
+        queue.failed(632 * SECOND, Some(SECOND), 1.0);
+        assert!(queue.hurry(633 * SECOND), "the rest of the pause is our own patience");
+        assert_eq!(attempt(&mut queue, 633 * SECOND), Some(0));
     }
 
     /// A server that takes requests and never answers costs a profile each time: an hour of it costs few.
@@ -319,6 +333,32 @@ mod tests {
         assert!(queue.is_away() && queue.hurry(now) && attempt(&mut queue, now).is_some());
         queue.done();
         assert!(!queue.is_away());
+    }
+
+    #[test]
+    fn what_breaks_off_lets_others_go_first() {
+        let mut queue = Queue::new(1 << 20);
+        (0..3).for_each(|n| _ = queue.push(set(n, 10)));
+        let mut order = Vec::new();
+        for _ in 0..8 {
+            let Some(number) = attempt(&mut queue, SECOND) else { break };
+            order.push(number);
+            match number {
+                0 => {
+                    queue.set_aside();
+                    queue.failed(SECOND, None, 0.0);
+                }
+                _ => queue.done(),
+            }
+        }
+        assert_eq!(order[..4], [0, 1, 2, 0]);
+        assert_eq!((queue.len(), queue.is_past(1)), (1, false));
+        queue.push(set(3, 10));
+        assert_eq!(attempt(&mut queue, SECOND), Some(3));
+        queue.done();
+        assert_eq!(attempt(&mut queue, SECOND), Some(0));
+        queue.done();
+        assert_eq!((queue.bytes(), queue.is_past(4)), (0, true));
     }
 
     #[test]

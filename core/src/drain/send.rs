@@ -39,6 +39,8 @@ pub(super) struct Sender {
     begin: Instant,
     random: Random,
     disk: Option<Disk>,
+    /// Nothing was sent since the exporter was told so.
+    is_idle: bool,
 }
 
 /// The spool, and how it is with it.
@@ -52,6 +54,14 @@ struct Disk {
     is_broken: bool,
     /// The number of the next set when it was last full: nothing is tried there until another one comes.
     full: Option<u64>,
+}
+
+/// Whether a set is on disk.
+enum Kept {
+    Yes,
+    No,
+    /// It alone does not fit there.
+    TooLarge,
 }
 
 /// Whether there is more to do.
@@ -70,7 +80,8 @@ impl Sender {
     ) -> Self {
         let disk =
             spool.map(|spool| Disk { spool, told: (0, 0), adopted: None, is_broken: false, full: None });
-        Self { exporter, name, shared, counters, cpu: 0, begin: Instant::now(), random: Random::new(), disk }
+        let (cpu, begin, random) = (0, Instant::now(), Random::new());
+        Self { exporter, name, shared, counters, cpu, begin, random, disk, is_idle: true }
     }
 
     /// Exports until no more will come, and what there is then was tried once more.
@@ -82,6 +93,7 @@ impl Sender {
         }
         self.abandon();
         self.tell_disk();
+        self.shared.end();
     }
 
     /// One attempt, one wait, or one step to the disk.
@@ -117,18 +129,29 @@ impl Sender {
                 state.asked.clear();
                 return After::End;
             }
-            Next::Idle if kept > 0 => match state.queue.rest(now) {
-                None => {
-                    drop(state);
-                    return self.send_kept(is_last);
-                }
-                Some(pause) => drop(shared.changed.wait_timeout(state, pause)),
-            },
+            Next::Idle if kept > 0 && state.queue.rest(now).is_none() => {
+                drop(state);
+                return self.send_kept(is_last);
+            }
+            Next::Idle if is_last && kept == 0 => return After::End,
+            Next::Idle | Next::Wait(_) if !self.is_idle => {
+                drop(state);
+                self.be_idle();
+            }
             Next::Wait(pause) => drop(shared.changed.wait_timeout(state, pause)),
-            Next::Idle if is_last => return After::End,
-            Next::Idle => drop(shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            Next::Idle => match state.queue.rest(now) {
+                Some(pause) => drop(shared.changed.wait_timeout(state, pause)),
+                None => drop(shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            },
         }
         After::More
+    }
+
+    /// Lets the exporter know that there is nothing to send for now, once.
+    fn be_idle(&mut self) {
+        // It may be the host's code.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.exporter.idle()));
+        self.is_idle = true;
     }
 
     /// Whether what waits in memory is to go to disk now.
@@ -144,7 +167,7 @@ impl Sender {
         let (shared, chance) = (self.shared.clone(), self.chance());
         let (problem, is_vain) = match outcome {
             Outcome::Sent => {
-                self.counters.exported.fetch_add(1, Ordering::Relaxed);
+                count(&self.counters, set);
                 shared.lock().queue.done();
                 (None, false)
             }
@@ -153,15 +176,19 @@ impl Sender {
                 self.after_loss(&mut shared.lock(), loss, chance);
                 (None, loss == Loss::Unknown)
             }
-            Outcome::Later(error, after) => {
+            Outcome::Later(..) | Outcome::Cut(_) => {
                 let rest = self.rest(set);
-                let kept = self.keep(&rest);
+                let kept = matches!(self.keep(&rest), Kept::Yes);
                 let mut state = shared.lock();
-                match kept {
-                    true => state.queue.leave(),
-                    false => state.queue.replace(rest),
+                match (kept, &outcome) {
+                    (true, _) => state.queue.leave(),
+                    (false, Outcome::Cut(_)) => {
+                        state.queue.replace(rest);
+                        state.queue.set_aside();
+                    }
+                    (false, _) => state.queue.replace(rest),
                 }
-                (self.after_failure(&mut state, &error, after, chance), true)
+                (self.after_failure(&mut state, outcome, chance), true)
             }
         };
         self.settle(&shared, problem, is_vain, is_last)
@@ -186,7 +213,7 @@ impl Sender {
         let (problem, is_vain) = match outcome {
             Outcome::Sent => {
                 self.with_spool(|spool| spool.done(key));
-                self.counters.exported.fetch_add(1, Ordering::Relaxed);
+                count(&self.counters, &set);
                 shared.lock().queue.done();
                 (None, false)
             }
@@ -196,12 +223,12 @@ impl Sender {
                 self.after_loss(&mut shared.lock(), loss, chance);
                 (None, loss == Loss::Unknown)
             }
-            Outcome::Later(error, after) => {
+            Outcome::Later(..) | Outcome::Cut(_) => {
                 let rest = self.rest(&set);
                 if let Some(Err(error)) = self.with_spool(|spool| spool.put_back(key, &rest, rest == set)) {
                     self.broken(&error);
                 }
-                (self.after_failure(&mut shared.lock(), &error, after, chance), true)
+                (self.after_failure(&mut shared.lock(), outcome, chance), true)
             }
         };
         self.settle(&shared, problem, is_vain, is_last)
@@ -213,18 +240,17 @@ impl Sender {
             Loss::Unknown => state.queue.gone(self.begin.elapsed(), chance),
             // Nobody was asked.
             Loss::Expired => state.queue.leave(),
-            Loss::Failed | Loss::Refused => state.queue.done(),
+            Loss::Failed | Loss::Refused | Loss::Broken => state.queue.done(),
         }
     }
 
     /// What follows where a set is to be tried again; with what to say about it, the first time.
-    fn after_failure(
-        &self,
-        state: &mut State,
-        error: &Error,
-        after: Option<Duration>,
-        chance: f64,
-    ) -> Option<String> {
+    fn after_failure(&self, state: &mut State, outcome: Outcome, chance: f64) -> Option<String> {
+        let (error, after) = match outcome {
+            Outcome::Later(error, after) => (error, after),
+            Outcome::Cut(error) => (error, None),
+            Outcome::Sent | Outcome::Lost(..) => return None,
+        };
         self.counters.export_retries.fetch_add(1, Ordering::Relaxed);
         let problem = format!("a profile is tried again later, to {}: {error}", self.name);
         self.counters.problem(problem.clone());
@@ -234,7 +260,8 @@ impl Sender {
     /// After an attempt: those who wait have seen it, and the end has no time for another after one in vain.
     fn settle(&self, shared: &Shared, problem: Option<String>, is_vain: bool, is_last: bool) -> After {
         let mut state = shared.lock();
-        if is_vain {
+        // Who waits for the end, which came meanwhile, waits until the rest is on disk as well.
+        if is_vain && (is_last || state.closed.is_none() || self.disk.is_none()) {
             state.asked.clear();
         }
         state.tell(&self.counters);
@@ -243,12 +270,8 @@ impl Sender {
         if is_vain && is_last { After::End } else { After::More }
     }
 
-    /// What of a set is still to be sent.
+    /// What of a set is still to be sent. The next one that the exporter gets may be another, so that it forgets where it was.
     fn rest(&mut self, set: &Arc<Set>) -> Arc<Set> {
-        if self.disk.is_none() {
-            // The exporter goes on where it stopped: the next set that it gets is this one, or this one was given up.
-            return set.clone();
-        }
         let unsent = catch_unwind(AssertUnwindSafe(|| self.exporter.unsent(set)));
         let Ok((rest, lost)) = unsent else { return set.clone() };
         if let Some((loss, error)) = lost {
@@ -257,25 +280,30 @@ impl Sender {
         if rest == **set { set.clone() } else { Arc::new(rest) }
     }
 
-    /// Puts a set on disk, and says whether it is there.
-    fn keep(&mut self, set: &Set) -> bool {
+    /// Puts a set on disk.
+    fn keep(&mut self, set: &Set) -> Kept {
         match self.with_spool(|spool| spool.keep(set)) {
-            Some(Ok(())) => true,
+            Some(Ok(())) => Kept::Yes,
             Some(Err(error)) => {
                 self.broken(&error);
-                false
+                if error.kind() == std::io::ErrorKind::FileTooLarge { Kept::TooLarge } else { Kept::No }
             }
-            None => false,
+            None => Kept::No,
         }
     }
 
     /// Puts these on disk; those that it does not take wait in memory as before.
     fn keep_all(&mut self, sets: Vec<Waiting>, number: u64) {
         let mut left = Vec::new();
+        let mut is_broken = false;
         for waiting in sets {
-            if !left.is_empty() || !self.keep(&waiting.set) {
-                left.push(waiting);
+            match if is_broken { Kept::No } else { self.keep(&waiting.set) } {
+                Kept::Yes => continue,
+                // The next one may fit.
+                Kept::TooLarge => {}
+                Kept::No => is_broken = true,
             }
+            left.push(waiting);
         }
         if let Some(disk) = &mut self.disk {
             disk.full = (!left.is_empty()).then_some(number);
@@ -363,6 +391,7 @@ impl Sender {
     }
 
     fn attempt(&mut self, set: &Set) -> Outcome {
+        self.is_idle = false;
         let outcome = attempt(&mut self.exporter, set);
         let cpu = Clock::Thread(gettid()).now().unwrap_or_default();
         self.counters.exporter_cpu.fetch_add(cpu.saturating_sub(self.cpu), Ordering::Relaxed);
@@ -382,15 +411,28 @@ pub(super) fn attempt(exporter: &mut Box<dyn Exporter>, set: &Set) -> Outcome {
     })
 }
 
+/// Counts what has arrived.
+pub(super) fn count(counters: &Counters, set: &Set) {
+    let bytes = set.profiles.iter().map(|profile| profile.bytes.len() as u64).sum();
+    counters.sent(bytes);
+}
+
 pub(super) fn lose(counters: &Counters, name: &str, loss: Loss, error: &Error) {
-    match loss {
-        Loss::Refused => _ = counters.export_refused.fetch_add(1, Ordering::Relaxed),
-        Loss::Expired => _ = counters.export_expired.fetch_add(1, Ordering::Relaxed),
-        Loss::Unknown => _ = counters.export_unknown.fetch_add(1, Ordering::Relaxed),
-        Loss::Failed => {}
-    }
-    counters.export_failures.fetch_add(1, Ordering::Relaxed);
+    tally(counters, loss);
     tell(counters, format!("a profile was not exported to {name}: {error}"));
+}
+
+/// Counts what was lost.
+pub(super) fn tally(counters: &Counters, loss: Loss) {
+    let of_its_own = match loss {
+        Loss::Refused => Some(&counters.export_refused),
+        Loss::Expired => Some(&counters.export_expired),
+        Loss::Unknown => Some(&counters.export_unknown),
+        Loss::Broken => Some(&counters.export_broken),
+        Loss::Failed => None,
+    };
+    of_its_own.map(|counter| counter.fetch_add(1, Ordering::Relaxed));
+    counters.export_failures.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Counts and tells what was given up for lack of room.

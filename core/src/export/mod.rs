@@ -6,6 +6,7 @@
 
 mod ambient;
 mod build;
+mod cuts;
 mod datadog;
 mod file;
 pub(crate) mod google;
@@ -22,7 +23,7 @@ pub use crate::encode::{Dialect, Encoded, Format, ProfileId, Set};
 pub use build::of_options;
 pub(crate) use build::{Destinations, destinations};
 pub use file::FileExporter;
-pub(crate) use http::Hold;
+pub(crate) use http::{Hold, sockets};
 
 use std::time::Duration;
 
@@ -65,12 +66,31 @@ pub trait Exporter: Send {
         None
     }
 
+    /// Whether a set that arrives twice counts once there, so that one of which nobody knows whether it arrived may be sent
+    /// again whatever `push_delivery` says. By default not.
+    fn may_repeat(&self) -> bool {
+        false
+    }
+
+    /// What ends an attempt at hand from another thread, and all that come after it: called at the end of the profiler, once an
+    /// attempt has had a second of it, so that what waits behind that can still go to disk (`push_spool`) before the process
+    /// ends. By default none: an attempt that hangs then is left to itself, and what waits behind it as well.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
+
+    /// Nothing is to be sent for now: lets go of what was kept open for it. By default nothing was.
+    fn idle(&mut self) {}
+
     /// After [`Outcome::Later`], what of the set is still to be sent, and whether some of it was lost: for an exporter that
     /// sends a set in parts, which then forgets about it. By default all of it, and nothing.
     fn unsent(&mut self, set: &Set) -> (Set, Option<(Loss, Error)>) {
         (set.clone(), None)
     }
 }
+
+/// Ends an exporter's attempt at hand, see [`Exporter::interrupt`].
+pub type Interrupt = Box<dyn Fn() + Send>;
 
 /// What came of an attempt.
 #[derive(Debug)]
@@ -82,6 +102,9 @@ pub enum Outcome {
     Lost(Loss, Error),
     /// Nothing is lost yet: try again, and where the other side said so, not before that time.
     Later(Error, Option<Duration>),
+    /// The other side was reached and broke off, or could not do it now: try again, but others first. It may be this very set
+    /// that it does not bear.
+    Cut(Error),
 }
 
 /// Why a set did not arrive.
@@ -96,4 +119,6 @@ pub enum Loss {
     Expired,
     /// It was sent and not answered: it may be there or not, and is not to be there twice.
     Unknown,
+    /// Several attempts broke off or failed, while others arrived.
+    Broken,
 }

@@ -46,7 +46,7 @@ pub(super) fn of(url: &Url, choice: &ProxyChoice, var: Lookup<'_>) -> Result<Opt
             };
             let Some((name, text)) = found else { return Ok(None) };
             proxy_url(&text).map(Some).map_err(|_| {
-                format!("{name} is not used: it is not http://host:port, the one sort of proxy that everprof knows")
+                format!("{name} is not used: it is neither http://host:port nor https://host:port, the sorts of proxies that everprof knows")
             })
         }
     }

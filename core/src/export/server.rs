@@ -2,15 +2,18 @@
 //!
 //! What the other side cannot have is sent again. What it has refused is not. What it may have or not is given up and
 //! counted, unless the options say `at_least_once`: no server known to us tells a repetition, so that it would count twice.
-//! What is too large is halved, and the halves are tried. A request is one profile, or all of a period where the server takes
-//! them together; a set that failed in its middle goes on with the request where it stopped.
+//! That is so of an answer that never came, and of gateways that say so: 502 and 504, and what Envoy says of a connection that
+//! broke. What is too large is halved, and the halves are tried. A request is one profile, or all of a period where the server
+//! takes them together; a set that failed in its middle goes on with the request where it stopped, and one that breaks off
+//! again and again lets others go first ([`Cuts`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::http::{Answer, Client, Failure, PROXY_WANTS, Reply, Request, Trust, filled};
+use super::cuts::Cuts;
+use super::http::{Answer, Client, Failure, Hold, PROXY_WANTS, Reply, Request, Trust, filled};
 use super::parcel::{dialect_of, parcel, requests, value};
-use super::{Dialect, Encoded, Exporter, Loss, Outcome, ProfileId, Set, datadog, otlp};
+use super::{Dialect, Encoded, Exporter, Interrupt, Loss, Outcome, ProfileId, Set, datadog, otlp};
 use crate::encode::dialect::halve;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Guarantee, Protocol, Url};
@@ -42,7 +45,9 @@ pub(super) struct ServerExporter {
     protocol: Protocol,
     url: Url,
     client: Client,
+    hold: Hold,
     manner: Manner,
+    cuts: Cuts,
     /// The set at hand, by its first profile, and what of it is still to be sent.
     at: Option<ProfileId>,
     rest: VecDeque<(Vec<Encoded>, u32)>,
@@ -57,20 +62,31 @@ enum Verdict {
     TooLarge(String),
     Lost(Loss, String),
     Later(String, Option<Duration>),
+    /// It was reached, and broke off or could not do it. That may be for this request.
+    Cut(String),
+}
+
+/// As the server says when, and else as it may be for this request.
+fn later(problem: String, after: Option<Duration>) -> Verdict {
+    if after.is_some() { Verdict::Later(problem, after) } else { Verdict::Cut(problem) }
 }
 
 impl ServerExporter {
     pub(super) fn new(name: String, protocol: Protocol, url: Url, manner: Manner) -> Self {
-        let client =
-            Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone()).by(manner.proxy.clone());
+        let hold = Hold::default();
+        let client = Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone());
+        let client = client.by(manner.proxy.clone()).held(hold.clone()).keeping();
+        let (cuts, rest) = (Cuts::default(), VecDeque::new());
         Self {
             name,
             protocol,
             url,
             client,
+            hold,
             manner,
+            cuts,
             at: None,
-            rest: VecDeque::new(),
+            rest,
             has_counts: false,
             lost: None,
         }
@@ -93,18 +109,16 @@ impl ServerExporter {
             body: &parcel.body,
             wanted: MOST_YES,
         };
-        if self.protocol.is_grpc() {
-            return match self.client.call(&request) {
-                Ok(reply) => self.judge_reply(&reply),
-                Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
-                Err(Failure::Unknown(problem)) => self.unknown(problem, None),
-            };
-        }
-        match self.client.send(&request) {
-            Ok(answer) => self.judge(&answer),
-            Err(Failure::NotSent(problem)) => Verdict::Later(problem, None),
-            Err(Failure::Unknown(problem)) => self.unknown(problem, None),
-        }
+        let judged = match self.protocol.is_grpc() {
+            true => self.client.call(&request).map(|reply| self.judge_reply(&reply)),
+            false => self.client.send(&request).map(|answer| self.judge(&answer)),
+        };
+        judged.unwrap_or_else(|failure| match failure {
+            Failure::NotSent(problem) => Verdict::Later(problem, None),
+            Failure::Cut(problem) => Verdict::Cut(problem),
+            Failure::Unfit(problem) => Verdict::Lost(Loss::Refused, problem),
+            Failure::Unknown(problem) => self.unknown(problem, None),
+        })
     }
 
     fn headers(&self, set: &Set, profile: &Encoded) -> Vec<(String, String)> {
@@ -155,9 +169,15 @@ impl ServerExporter {
             413 => Verdict::TooLarge(problem()),
             // By its specification there is no other time at which it might be taken.
             408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
-            408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
-            // A gateway that has handed the request on, and had no answer either.
-            504 => self.unknown(problem(), answer.retry_after),
+            // A gateway that has handed the request on, and had no answer either, or none that it understood.
+            502 | 504 => self.unknown(problem(), answer.retry_after),
+            503 if was_handed_on(&String::from_utf8_lossy(&answer.body)) => {
+                self.unknown(problem(), answer.retry_after)
+            }
+            408 | 429 | 503 => later(problem(), answer.retry_after),
+            // By its specification as well; the others say it when they are starting anew, and may have the profile.
+            500.. if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Failed, problem()),
+            499 | 500.. => self.unknown(problem(), answer.retry_after),
             400..500 => Verdict::Lost(Loss::Refused, problem()),
             _ => Verdict::Lost(Loss::Failed, problem()),
         }
@@ -176,10 +196,12 @@ impl ServerExporter {
             8 | 11 if is_about_size(&reply.words) => Verdict::TooLarge(problem),
             // CANCELLED, DEADLINE_EXCEEDED
             1 | 4 => self.unknown(problem, reply.retry_after),
+            14 if was_handed_on(&reply.words) => self.unknown(problem, reply.retry_after),
             // ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
-            10 | 11 | 14 | 15 => Verdict::Later(problem, reply.retry_after),
+            10 | 11 | 14 | 15 => later(problem, reply.retry_after),
             8 if reply.retry_after.is_some() => Verdict::Later(problem, reply.retry_after),
             // UNKNOWN, INTERNAL
+            2 | 13 if self.protocol != Protocol::OtlpGrpc => self.unknown(problem, reply.retry_after),
             2 | 13 => Verdict::Lost(Loss::Failed, problem),
             _ => Verdict::Lost(Loss::Refused, problem),
         }
@@ -202,9 +224,9 @@ impl ServerExporter {
     }
 
     fn unknown(&self, problem: String, after: Option<Duration>) -> Verdict {
-        match self.manner.guarantee {
-            Guarantee::AtLeastOnce => Verdict::Later(problem, after),
-            Guarantee::AtMostOnce => Verdict::Lost(Loss::Unknown, problem),
+        match self.manner.guarantee == Guarantee::AtLeastOnce || self.may_repeat() {
+            true => later(problem, after),
+            false => Verdict::Lost(Loss::Unknown, problem),
         }
     }
 
@@ -221,6 +243,14 @@ impl ServerExporter {
 fn is_about_size(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     ["larger than max", "too large", "exceeds maximum"].iter().any(|part| words.contains(part))
+}
+
+/// What Envoy says of a connection that broke after it had handed the request on. It says the same of one that never came to
+/// be, but for its reason.
+fn was_handed_on(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("disconnect/reset before headers")
+        && !["connection failure", "connection timeout", "overflow"].iter().any(|part| words.contains(part))
 }
 
 /// Pyroscope takes what is less than an hour old.
@@ -245,7 +275,7 @@ impl Exporter for ServerExporter {
     fn export(&mut self, set: &Set) -> Result<()> {
         match self.attempt(set) {
             Outcome::Sent => Ok(()),
-            Outcome::Lost(_, error) | Outcome::Later(error, _) => Err(error),
+            Outcome::Lost(_, error) | Outcome::Later(error, _) | Outcome::Cut(error) => Err(error),
         }
     }
 
@@ -254,7 +284,13 @@ impl Exporter for ServerExporter {
         // What is long may be a secret, and may be another one after a restart.
         let known = |part: &str| part.len() < 16 || part.contains('{');
         let path: Vec<&str> = path.split('/').filter(|part| known(part)).collect();
-        let place = format!("{} {} {}", self.name, self.manner.tenant, path.join("/"));
+        let mut place = format!("{} {} {}", self.name, self.manner.tenant, path.join("/"));
+        // Whose sets they are is said by a header as well.
+        for (name, value) in &self.manner.headers {
+            if ["x-scope-orgid", "projectid"].contains(&name.as_str()) {
+                place += &format!(" {name}={value}");
+            }
+        }
         // Two users of one server are two tenants. Who has no password may be one.
         let user = self.url.user.as_ref().map(|(user, password)| (user.as_str(), password.is_empty()));
         let user = user.filter(|(user, is_alone)| !is_alone || known(user));
@@ -274,10 +310,22 @@ impl Exporter for ServerExporter {
         (Set { profiles, tags: set.tags.clone(), endpoint_counts, ..*set }, self.lost.take())
     }
 
-    fn attempt(&mut self, set: &Set) -> Outcome {
-        let outcome = self.go_on(set);
+    /// What is put in its place again is there once.
+    fn may_repeat(&self) -> bool {
+        self.protocol == Protocol::Put
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        let hold = self.hold.clone();
+        Some(Box::new(move || hold.end()))
+    }
+
+    fn idle(&mut self) {
         self.client.hang_up();
-        outcome
+    }
+
+    fn attempt(&mut self, set: &Set) -> Outcome {
+        self.go_on(set)
     }
 }
 
@@ -300,9 +348,23 @@ impl ServerExporter {
             let (loss, problem) = match self.send(set, profiles) {
                 Verdict::Later(problem, after) => return Outcome::Later(unavailable(problem), after),
                 Verdict::Taken => {
-                    self.rest.pop_front();
                     self.has_counts = true;
+                    let taken = self.rest.pop_front();
+                    taken.and_then(|(profiles, _)| Some(self.cuts.arrived(profiles.first()?.id)));
                     continue;
+                }
+                Verdict::Cut(problem) => {
+                    match profiles.first().and_then(|first| self.cuts.failed(first.id)) {
+                        None => {
+                            // The others of the set are next.
+                            self.rest.rotate_left(1);
+                            return Outcome::Cut(unavailable(problem));
+                        }
+                        Some(count) => {
+                            let problem = format!("{problem}; so it was {count} times, while others arrived");
+                            (Loss::Broken, problem)
+                        }
+                    }
                 }
                 Verdict::TooLarge(problem) if self.would_overwrite() => (
                     Loss::Refused,
@@ -363,12 +425,13 @@ mod tests {
 
     #[test]
     fn each_user_has_a_place_on_disk_and_no_secret_is_in_its_name() {
-        let name = |url: &str| {
+        let with = |url: &str, headers: &[(&str, &str)]| {
             let url = Url::parse(false, url).unwrap();
+            let text = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
             let manner = Manner {
                 authorization: None,
                 tenant: String::new(),
-                headers: Vec::new(),
+                headers: headers.iter().map(text).collect(),
                 guarantee: Guarantee::AtMostOnce,
                 trust: Trust::default(),
                 proxy: None,
@@ -377,7 +440,10 @@ mod tests {
             };
             ServerExporter::new("post+http://h".into(), Protocol::Post, url, manner).spool_name().unwrap()
         };
+        let name = |url: &str| with(url, &[]);
         assert_eq!(name("h/in"), "post+http://h  /in");
+        assert_ne!(with("h", &[("x-scope-orgid", "a")]), with("h", &[("x-scope-orgid", "b")]));
+        assert_eq!(with("h", &[("x-key", "a")]), name("h"), "it may be a secret, and another one tomorrow");
         assert_eq!(name("1234:a@h/in"), "post+http://h  /in 1234");
         assert_ne!(name("1234:a@h/in"), name("1235:a@h/in"));
         assert_eq!(name("1234:a@h/in"), name("1234:b@h/in"), "a password may change");

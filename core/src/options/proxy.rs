@@ -28,18 +28,22 @@ impl Proxy {
     }
 }
 
-const RIGHT: &str =
-    "environment, off, or http://host:port, with user:password@ before the host where it asks for them";
+const RIGHT: &str = "environment, off, or http://host:port or https://host:port, with user:password@ before the host where it \
+                     asks for them";
 
 /// The URL of a proxy, which may go without its scheme. An error says what would be right, and nothing of what was given.
 pub(crate) fn url(text: &str) -> Result<Url, String> {
     let wrong = || format!("give {RIGHT}");
-    let rest = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+    let (is_secure, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+        Some((scheme, _)) if scheme.to_ascii_lowercase().starts_with("socks") => {
+            return Err(format!("SOCKS is not spoken here: give {RIGHT}"));
+        }
         Some(_) => return Err(wrong()),
-        None => text,
+        None => (false, text),
     };
-    let url = Url::parse(false, rest).map_err(|_| wrong())?;
+    let url = Url::parse(is_secure, rest).map_err(|_| wrong())?;
     if url.path == "/" { Ok(url) } else { Err(wrong()) }
 }
 
@@ -86,13 +90,17 @@ mod tests {
             ("OFF", "off", "off"),
             ("HTTP://Ann:pw@P:3128/", "http://Ann:pw@p:3128/", "http://p:3128"),
             ("10.0.0.1:8080", "http://10.0.0.1:8080/", "http://10.0.0.1:8080"),
+            ("https://ann:pw@p", "https://ann:pw@p/", "https://p"),
         ] {
             let proxy = Proxy::parse(text).unwrap();
             assert_eq!((proxy.text().as_str(), proxy.shown().as_str()), (canonical, shown));
             assert_eq!(Proxy::parse(&proxy.text()).unwrap(), proxy);
             assert!(!format!("{proxy:?}").contains("pw"));
         }
-        for wrong in ["socks5://p", "https://p", "http://", "p/path", "ann:pw@p#x", "http://ann:pw@p:0"] {
+        assert!(
+            Proxy::parse("socks5h://ann:pw@p").unwrap_err().starts_with("SOCKS is not spoken here: give")
+        );
+        for wrong in ["socks5://p", "ftp://p", "http://", "p/path", "ann:pw@p#x", "http://ann:pw@p:0"] {
             assert!(!Proxy::parse(wrong).unwrap_err().contains("pw"), "{wrong}");
         }
     }

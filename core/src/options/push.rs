@@ -87,6 +87,20 @@ impl Protocol {
         matches!(self, Protocol::ParcaGrpc | Protocol::OtlpGrpc)
     }
 
+    /// The port that its servers listen at, where a URL names none. With TLS it is that of `https`: there is a gateway before
+    /// the server then, which those ports are not of.
+    fn port(self, is_secure: bool) -> u16 {
+        match self {
+            _ if is_secure => 443,
+            Protocol::Pyroscope => 4040,
+            Protocol::Parca | Protocol::ParcaGrpc => 7070,
+            Protocol::OtlpGrpc => 4317,
+            Protocol::Otlp => 4318,
+            Protocol::Datadog => 8126,
+            Protocol::Google | Protocol::Post | Protocol::Put => 80,
+        }
+    }
+
     fn over_grpc(self) -> Option<Protocol> {
         match self {
             Protocol::Parca => Some(Protocol::ParcaGrpc),
@@ -216,14 +230,16 @@ impl Target {
         if transport == "unix" {
             return Ok(Self::Server(protocol, Url::parse_socket(rest)?));
         }
-        let url = Url::parse(matches!(transport, "https" | "grpcs"), rest)?;
-        if !transport.starts_with("grpc") {
-            return Ok(Self::Server(protocol, url));
-        }
-        let protocol = protocol.over_grpc().ok_or("give grpc and grpcs to otlp and parca only")?;
-        match url.path.as_str() {
-            "/" => Ok(Self::Server(protocol, url)),
-            _ => Err("give a host and a port to gRPC, which has no path".to_string()),
+        let is_grpc = transport.starts_with("grpc");
+        let protocol = match is_grpc {
+            true => protocol.over_grpc().ok_or("give grpc and grpcs to otlp and parca only")?,
+            false => protocol,
+        };
+        let is_secure = matches!(transport, "https" | "grpcs");
+        let url = Url::parse_at(is_secure, protocol.port(is_secure), rest)?;
+        match is_grpc && url.path != "/" {
+            false => Ok(Self::Server(protocol, url)),
+            true => Err("give a host and a port to gRPC, which has no path".to_string()),
         }
     }
 
@@ -403,6 +419,19 @@ mod tests {
                 "otlp+grpc://c:4317,parca+grpcs://p",
             ),
             ("pyroscope+http://p:4040", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
+            ("pyroscope+http://p", "pyroscope+http://p:4040/", "pyroscope+http://p:4040"),
+            ("pyroscope+http://p:80/x", "pyroscope+http://p:80/x", "pyroscope+http://p:80"),
+            ("pyroscope+https://p", "pyroscope+https://p/", "pyroscope+https://p"),
+            (
+                "otlp+http://c,otlp+grpc://c,otlp+grpcs://c:4317",
+                "otlp+http://c:4318/,otlp+grpc://c:4317/,otlp+grpcs://c:4317/",
+                "otlp+http://c:4318,otlp+grpc://c:4317,otlp+grpcs://c:4317",
+            ),
+            (
+                "parca+http://p,parca+grpc://[::1],datadog+http://d",
+                "parca+http://p:7070/,parca+grpc://[::1]:7070/,datadog+http://d:8126/",
+                "parca+http://p:7070,parca+grpc://[::1]:7070,datadog+http://d:8126",
+            ),
             ("Datadog,dir", "datadog,dir", "datadog,dir"),
             (
                 "datadog+unix:///run/apm.socket,put+unix:///s:/p?k=v",

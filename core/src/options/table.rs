@@ -185,7 +185,8 @@ options! {
     /// Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as
     /// `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent
     /// to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`,
-    /// `{time}`, `{sequence}` and `{id}` are filled in. `otlp` goes to `/v1development/profiles` unless the URL has a path.
+    /// `{time}`, `{sequence}` and `{id}` are filled in. Without a port, it is 4040 for `pyroscope`, 7070 for `parca`, 4318 for
+    /// `otlp`, 4317 for `otlp+grpc`, 8126 for `datadog`, else 80; with `https` and `grpcs` 443. `otlp` goes to `/v1development/profiles` unless the URL has a path.
     /// `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is
     /// `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names. `google`
     /// is Google Cloud Profiler, which says itself when it wants one of the kinds that `kinds` has, once a minute of all replicas.
@@ -215,12 +216,12 @@ options! {
     /// File of that certificate's private key, in PEM.
     push_key: Option<PathBuf> = None, "", "", "0.1.0";
 
-    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`. `environment`: that of `HTTPS_PROXY`,
+    /// Proxy that servers of `push` are reached by, `http://user:password@host:port`, or `https` where it speaks TLS itself. `environment`: that of `HTTPS_PROXY`,
     /// `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets.
     push_proxy: Proxy = Proxy::default(), "", "", "0.1.0";
 
-    /// What becomes of a profile that was sent whole and not answered: `at_most_once` gives it up and counts it, so that
-    /// nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.
+    /// What becomes of a profile that was sent whole and not answered, or by a gateway only (502, 504): `at_most_once` gives it
+    /// up and counts it, so that nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.
     push_delivery: Guarantee = Guarantee::AtMostOnce, "", "", "0.1.0";
 
     /// Encoded profiles that may wait for each place of `push`; beyond it the oldest are given up, and counted.

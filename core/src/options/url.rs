@@ -14,6 +14,9 @@ pub(crate) struct Url {
     /// Without the brackets of an IPv6 address.
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// The port goes without saying where this is spelled; else that of the scheme is said as well, since it is another one
+    /// that is taken where none is given.
+    hides_port: bool,
     /// Path and query as they go on the wire, with a slash first. May hold templates, `{service}`.
     pub(crate) path: String,
     /// User and password.
@@ -27,6 +30,11 @@ const LONGEST: usize = 8192;
 impl Url {
     /// What follows the `://`. An error says what would be right, and nothing of what was given.
     pub(crate) fn parse(is_secure: bool, text: &str) -> Result<Self, String> {
+        Self::parse_at(is_secure, scheme_port(is_secure), text)
+    }
+
+    /// The same, with the port of a server of whom it is known where he listens.
+    pub(crate) fn parse_at(is_secure: bool, usual: u16, text: &str) -> Result<Self, String> {
         if text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("give a URL of visible ASCII characters, others as %XX".to_string());
         }
@@ -40,9 +48,10 @@ impl Url {
             None => (None, authority),
         };
         let (host, port) = host_and_port(place)?;
-        let default = if is_secure { 443 } else { 80 };
         let path = if rest.starts_with('/') { rest.to_string() } else { format!("/{rest}") };
-        Ok(Self { is_secure, host, port: port.unwrap_or(default), path, user, socket: None })
+        let port = port.unwrap_or(usual);
+        let hides_port = usual == scheme_port(is_secure) && port == usual;
+        Ok(Self { is_secure, host, port, hides_port, path, user, socket: None })
     }
 
     /// What follows the `unix://`: the path of a socket, and behind a colon that of the requests, as nginx and Docker spell
@@ -66,11 +75,14 @@ impl Url {
         Ok(Self { socket: Some(socket), ..rest })
     }
 
-    /// Host and port as they stand in a URL and in the header `Host`: a port that goes without saying is not said.
+    /// Host and port as they stand on the wire, in the header `Host`: that of the scheme is not said.
     pub(crate) fn authority(&self) -> String {
+        self.place(self.port == scheme_port(self.is_secure))
+    }
+
+    fn place(&self, without_port: bool) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let default = if self.is_secure { 443 } else { 80 };
-        if self.port == default { host } else { format!("{host}:{}", self.port) }
+        if without_port { host } else { format!("{host}:{}", self.port) }
     }
 
     /// Path and query apart.
@@ -89,7 +101,7 @@ impl Url {
             Some((user, password)) => format!("{}:{}@", encode(user), encode(password)),
             None => String::new(),
         };
-        format!("{scheme}://{user}{}{}", self.authority(), self.path)
+        format!("{scheme}://{user}{}{}", self.place(self.hides_port), self.path)
     }
 
     /// What may stand in a log: scheme, host and port, or the socket.
@@ -97,7 +109,7 @@ impl Url {
         if let Some(socket) = &self.socket {
             return format!("unix://{socket}");
         }
-        format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.authority())
+        format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.place(self.hides_port))
     }
 }
 
@@ -105,6 +117,10 @@ impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown())
     }
+}
+
+const fn scheme_port(is_secure: bool) -> u16 {
+    if is_secure { 443 } else { 80 }
 }
 
 fn credentials(text: &str) -> Result<(String, String), String> {
@@ -190,6 +206,21 @@ mod tests {
         let user = Some(("12".into(), "p@:/".into()));
         assert_eq!(parts("12:p%40%3A%2F@h"), ("h".into(), 80, "/".into(), user));
         assert_eq!(Url::parse(true, "h").unwrap().port, 443);
+    }
+
+    /// Whatever is spelled is read as it was.
+    #[test]
+    fn a_port_is_said_where_another_one_would_be_taken() {
+        for (text, port, shown, authority) in [
+            ("h", 4317, "http://h:4317", "h:4317"),
+            ("h:4317", 4317, "http://h:4317", "h:4317"),
+            ("h:80", 80, "http://h:80", "h"),
+        ] {
+            let url = Url::parse_at(false, 4317, text).unwrap();
+            assert_eq!((url.port, url.shown().as_str(), url.authority().as_str()), (port, shown, authority));
+            let again = Url::parse_at(false, 4317, url.text().strip_prefix("http://").unwrap()).unwrap();
+            assert_eq!(again, url);
+        }
     }
 
     #[test]

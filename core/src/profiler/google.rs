@@ -14,8 +14,8 @@ use everprof_probe::own::Own;
 use crate::drain::{CHILD_DELAY, Handle};
 use crate::encode::pprof;
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::Hold;
 use crate::export::google::{Agent, Backoff, Pause, Plan, Wanted};
+use crate::export::{Hold, Loss};
 use crate::options::{Kinds, Options};
 use crate::profile::{Kind, Profile};
 use crate::report;
@@ -57,13 +57,6 @@ impl Conversation {
     /// Ends it, without waiting.
     pub(super) fn end(&self) {
         self.0.end();
-    }
-
-    /// Closes the copy of its connection. In a fork's child, where this is the parent's and is forgotten then.
-    pub(super) fn after_fork(&self) {
-        if let Some(descriptor) = self.0.copy() {
-            os::close_copy(descriptor);
-        }
     }
 }
 
@@ -158,16 +151,22 @@ impl Talk {
     /// Takes what is wanted and sends it; false where that failed. It is given up then: another replica is asked next.
     fn answer(&mut self, wanted: &Wanted, sorts: &[(&str, Kind)], is_new: bool) -> bool {
         let sent = match self.take(wanted, sorts) {
-            Ok(profile) => self.agent.upload(wanted, &pprof::encode(&profile)),
-            Err(error) => Err(error.to_string()),
+            Ok(profile) => {
+                let bytes = pprof::encode(&profile);
+                self.agent.upload(wanted, &bytes).map(|()| bytes.len() as u64)
+            }
+            Err(error) => Err((Loss::Failed, error.to_string())),
         };
         match sent {
-            Err(problem) if !self.hold.is_over() => {
+            Ok(bytes) => self.handle.sent(bytes),
+            Err(_) if self.hold.is_over() => {}
+            Err((loss, problem)) => {
+                self.handle.lost(loss);
                 self.tell(format!("a profile of {} is given up: {problem}", wanted.sort), is_new);
-                false
+                return false;
             }
-            _ => true,
         }
+        true
     }
 
     fn take(&self, wanted: &Wanted, sorts: &[(&str, Kind)]) -> Result<Profile> {

@@ -14,6 +14,7 @@ enum Expected {
     Sent,
     Lost(Loss),
     Later(Option<Duration>),
+    Cut,
 }
 
 /// One attempt at a server that does this: what came of it, and the error's text.
@@ -31,6 +32,7 @@ fn attempt(act: Act, delivery: &str) -> (Expected, String) {
         Outcome::Sent => (Expected::Sent, String::new()),
         Outcome::Lost(loss, error) => (Expected::Lost(loss), error.to_string()),
         Outcome::Later(error, after) => (Expected::Later(after), error.to_string()),
+        Outcome::Cut(error) => (Expected::Cut, error.to_string()),
         other => panic!("{other:?}"),
     };
     (expected, problem)
@@ -39,8 +41,8 @@ fn attempt(act: Act, delivery: &str) -> (Expected, String) {
 /// Each fault, and what is right under both guarantees. Those that never end by themselves end by the client's patience.
 #[test]
 fn each_fault_has_its_class() {
-    use Expected::{Later, Lost, Sent};
-    let unknown = (Lost(Loss::Unknown), Later(None));
+    use Expected::{Cut, Later, Lost, Sent};
+    let unknown = (Lost(Loss::Unknown), Cut);
     let same = |expected| (expected, expected);
     let faults: &[(Act, (Expected, Expected))] = &[
         (YES, same(Sent)),
@@ -50,10 +52,7 @@ fn each_fault_has_its_class() {
         (Act::EndlessBody, same(Sent)),
         (Act::Endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n"), same(Sent)),
         (Act::Answer("HTTP/1.1 200 OK\r\ncontent-type: image/png\r\n\r\nPNG"), same(Sent)),
-        (
-            Act::Endless("HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n"),
-            same(Later(None)),
-        ),
+        (Act::Endless("HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n"), same(Cut)),
         (
             Act::Endless("HTTP/1.1 401 No\r\ncontent-encoding: gzip\r\n\r\n", "\u{1f}\u{8b}"),
             same(Lost(Loss::Refused)),
@@ -63,14 +62,33 @@ fn each_fault_has_its_class() {
             Act::Answer("HTTP/1.1 429 Slow\r\nretry-after: 7\r\n\r\n"),
             same(Later(Some(Duration::from_secs(7)))),
         ),
-        (Act::Answer("HTTP/1.1 503 No\r\nretry-after: soon\r\n\r\n"), same(Later(None))),
-        (Act::Answer("HTTP/1.1 502 No\r\n\r\n"), same(Later(None))),
-        (Act::Answer("HTTP/1.1 408 No\r\n\r\n"), same(Later(None))),
+        (Act::Answer("HTTP/1.1 503 No\r\nretry-after: soon\r\n\r\n"), same(Cut)),
+        // Gateways that have handed the request on, or may have.
+        (Act::Answer("HTTP/1.1 502 No\r\n\r\n"), unknown),
+        (
+            Act::Answer("HTTP/1.1 502 No\r\nretry-after: 7\r\n\r\n"),
+            (Lost(Loss::Unknown), Later(Some(Duration::from_secs(7)))),
+        ),
+        (
+            Act::Answer(
+                "HTTP/1.1 503 No\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection termination",
+            ),
+            unknown,
+        ),
+        (
+            Act::Answer(
+                "HTTP/1.1 503 No\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection failure",
+            ),
+            same(Cut),
+        ),
+        (Act::Answer("HTTP/1.1 408 No\r\n\r\n"), same(Cut)),
         (Act::Answer("HTTP/1.1 504 No\r\n\r\n"), unknown),
         (Act::Answer("HTTP/1.1 401 No\r\n\r\n"), same(Lost(Loss::Refused))),
         (Act::Answer("HTTP/1.1 400 No\r\n\r\n"), same(Lost(Loss::Refused))),
         (Act::Answer("HTTP/1.1 413 No\r\n\r\n"), same(Lost(Loss::Refused))),
-        (Act::Answer("HTTP/1.1 500 No\r\n\r\n"), same(Lost(Loss::Failed))),
+        // As servers say it that are starting anew.
+        (Act::Answer("HTTP/1.1 500 No\r\n\r\n"), unknown),
+        (Act::Answer("HTTP/1.1 499 No\r\n\r\n"), unknown),
         (
             Act::Answer("HTTP/1.1 307 There\r\nlocation: http://127.0.0.1:1/\r\n\r\n"),
             same(Lost(Loss::Refused)),
@@ -84,8 +102,8 @@ fn each_fault_has_its_class() {
         (Act::Drip, unknown),
         (Act::EndlessHead, unknown),
         (Act::Early("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"), same(Lost(Loss::Refused))),
-        (Act::ResetEarly, same(Later(None))),
-        (Act::HangEarly, same(Later(None))),
+        (Act::ResetEarly, same(Cut)),
+        (Act::HangEarly, same(Cut)),
     ];
     // Each in a thread of its own: some take the whole time that a request may take.
     std::thread::scope(|scope| {
@@ -98,11 +116,74 @@ fn each_fault_has_its_class() {
         for (act, delivery, expected, attempt) in attempts {
             let (found, problem) = attempt.join().unwrap();
             // A server that closes with unread bytes resets the connection, which may take its answer along.
-            let early = matches!(act, Act::Early(_)) && found == Later(None);
+            let early = matches!(act, Act::Early(_)) && found == Cut;
             assert!(found == *expected || early, "{act:?} {delivery}: {found:?} {problem}");
             assert!(problem.len() < 500 && !problem.contains(char::is_control), "{problem:?}");
         }
     });
+}
+
+/// What replaces itself may be put again, and a class of errors that a server says of itself is nothing final.
+#[test]
+fn what_replaces_itself_is_put_again_where_it_was_not_answered() {
+    let server = Server::new(&[Act::Close, Act::Answer("HTTP/1.1 504 No\r\n\r\n"), YES]);
+    let mut exporter = exporter(&[("push", &format!("put+http://{}/{{id}}", server.address))]);
+    let set = set(Dialect::Pprof, 1, now());
+    for _ in 0..2 {
+        let outcome = exporter.attempt(&set);
+        assert!(matches!(outcome, Outcome::Cut(_)), "{outcome:?}");
+    }
+    assert!(matches!(exporter.attempt(&set), Outcome::Sent));
+    let lines: std::collections::BTreeSet<_> =
+        server.asked().iter().map(|asked| asked.line().to_string()).collect();
+    assert_eq!(lines.len(), 1, "one place: {lines:?}");
+}
+
+/// A way that takes connections for a server that is away, and closes them: it costs one profile, not one for each try.
+#[test]
+fn who_takes_connections_for_nobody_is_known_after_the_first() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let push = format!("post+http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let mut exporter = exporter(&[("push", &push)]);
+    let mut lost = 0;
+    for round in 0..5 {
+        match exporter.attempt(&set(Dialect::Pprof, 1, now())) {
+            Outcome::Lost(Loss::Unknown, _) => lost += 1,
+            Outcome::Later(_, None) => assert!(round > 0 || lost == 0),
+            Outcome::Cut(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(lost <= 1, "{lost}");
+}
+
+/// A line that takes its time, and a server that takes what comes.
+#[test]
+fn a_slow_line_is_given_the_time_that_it_takes() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let push = format!("post+http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (head, mut had) =
+            crate::server::head(&mut stream).map(|(head, rest)| (head, rest.len())).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let length: usize = length.parse().unwrap();
+        let mut chunk = vec![0; 1 << 20];
+        while had < length {
+            std::thread::sleep(Duration::from_millis(180));
+            had += stream.read(&mut chunk).unwrap();
+        }
+        std::thread::sleep(Duration::from_secs(5));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    });
+    let mut set = large();
+    set.profiles[0].bytes.resize(64 << 20, 0);
+    let begin = std::time::Instant::now();
+    let outcome = exporter(&[("push", &push)]).attempt(&set);
+    assert!(matches!(outcome, Outcome::Sent), "{outcome:?} after {:?}", begin.elapsed());
+    assert!(begin.elapsed() > Duration::from_secs(11), "it is as slow as it is meant to be");
 }
 
 #[test]
@@ -168,12 +249,12 @@ fn a_set_that_failed_in_its_middle_goes_on_there_with_the_same_ids() {
     let mut first = set(Dialect::Pprof, 1, now());
     first.profiles.extend(set(Dialect::Pprof, 2, now()).profiles);
     first.profiles.extend(set(Dialect::Pprof, 3, now()).profiles);
-    assert!(matches!(exporter.attempt(&first), Outcome::Later(..)));
+    assert!(matches!(exporter.attempt(&first), Outcome::Cut(_)));
     assert!(matches!(exporter.attempt(&first), Outcome::Sent));
     let ids: Vec<String> = first.profiles.iter().map(|profile| profile.id.to_string()).collect();
     let asked: Vec<String> =
         server.asked().iter().map(|asked| asked.line().split(' ').nth(1).unwrap()[1..].to_string()).collect();
-    assert_eq!(asked, [&ids[0], &ids[1], &ids[1], &ids[2]].map(String::clone));
+    assert_eq!(asked, [&ids[0], &ids[1], &ids[2], &ids[1]].map(String::clone), "the others first");
     // The set was given up meanwhile: the next one begins anew.
     let next = set(Dialect::Pprof, 4, now());
     assert!(matches!(exporter.attempt(&next), Outcome::Sent));
@@ -202,6 +283,69 @@ fn after_a_part_without_answer_the_others_come_later() {
     let (rest, lost) = exporter.unsent(&both);
     assert_eq!(rest.profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [both.profiles[1].id]);
     assert!(matches!(lost, Some((Loss::Unknown, _))), "{lost:?}");
+}
+
+/// A set that is too large for a server that does not say so, but breaks off.
+fn large() -> everprof::encode::Set {
+    let mut set = set(Dialect::Pprof, 1, now());
+    set.profiles[0].bytes.resize(16 << 20, 0);
+    set
+}
+
+#[test]
+fn what_always_breaks_off_is_given_up_once_others_have_arrived() {
+    use Act::ResetEarly as Break;
+    let server = Server::new(&[Break, Break, Break, YES, Break, YES, Break, YES, Break, YES, Break, YES]);
+    let mut exporter = exporter(&[("push", &format!("post+http://{}", server.address))]);
+    let (bad, good) = (large(), set(Dialect::Pprof, 1, now()));
+    for round in 0..3 {
+        let outcome = exporter.attempt(&bad);
+        assert!(matches!(outcome, Outcome::Cut(_)), "{round}: an outage looks like that: {outcome:?}");
+        let (rest, lost) = exporter.unsent(&bad);
+        assert!(rest == bad && lost.is_none());
+    }
+    let mut next = || {
+        assert!(matches!(exporter.attempt(&good), Outcome::Sent));
+        exporter.idle();
+        exporter.attempt(&bad)
+    };
+    for round in 0..3 {
+        let outcome = next();
+        assert!(matches!(outcome, Outcome::Cut(_)), "{round}: that may be chance: {outcome:?}");
+    }
+    let outcome = next();
+    let Outcome::Lost(Loss::Broken, error) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("7 times, while others arrived"), "{error}");
+    assert!(matches!(exporter.attempt(&set(Dialect::Pprof, 1, now())), Outcome::Sent));
+}
+
+/// In at-least-once, a server that never answers to one set would get it for ever.
+#[test]
+fn what_is_never_answered_is_given_up_as_well_and_the_rest_of_its_set_arrives() {
+    const NO: Act = Act::Answer("HTTP/1.1 503 No\r\n\r\n");
+    let server = Server::new(&[Act::Close, YES, Act::Close, YES, NO, YES, Act::Close, YES, NO, YES]);
+    let push = format!("post+http://{}", server.address);
+    let mut exporter = exporter(&[("push", &push), ("push_delivery", "at_least_once")]);
+    let mut both = set(Dialect::Pprof, 1, now());
+    both.profiles.extend(set(Dialect::Pprof, 2, now()).profiles);
+    let (bad, good) = (both.profiles[0].id, both.profiles[1].id);
+    assert!(matches!(exporter.attempt(&both), Outcome::Cut(_)));
+    let (rest, _) = exporter.unsent(&both);
+    assert_eq!(rest.profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [good, bad]);
+    assert!(matches!(exporter.attempt(&rest), Outcome::Cut(_)), "the good one is through");
+    let (rest, _) = exporter.unsent(&rest);
+    assert_eq!(rest.profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [bad]);
+    let other = set(Dialect::Pprof, 3, now());
+    let mut next = || {
+        assert!(matches!(exporter.attempt(&other), Outcome::Sent));
+        exporter.idle();
+        exporter.attempt(&rest)
+    };
+    assert!(matches!(next(), Outcome::Cut(_)));
+    assert!(matches!(next(), Outcome::Cut(_)));
+    let outcome = next();
+    assert!(matches!(outcome, Outcome::Lost(Loss::Broken, _)), "{outcome:?}");
+    assert_eq!(server.asked().len(), 9);
 }
 
 #[test]

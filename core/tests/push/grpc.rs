@@ -179,8 +179,11 @@ fn the_calls_of_a_set_share_a_connection() {
         let outcome = exporter.attempt(&set);
         assert!(matches!(outcome, Outcome::Sent), "{round}: {outcome:?}");
         assert_eq!(server.asked.try_iter().count(), 2);
-        assert_eq!(server.connections.load(Ordering::Relaxed), round, "none is kept from set to set");
+        assert_eq!(server.connections.load(Ordering::Relaxed), 1, "also those of sets that follow at once");
     }
+    exporter.idle();
+    assert!(matches!(exporter.attempt(&set), Outcome::Sent));
+    assert_eq!(server.connections.load(Ordering::Relaxed), 2, "none is kept until the next period");
     let (address, asked) = crate::frames::server_that_says_yes();
     let mut exporter = crate::exporter(&[("push", &format!("parca+grpc://{address}"))]);
     let outcome = exporter.attempt(&set);
@@ -197,25 +200,33 @@ fn each_status_has_its_class() {
             Outcome::Sent => "sent".to_string(),
             Outcome::Lost(loss, _) => format!("{loss:?}"),
             Outcome::Later(_, after) => format!("later {}", after.map_or(0.0, |after| after.as_secs_f64())),
+            Outcome::Cut(_) => "cut".to_string(),
             other => panic!("{other:?}"),
         }
     };
     for (codes, expected) in [
         (&[0][..], "sent"),
         (&[1, 4], "Unknown"),
-        (&[10, 11, 14, 15], "later 0"),
+        (&[10, 11, 14, 15], "cut"),
         (&[3, 5, 6, 7, 8, 9, 12, 16, 99], "Refused"),
         (&[2, 13], "Failed"),
     ] {
         for code in codes {
             assert_eq!(class(status(*code), &[], "otlp+grpc"), expected, "{code}");
             let with_message = Answer { message: Some(Vec::new()), ..status(*code) };
+            // Only OTLP's specification forbids to send it again.
+            let expected = if expected == "Failed" { "Unknown" } else { expected };
             assert_eq!(class(with_message, &[], "parca+grpc"), expected, "{code}");
         }
     }
     for code in [1, 4] {
-        assert_eq!(class(status(code), &[("push_delivery", "at_least_once")], "otlp+grpc"), "later 0");
+        assert_eq!(class(status(code), &[("push_delivery", "at_least_once")], "otlp+grpc"), "cut");
     }
+    let mut handed_on = status(14);
+    let words =
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    handed_on.trailers.push(("grpc-message", words.to_string()));
+    assert_eq!(class(handed_on, &[], "otlp+grpc"), "Unknown");
     // google.rpc.Status { code: 8, details: [RetryInfo { retry_delay: 7 s }] }
     let details =
         [&b"\x08\x08\x1a\x30\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x04\x0a\x02\x08\x07"[..]]
@@ -223,6 +234,19 @@ fn each_status_has_its_class() {
     let mut muted = status(8);
     muted.trailers.push(("grpc-status-details-bin", base64(&details)));
     assert_eq!(class(muted, &[], "otlp+grpc"), "later 7");
+}
+
+/// A tag may be any text, and HTTP/2 takes all of it but what controls.
+#[test]
+fn a_header_may_have_any_letter() {
+    let set = set(Dialect::Otlp, 1, now());
+    let yes = Answer { message: Some(Vec::new()), ..status(0) };
+    let mut greeting = set.clone();
+    greeting.tags.insert("service".to_string(), "Grüße\n".to_string());
+    let (outcome, server) = attempt(yes, &[("push_headers", "x-service={service}")], "otlp+grpc", &greeting);
+    assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+    let (head, _) = server.asked.recv_timeout(Duration::from_secs(9)).unwrap();
+    assert_eq!(head.headers()["x-service"].as_bytes(), "Grüße".as_bytes());
 }
 
 #[test]

@@ -133,6 +133,7 @@ fn serve(stream: &mut TcpStream, act: Act) {
 enum Expected {
     Lost(Loss),
     Later,
+    Cut,
 }
 
 fn attempt(act: Act, delivery: &str) -> (Expected, String, Duration) {
@@ -147,6 +148,7 @@ fn attempt(act: Act, delivery: &str) -> (Expected, String, Duration) {
     let (expected, error) = match outcome {
         Outcome::Lost(loss, error) => (Expected::Lost(loss), error),
         Outcome::Later(error, None) => (Expected::Later, error),
+        Outcome::Cut(error) => (Expected::Cut, error),
         other => panic!("{act:?}: {other:?}"),
     };
     (expected, error.to_string(), begin.elapsed())
@@ -154,17 +156,17 @@ fn attempt(act: Act, delivery: &str) -> (Expected, String, Duration) {
 
 #[test]
 fn each_fault_has_its_class_and_an_end() {
-    use Expected::{Later, Lost};
-    let unknown = (Lost(Loss::Unknown), Later);
+    use Expected::{Cut, Later, Lost};
+    let unknown = (Lost(Loss::Unknown), Cut);
     let same = |expected| (expected, expected);
     let faults: &[(Act, (Expected, Expected))] = &[
-        (Act::Silent, unknown),
+        (Act::Silent, same(Later)),
         (Act::Hang, unknown),
         (Act::Close, unknown),
-        (Act::NoRoom, same(Later)),
-        (Act::Ssh, unknown),
+        (Act::NoRoom, same(Cut)),
+        (Act::Ssh, same(Later)),
         (Act::Http1, same(Lost(Loss::Refused))),
-        (Act::Http1Unavailable, same(Later)),
+        (Act::Http1Unavailable, same(Cut)),
         (Act::RefusedStream, same(Later)),
         (Act::Reset, unknown),
         (Act::GoAwayBefore, same(Later)),

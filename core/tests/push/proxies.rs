@@ -64,7 +64,7 @@ mod tunnels {
 
     use super::attempt;
     use crate::server::head;
-    use crate::tls::{file, secure};
+    use crate::tls::{config, file, secure};
 
     /// A proxy that answers so, and if that is yes, connects whoever asks with that server. What it was asked comes out.
     fn proxy(answer: &'static str, server: SocketAddr) -> (SocketAddr, Receiver<String>) {
@@ -88,6 +88,59 @@ mod tunnels {
             }
         });
         (address, asked)
+    }
+
+    /// A proxy that speaks TLS itself, and is the server behind its tunnel as well, in TLS within TLS.
+    fn secure_proxy() -> (SocketAddr, Receiver<String>) {
+        use rustls::{ServerConnection, StreamOwned};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (told, asked) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = ServerConnection::new(config("server", false)).unwrap();
+                let mut outer = StreamOwned::new(connection, stream.unwrap());
+                let Some((first, _)) = head(&mut outer) else { continue };
+                told.send(first).unwrap();
+                outer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                outer.flush().unwrap();
+                let connection = ServerConnection::new(config("elsewhere", false)).unwrap();
+                let mut inner = StreamOwned::new(connection, outer);
+                let Some((second, _)) = head(&mut inner) else { continue };
+                told.send(second).unwrap();
+                inner
+                    .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                    .unwrap();
+                inner.flush().unwrap();
+                // Until it is read.
+                let _ = inner.read(&mut [0]);
+            }
+        });
+        (address, asked)
+    }
+
+    #[test]
+    fn a_proxy_may_speak_tls_itself() {
+        let root = file("root.pem");
+        let (address, asked) = secure_proxy();
+        let at = format!("https://ann:sesame@localhost:{}", address.port());
+        let more = [("push_roots", root.as_str()), ("push_token", "token-of-the-server")];
+        let outcome = attempt("post+https://elsewhere.invalid/", &at, &more);
+        assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+        let tunnel = asked.recv().unwrap();
+        assert!(tunnel.starts_with("CONNECT elsewhere.invalid:443 HTTP/1.1") && !tunnel.contains("token"));
+        assert!(asked.recv().unwrap().contains("token-of-the-server"));
+        // What has no TLS is handed on by it.
+        let hands_on = secure("server", false);
+        let at = format!("https://localhost:{}", hands_on.port());
+        let outcome = attempt("post+http://far.invalid/", &at, &more[..1]);
+        assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+        // And it has to be the one that was named.
+        let at = format!("https://127.0.0.2:{}", address.port());
+        let Outcome::Later(error, None) = attempt("post+https://elsewhere.invalid/", &at, &more) else {
+            panic!()
+        };
+        assert!(error.to_string().starts_with("the proxy"), "{error}");
     }
 
     fn carry(from: &mut impl Read, to: &mut TcpStream) {

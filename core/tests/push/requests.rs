@@ -8,7 +8,7 @@ use everprof::export::{Exporter, Outcome, Set};
 use everprof::profile::{LabelValue, Profile};
 use prost::Message;
 
-use crate::server::{Asked, Server, YES};
+use crate::server::{Act, Asked, Server, YES};
 use crate::{exporter, now, otlp_proto, set};
 
 /// `push.v1.PushRequest`, after its published proto.
@@ -156,6 +156,36 @@ fn parca_gets_a_write_raw_request() {
     }
     assert_eq!(asked.len(), 2);
     golden("parca.txt", &all);
+}
+
+/// One for all series, until there is nothing more to send; and as many as it takes where the server keeps none.
+#[test]
+fn the_requests_of_a_set_share_a_connection() {
+    let set = set(Dialect::Parca, 2, now());
+    let answer = |text| Act::Answer(text);
+    for (act, expected) in [
+        (YES, [1, 1, 2]),
+        (answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"), [1, 1, 2]),
+        (answer("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"), [2, 4, 6]),
+        (answer("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}"), [2, 4, 6]),
+        // What nobody asked for would be taken for the next answer.
+        (answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n"), [2, 4, 6]),
+        (Act::AnswerAndClose("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), [2, 4, 6]),
+    ] {
+        let server = Server::new(&[act]);
+        let mut exporter = exporter(&[("push", &format!("parca+http://{}", server.address))]);
+        let mut connections = || {
+            let outcome = exporter.attempt(&set);
+            assert!(matches!(outcome, Outcome::Sent), "{act:?}: {outcome:?}");
+            server.connections()
+        };
+        let before = [connections(), connections()];
+        exporter.idle();
+        let outcome = exporter.attempt(&set);
+        assert!(matches!(outcome, Outcome::Sent), "{act:?}: {outcome:?}");
+        assert_eq!([before[0], before[1], server.connections()], expected, "{act:?}");
+        assert_eq!(server.asked().len(), 6);
+    }
 }
 
 #[test]

@@ -1,18 +1,22 @@
-//! A server that does what a script says, one act a connection, and keeps what it was sent.
+//! A server that does what a script says, one act a request, and keeps what it was sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-/// What the server does with one connection.
+/// What the server does with one request.
 #[derive(Clone, Copy, Debug)]
 #[allow(dead_code)] // not all of them are used by each of the binaries that this is part of
 pub(crate) enum Act {
-    /// Reads the request and sends these bytes.
+    /// Reads the request and sends these bytes; behind an answer that says how long it is, the connection stays open.
     Answer(&'static str),
+    /// The same, and closes the connection, which it has not said.
+    AnswerAndClose(&'static str),
     /// Sends these bytes as soon as it has the head, and closes.
     Early(&'static str),
     /// Reads the request and says nothing.
@@ -64,6 +68,7 @@ impl Asked {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     asked: Receiver<Asked>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -77,16 +82,27 @@ impl Server {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (told, asked) = mpsc::channel();
-        let script = script.to_vec();
+        let (script, connections) = (Arc::new(script.to_vec()), Arc::new(AtomicUsize::new(0)));
+        let (count, at) = (connections.clone(), Arc::new(AtomicUsize::new(0)));
         thread::spawn(move || {
-            for (at, stream) in listener.incoming().enumerate() {
-                let act = *script.get(at).or(script.last()).unwrap();
-                let told = told.clone();
+            for stream in listener.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (told, script, at) = (told.clone(), script.clone(), at.clone());
+                let next = move || *script.get(at.fetch_add(1, Ordering::SeqCst)).or(script.last()).unwrap();
                 // A connection that hangs keeps none after it waiting.
-                thread::spawn(move || serve(stream.unwrap(), act, &told));
+                thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    while serve(&mut stream, &next, &told) {}
+                });
             }
         });
-        Self { address, asked }
+        Self { address, asked, connections }
+    }
+
+    /// How many connections there were.
+    #[allow(dead_code)] // not in each of the binaries that this is part of
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// The requests that came since.
@@ -101,28 +117,34 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, act: Act, told: &mpsc::Sender<Asked>) {
-    let Some((head, rest)) = head(&mut stream) else { return };
+/// One request; says whether the connection stays open.
+fn serve(stream: &mut TcpStream, next: &impl Fn() -> Act, told: &mpsc::Sender<Asked>) -> bool {
+    let Some((head, rest)) = head(stream) else { return false };
+    let act = next();
     let mut asked = Asked { head, body: rest };
     let length: usize = asked.header("content-length").unwrap().parse().unwrap();
     if let Act::Early(_) | Act::HangEarly | Act::ResetEarly = act {
-        told.send(asked).unwrap();
-        return match act {
+        let _ = told.send(asked);
+        match act {
             Act::Early(answer) => stream.write_all(answer.as_bytes()).unwrap(),
             Act::HangEarly => thread::sleep(Duration::from_secs(30)),
-            _ => reset(&stream),
-        };
+            _ => reset(stream),
+        }
+        return false;
     }
     let mut left = vec![0; length - asked.body.len()];
     if stream.read_exact(&mut left).is_err() {
-        return;
+        return false;
     }
     asked.body.extend(left);
     let _ = told.send(asked);
     match act {
-        Act::Answer(answer) => _ = stream.write_all(answer.as_bytes()),
+        Act::Answer(answer) => {
+            return stream.write_all(answer.as_bytes()).is_ok() && stays(answer);
+        }
+        Act::AnswerAndClose(answer) => _ = stream.write_all(answer.as_bytes()),
         Act::Hang => thread::sleep(Duration::from_secs(30)),
-        Act::Reset => reset(&stream),
+        Act::Reset => reset(stream),
         Act::EndlessHead => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
             while stream.write_all(b"x-more: and more of it, and more of it, and more of it\r\n").is_ok() {}
@@ -139,13 +161,20 @@ fn serve(mut stream: TcpStream, act: Act, told: &mpsc::Sender<Asked>) {
         Act::Drip => {
             for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" {
                 if stream.write_all(&[*byte]).is_err() {
-                    return;
+                    return false;
                 }
                 thread::sleep(Duration::from_secs(1));
             }
         }
         _ => {}
     }
+    false
+}
+
+/// Whether the connection stays open behind an answer: where that says how long it is, and is as long.
+fn stays(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    head.contains("chunked") || head.contains(&format!("content-length: {}", body.len()))
 }
 
 /// The head of a request, and what came with it of the body.

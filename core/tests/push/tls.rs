@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use everprof::encode::Dialect;
-use everprof::export::{self, Outcome};
+use everprof::export::{self, Loss, Outcome};
 use everprof::{ErrorKind, Options};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,8 +26,8 @@ fn certificates(name: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(file(name)).unwrap().map(Result::unwrap).collect()
 }
 
-/// A server with that certificate that says yes to each request, also to clients without a certificate or not.
-pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
+/// With that certificate, and a question for the client's where `asks_for_client`.
+pub(crate) fn config(name: &str, asks_for_client: bool) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
@@ -42,7 +42,17 @@ pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
         }
     };
     let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap();
-    let config = Arc::new(builder.with_single_cert(certificates(&format!("{name}.pem")), key).unwrap());
+    Arc::new(builder.with_single_cert(certificates(&format!("{name}.pem")), key).unwrap())
+}
+
+/// A server with that certificate that says yes to each request, also to clients without a certificate or not.
+pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
+    server(name, asks_for_client, false)
+}
+
+/// The same; or one that finds each request too large when it has the head, says so, and closes.
+fn server(name: &str, asks_for_client: bool, is_small: bool) -> SocketAddr {
+    let config = config(name, asks_for_client);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -57,6 +67,12 @@ pub(crate) fn secure(name: &str, asks_for_client: bool) -> SocketAddr {
                     Ok(count) if count > 0 => request.extend_from_slice(&chunk[..count]),
                     _ => break,
                 }
+            }
+            if is_small {
+                let _ = stream.write_all(b"HTTP/1.1 413 No\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.flush();
+                thread::sleep(std::time::Duration::from_millis(300));
+                continue;
             }
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
             stream.conn.send_close_notify();
@@ -84,6 +100,18 @@ fn a_server_whose_root_is_trusted_gets_its_profile() {
         let outcome = attempt(&format!("{host}:{port}"), &[("push_roots", &root)]);
         assert!(matches!(outcome, Outcome::Sent), "{host}: {outcome:?}");
     }
+}
+
+/// It has no more of our words, and what it has said is there to be read.
+#[test]
+fn an_answer_before_the_end_of_the_request_is_read() {
+    let push = format!("post+https://localhost:{}/", server("server", false, true).port());
+    let mut exporter = exporter(&[("push", &push), ("push_roots", &file("root.pem"))]);
+    let mut large = set(Dialect::Pprof, 1, now());
+    large.profiles[0].bytes.resize(16 << 20, 0);
+    let outcome = exporter.attempt(&large);
+    let Outcome::Lost(Loss::Refused, error) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.to_string(), "it answers 413");
 }
 
 #[test]

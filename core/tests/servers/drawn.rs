@@ -19,7 +19,15 @@ fn all_that_a_stack_can_have_is_drawn_alike() {
         let sent = KINDS.map(|kind| (kind, shop::profile(kind, "1.0")));
         let profiles = place.dialect.encode(&sent);
         let tags = shop::tags("1.0");
-        let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+        let endpoint_counts = std::collections::BTreeMap::new();
+        let set = Set {
+            tags,
+            sequence: 0,
+            time_nanos: now(),
+            duration_nanos: 10_000_000_000,
+            endpoint_counts,
+            profiles,
+        };
         let outcome = exporter(&[("push", &place.push)]).attempt(&set);
         assert!(matches!(outcome, Outcome::Sent), "{}: {outcome:?}", place.push);
         let local = sent.map(|(kind, profile)| (kind, of_file(kind, &profile)));

@@ -275,7 +275,15 @@ fn its_comparison_names_what_a_version_made_slow() {
     let versions = [shop::profile(Kind::Cpu, "1.0"), shop::regressed("2.0")];
     for profile in &versions {
         let (tags, profiles) = (profile.tags.clone(), Dialect::Parca.encode(&[(Kind::Cpu, profile.clone())]));
-        let set = Set { tags, sequence: 0, time_nanos: now(), duration_nanos: 10_000_000_000, profiles };
+        let endpoint_counts = BTreeMap::new();
+        let set = Set {
+            tags,
+            sequence: 0,
+            time_nanos: now(),
+            duration_nanos: 10_000_000_000,
+            endpoint_counts,
+            profiles,
+        };
         let outcome = exporter(&[("push", &format!("parca+http://127.0.0.1:{port}"))]).attempt(&set);
         assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
     }

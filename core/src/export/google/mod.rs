@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::ambient::{Kept, Lookup};
 use super::http::{Answer, Client, Failure, Hold, Request, Trust, base64};
-use super::proxy;
+use super::{Loss, proxy};
 use crate::encode::json::{self, Value};
 use crate::options::{Options, ProxyChoice, Url};
 use crate::tags::{NO_POD, UNKNOWN};
@@ -143,8 +143,8 @@ impl Agent {
     }
 
     /// Sends the profile that was wanted.
-    pub(crate) fn upload(&mut self, wanted: &Wanted, pprof: &[u8]) -> Result<(), String> {
-        let token = self.token()?;
+    pub(crate) fn upload(&mut self, wanted: &Wanted, pprof: &[u8]) -> Result<(), (Loss, String)> {
+        let token = self.token().map_err(|problem| (Loss::Failed, problem))?;
         let tag = |key: &str| self.tags.get(key).filter(|value| *value != UNKNOWN && *value != NO_POD);
         let instance = tag("pod").or_else(|| tag("host"));
         let labels =
@@ -157,11 +157,20 @@ impl Agent {
         );
         let path = format!("v2/{}?updateMask=profileBytes,labels", wanted.name);
         let asked = Asked { method: "PATCH", path: &path, body: body.as_bytes(), time: LONGEST_UPLOAD };
-        let (answer, described) = self.ask(&asked, &token)?;
-        if answer.is_success() { Ok(()) } else { Err(described) }
+        match self.try_to_ask(&asked, &token) {
+            Ok((answer, _)) if answer.is_success() => Ok(()),
+            Ok((Answer { status: 400..500, .. }, described)) => Err((Loss::Refused, described)),
+            Ok((_, described)) => Err((Loss::Failed, described)),
+            Err(Failure::Unknown(problem)) => Err((Loss::Unknown, problem)),
+            Err(failure) => Err((Loss::Failed, failure.into_problem())),
+        }
     }
 
     fn ask(&self, asked: &Asked<'_>, token: &Token) -> Result<(Answer, String), String> {
+        self.try_to_ask(asked, token).map_err(Failure::into_problem)
+    }
+
+    fn try_to_ask(&self, asked: &Asked<'_>, token: &Token) -> Result<(Answer, String), Failure> {
         let base = self.plan.url.path_and_query().0.trim_end_matches('/');
         let path = format!("{base}/{}", asked.path);
         let headers = vec![("authorization".to_string(), format!("Bearer {}", token.value))];
@@ -170,11 +179,15 @@ impl Agent {
             content_type: "application/json",
             ..Errand::new(&self.plan.url, asked.method, path)
         };
-        self.run(&Errand { body: asked.body, time: asked.time, secret: Some(&token.value), ..errand })
+        self.try_to_run(&Errand { body: asked.body, time: asked.time, secret: Some(&token.value), ..errand })
     }
 
     /// One request and its answer, with what an error would say of that.
     fn run(&self, errand: &Errand<'_>) -> Result<(Answer, String), String> {
+        self.try_to_run(errand).map_err(Failure::into_problem)
+    }
+
+    fn try_to_run(&self, errand: &Errand<'_>) -> Result<(Answer, String), Failure> {
         let mut secrets = self.plan.secrets.clone();
         secrets.extend(errand.secret.map(str::to_string));
         // Machines' own servers, and tests', are on no other side of a proxy. The start has warned of one that cannot be used.
@@ -195,13 +208,9 @@ impl Agent {
             body: errand.body,
             wanted: MOST_ANSWER,
         };
-        match client.send(&request) {
-            Ok(answer) => {
-                let described = client.describe(&answer);
-                Ok((answer, described))
-            }
-            Err(Failure::NotSent(problem) | Failure::Unknown(problem)) => Err(problem),
-        }
+        let answer = client.send(&request)?;
+        let described = client.describe(&answer);
+        Ok((answer, described))
     }
 
     fn token(&mut self) -> Result<Token, String> {

@@ -13,6 +13,8 @@ const MOST_PROVISIONAL: usize = 8;
 /// What is read of the body of an answer that is no success, for the error that it becomes, and how long it may take.
 const ERROR_BODY: usize = 2 << 10;
 const ERROR_TIME: Duration = Duration::from_secs(1);
+/// The last chunk, where no trailers follow.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[derive(Debug, Default)]
 pub(in super::super) struct Answer {
@@ -40,12 +42,23 @@ enum Length {
     Chunked,
 }
 
-/// Reads an answer, of whose body no more than `wanted` if it is a success and says how long it is. A body that breaks off is not an error: the
-/// status says what became of the request.
-pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> {
+/// The head of an answer.
+struct Head {
+    /// Without its body.
+    answer: Answer,
+    length: Length,
+    /// What it takes of the buffer.
+    used: usize,
+    /// The connection stays open behind the answer.
+    stays: bool,
+}
+
+/// Reads an answer, of whose body no more than `wanted` if it is a success and says how long it is; and says whether the next
+/// request can go by the same connection. A body that breaks off is not an error: the status says what became of the request.
+pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<(Answer, bool)> {
     let mut buffer = Vec::new();
     for _ in 0..MOST_PROVISIONAL {
-        let (mut answer, length, used) = head(wire, &mut buffer)?;
+        let Head { mut answer, length, used, stays } = head(wire, &mut buffer)?;
         buffer.drain(..used);
         if (100..200).contains(&answer.status) {
             continue;
@@ -59,8 +72,9 @@ pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> 
         if !answer.is_success() {
             wire.hurry(ERROR_TIME);
         }
-        answer.body = body(wire, buffer, &length, most);
-        return Ok(answer);
+        let (body, is_whole) = body(wire, buffer, &length, most);
+        answer.body = body;
+        return Ok((answer, stays && is_whole));
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, "provisional answers without end"))
 }
@@ -70,7 +84,7 @@ pub(super) fn read(wire: &mut super::Wire, wanted: usize) -> io::Result<Answer> 
 pub(super) fn of_tunnel(wire: &mut impl Read) -> io::Result<u16> {
     let mut buffer = Vec::new();
     for _ in 0..MOST_PROVISIONAL {
-        let (answer, _, used) = head(wire, &mut buffer)?;
+        let Head { answer, used, .. } = head(wire, &mut buffer)?;
         buffer.drain(..used);
         if answer.is_success() && !buffer.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "more than an answer"));
@@ -83,7 +97,7 @@ pub(super) fn of_tunnel(wire: &mut impl Read) -> io::Result<u16> {
 }
 
 /// Reads until there is a head at the beginning of the buffer, and says how long that is.
-fn head(wire: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<(Answer, Length, usize)> {
+fn head(wire: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Head> {
     let mut chunk = [0; 4096];
     loop {
         if let Some(head) = parse(buffer)? {
@@ -101,13 +115,15 @@ fn head(wire: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<(Answer, Lengt
     }
 }
 
-fn parse(buffer: &[u8]) -> io::Result<Option<(Answer, Length, usize)>> {
+fn parse(buffer: &[u8]) -> io::Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, "an answer that is not HTTP");
     let httparse::Status::Complete(used) = response.parse(buffer).map_err(wrong)? else { return Ok(None) };
     let mut answer = Answer { status: response.code.unwrap_or_default(), ..Answer::default() };
     let mut length = Length::default();
+    // Those of HTTP/1.0 close behind each answer.
+    let mut stays = response.version == Some(1);
     for header in response.headers.iter() {
         let value = String::from_utf8_lossy(header.value);
         let value = value.trim();
@@ -116,6 +132,9 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Answer, Length, usize)>> {
             "content-type" => {
                 answer.content_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
             }
+            "connection" => {
+                stays &= !value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"));
+            }
             "transfer-encoding" => length = Length::Chunked,
             "content-length" if length == Length::UntilClosed => {
                 length = value.parse().map_or(Length::UntilClosed, Length::Bytes);
@@ -123,11 +142,14 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Answer, Length, usize)>> {
             _ => {}
         }
     }
-    Ok(Some((answer, length, used)))
+    if matches!(answer.status, 204 | 304) {
+        length = Length::Bytes(0);
+    }
+    Ok(Some(Head { answer, length, used, stays }))
 }
 
-/// The beginning of a body, whose first bytes are in the buffer.
-fn body(wire: &mut impl Read, mut raw: Vec<u8>, length: &Length, most: usize) -> Vec<u8> {
+/// The beginning of a body, whose first bytes are in the buffer; and whether that is all of it, and nothing came behind.
+fn body(wire: &mut impl Read, mut raw: Vec<u8>, length: &Length, most: usize) -> (Vec<u8>, bool) {
     // Sizes of chunks stand between what is wanted.
     let enough = match length {
         Length::Bytes(length) => usize::try_from(*length).unwrap_or(usize::MAX).min(most),
@@ -135,38 +157,50 @@ fn body(wire: &mut impl Read, mut raw: Vec<u8>, length: &Length, most: usize) ->
         _ => most,
     };
     let mut chunk = [0; 4096];
-    while raw.len() < enough {
+    while raw.len() < enough && !(*length == Length::Chunked && raw.ends_with(LAST_CHUNK)) {
         match wire.read(&mut chunk) {
             Ok(count) if count > 0 => raw.extend_from_slice(chunk.get(..count).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // What is there is what there is.
             _ => break,
         }
-        if *length == Length::Chunked && raw.ends_with(b"0\r\n\r\n") {
-            break;
+    }
+    match length {
+        Length::UntilClosed => {
+            raw.truncate(most);
+            (raw, false)
+        }
+        Length::Bytes(length) => {
+            let is_whole = raw.len() as u64 == *length;
+            raw.truncate(enough);
+            (raw, is_whole)
+        }
+        Length::Chunked => {
+            let (mut data, is_whole) = unchunked(&raw);
+            let is_cut = data.len() > most;
+            data.truncate(most);
+            (data, is_whole && !is_cut)
         }
     }
-    if *length == Length::Chunked {
-        raw = unchunked(&raw);
-    }
-    raw.truncate(if let Length::Bytes(_) = length { enough } else { most });
-    raw
 }
 
-/// The data of the chunks that are there; where they are wrong, it ends.
-fn unchunked(mut raw: &[u8]) -> Vec<u8> {
+/// The data of the chunks that are there, and whether the last one is, with nothing behind; where they are wrong, it ends.
+fn unchunked(mut raw: &[u8]) -> (Vec<u8>, bool) {
     let mut data = Vec::new();
     while let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(raw) {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let rest = raw.get(start..).unwrap_or_default();
         let chunk = rest.get(..size.min(rest.len())).unwrap_or_default();
         data.extend_from_slice(chunk);
-        if size == 0 || chunk.len() < size {
+        if size == 0 {
+            return (data, rest == b"\r\n");
+        }
+        if chunk.len() < size {
             break;
         }
-        raw = rest.get(size + 2..).unwrap_or_default();
+        raw = rest.get(size.saturating_add(2)..).unwrap_or_default();
     }
-    data
+    (data, false)
 }
 
 #[cfg(test)]
@@ -174,19 +208,42 @@ fn unchunked(mut raw: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn body_of(raw: &str, length: &Length, most: usize) -> String {
-        String::from_utf8(body(&mut raw.as_bytes(), Vec::new(), length, most)).unwrap()
+    fn body_of(raw: &str, length: &Length, most: usize) -> (String, bool) {
+        let (body, is_whole) = body(&mut raw.as_bytes(), Vec::new(), length, most);
+        (String::from_utf8(body).unwrap(), is_whole)
     }
 
     #[test]
     fn bodies_end_where_they_say_and_where_they_are_too_long() {
-        assert_eq!(body_of("abcdef", &Length::Bytes(3), 100), "abc");
-        assert_eq!(body_of("abcdef", &Length::Bytes(u64::MAX), 4), "abcd");
-        assert_eq!(body_of("abcdef", &Length::UntilClosed, 100), "abcdef");
-        assert_eq!(body_of("abcdef", &Length::UntilClosed, 0), "");
-        assert_eq!(body_of("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", &Length::Chunked, 100), "abcde");
-        assert_eq!(body_of("3\r\nabc\r\nffffffffffffffff\r\nde", &Length::Chunked, 4), "abcd");
-        assert_eq!(body_of("zz", &Length::Chunked, 4), "");
+        for (raw, length, most, body, is_whole) in [
+            ("abcdef", Length::Bytes(3), 100, "abc", false),
+            ("abc", Length::Bytes(3), 100, "abc", true),
+            ("", Length::Bytes(0), 0, "", true),
+            ("abcdef", Length::Bytes(u64::MAX), 4, "abcd", false),
+            ("abcdef", Length::UntilClosed, 100, "abcdef", false),
+            ("abcdef", Length::UntilClosed, 0, "", false),
+            ("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", Length::Chunked, 100, "abcde", true),
+            ("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", Length::Chunked, 4, "abcd", false),
+            ("3\r\nabc\r\n0\r\nx: y\r\n\r\n", Length::Chunked, 100, "abc", false),
+            ("3\r\nabc\r\nffffffffffffffff\r\nde", Length::Chunked, 4, "abcd", false),
+            ("zz", Length::Chunked, 4, "", false),
+        ] {
+            assert_eq!(body_of(raw, &length, most), (body.to_string(), is_whole), "{raw:?} {length:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_stays_open_unless_the_answer_says_otherwise() {
+        for (head, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nconnection: x, close\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n", true),
+        ] {
+            assert_eq!(parse(head.as_bytes()).unwrap().unwrap().stays, expected, "{head}");
+        }
+        assert_eq!(parse(b"HTTP/1.1 204 No\r\n\r\n").unwrap().unwrap().length, Length::Bytes(0));
     }
 
     #[test]
@@ -195,7 +252,7 @@ mod tests {
         for cut in 0..text.len() - 2 {
             assert!(parse(&text[..cut]).unwrap().is_none(), "{cut}");
         }
-        let (answer, length, used) = parse(text).unwrap().unwrap();
+        let Head { answer, length, used, .. } = parse(text).unwrap().unwrap();
         assert_eq!((answer.status, answer.content_type.as_str(), used), (429, "text/html", text.len() - 2));
         assert_eq!((answer.retry_after, length), (Some(Duration::from_secs(7)), Length::Bytes(2)));
         assert!(parse(b"SSH-2.0-x\r\n\r\n").is_err());

@@ -1,9 +1,9 @@
 //! The hold that another thread has on a request which may hang for minutes: it lets go at once.
 
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::sockets::{End, Line};
 
 /// Ends what a thread does with connections, and its pauses.
 #[derive(Clone, Default)]
@@ -19,7 +19,7 @@ struct Shared {
 struct State {
     is_over: bool,
     /// The connection at hand.
-    stream: Option<Arc<TcpStream>>,
+    line: Option<End>,
 }
 
 impl Hold {
@@ -31,8 +31,8 @@ impl Hold {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.is_over = true;
-        if let Some(stream) = state.stream.take() {
-            let _ = stream.shutdown(Shutdown::Both);
+        if let Some(line) = state.line.take() {
+            line.now();
         }
         self.0.changed.notify_all();
     }
@@ -54,21 +54,10 @@ impl Hold {
         false
     }
 
-    /// The descriptor of the connection at hand, for a fork's child, where no other thread uses it. None where the parent's
-    /// thread was just changing it.
-    pub(crate) fn copy(&self) -> Option<i32> {
-        self.0.state.try_lock().ok()?.stream.as_ref().map(AsRawFd::as_raw_fd)
-    }
-
     /// Takes hold of a connection; the one before is done with. At the end, of none.
-    pub(super) fn keep(&self, stream: &Arc<TcpStream>) -> bool {
+    pub(super) fn keep(&self, line: &Line) -> bool {
         let mut state = self.lock();
-        state.stream = (!state.is_over).then(|| stream.clone());
+        state.line = (!state.is_over).then(|| line.end());
         !state.is_over
-    }
-
-    /// The connection at hand is done with.
-    pub(super) fn release(&self) {
-        self.lock().stream = None;
     }
 }

@@ -3,25 +3,30 @@
 //! On the thread of one exporter, which may wait: an async runtime would be many times as large as this. Everything of a
 //! request has one end in time, and of an answer only as much is read as is of use: neither an endless head, nor a huge
 //! body, nor one that drips costs memory or time. Nothing is decompressed, no redirect is followed, since a profile and
-//! its credentials are for the server that was named. A connection is closed after its answer: at one request a minute, one
-//! that is kept would be broken by the next. What matters is whether the other side can have the profile, see [`Failure`].
+//! its credentials are for the server that was named. A connection is kept for requests that follow at once, as those of one
+//! period do, and not for the next minute's: it would be broken by then, and a request on one that just breaks is one of which
+//! nobody knows what became. What matters is whether the other side can have the profile, see [`Failure`].
 
 mod after;
 mod answer;
 #[cfg_attr(not(feature = "grpc"), path = "no_grpc.rs")]
 mod grpc;
 mod hold;
+mod names;
+pub(crate) mod sockets;
 mod text;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod wire;
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 pub(super) use answer::Answer;
 pub(super) use grpc::check as check_grpc;
 pub(crate) use hold::Hold;
+use names::Names;
 use text::{arrange, harmless, without};
 pub(super) use text::{base64, filled};
 pub(super) use tls::Trust;
@@ -29,8 +34,19 @@ use wire::{Way, Wire};
 
 use crate::options::Url;
 
-/// From the look-up of the name to the head of the answer.
+/// From the look-up of the name to the first byte of the request, and from its last one to the head of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What has to go over in that time as well, and the longest for all of a request: a slow line is no reason to begin anew.
+const CHUNK: usize = 64 << 10;
+const LONGEST_UPLOAD: Duration = Duration::from_secs(120);
+/// How long an open connection is listened to before the next request goes by it; and a new one, where the request before had
+/// no answer: who takes connections for somebody who is not there closes them at once.
+const MOMENT: Duration = Duration::from_millis(2);
+const WARY: Duration = Duration::from_millis(50);
+/// How long an answer is looked for that came before its request was whole.
+const ANSWER_BEFORE: Duration = Duration::from_secs(1);
+/// Why a request ended before its time.
+const STOPPED: &str = "the profiler was stopped";
 
 /// One request. Headers that the connection needs come by themselves.
 pub(super) struct Request<'a> {
@@ -59,10 +75,26 @@ pub(super) struct Reply {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The other side cannot have the whole request.
+    /// The other side was not reached, or says that it did nothing with the request.
     NotSent(String),
+    /// It broke off before it could have the whole request.
+    Cut(String),
+    /// It cannot be written at all.
+    #[cfg_attr(not(feature = "grpc"), allow(dead_code))] // HTTP/1 takes what it is given
+    Unfit(String),
     /// The request was sent, and nobody knows what became of it.
     Unknown(String),
+}
+
+impl Failure {
+    pub(super) fn into_problem(self) -> String {
+        match self {
+            Failure::NotSent(problem)
+            | Failure::Cut(problem)
+            | Failure::Unfit(problem)
+            | Failure::Unknown(problem) => problem,
+        }
+    }
 }
 
 /// The way to one server.
@@ -75,6 +107,12 @@ pub(super) struct Client {
     hold: Option<Hold>,
     /// What no error may show, whatever the server sends back.
     secrets: Vec<String>,
+    names: Names,
+    /// The last request had no answer.
+    is_wary: Cell<bool>,
+    /// Whether a connection may be used again, and the one that the last answer left open.
+    keeps: Cell<bool>,
+    open: RefCell<Option<Wire>>,
     /// The connection of the calls of gRPC at hand.
     kept: grpc::Kept,
 }
@@ -82,8 +120,24 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(url: Url, trust: Trust, mut secrets: Vec<String>) -> Self {
         arrange(&mut secrets);
-        let kept = grpc::Kept::default();
-        Self { url, proxy: None, trust, timeout: TIMEOUT, hold: None, secrets, kept }
+        Self {
+            url,
+            proxy: None,
+            trust,
+            timeout: TIMEOUT,
+            hold: None,
+            secrets,
+            names: Names::default(),
+            is_wary: Cell::new(false),
+            keeps: Cell::new(false),
+            open: RefCell::new(None),
+            kept: grpc::Kept::default(),
+        }
+    }
+
+    /// The same, which keeps its connection until it hangs up.
+    pub(super) fn keeping(self) -> Self {
+        Self { keeps: Cell::new(true), ..self }
     }
 
     /// The same by a proxy.
@@ -103,21 +157,56 @@ impl Client {
 
     /// Sends a request and reads the answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
-        let answered = self.exchange(request);
-        self.hold.iter().for_each(Hold::release);
-        answered
-    }
-
-    fn exchange(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let way = Way { proxy: self.proxy.as_ref(), trust: &self.trust, hold: self.hold.as_ref() };
-        let mut wire = Wire::open(&self.url, &way, deadline).map_err(Failure::NotSent)?;
+        let kept = self.open.take().and_then(|mut wire| (!wire.is_done(MOMENT)).then_some(wire));
+        let was_kept = kept.is_some();
+        let mut wire = kept.map_or_else(|| self.connect(deadline), Ok).map_err(Failure::NotSent)?;
         if let Err(error) = self.write(&mut wire, request) {
             // A server that does not want so much may say so before it has all, and closes then.
-            return answer::read(&mut wire, 0)
-                .map_err(|_| Failure::NotSent(told("it was not taken", &error)));
+            wire.until(Instant::now() + self.timeout.min(ANSWER_BEFORE));
+            return match answer::read(&mut wire, 0) {
+                Ok((answer, _)) => Ok(answer),
+                // It was closed at this moment.
+                Err(_) if was_kept => self.send(request),
+                Err(_) => Err(Failure::Cut(told("it was not taken", &error))),
+            };
         }
-        answer::read(&mut wire, request.wanted).map_err(|error| Failure::Unknown(told("no answer", &error)))
+        wire.until(Instant::now() + self.timeout);
+        let read = answer::read(&mut wire, request.wanted);
+        self.is_wary.set(read.is_err());
+        match read {
+            Ok((answer, is_open)) => {
+                self.open.replace(Some(wire).filter(|_| is_open && self.keeps.get()));
+                Ok(answer)
+            }
+            Err(error) => {
+                // One that closes behind its answers and does not say so is to cost no second profile.
+                self.keeps.set(self.keeps.get() && !was_kept);
+                let problem = told("no answer", &error);
+                match wire.is_incomplete() {
+                    true => Err(Failure::Cut(problem)),
+                    false => Err(Failure::Unknown(problem)),
+                }
+            }
+        }
+    }
+
+    /// No more requests for now.
+    pub(super) fn hang_up(&self) {
+        self.open.take();
+        self.end_calls();
+    }
+
+    fn connect(&self, deadline: Instant) -> Result<Wire, String> {
+        let mut wire = Wire::open(&self.url, &self.way(&self.trust), deadline)?;
+        match self.is_wary.get() && wire.is_done(WARY) {
+            true => Err("connections are taken there, and closed at once".to_string()),
+            false => Ok(wire),
+        }
+    }
+
+    fn way<'a>(&'a self, trust: &'a Trust) -> Way<'a> {
+        Way { proxy: self.proxy.as_ref(), trust, names: &self.names, hold: self.hold.as_ref() }
     }
 
     fn write(&self, wire: &mut Wire, request: &Request<'_>) -> io::Result<()> {
@@ -126,12 +215,13 @@ impl Client {
         let place = direct.map_or(String::new(), |_| format!("http://{}", self.url.authority()));
         // One name is spelled as of old: there are proxies that know it only so, and add another one.
         let mut head = format!(
-            "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\nconnection: close\r\n\
+            "{} {place}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: everprof/{}\r\naccept: */*\r\n{}\
              content-type: {}\r\nContent-Length: {}\r\n",
             request.method,
             request.path,
             self.url.authority(),
             env!("CARGO_PKG_VERSION"),
+            if self.keeps.get() { "" } else { "connection: close\r\n" },
             request.content_type,
             request.body.len()
         );
@@ -144,8 +234,13 @@ impl Client {
             head += &format!("{name}: {value}\r\n");
         }
         head += "\r\n";
+        let end = Instant::now() + LONGEST_UPLOAD.max(self.timeout);
+        wire.until(Instant::now() + self.timeout);
         wire.write_all(head.as_bytes())?;
-        wire.write_all(request.body)?;
+        for chunk in request.body.chunks(CHUNK) {
+            wire.until(end.min(Instant::now() + self.timeout));
+            wire.write_all(chunk)?;
+        }
         wire.flush()
     }
 

@@ -16,7 +16,7 @@ impl Client {
         Err(Failure::NotSent("this build of everprof has no gRPC".to_string()))
     }
 
-    pub(in super::super) fn hang_up(&self) {
+    pub(super) fn end_calls(&self) {
         let Kept(()) = self.kept;
     }
 }

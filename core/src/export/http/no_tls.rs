@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use super::wire::Timed;
+use super::wire::{Timed, Wire};
 
 /// Whom to trust, if there were TLS.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ impl Trust {
         Err(format!("this build of everprof has no TLS: build it with its feature `tls`{without}"))
     }
 
-    pub(super) fn wrap(&self, _: &str, _: Timed) -> Result<Stream, String> {
+    pub(super) fn wrap(&self, _: &str, _: Wire) -> Result<Stream, String> {
         Err("this build of everprof has no TLS".to_string())
     }
 }

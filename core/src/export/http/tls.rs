@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::wire::Timed;
+use super::wire::{Timed, Wire};
 use crate::export::small_file::small_file;
 
 /// A bundle of all roots that there are has some 300 KiB.
@@ -33,18 +33,30 @@ pub(in super::super) struct Trust {
 /// The system's roots, since the first check.
 static SYSTEMS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
-/// A connection with TLS.
-pub(super) struct Stream(StreamOwned<ClientConnection, Timed>);
+/// A connection with TLS, which may be within that to a proxy.
+pub(super) struct Stream(StreamOwned<ClientConnection, Wire>);
 
 impl Stream {
     pub(super) fn timed(&mut self) -> &mut Timed {
-        &mut self.0.sock
+        self.0.sock.timed()
     }
 }
 
 impl Read for Stream {
+    /// Without a write before it, as the library's own has it: who does not take our words any more may have said why.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        loop {
+            match self.0.conn.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            let is_end = self.0.conn.read_tls(&mut self.0.sock)? == 0;
+            let told = self.0.conn.process_new_packets();
+            told.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if is_end && self.0.conn.wants_read() {
+                return Ok(0);
+            }
+        }
     }
 }
 
@@ -97,7 +109,7 @@ impl Trust {
     }
 
     /// Shakes hands, up to the moment at which a request can be written.
-    pub(super) fn wrap(&self, host: &str, stream: Timed) -> Result<Stream, String> {
+    pub(super) fn wrap(&self, host: &str, stream: Wire) -> Result<Stream, String> {
         let name = ServerName::try_from(host.to_string()).map_err(|_| "no name for TLS".to_string())?;
         let mut config = self.config()?;
         config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();

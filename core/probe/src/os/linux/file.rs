@@ -25,13 +25,6 @@ pub(super) fn read_file<'b>(path: &[u8], into: &'b mut [u8]) -> Result<&'b [u8],
     usize::try_from(len).ok().and_then(|len| into.get(..len)).ok_or(Unread::Refused)
 }
 
-/// Closes a fork's child's copy of a descriptor that a thread of the parent has in use. That thread does not exist here, so
-/// nobody else will; what it was in the middle of is the parent's.
-pub fn close_copy(descriptor: i32) {
-    // SAFETY: no memory is touched, and the only one who would use the descriptor is not in this process.
-    unsafe { libc::close(descriptor) };
-}
-
 /// A short text that is put together in place; what does not fit is left out.
 pub(super) struct Text<const N: usize> {
     bytes: [u8; N],

@@ -15,6 +15,7 @@ mod poll;
 mod program;
 mod ready;
 mod signal;
+mod socket;
 mod symbols;
 mod task;
 mod thread;
@@ -26,7 +27,6 @@ pub use block::Block;
 pub(crate) use calls::restarted;
 pub use calls::{WaitFor, call_name, waits_for};
 pub use context::{forget_context, has_context, publish_context};
-pub use file::close_copy;
 pub use futex::{wait, wake};
 pub use memory::PIECES;
 pub use objects::keep_loaded;
@@ -40,6 +40,7 @@ pub use signal::{
     Action, Cause, Disposition, Handler, call, cause, hold_back_in, ignore, install, is_on_alternate_stack,
     realtime_range, send,
 };
+pub use socket::{Place, Socket, would_block};
 pub(crate) use symbols::{glibc, symbol, symbol_of_libc};
 pub use task::{Task, Wait, task};
 pub use thread::{

@@ -9,8 +9,9 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use everprof_probe::os::{self, Awaited, Watched};
 use h2::client::{Builder, Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,6 +23,8 @@ const MOST_HEAD: u32 = 16 << 10;
 const WINDOW: u32 = 64 << 10;
 /// What is read in one call: twice the longest message.
 const MOST: usize = 8 << 20;
+/// How long the rest of a record is waited for of which the beginning is here.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Rings when the call or the connection has something to do for the other one.
 struct Bell(AtomicBool);
@@ -41,6 +44,15 @@ struct Turn {
     /// Of the call at hand: its end, and what was read in it.
     end: Mutex<Instant>,
     read: AtomicUsize,
+    written: AtomicUsize,
+}
+
+/// How long a call may take.
+pub(super) struct Limits {
+    /// As long as nothing goes over.
+    pub(super) pause: Duration,
+    /// All in all.
+    pub(super) end: Instant,
 }
 
 impl Turn {
@@ -113,7 +125,10 @@ impl AsyncWrite for Io {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));
                 }
-                written => return Poll::Ready(written),
+                written => {
+                    self.turn.written.fetch_add(written.as_ref().copied().unwrap_or_default(), Relaxed);
+                    return Poll::Ready(written);
+                }
             }
         }
     }
@@ -132,16 +147,19 @@ pub(in super::super) struct Open {
     send: SendRequest<Chunk>,
     connection: Connection<Io, Chunk>,
     turn: Arc<Turn>,
+    descriptor: i32,
 }
 
 impl Open {
     /// Shakes hands.
-    pub(super) fn new(wire: Wire, end: Instant) -> Result<Self, Broken> {
+    pub(super) fn new(mut wire: Wire, end: Instant) -> Result<Self, Broken> {
+        let descriptor = wire.descriptor();
         let turn = Arc::new(Turn {
             may_wait: AtomicBool::new(false),
             http1: AtomicU16::new(0),
             end: Mutex::new(end),
             read: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
         });
         let io = Io { wire, turn: turn.clone(), has_read: false };
         let mut builder = Builder::new();
@@ -149,11 +167,40 @@ impl Open {
         builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
         // It writes, and waits for nothing.
         match pin!(builder.handshake(io)).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(hands) => {
-                hands.map(|(send, connection)| Self { send, connection, turn }).map_err(Broken::Http2)
-            }
+            Poll::Ready(hands) => hands
+                .map(|(send, connection)| Self { send, connection, turn, descriptor })
+                .map_err(Broken::Http2),
             Poll::Pending => Err(Broken::Wire(io::Error::from(io::ErrorKind::TimedOut))),
         }
+    }
+
+    /// Waits for the first word of the other side, which in HTTP/2 has one before it is asked: who takes connections for a server
+    /// that is away has none, and would take the call as well.
+    pub(super) fn greet(&mut self) -> Result<(), Broken> {
+        while self.turn.read.load(Relaxed) == 0 {
+            if let Poll::Ready(broken) = self.poll(&mut Context::from_waker(Waker::noop()), true) {
+                return Err(broken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the other side has not gone, as far as it has said so.
+    pub(super) fn is_open(&mut self) -> bool {
+        /// What it may have said in between: settings, a ping, a farewell.
+        const MOST_READS: usize = 8;
+        for _ in 0..MOST_READS {
+            let mut watched = [Watched::new(self.descriptor, Awaited::Read)];
+            os::poll(&mut watched, 0);
+            if !watched.iter().all(Watched::is_ready) {
+                return true;
+            }
+            *self.turn.end() = Instant::now() + MOMENT;
+            if self.poll(&mut Context::from_waker(Waker::noop()), true).is_ready() {
+                return false;
+            }
+        }
+        false
     }
 
     /// The status where the other side turned out to be none of HTTP/2; [`NO_STATUS`] where that is not known.
@@ -164,11 +211,13 @@ impl Open {
     /// Makes a call to its end, or to that of the connection.
     pub(super) fn call<T, C: Future<Output = Result<T, Broken>>>(
         &mut self,
-        deadline: Instant,
+        limits: Limits,
         call: impl FnOnce(SendRequest<Chunk>) -> C,
     ) -> Result<T, Broken> {
+        let mut deadline = limits.end.min(Instant::now() + limits.pause);
         *self.turn.end() = deadline;
         self.turn.read.store(0, Relaxed);
+        self.turn.written.store(0, Relaxed);
         let bell = Arc::new(Bell(AtomicBool::new(false)));
         let waker = Waker::from(bell.clone());
         let mut cx = Context::from_waker(&waker);
@@ -190,6 +239,10 @@ impl Open {
                     Poll::Pending => Err(broken),
                 };
             }
+            if self.turn.written.swap(0, Relaxed) > 0 {
+                deadline = limits.end.min(Instant::now() + limits.pause);
+                *self.turn.end() = deadline;
+            }
             if Instant::now() >= deadline {
                 return Err(Broken::Wire(io::Error::from(io::ErrorKind::TimedOut)));
             }
@@ -206,7 +259,7 @@ impl Open {
 
     /// Says goodbye, without waiting for an answer.
     pub(super) fn close(self) {
-        let Self { send, mut connection, turn } = self;
+        let Self { send, mut connection, turn, .. } = self;
         drop(send);
         turn.may_wait.store(false, Relaxed);
         let _ = Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop()));

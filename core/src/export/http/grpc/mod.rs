@@ -1,8 +1,7 @@
 //! One call of gRPC: HTTP/2 by the crate `h2`, driven by hand on the exporter's own thread, without a runtime.
 //!
 //! A connection lasts for the calls that are made at once, which may be many where a server wants each series by itself, and
-//! never from one period to the next: there is nothing to keep alive, and nothing that a fork's child could share with its
-//! parent. Everything of a call has one end in time. Of an answer only its status, the beginning of its message
+//! never from one period to the next: there is nothing to keep alive. Everything of a call has one end in time. Of an answer only its status, the beginning of its message
 //! and its trailers are kept; heads, messages and the connection as a whole are bounded, whatever the server sends.
 
 mod drive;
@@ -13,20 +12,18 @@ use std::future::poll_fn;
 use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderName, HeaderValue, Method, Request as Head, Version};
 
-use super::{Client, Failure, Reply, Request, Way, Wire, told};
+use super::{CHUNK, Client, Failure, LONGEST_UPLOAD, Reply, Request, TIMEOUT, Wire, told};
+use drive::Limits;
 pub(super) use drive::Open;
 
 /// The longest message that is read to its end, which is what clients of gRPC take; its beginning is enough.
 const MOST_MESSAGE: usize = 4 << 20;
-/// How much of a request is handed on at once.
-const CHUNK: usize = 64 << 10;
-
 type Chunk = Cursor<Vec<u8>>;
 
 /// Why a call came to no end.
@@ -54,13 +51,18 @@ impl Client {
     /// Calls a method with one message, ready in its frame, and waits for the answer.
     pub(in super::super) fn call(&self, request: &Request<'_>) -> Result<Reply, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let head = self.grpc_head(request).map_err(Failure::NotSent)?;
-        let kept = self.kept.take();
+        let head = self.grpc_head(request).map_err(Failure::Unfit)?;
+        let kept = self.kept.take().and_then(|mut open| open.is_open().then_some(open));
         let was_kept = kept.is_some();
-        let opened = kept.map_or_else(|| self.open(deadline), Ok);
+        let opened = kept.map_or_else(|| self.begin_calls(deadline), Ok);
         let mut open = opened.map_err(Failure::NotSent)?;
+        if let Err(broken) = open.greet() {
+            let failure = || Failure::NotSent(self.failed(broken, false).into_problem());
+            return open.http1().map(status::of_http1).ok_or_else(failure);
+        }
         let (is_sent, body) = (Cell::new(false), request.body);
-        let called = open.call(deadline, |send| exchange(send, head, body, request.wanted, &is_sent));
+        let limits = Limits { pause: self.timeout, end: Instant::now() + time_for(body.len()) };
+        let called = open.call(limits, |send| exchange(send, head, body, request.wanted, &is_sent));
         if let (Err(_), Some(status)) = (&called, open.http1()) {
             return Ok(status::of_http1(status));
         }
@@ -73,25 +75,22 @@ impl Client {
         };
         match called {
             // It was closed since the call before.
-            Failure::NotSent(_) if was_kept => self.call(request),
+            Failure::NotSent(_) | Failure::Cut(_) if was_kept => self.call(request),
             failure => Err(failure),
         }
     }
 
     /// No more calls for now.
-    pub(in super::super) fn hang_up(&self) {
+    pub(in super::super) fn end_calls(&self) {
         if let Some(open) = self.kept.take() {
             open.close();
         }
     }
 
-    fn open(&self, deadline: Instant) -> Result<Open, String> {
+    fn begin_calls(&self, deadline: Instant) -> Result<Open, String> {
         let trust = super::Trust { alpn: Some(b"h2"), ..self.trust.clone() };
-        let way = Way { proxy: self.proxy.as_ref(), trust: &trust, hold: self.hold.as_ref() };
-        let wire = Wire::open(&self.url, &way, deadline)?;
-        Open::new(wire, deadline).map_err(|broken| match self.failed(broken, false) {
-            Failure::NotSent(problem) | Failure::Unknown(problem) => problem,
-        })
+        let wire = Wire::open(&self.url, &self.way(&trust), deadline)?;
+        Open::new(wire, deadline).map_err(|broken| self.failed(broken, false).into_problem())
     }
 
     fn failed(&self, broken: Broken, is_sent: bool) -> Failure {
@@ -106,9 +105,10 @@ impl Client {
                 (problem, is_refused(&error))
             }
         };
-        match is_sent && !is_refused {
-            true => Failure::Unknown(problem),
-            false => Failure::NotSent(problem),
+        match (is_refused, is_sent) {
+            (true, _) => Failure::NotSent(problem),
+            (false, false) => Failure::Cut(problem),
+            (false, true) => Failure::Unknown(problem),
         }
     }
 
@@ -122,19 +122,25 @@ impl Client {
             .header("te", "trailers")
             .header("content-type", request.content_type)
             .header("user-agent", concat!("everprof/", env!("CARGO_PKG_VERSION")))
-            .header("grpc-timeout", format!("{}m", self.timeout.as_millis()))
+            .header("grpc-timeout", format!("{}m", time_for(request.body.len()).as_millis()))
             .body(())
             .map_err(|_| "a place that HTTP/2 does not take".to_string())?;
         for (name, value) in &request.headers {
             let name: HeaderName = name.parse().map_err(|_| unfit(()))?;
             let value: String = value.chars().filter(|letter| !letter.is_control()).collect();
-            let mut value = HeaderValue::from_str(&value).map_err(|_| unfit(()))?;
+            let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| unfit(()))?;
             // What is below tells of headers where the host listens to it (`tracing`), but not of these.
             value.set_sensitive(true);
             head.headers_mut().insert(name, value);
         }
         Ok(head)
     }
+}
+
+/// The whole time of a call: a slow line has more of it.
+fn time_for(bytes: usize) -> Duration {
+    const SLOWEST: u64 = (CHUNK as u64) / TIMEOUT.as_secs();
+    (TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST)).min(LONGEST_UPLOAD)
 }
 
 /// Whether the other side says that it has done nothing with the call. `h2` tells of a GOAWAY only those whose stream is

@@ -11,6 +11,7 @@ use crate::pairs;
 const UNKNOWN: u32 = 2;
 const DEADLINE_EXCEEDED: u32 = 4;
 const PERMISSION_DENIED: u32 = 7;
+const RESOURCE_EXHAUSTED: u32 = 8;
 const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
@@ -32,12 +33,16 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Reply> 
         401 => UNAUTHENTICATED,
         403 => PERMISSION_DENIED,
         404 => UNIMPLEMENTED,
-        429 | 502 | 503 => UNAVAILABLE,
-        // UNAVAILABLE by the specification; but a gateway that had no answer may have handed the call on.
-        504 => DEADLINE_EXCEEDED,
+        408 | 429 | 503 => UNAVAILABLE,
+        // UNKNOWN by the specification; but a proxy means the size of the message, which can be made smaller.
+        413 => RESOURCE_EXHAUSTED,
+        // UNAVAILABLE by the specification; but a gateway that had no answer, or none that it understood, may have handed the
+        // call on.
+        502 | 504 => DEADLINE_EXCEEDED,
         _ => UNKNOWN,
     };
-    let words = format!("no gRPC, but HTTP {}", status.as_u16());
+    let size = if code == RESOURCE_EXHAUSTED { ": too large" } else { "" };
+    let words = format!("no gRPC, but HTTP {}{size}", status.as_u16());
     let retry_after = after::parse(text("retry-after"), SystemTime::now());
     Some(Reply { code, words, retry_after, message: Vec::new() })
 }
@@ -45,7 +50,8 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Reply> 
 /// What an answer in HTTP/1 says: a balancer that has no server behind it for now, or the wrong place.
 pub(super) fn of_http1(status: u16) -> Reply {
     let (code, words) = match status {
-        429 | 502 | 503 => (UNAVAILABLE, format!("no gRPC, but HTTP/1.1 {status}")),
+        413 => (RESOURCE_EXHAUSTED, format!("no gRPC, but HTTP/1.1 {status}: too large")),
+        408 | 429 | 502 | 503 => (UNAVAILABLE, format!("no gRPC, but HTTP/1.1 {status}")),
         504 => (DEADLINE_EXCEEDED, format!("no gRPC, but HTTP/1.1 {status}")),
         _ => (UNIMPLEMENTED, "it speaks HTTP/1.1 there, and no gRPC".to_string()),
     };
@@ -148,6 +154,9 @@ mod tests {
         assert_eq!(code(200, "application/grpc+proto"), None);
         assert_eq!(code(200, "text/html"), Some((UNIMPLEMENTED, 3)));
         assert_eq!(code(503, "application/grpc"), Some((UNAVAILABLE, 3)));
+        assert_eq!(code(408, ""), Some((UNAVAILABLE, 3)));
+        assert_eq!(code(413, ""), Some((RESOURCE_EXHAUSTED, 3)));
+        assert_eq!(code(502, ""), Some((DEADLINE_EXCEEDED, 3)));
         assert_eq!(code(504, ""), Some((DEADLINE_EXCEEDED, 3)));
         assert_eq!(code(401, ""), Some((UNAUTHENTICATED, 3)));
         assert_eq!(code(500, ""), Some((UNKNOWN, 3)));
