@@ -21,6 +21,7 @@ mod shop;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,7 +40,8 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Some have processes of their own, which do not end with them.
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
@@ -73,7 +75,8 @@ pub(crate) fn start_as(name: &str, command: impl FnOnce(&PathBuf) -> Command) ->
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    let child = command(&dir).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let mut command = command(&dir);
+    let child = command.process_group(0).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     Running { child, dir }
 }
 
