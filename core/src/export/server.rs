@@ -34,6 +34,11 @@ pub(super) struct Manner {
 
 /// How often a request is halved: into 16 parts at the most.
 const MOST_HALVINGS: u32 = 4;
+/// How often a request meets a limit before it is tried in halves: what is larger than its server ever takes at once, is told
+/// the same as what comes too fast.
+const LIMITED: u32 = 3;
+/// Bytes, compressed, that no limit was made for.
+const SMALL: usize = 16 << 10;
 /// What is read of an answer that says yes.
 const MOST_YES: usize = 16 << 10;
 
@@ -46,6 +51,8 @@ pub(super) struct ServerExporter {
     /// The set at hand, by its first profile, and what of it is still to be sent.
     at: Option<ProfileId>,
     rest: VecDeque<(Vec<Encoded>, u32)>,
+    /// How often the first of them met a limit.
+    limited: u32,
     lost: Option<(Loss, Error)>,
 }
 
@@ -55,13 +62,15 @@ enum Verdict {
     TooLarge(String),
     Lost(Loss, String),
     Later(String, Option<Duration>),
+    /// Too much, or too fast.
+    Limited(String, Option<Duration>),
 }
 
 impl ServerExporter {
     pub(super) fn new(name: String, protocol: Protocol, url: Url, manner: Manner) -> Self {
         let client =
             Client::new(url.clone(), manner.trust.clone(), manner.secrets.clone()).by(manner.proxy.clone());
-        Self { name, protocol, url, client, manner, at: None, rest: VecDeque::new(), lost: None }
+        Self { name, protocol, url, client, manner, at: None, rest: VecDeque::new(), limited: 0, lost: None }
     }
 
     fn send(&self, set: &Set, profiles: &[Encoded]) -> Verdict {
@@ -143,7 +152,9 @@ impl ServerExporter {
             413 => Verdict::TooLarge(problem()),
             // By its specification there is no other time at which it might be taken.
             408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
-            408 | 429 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
+            429 if is_about_series(&answer.body) => Verdict::Lost(Loss::Refused, problem()),
+            429 => Verdict::Limited(problem(), answer.retry_after),
+            408 | 502 | 503 => Verdict::Later(problem(), answer.retry_after),
             // A gateway that has handed the request on, and had no answer either.
             504 => self.unknown(problem(), answer.retry_after),
             400..500 => Verdict::Lost(Loss::Refused, problem()),
@@ -214,6 +225,12 @@ fn is_about_size(words: &str) -> bool {
     ["larger than max", "too large", "exceeds maximum"].iter().any(|part| words.contains(part))
 }
 
+/// As Pyroscope says that a tenant has more series than it may: the next try would bring the same ones. Those that it still had
+/// room for it has taken.
+fn is_about_series(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).to_ascii_lowercase().contains("active series limit")
+}
+
 /// Pyroscope takes what is less than an hour old.
 const PYROSCOPE: Duration = Duration::from_secs(55 * 60);
 
@@ -277,20 +294,47 @@ impl ServerExporter {
         self.protocol == Protocol::Put && !self.url.path.contains("{id}")
     }
 
+    /// Puts two halves in the place of the first request. Whether there are two.
+    fn halve_first(&mut self) -> bool {
+        let Some((profiles, halvings)) = self.rest.front() else { return false };
+        let halvings = halvings + 1;
+        let halves =
+            if halvings <= MOST_HALVINGS { halves(dialect_of(self.protocol), profiles) } else { None };
+        let Some(halves) = halves else { return false };
+        self.rest.pop_front();
+        halves.into_iter().rev().for_each(|half| self.rest.push_front((half, halvings)));
+        true
+    }
+
+    /// Of the first request, which may be more than the server takes at once, so that waiting is no use.
+    fn meet_limit(&mut self, after: Option<Duration>) {
+        self.limited += 1;
+        let is_split = matches!(self.dialect(), Dialect::Pyroscope | Dialect::Otlp);
+        let bytes =
+            self.rest.front().map_or(0, |(profiles, _)| profiles.iter().map(|one| one.bytes.len()).sum());
+        if is_split && after.is_none() && self.limited >= LIMITED && bytes > SMALL && self.halve_first() {
+            self.limited = 0;
+        }
+    }
+
     /// Sends what is left of a set.
     fn go_on(&mut self, set: &Set) -> Outcome {
         let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
         if self.at != Some(first) {
             self.at = Some(first);
             self.rest = requests(self.protocol, set).into_iter().map(|profiles| (profiles, 0)).collect();
-            self.lost = None;
+            (self.limited, self.lost) = (0, None);
         }
-        while let Some((profiles, halvings)) = self.rest.front() {
-            let halvings = *halvings;
+        while let Some((profiles, _)) = self.rest.front() {
             let (loss, problem) = match self.send(set, profiles) {
                 Verdict::Later(problem, after) => return Outcome::Later(unavailable(problem), after),
+                Verdict::Limited(problem, after) => {
+                    self.meet_limit(after);
+                    return Outcome::Later(unavailable(problem), after);
+                }
                 Verdict::Taken => {
                     self.rest.pop_front();
+                    self.limited = 0;
                     continue;
                 }
                 Verdict::TooLarge(problem) if self.would_overwrite() => (
@@ -298,22 +342,15 @@ impl ServerExporter {
                     format!("{problem}; put {{id}} into its path, and it is sent in parts of that name"),
                 ),
                 Verdict::TooLarge(problem) => {
-                    let halves = if halvings < MOST_HALVINGS { halves(profiles) } else { None };
-                    match halves {
-                        Some(halves) => {
-                            self.rest.pop_front();
-                            halves
-                                .into_iter()
-                                .rev()
-                                .for_each(|half| self.rest.push_front((half, halvings + 1)));
-                            continue;
-                        }
-                        None => (Loss::Refused, problem),
+                    if self.halve_first() {
+                        continue;
                     }
+                    (Loss::Refused, problem)
                 }
                 Verdict::Lost(loss, problem) => (loss, problem),
             };
             self.rest.pop_front();
+            self.limited = 0;
             let later =
                 (loss == Loss::Unknown && !self.rest.is_empty()).then(|| unavailable(problem.clone()));
             self.lost.get_or_insert((loss, unavailable(problem)));
@@ -331,9 +368,9 @@ impl ServerExporter {
 }
 
 /// Two requests with half of it each: of several profiles with some of them, of one with a half of its samples.
-fn halves(profiles: &[Encoded]) -> Option<[Vec<Encoded>; 2]> {
+fn halves(dialect: Dialect, profiles: &[Encoded]) -> Option<[Vec<Encoded>; 2]> {
     if let [one] = profiles {
-        return halve(one).map(|halves| halves.map(|half| vec![half]));
+        return halve(dialect, one).map(|halves| halves.map(|half| vec![half]));
     }
     let (first, second) = profiles.split_at(profiles.len() / 2);
     (!first.is_empty()).then(|| [first.to_vec(), second.to_vec()])

@@ -44,15 +44,23 @@ fn grafana(more: &[&str]) -> Option<(Running, u16)> {
             "-segment-writer.min-ready-duration=0s -metastore.min-ready-duration=0s".to_string(),
             "-segment-writer.metadata-update-timeout=0s -self-profiling.disable-push=true".to_string(),
             "-usage-stats.enabled=false -tracing.enabled=false".to_string(),
+            // Of its storage of version 1.
+            format!(
+                "-pyroscopedb.data-path={dir}/db -compactor.data-dir={dir}/compactor -ring.store=inmemory"
+            ),
+            "-ingester.lifecycler.addr=127.0.0.1 -ingester.min-ready-duration=0s".to_string(),
+            "-compactor.ring.instance-addr=127.0.0.1 -compactor.ring.store=inmemory".to_string(),
+            "-store-gateway.sharding-ring.instance-addr=127.0.0.1".to_string(),
+            "-store-gateway.sharding-ring.store=inmemory".to_string(),
         ];
         all.extend(more.iter().map(|option| (*option).to_string()));
         all.iter().flat_map(|line| line.split(' ')).map(str::to_string).collect()
     });
     wait(http, "/ready");
+    let ring = if more.contains(&"-architecture.storage=v1") { "/ring" } else { "/ring-segment-writer" };
     let is_active = |_| {
         std::thread::sleep(Duration::from_millis(200));
-        get(http, "/ring-segment-writer")
-            .is_ok_and(|(_, page)| String::from_utf8_lossy(&page).contains("ACTIVE"))
+        get(http, ring).is_ok_and(|(_, page)| String::from_utf8_lossy(&page).contains("ACTIVE"))
     };
     assert!((0..300).any(is_active));
     Some((running, http))
@@ -203,6 +211,70 @@ fn its_refusals_have_their_class() {
     let Some((_running, small)) = grafana(&["-validation.max-profile-size-bytes=1000"]) else { return };
     let Outcome::Lost(Loss::Refused, error) = push(small, &set()) else { panic!() };
     assert!(error.to_string().starts_with("it answers 400"), "{error}");
+}
+
+/// A profile that is more than it takes at once by default, beside small ones by which the blocks are enough to be compacted:
+/// what was split is whole before and after, though of a series and a time it keeps one.
+#[test]
+fn what_was_split_is_whole_after_it_was_compacted_with_limits_as_they_are() {
+    let Some((_running, port)) = grafana(&["-compaction-worker.job-poll-interval=1s"]) else { return };
+    let mut large = profile(Kind::Cpu, 40_000);
+    (large.time_nanos, large.tags) = (now(), tags("1.0"));
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://127.0.0.1:{port}"))]);
+    let set = set_of(&[(Kind::Cpu, large.clone())], &tags("1.0"));
+    assert!(set.profiles.len() > 2, "{}", set.profiles.len());
+    let is_sent = |_| {
+        let outcome = exporter.attempt(&set);
+        assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{outcome:?}");
+        let is_sent = matches!(outcome, Outcome::Sent);
+        // So much a second, as the exporter's own thread would find out.
+        std::thread::sleep(Duration::from_millis(if is_sent { 0 } else { 500 }));
+        is_sent
+    };
+    assert!((0..40).any(is_sent));
+    let id = "process_cpu:samples:count:cpu:nanoseconds";
+    let whole = || read_back(port, id, r#"{service_name="shop",version="1.0"}"#, "").values().sum::<i64>();
+    let expected = large.totals()[0];
+    assert_eq!(whole(), expected, "before");
+    // Twenty blocks of a shard are compacted, or what is 36 seconds old when another comes.
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    while compacted(port) == 0.0 {
+        assert!(std::time::Instant::now() < deadline, "nothing was compacted");
+        let mut small = profile(Kind::Cpu, 1);
+        (small.time_nanos, small.tags) = (now(), tags("2.0"));
+        let outcome = push(port, &set_of(&[(Kind::Cpu, small)], &tags("2.0")));
+        assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{outcome:?}");
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(whole(), expected, "after it was compacted");
+}
+
+/// How many of its jobs to compact are done.
+fn compacted(port: u16) -> f64 {
+    let (_, page) = get(port, "/metrics").unwrap();
+    let page = String::from_utf8_lossy(&page);
+    let lines = page.lines().filter(|line| {
+        line.starts_with("pyroscope_compaction_worker_jobs_completed_total{") && line.contains("success")
+    });
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// As it was before version 2, where allocations were sums since the start unless the series says otherwise.
+#[test]
+fn allocations_of_two_periods_add_up_in_the_storage_of_version_1() {
+    let Some((_running, port)) = grafana(&["-architecture.storage=v1", "-write-path=ingester"]) else {
+        return;
+    };
+    let mut expected = 0;
+    for samples in [40, 20, 40] {
+        let mut profile = profile(Kind::Heap, samples);
+        (profile.time_nanos, profile.tags) = (now(), tags("1.0"));
+        expected += profile.totals()[1];
+        let outcome = push(port, &set_of(&[(Kind::Heap, profile)], &tags("1.0")));
+        assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+    }
+    let found = read_back(port, "memory:alloc_space:bytes:space:bytes", r#"{service_name="shop"}"#, "");
+    assert_eq!(found.values().sum::<i64>(), expected);
 }
 
 /// As OTLP, over HTTP and gRPC on the same port. Names are what the server makes of it: of samples in time those of its own

@@ -10,7 +10,7 @@ mod attributes;
 mod dictionary;
 mod halve;
 
-use super::dialect::{name, period};
+use super::dialect::{name, period, time_of_part};
 use super::protobuf::Writer;
 use super::{Encoded, Format, ProfileId, pprof};
 use crate::profile::{Kind, Profile, Sample, ValueType};
@@ -18,9 +18,10 @@ use attributes::{of_profile, resource};
 use dictionary::Dictionary;
 pub(super) use halve::halve;
 
-/// Bytes of one request without compression: what servers of gRPC take where nobody told them otherwise, and far below the
-/// 64 MiB that the specification has for the most. What is larger is split.
-const LARGEST: usize = 4 << 20;
+/// Bytes of one request without compression, far below the 4 MiB that servers of gRPC take where nobody told them otherwise:
+/// Pyroscope makes a profile of its own of each sample type, and never takes one that is larger than 2 MiB if nobody allowed
+/// it more. What is larger is split.
+const LARGEST: usize = (2 << 20) - (64 << 10);
 
 /// The requests that tell of a period, each with gzip.
 pub(super) fn encode(profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
@@ -32,29 +33,38 @@ pub(super) fn encode(profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
             continue;
         }
         let samples: Vec<Sample<'_>> = profile.samples().collect();
-        part(*kind, profile, &samples, &mut encoded);
+        part(*kind, profile, &samples, 0, &mut encoded);
     }
     encoded
 }
 
-/// These samples, in as many requests as it takes.
-fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec<Encoded>) {
+/// These samples, which come after so many others, in as many requests as it takes. Each has a time of its own, since
+/// Pyroscope keeps one profile of a series and time.
+fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], before: usize, encoded: &mut Vec<Encoded>) {
     if !samples.iter().any(|sample| sample.values.iter().any(|value| *value != 0)) {
         return;
     }
-    let id = ProfileId::new();
-    let bytes = request(kind, profile, samples, id);
-    if bytes.len() > LARGEST && samples.len() > 1 {
+    let halve = |encoded: &mut Vec<Encoded>| {
         let (first, second) = samples.split_at(samples.len() / 2);
-        part(kind, profile, first, encoded);
-        part(kind, profile, second, encoded);
-        return;
+        part(kind, profile, first, before, encoded);
+        part(kind, profile, second, before + first.len(), encoded);
+    };
+    // As pprof, where each sample has its stack: samples of many spans have the same ones.
+    let unfolded = |sample: &Sample<'_>| 24 + 2 * profile.get_stack(sample.stack).len();
+    if samples.len() > 1 && samples.iter().map(unfolded).sum::<usize>() > LARGEST / 4 * 3 {
+        return halve(encoded);
+    }
+    let id = ProfileId::new();
+    let time_nanos = time_of_part(profile.time_nanos, before);
+    let bytes = request(kind, profile, samples, time_nanos, id);
+    if bytes.len() > LARGEST && samples.len() > 1 {
+        return halve(encoded);
     }
     encoded.push(Encoded {
         kind,
         format: Format::Otlp,
         bytes: pprof::compress(&bytes),
-        time_nanos: profile.time_nanos,
+        time_nanos,
         duration_nanos: profile.duration_nanos,
         labels: Vec::new(),
         id,
@@ -62,11 +72,11 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec
 }
 
 /// `ExportProfilesServiceRequest`.
-fn request(kind: Kind, profile: &Profile, samples: &[Sample<'_>], id: ProfileId) -> Vec<u8> {
+fn request(kind: Kind, profile: &Profile, samples: &[Sample<'_>], time_nanos: i64, id: ProfileId) -> Vec<u8> {
     let mut dictionary = Dictionary::new(profile);
     let mut profiles = Writer::default();
     for column in columns(profile) {
-        of_type(kind, profile, column, samples, id, &mut dictionary, &mut profiles);
+        of_type(kind, profile, column, samples, (time_nanos, id), &mut dictionary, &mut profiles);
     }
     let mut request = Writer::with_capacity(profiles.len() * 2);
     request.message(1, |of_resource| {
@@ -99,7 +109,7 @@ fn of_type(
     profile: &Profile,
     column: usize,
     samples: &[Sample<'_>],
-    id: ProfileId,
+    (time_nanos, id): (i64, ProfileId),
     dictionary: &mut Dictionary<'_>,
     profiles: &mut Writer,
 ) {
@@ -124,7 +134,7 @@ fn of_type(
                 message.packed(4, [value(sample) as u64]);
             });
         }
-        message.fixed64(3, profile.time_nanos.max(0) as u64);
+        message.fixed64(3, time_nanos.max(0) as u64);
         // What is of a moment has no duration: Parca takes what has one for a change.
         if !sample_type.is_level() {
             message.uint(4, profile.duration_nanos.max(0) as u64);
