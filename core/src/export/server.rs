@@ -178,6 +178,8 @@ impl ServerExporter {
             // ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
             10 | 11 | 14 | 15 => Verdict::Later(problem, reply.retry_after),
             8 if reply.retry_after.is_some() => Verdict::Later(problem, reply.retry_after),
+            // Pyroscope does not say when, over HTTP neither.
+            8 if reply.words.contains("push rate limit") => Verdict::Later(problem, None),
             // UNKNOWN, INTERNAL
             2 | 13 => Verdict::Lost(Loss::Failed, problem),
             _ => Verdict::Lost(Loss::Refused, problem),
@@ -306,10 +308,11 @@ impl ServerExporter {
         true
     }
 
-    /// Of the first request, which may be more than the server takes at once, so that waiting is no use.
+    /// Of the first request, which may be more than the server takes at once, so that waiting is no use. Of one of OTLP it may
+    /// have taken some sample types already.
     fn meet_limit(&mut self, after: Option<Duration>) {
         self.limited += 1;
-        let is_split = matches!(self.dialect(), Dialect::Pyroscope | Dialect::Otlp);
+        let is_split = self.protocol == Protocol::Pyroscope;
         let bytes =
             self.rest.front().map_or(0, |(profiles, _)| profiles.iter().map(|one| one.bytes.len()).sum());
         if is_split && after.is_none() && self.limited >= LIMITED && bytes > SMALL && self.halve_first() {

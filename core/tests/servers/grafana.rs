@@ -213,40 +213,59 @@ fn its_refusals_have_their_class() {
     assert!(error.to_string().starts_with("it answers 400"), "{error}");
 }
 
-/// A profile that is more than it takes at once by default, beside small ones by which the blocks are enough to be compacted:
-/// what was split is whole before and after, though of a series and a time it keeps one.
+/// A profile that is more than it takes at once by default, in its own protocol and as OTLP, and small ones after it until the
+/// blocks are enough to be compacted: what was split is whole before and after, though of a series and a time it keeps one.
 #[test]
 fn what_was_split_is_whole_after_it_was_compacted_with_limits_as_they_are() {
     let Some((_running, port)) = grafana(&["-compaction-worker.job-poll-interval=1s"]) else { return };
-    let mut large = profile(Kind::Cpu, 40_000);
-    (large.time_nanos, large.tags) = (now(), tags("1.0"));
-    let mut exporter = exporter(&[("push", &format!("pyroscope+http://127.0.0.1:{port}"))]);
-    let set = set_of(&[(Kind::Cpu, large.clone())], &tags("1.0"));
-    assert!(set.profiles.len() > 2, "{}", set.profiles.len());
-    let is_sent = |_| {
-        let outcome = exporter.attempt(&set);
-        assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{outcome:?}");
-        let is_sent = matches!(outcome, Outcome::Sent);
-        // So much a second, as the exporter's own thread would find out.
-        std::thread::sleep(Duration::from_millis(if is_sent { 0 } else { 500 }));
-        is_sent
-    };
-    assert!((0..40).any(is_sent));
-    let id = "process_cpu:samples:count:cpu:nanoseconds";
-    let whole = || read_back(port, id, r#"{service_name="shop",version="1.0"}"#, "").values().sum::<i64>();
-    let expected = large.totals()[0];
-    assert_eq!(whole(), expected, "before");
-    // Twenty blocks of a shard are compacted, or what is 36 seconds old when another comes.
-    let deadline = std::time::Instant::now() + Duration::from_secs(120);
-    while compacted(port) == 0.0 {
-        assert!(std::time::Instant::now() < deadline, "nothing was compacted");
-        let mut small = profile(Kind::Cpu, 1);
-        (small.time_nanos, small.tags) = (now(), tags("2.0"));
-        let outcome = push(port, &set_of(&[(Kind::Cpu, small)], &tags("2.0")));
-        assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{outcome:?}");
+    let mut wholes = Vec::new();
+    for (scheme, dialect, name) in [
+        ("pyroscope+http", Dialect::Pyroscope, "process_cpu:samples:count"),
+        ("otlp+http", Dialect::Otlp, "cpu:cpu:nanoseconds"),
+        ("otlp+grpc", Dialect::Otlp, "cpu:cpu:nanoseconds"),
+    ] {
+        if scheme == "otlp+grpc" && !has_grpc("what_was_split_is_whole") {
+            continue;
+        }
+        let mut large = profile(Kind::Cpu, 20_000);
+        (large.time_nanos, large.tags) =
+            (now(), [("service", scheme)].map(|(key, value)| (key.to_string(), value.to_string())).into());
+        let tags = large.tags.clone();
+        let column = usize::from(dialect == Dialect::Otlp);
+        let set = Set { profiles: dialect.encode(&[(Kind::Cpu, large.clone())]), ..set_of(&[], &tags) };
+        assert!(set.profiles.len() > 1, "{}", set.profiles.len());
+        let mut exporter = exporter(&[("push", &format!("{scheme}://127.0.0.1:{port}"))]);
+        let is_sent = |_| {
+            let outcome = exporter.attempt(&set);
+            assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{scheme}: {outcome:?}");
+            let is_sent = matches!(outcome, Outcome::Sent);
+            // So much a second, as the exporter's own thread would find out.
+            std::thread::sleep(Duration::from_millis(if is_sent { 0 } else { 500 }));
+            is_sent
+        };
+        assert!((0..40).any(is_sent), "{scheme}");
+        let (id, selector) =
+            (format!("{name}:cpu:nanoseconds"), format!(r#"{{service_name="{scheme}",version=""}}"#));
+        let whole = move || read_back(port, &id, &selector, "").values().sum::<i64>();
+        assert_eq!(whole(), large.totals()[column], "{scheme} before");
+        wholes.push((scheme, large.totals()[column], whole));
+    }
+    // Twenty blocks of a shard are compacted, or what is 36 seconds old when another comes. A service has a shard.
+    let start = std::time::Instant::now();
+    while compacted(port) < wholes.len() as f64 || start.elapsed() < Duration::from_secs(45) {
+        assert!(start.elapsed() < Duration::from_secs(150), "{} of {} jobs", compacted(port), wholes.len());
+        for (scheme, _, _) in &wholes {
+            let (mut small, mut tags) = (profile(Kind::Cpu, 1), tags("small"));
+            tags.insert("service".to_string(), scheme.to_string());
+            (small.time_nanos, small.tags) = (now(), tags.clone());
+            let outcome = push(port, &set_of(&[(Kind::Cpu, small)], &tags));
+            assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{outcome:?}");
+        }
     }
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(whole(), expected, "after it was compacted");
+    for (scheme, expected, whole) in wholes {
+        assert_eq!(whole(), expected, "{scheme} after it was compacted");
+    }
 }
 
 /// How many of its jobs to compact are done.

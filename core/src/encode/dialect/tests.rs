@@ -115,7 +115,7 @@ fn what_is_too_much_for_a_server_is_split_and_adds_up() {
 /// Of profiles with the same series and time, Pyroscope keeps one when it compacts.
 #[test]
 fn parts_of_a_profile_have_times_of_their_own_however_often_they_are_halved() {
-    let master = [(Kind::Cpu, profile(Kind::Cpu, 17_000, 80))];
+    let master = [(Kind::Cpu, profile(Kind::Cpu, 16_500, 24))];
     for dialect in [Dialect::Pyroscope, Dialect::Otlp] {
         let mut parts = dialect.encode(&master);
         let first = parts[0].time_nanos;
@@ -124,7 +124,7 @@ fn parts_of_a_profile_have_times_of_their_own_however_often_they_are_halved() {
         let mut milliseconds: Vec<i64> = times(&parts).iter().map(|time| time / 1_000_000).collect();
         milliseconds.dedup();
         assert!(parts.len() > 1 && milliseconds.len() == parts.len(), "{dialect:?}: {milliseconds:?}");
-        for _ in 0..3 {
+        for _ in 0..2 {
             parts = parts.iter().flat_map(|part| halve(dialect, part).into_iter().flatten()).collect();
             let mut times = times(&parts);
             times.sort_unstable();
@@ -136,6 +136,18 @@ fn parts_of_a_profile_have_times_of_their_own_however_often_they_are_halved() {
     // Others take two at once for one profile.
     let whole = &Dialect::Parca.encode(&[(Kind::Cpu, profile(Kind::Cpu, 7, 3))])[0];
     assert!(halve(Dialect::Parca, whole).is_some_and(|halves| times(&halves) == [1_000, 1_000]));
+}
+
+/// Pyroscope makes a profile of each sample type of a request, of which it takes 2 MiB at once in all.
+#[test]
+fn a_request_of_otlp_is_no_more_than_pyroscope_makes_of_it_at_once() {
+    for (kind, samples) in [(Kind::Cpu, 12_000), (Kind::Heap, 6_000)] {
+        let master = [(kind, profile(kind, samples, 40))];
+        let parts = Dialect::Otlp.encode(&master);
+        let pprof = pprof::encode_uncompressed(&master[0].1).len();
+        let at_once = pprof / parts.len() * if kind == Kind::Heap { 4 } else { 2 };
+        assert!(at_once < 2 << 20, "{kind:?}: {pprof} bytes of pprof in {} parts", parts.len());
+    }
 }
 
 fn times(parts: &[Encoded]) -> Vec<i64> {

@@ -219,6 +219,28 @@ mod tests {
         )
     }
 
+    /// When its profiles are, by themselves.
+    fn times(encoded: &Encoded) -> Vec<u64> {
+        let bytes = plain(encoded);
+        let scope = message(message(&bytes, 1).unwrap().unwrap(), 2).unwrap().unwrap();
+        let times = fields(scope, 2).unwrap().into_iter().flat_map(|profile| Fields::new(profile).flatten());
+        let time = |field| match field {
+            (3, Value::Fixed64(time)) => Some(time),
+            _ => None,
+        };
+        times.filter_map(time).collect()
+    }
+
+    #[test]
+    fn halves_have_times_of_their_own_and_say_so() {
+        let mut profile = profile(101);
+        profile.time_nanos = 5_000;
+        let whole = &encode(&[(Kind::Cpu, profile)])[0];
+        let [first, second] = halve(whole).unwrap();
+        assert_eq!([first.time_nanos, second.time_nanos], [5_000, 505_000]);
+        assert_eq!([times(&first), times(&second)], [[5_000; 2], [505_000; 2]]);
+    }
+
     #[test]
     fn halves_have_half_of_the_stacks_and_what_they_need() {
         let whole = &encode(&[(Kind::Cpu, profile(101))])[0];

@@ -18,10 +18,12 @@ use attributes::{of_profile, resource};
 use dictionary::Dictionary;
 pub(super) use halve::halve;
 
-/// Bytes of one request without compression, far below the 4 MiB that servers of gRPC take where nobody told them otherwise:
-/// Pyroscope makes a profile of its own of each sample type, and never takes one that is larger than 2 MiB if nobody allowed
-/// it more. What is larger is split.
+/// Bytes that a request stands for, where each sample type is a profile with tables of its own: Pyroscope makes pprof of it so,
+/// and never takes more than 2 MiB at once if nobody allowed it more; it would take some of its types, again and again. That is
+/// far below the 4 MiB that servers of gRPC take of a message by default. What is larger is split.
 const LARGEST: usize = (2 << 20) - (64 << 10);
+/// What is split is aimed at that, since parts have some of their tables in common.
+const AIM: usize = LARGEST / 4 * 3;
 
 /// The requests that tell of a period, each with gzip.
 pub(super) fn encode(profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
@@ -41,24 +43,31 @@ pub(super) fn encode(profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
 /// These samples, which come after so many others, in as many requests as it takes. Each has a time of its own, since
 /// Pyroscope keeps one profile of a series and time.
 fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], before: usize, encoded: &mut Vec<Encoded>) {
-    if !samples.iter().any(|sample| sample.values.iter().any(|value| *value != 0)) {
+    let told = |sample: &Sample<'_>| sample.values.iter().filter(|value| **value != 0).count();
+    if samples.iter().all(|sample| told(sample) == 0) {
         return;
     }
-    let halve = |encoded: &mut Vec<Encoded>| {
-        let (first, second) = samples.split_at(samples.len() / 2);
-        part(kind, profile, first, before, encoded);
-        part(kind, profile, second, before + first.len(), encoded);
+    let split = |bytes: usize, encoded: &mut Vec<Encoded>| {
+        let count = samples.len().div_ceil(bytes.div_ceil(AIM).max(2));
+        let mut before = before;
+        for samples in samples.chunks(count) {
+            part(kind, profile, samples, before, encoded);
+            before += samples.len();
+        }
     };
-    // As pprof, where each sample has its stack: samples of many spans have the same ones.
-    let unfolded = |sample: &Sample<'_>| 24 + 2 * profile.get_stack(sample.stack).len();
-    if samples.len() > 1 && samples.iter().map(unfolded).sum::<usize>() > LARGEST / 4 * 3 {
-        return halve(encoded);
+    // As pprof, each sample has its stack; here those of many spans have one in common.
+    let unfolded = |sample: &Sample<'_>| told(sample) * (24 + 2 * profile.get_stack(sample.stack).len());
+    let samples_alone: usize = samples.iter().map(unfolded).sum();
+    if samples_alone > LARGEST && samples.len() > 1 {
+        return split(samples_alone, encoded);
     }
     let id = ProfileId::new();
     let time_nanos = time_of_part(profile.time_nanos, before);
     let bytes = request(kind, profile, samples, time_nanos, id);
-    if bytes.len() > LARGEST && samples.len() > 1 {
-        return halve(encoded);
+    let is_told = |column: &usize| samples.iter().any(|sample| sample.values.get(*column) != Some(&0));
+    let all = bytes.len() * (0..profile.sample_types.len()).filter(is_told).count();
+    if all > LARGEST && samples.len() > 1 {
+        return split(all, encoded);
     }
     encoded.push(Encoded {
         kind,
