@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::http::{Trust, base64, check_grpc};
 use super::server::{Manner, ServerExporter};
@@ -110,6 +111,12 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                         "{name} gets credentials or headers without encryption: use https, or grpcs"
                     ));
                 }
+                if *protocol == Protocol::Pyroscope && options.period_s.duration() > LONGEST_TO_PYROSCOPE {
+                    warnings.push(format!(
+                        "{name} takes nothing that began an hour ago, and would take no profile: make period_s {} at the most",
+                        LONGEST_TO_PYROSCOPE.as_secs()
+                    ));
+                }
                 told.push(name.clone());
                 if *protocol == Protocol::Google {
                     // The server of tokens is one of TLS, whatever this one is: the system's roots are read now.
@@ -198,6 +205,9 @@ fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
     Error::new(kind, format!("push: {name}: {problem}"))
 }
 
+/// A profile is as old as the beginning of its period, and has to be sent yet.
+const LONGEST_TO_PYROSCOPE: Duration = Duration::from_secs(50 * 60);
+
 /// What is wrong about TLS, if this build has it.
 const WRONG_TLS: ErrorKind =
     if cfg!(feature = "tls") { ErrorKind::InvalidOption } else { ErrorKind::Unsupported };
@@ -249,6 +259,19 @@ mod tests {
             let secrets = secrets(&options(&format!("{protocol}+http://h/base/0123456789abcdef0123/x")));
             assert_eq!(secrets, ["sesame-open", "0123456789abcdef0123"], "{protocol}");
         }
+    }
+
+    #[test]
+    fn periods_that_are_too_long_for_pyroscope_are_warned_of() {
+        let warnings = |push: &str, seconds: &str| {
+            let mut options = options(push);
+            options.set("period_s", seconds).unwrap();
+            destinations(&options).unwrap().warnings.concat()
+        };
+        let warning = warnings("pyroscope+http://localhost", "3001");
+        assert!(warning.contains("make period_s 3000 at the most"), "{warning}");
+        assert_eq!(warnings("pyroscope+http://localhost", "3000"), "");
+        assert_eq!(warnings("parca+http://localhost", "3600"), "");
     }
 
     #[test]

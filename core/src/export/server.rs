@@ -1,7 +1,8 @@
 //! The exporter to a server over HTTP: its requests, and the one policy of what is tried again.
 //!
 //! What the other side cannot have is sent again. What it has refused is not. What it may have or not is given up and
-//! counted, unless the options say `at_least_once`: no server known to us tells a repetition, so that it would count twice.
+//! counted, unless the options say `at_least_once`: no server known to us tells a repetition at once, so that it would count
+//! twice (with Pyroscope until it compacts).
 //! What is too large is halved, and the halves are tried. A request is one profile, or all of a period where the server takes
 //! them together; a set that failed in its middle goes on with the request where it stopped.
 
