@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::http::{Trust, base64, check_grpc};
 use super::server::{Manner, ServerExporter};
@@ -120,6 +121,12 @@ pub(crate) fn destinations(options: &Options) -> Result<Destinations> {
                         ));
                     }
                 }
+                if *protocol == Protocol::Pyroscope && options.period_s.duration() > LONGEST_TO_PYROSCOPE {
+                    warnings.push(format!(
+                        "{name} takes nothing that began an hour ago, and would take no profile: make period_s {} at the most",
+                        LONGEST_TO_PYROSCOPE.as_secs()
+                    ));
+                }
                 told.push(name.clone());
                 if *protocol == Protocol::Google {
                     // The server of tokens is one of TLS, whatever this one is: the system's roots are read now.
@@ -208,6 +215,9 @@ fn unfit(kind: ErrorKind, name: &str, problem: &str) -> Error {
     Error::new(kind, format!("push: {name}: {problem}"))
 }
 
+/// A profile is as old as the beginning of its period, and has to be sent yet.
+const LONGEST_TO_PYROSCOPE: Duration = Duration::from_secs(50 * 60);
+
 /// What is wrong about TLS, if this build has it.
 const WRONG_TLS: ErrorKind =
     if cfg!(feature = "tls") { ErrorKind::InvalidOption } else { ErrorKind::Unsupported };
@@ -275,6 +285,19 @@ mod tests {
         assert_eq!(warnings("/p/{instance}/{time}-{kind}.pb.gz"), [""; 0]);
         let warned = warnings("/p/{service}/{time}.pb.gz");
         assert!(warned.len() == 1 && warned[0].contains("no {kind}, {instance}:"), "{warned:?}");
+    }
+
+    #[test]
+    fn periods_that_are_too_long_for_pyroscope_are_warned_of() {
+        let warnings = |push: &str, seconds: &str| {
+            let mut options = options(push);
+            options.set("period_s", seconds).unwrap();
+            destinations(&options).unwrap().warnings.concat()
+        };
+        let warning = warnings("pyroscope+http://localhost", "3001");
+        assert!(warning.contains("make period_s 3000 at the most"), "{warning}");
+        assert_eq!(warnings("pyroscope+http://localhost", "3000"), "");
+        assert_eq!(warnings("parca+http://localhost", "3600"), "");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The exporter to a server over HTTP: its requests, and the one policy of what is tried again.
 //!
 //! What the other side cannot have is sent again. What it has refused is not. What it may have or not is given up and
-//! counted, unless the options say `at_least_once`: no server known to us tells a repetition, so that it would count twice.
-//! That is so of an answer that never came, and of gateways that say so: 502 and 504, and what Envoy says of a connection that
-//! broke. What is too large is halved, and the halves are tried. A request is one profile, or all of a period where the server
-//! takes them together; a set that failed in its middle goes on with the request where it stopped, and one that breaks off
-//! again and again lets others go first ([`Cuts`]).
+//! counted, unless the options say `at_least_once`: no server known to us tells a repetition at once, so that it would count
+//! twice (with Pyroscope until it compacts). That is so of an answer that never came, and of gateways that say so: 504, and what
+//! Envoy says of a connection that broke. What is too large is halved, and the halves are tried. A request is one profile, or all of
+//! a period where the server takes them together; a set that failed in its middle goes on with the request where it stopped, and
+//! one that breaks off again and again lets others go first ([`Cuts`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,6 +37,11 @@ pub(super) struct Manner {
 
 /// How often a request is halved: into 16 parts at the most.
 const MOST_HALVINGS: u32 = 4;
+/// How often a request meets a limit before it is tried in halves: what is larger than its server ever takes at once, is told
+/// the same as what comes too fast.
+const LIMITED: u32 = 3;
+/// Bytes, compressed, that no limit was made for.
+const SMALL: usize = 16 << 10;
 /// What is read of an answer that says yes.
 const MOST_YES: usize = 16 << 10;
 
@@ -53,6 +58,8 @@ pub(super) struct ServerExporter {
     rest: VecDeque<(Vec<Encoded>, u32)>,
     /// The server has, or may have, the counts of the set's requests: the rest of the set goes without them.
     has_counts: bool,
+    /// How often the first of them met a limit.
+    limited: u32,
     lost: Option<(Loss, Error)>,
 }
 
@@ -64,6 +71,8 @@ enum Verdict {
     Later(String, Option<Duration>),
     /// It was reached, and broke off or could not do it. That may be for this request.
     Cut(String),
+    /// Too much, or too fast.
+    Limited(String, Option<Duration>),
 }
 
 /// As the server says when, and else as it may be for this request.
@@ -88,6 +97,7 @@ impl ServerExporter {
             at: None,
             rest,
             has_counts: false,
+            limited: 0,
             lost: None,
         }
     }
@@ -169,12 +179,15 @@ impl ServerExporter {
             413 => Verdict::TooLarge(problem()),
             // By its specification there is no other time at which it might be taken.
             408 if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Refused, problem()),
-            // A gateway that has handed the request on, and had no answer either, or none that it understood.
-            502 | 504 => self.unknown(problem(), answer.retry_after),
+            429 if is_about_series(&answer.body) => Verdict::Lost(Loss::Refused, problem()),
+            // More than its burst is never taken whole.
+            429 if self.protocol == Protocol::Pyroscope => Verdict::Limited(problem(), answer.retry_after),
+            // A gateway that has handed the request on, and had no answer either.
+            504 => self.unknown(problem(), answer.retry_after),
             503 if was_handed_on(&String::from_utf8_lossy(&answer.body)) => {
                 self.unknown(problem(), answer.retry_after)
             }
-            408 | 429 | 503 => later(problem(), answer.retry_after),
+            408 | 429 | 502 | 503 => later(problem(), answer.retry_after),
             // By its specification as well; the others say it when they are starting anew, and may have the profile.
             500.. if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Failed, problem()),
             499 | 500.. => self.unknown(problem(), answer.retry_after),
@@ -200,6 +213,8 @@ impl ServerExporter {
             // ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
             10 | 11 | 14 | 15 => later(problem, reply.retry_after),
             8 if reply.retry_after.is_some() => Verdict::Later(problem, reply.retry_after),
+            // Pyroscope does not say when, over HTTP neither.
+            8 if reply.words.contains("push rate limit") => Verdict::Later(problem, None),
             // UNKNOWN, INTERNAL
             2 | 13 if self.protocol != Protocol::OtlpGrpc => self.unknown(problem, reply.retry_after),
             2 | 13 => Verdict::Lost(Loss::Failed, problem),
@@ -251,6 +266,12 @@ fn was_handed_on(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     words.contains("disconnect/reset before headers")
         && !["connection failure", "connection timeout", "overflow"].iter().any(|part| words.contains(part))
+}
+
+/// As Pyroscope says that a tenant has more series than it may: the next try would bring the same ones. Those that it still had
+/// room for it has taken.
+fn is_about_series(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).to_ascii_lowercase().contains("active series limit")
 }
 
 /// Pyroscope takes what is less than an hour old.
@@ -335,20 +356,47 @@ impl ServerExporter {
         self.protocol == Protocol::Put && !self.url.path.contains("{id}")
     }
 
+    /// Puts two halves in the place of the first request. Whether there are two.
+    fn halve_first(&mut self) -> bool {
+        let Some((profiles, halvings)) = self.rest.front() else { return false };
+        let halvings = halvings + 1;
+        let halves =
+            if halvings <= MOST_HALVINGS { halves(dialect_of(self.protocol), profiles) } else { None };
+        let Some(halves) = halves else { return false };
+        self.rest.pop_front();
+        halves.into_iter().rev().for_each(|half| self.rest.push_front((half, halvings)));
+        true
+    }
+
+    /// Of the first request, which may be more than the server takes at once, so that waiting is no use. Of one of OTLP it may
+    /// have taken some sample types already.
+    fn meet_limit(&mut self, after: Option<Duration>) {
+        self.limited += 1;
+        let is_split = self.protocol == Protocol::Pyroscope;
+        let bytes =
+            self.rest.front().map_or(0, |(profiles, _)| profiles.iter().map(|one| one.bytes.len()).sum());
+        if is_split && after.is_none() && self.limited >= LIMITED && bytes > SMALL && self.halve_first() {
+            self.limited = 0;
+        }
+    }
+
     /// Sends what is left of a set.
     fn go_on(&mut self, set: &Set) -> Outcome {
         let Some(first) = set.profiles.first().map(|profile| profile.id) else { return Outcome::Sent };
         if self.at != Some(first) {
             self.at = Some(first);
             self.rest = requests(self.protocol, set).into_iter().map(|profiles| (profiles, 0)).collect();
-            (self.has_counts, self.lost) = (false, None);
+            (self.has_counts, self.limited, self.lost) = (false, 0, None);
         }
-        while let Some((profiles, halvings)) = self.rest.front() {
-            let halvings = *halvings;
+        while let Some((profiles, _)) = self.rest.front() {
             let (loss, problem) = match self.send(set, profiles) {
                 Verdict::Later(problem, after) => return Outcome::Later(unavailable(problem), after),
+                Verdict::Limited(problem, after) => {
+                    self.meet_limit(after);
+                    return Outcome::Later(unavailable(problem), after);
+                }
                 Verdict::Taken => {
-                    self.has_counts = true;
+                    (self.has_counts, self.limited) = (true, 0);
                     let taken = self.rest.pop_front();
                     taken.and_then(|(profiles, _)| Some(self.cuts.arrived(profiles.first()?.id)));
                     continue;
@@ -371,24 +419,17 @@ impl ServerExporter {
                     format!("{problem}; put {{id}} into its path, and it is sent in parts of that name"),
                 ),
                 Verdict::TooLarge(problem) => {
-                    let halves = if halvings < MOST_HALVINGS { halves(profiles) } else { None };
-                    match halves {
-                        Some(halves) => {
-                            self.rest.pop_front();
-                            halves
-                                .into_iter()
-                                .rev()
-                                .for_each(|half| self.rest.push_front((half, halvings + 1)));
-                            continue;
-                        }
-                        None => (Loss::Refused, problem),
+                    if self.halve_first() {
+                        continue;
                     }
+                    (Loss::Refused, problem)
                 }
                 Verdict::Lost(loss, problem) => (loss, problem),
             };
             self.rest.pop_front();
             // It may have them for all that.
             self.has_counts |= matches!(loss, Loss::Failed | Loss::Unknown);
+            self.limited = 0;
             let later =
                 (loss == Loss::Unknown && !self.rest.is_empty()).then(|| unavailable(problem.clone()));
             self.lost.get_or_insert((loss, unavailable(problem)));
@@ -406,9 +447,9 @@ impl ServerExporter {
 }
 
 /// Two requests with half of it each: of several profiles with some of them, of one with a half of its samples.
-fn halves(profiles: &[Encoded]) -> Option<[Vec<Encoded>; 2]> {
+fn halves(dialect: Dialect, profiles: &[Encoded]) -> Option<[Vec<Encoded>; 2]> {
     if let [one] = profiles {
-        return halve(one).map(|halves| halves.map(|half| vec![half]));
+        return halve(dialect, one).map(|halves| halves.map(|half| vec![half]));
     }
     let (first, second) = profiles.split_at(profiles.len() / 2);
     (!first.is_empty()).then(|| [first.to_vec(), second.to_vec()])

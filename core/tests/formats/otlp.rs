@@ -72,7 +72,7 @@ fn what_is_too_large_for_a_server_is_split_and_adds_up() {
     assert!(encoded.len() > 1);
     let (mut sums, mut samples) = ([0, 0], 0);
     for one in &encoded {
-        assert!(plain(one).len() <= 4 << 20);
+        assert!(plain(one).len() <= 2 << 20);
         let request = request(one);
         let profiles = &request.resource_profiles[0].scope_profiles[0].profiles;
         // The type to show first stands first.

@@ -63,12 +63,13 @@ fn each_fault_has_its_class() {
             same(Later(Some(Duration::from_secs(7)))),
         ),
         (Act::Answer("HTTP/1.1 503 No\r\nretry-after: soon\r\n\r\n"), same(Cut)),
-        // Gateways that have handed the request on, or may have.
-        (Act::Answer("HTTP/1.1 502 No\r\n\r\n"), unknown),
+        // Gateways whose server is away say 502: all exporters try that again.
+        (Act::Answer("HTTP/1.1 502 No\r\n\r\n"), same(Cut)),
         (
             Act::Answer("HTTP/1.1 502 No\r\nretry-after: 7\r\n\r\n"),
-            (Lost(Loss::Unknown), Later(Some(Duration::from_secs(7)))),
+            same(Later(Some(Duration::from_secs(7)))),
         ),
+        // Those that have handed the request on, or may have.
         (
             Act::Answer(
                 "HTTP/1.1 503 No\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: connection termination",
@@ -222,6 +223,49 @@ fn a_server_that_finds_everything_too_large_is_not_asked_for_ever() {
     let outcome = exporter.attempt(&set(Dialect::Pyroscope, 1_000, now()));
     assert!(matches!(outcome, Outcome::Lost(Loss::Refused, _)), "{outcome:?}");
     assert_eq!(server.asked().len(), 31, "halves, quarters, eighths, sixteenths");
+}
+
+/// What is more than a server ever takes at once is told the same as what comes too fast, and would be for ever.
+#[test]
+fn what_meets_a_limit_again_and_again_is_tried_in_halves() {
+    const LIMIT: Act = Act::Answer("HTTP/1.1 429 No\r\n\r\n");
+    let server = Server::new(&[LIMIT, LIMIT, LIMIT, YES]);
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+    let set = set(Dialect::Pyroscope, 2_000, now());
+    for _ in 0..3 {
+        assert!(matches!(exporter.attempt(&set), Outcome::Later(_, None)));
+    }
+    assert!(matches!(exporter.attempt(&set), Outcome::Sent));
+    let asked = server.asked();
+    let parts: Vec<_> = asked.iter().map(|asked| crate::requests::pprof_of(&asked.body)).collect();
+    let samples: Vec<usize> = parts.iter().map(|part| part.samples().len()).collect();
+    assert_eq!(samples, [2_000, 2_000, 2_000, 1_000, 1_000]);
+    assert_ne!(parts[3].time_nanos, parts[4].time_nanos, "of one time it would keep one");
+    // What is small only comes too fast, and who names a time means it.
+    for (samples, answer) in [(3, LIMIT), (2_000, Act::Answer("HTTP/1.1 429 No\r\nretry-after: 1\r\n\r\n"))] {
+        let server = Server::new(&[answer]);
+        let mut exporter = crate::exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+        let set = crate::set(Dialect::Pyroscope, samples, now());
+        (0..9).for_each(|_| assert!(matches!(exporter.attempt(&set), Outcome::Later(..))));
+        let asked = server.asked();
+        assert!(
+            asked.iter().all(|one| crate::requests::pprof_of(&one.body).samples().len() == samples as usize)
+        );
+    }
+}
+
+/// The next try would bring the same series, and what there was room for once more.
+#[test]
+fn a_tenant_with_too_many_series_is_not_asked_again() {
+    let server = Server::new(&[Act::Answer(concat!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\r\n",
+        r#"{"code":"resource_exhausted","message":"Maximum active series limit exceeded (5000/5000), reduce the number"#,
+        r#" of active streams (reduce labels or reduce label values)"}"#
+    ))]);
+    let mut exporter = exporter(&[("push", &format!("pyroscope+http://{}", server.address))]);
+    let outcome = exporter.attempt(&set(Dialect::Pyroscope, 3, now()));
+    let Outcome::Lost(Loss::Refused, error) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("series limit"), "{error}");
 }
 
 /// Halves in one place would leave the second alone there.

@@ -234,6 +234,11 @@ fn each_status_has_its_class() {
     let mut muted = status(8);
     muted.trailers.push(("grpc-status-details-bin", base64(&details)));
     assert_eq!(class(muted, &[], "otlp+grpc"), "later 7");
+    // Pyroscope says that it is about the rate, and not when.
+    let mut limited = status(8);
+    let words = "push rate limit (4.0 MiB) exceeded while adding 1.9 MiB";
+    limited.trailers.push(("grpc-message", words.to_string()));
+    assert_eq!(class(limited, &[], "otlp+grpc"), "later 0");
 }
 
 /// A tag may be any text, and HTTP/2 takes all of it but what controls.

@@ -45,15 +45,23 @@ pub(crate) fn grafana(more: &[&str]) -> Option<(Running, u16)> {
             "-segment-writer.min-ready-duration=0s -metastore.min-ready-duration=0s".to_string(),
             "-segment-writer.metadata-update-timeout=0s -self-profiling.disable-push=true".to_string(),
             "-usage-stats.enabled=false -tracing.enabled=false".to_string(),
+            // Of its storage of version 1.
+            format!(
+                "-pyroscopedb.data-path={dir}/db -compactor.data-dir={dir}/compactor -ring.store=inmemory"
+            ),
+            "-ingester.lifecycler.addr=127.0.0.1 -ingester.min-ready-duration=0s".to_string(),
+            "-compactor.ring.instance-addr=127.0.0.1 -compactor.ring.store=inmemory".to_string(),
+            "-store-gateway.sharding-ring.instance-addr=127.0.0.1".to_string(),
+            "-store-gateway.sharding-ring.store=inmemory".to_string(),
         ];
         all.extend(more.iter().map(|option| (*option).to_string()));
         all.iter().flat_map(|line| line.split(' ')).map(str::to_string).collect()
     });
     wait(http, "/ready");
+    let ring = if more.contains(&"-architecture.storage=v1") { "/ring" } else { "/ring-segment-writer" };
     let is_active = |_| {
         std::thread::sleep(Duration::from_millis(200));
-        get(http, "/ring-segment-writer")
-            .is_ok_and(|(_, page)| String::from_utf8_lossy(&page).contains("ACTIVE"))
+        get(http, ring).is_ok_and(|(_, page)| String::from_utf8_lossy(&page).contains("ACTIVE"))
     };
     assert!((0..300).any(is_active));
     Some((running, http))
@@ -241,6 +249,89 @@ fn its_refusals_have_their_class() {
     let Some((_running, small)) = grafana(&["-validation.max-profile-size-bytes=1000"]) else { return };
     let Outcome::Lost(Loss::Refused, error) = push(small, &set()) else { panic!() };
     assert!(error.to_string().starts_with("it answers 400"), "{error}");
+}
+
+/// A profile that is more than it takes at once by default, in its own protocol and as OTLP, and small ones after it until the
+/// blocks are enough to be compacted: what was split is whole before and after, though of a series and a time it keeps one.
+#[test]
+fn what_was_split_is_whole_after_it_was_compacted_with_limits_as_they_are() {
+    let Some((_running, port)) = grafana(&["-compaction-worker.job-poll-interval=1s"]) else { return };
+    let mut wholes = Vec::new();
+    for (scheme, dialect, name) in [
+        ("pyroscope+http", Dialect::Pyroscope, "process_cpu:samples:count"),
+        ("otlp+http", Dialect::Otlp, "cpu:cpu:nanoseconds"),
+        ("otlp+grpc", Dialect::Otlp, "cpu:cpu:nanoseconds"),
+    ] {
+        if scheme == "otlp+grpc" && !has_grpc("what_was_split_is_whole") {
+            continue;
+        }
+        let mut large = profile(Kind::Cpu, 20_000);
+        (large.time_nanos, large.tags) =
+            (now(), [("service", scheme)].map(|(key, value)| (key.to_string(), value.to_string())).into());
+        let tags = large.tags.clone();
+        let column = usize::from(dialect == Dialect::Otlp);
+        let set = Set { profiles: dialect.encode(&[(Kind::Cpu, large.clone())]), ..set_of(&[], &tags) };
+        assert!(set.profiles.len() > 1, "{}", set.profiles.len());
+        let mut exporter = exporter(&[("push", &format!("{scheme}://127.0.0.1:{port}"))]);
+        let is_sent = |_| {
+            let outcome = exporter.attempt(&set);
+            assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{scheme}: {outcome:?}");
+            let is_sent = matches!(outcome, Outcome::Sent);
+            // So much a second, as the exporter's own thread would find out.
+            std::thread::sleep(Duration::from_millis(if is_sent { 0 } else { 500 }));
+            is_sent
+        };
+        assert!((0..40).any(is_sent), "{scheme}");
+        let (id, selector) =
+            (format!("{name}:cpu:nanoseconds"), format!(r#"{{service_name="{scheme}",version=""}}"#));
+        let whole = move || read_back(port, &id, &selector, "").values().sum::<i64>();
+        assert_eq!(whole(), large.totals()[column], "{scheme} before");
+        wholes.push((scheme, large.totals()[column], whole));
+    }
+    // Twenty blocks of a shard are compacted, or what is 36 seconds old when another comes. A service has a shard.
+    let start = std::time::Instant::now();
+    while compacted(port) < wholes.len() as f64 || start.elapsed() < Duration::from_secs(45) {
+        assert!(start.elapsed() < Duration::from_secs(150), "{} of {} jobs", compacted(port), wholes.len());
+        for (scheme, _, _) in &wholes {
+            let (mut small, mut tags) = (profile(Kind::Cpu, 1), tags("small"));
+            tags.insert("service".to_string(), scheme.to_string());
+            (small.time_nanos, small.tags) = (now(), tags.clone());
+            let outcome = push(port, &set_of(&[(Kind::Cpu, small)], &tags));
+            assert!(matches!(outcome, Outcome::Sent | Outcome::Later(..)), "{outcome:?}");
+        }
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    for (scheme, expected, whole) in wholes {
+        assert_eq!(whole(), expected, "{scheme} after it was compacted");
+    }
+}
+
+/// How many of its jobs to compact are done.
+fn compacted(port: u16) -> f64 {
+    let (_, page) = get(port, "/metrics").unwrap();
+    let page = String::from_utf8_lossy(&page);
+    let lines = page.lines().filter(|line| {
+        line.starts_with("pyroscope_compaction_worker_jobs_completed_total{") && line.contains("success")
+    });
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// As it was before version 2, where allocations were sums since the start unless the series says otherwise.
+#[test]
+fn allocations_of_two_periods_add_up_in_the_storage_of_version_1() {
+    let Some((_running, port)) = grafana(&["-architecture.storage=v1", "-write-path=ingester"]) else {
+        return;
+    };
+    let mut expected = 0;
+    for samples in [40, 20, 40] {
+        let mut profile = profile(Kind::Heap, samples);
+        (profile.time_nanos, profile.tags) = (now(), tags("1.0"));
+        expected += profile.totals()[1];
+        let outcome = push(port, &set_of(&[(Kind::Heap, profile)], &tags("1.0")));
+        assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+    }
+    let found = read_back(port, "memory:alloc_space:bytes:space:bytes", r#"{service_name="shop"}"#, "");
+    assert_eq!(found.values().sum::<i64>(), expected);
 }
 
 /// As OTLP, over HTTP and gRPC on the same port. Names are what the server makes of it: of samples in time those of its own

@@ -1,6 +1,6 @@
 //! Pyroscope's Push API, by its published messages and its own framework: every kind of profile, and its refusals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use everprof::encode::{Dialect, Set, pprof};
 use everprof::export::{Loss, Outcome};
@@ -86,19 +86,23 @@ fn every_kind_is_taken_and_the_same() {
     for (kind, profile) in &sent {
         let name = name(*kind);
         let parts: Vec<_> = pushed.iter().filter(|(_, labels, _)| labels["__name__"] == name).collect();
+        let times: BTreeSet<i64> = parts.iter().map(|(_, _, part)| part.time_nanos).collect();
+        assert_eq!(times.len(), parts.len(), "it would keep one of a time");
         for (tenant, labels, part) in &parts {
             assert_eq!(tenant, "team-a");
             assert_eq!((labels["service_name"].as_str(), labels["version"].as_str()), ("shop", "1.0"));
-            assert_eq!(labels["app.kubernetes.io_name"], "x");
-            assert_eq!((labels.len(), part.sample_types.clone()), (4, profile.sample_types.clone()));
+            assert_eq!(
+                (labels["app_kubernetes_io_name"].as_str(), labels["__delta__"].as_str()),
+                ("x", "false")
+            );
+            assert_eq!((labels.len(), part.sample_types.clone()), (5, profile.sample_types.clone()));
             for sample in part.samples() {
                 let found = part.get_labels(sample.labels);
                 let has = |key: &str, value: &str| found.contains(&Label::text(key, value));
                 assert!(
-                    has("tenant_id", "a") && has("span_id", "b7ad6b7169203331") && found.len() == 4,
+                    has("tenant_id", "a") && has("span_id", "b7ad6b7169203331") && found.len() == 3,
                     "{found:?}"
                 );
-                assert!(has("trace_id", "0af7651916cd43dd8448eb211c80319c"));
                 assert!(found.iter().all(|label| matches!(label.value, LabelValue::Text(_))));
             }
         }

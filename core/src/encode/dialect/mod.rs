@@ -6,12 +6,14 @@
 //! in its middle that says so.
 
 mod datadog;
+mod label_sets;
 mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Encoded, Format, ProfileId, otlp, pprof};
 use crate::profile::{Kind, Label, LabelValue, Profile, Sample, ValueType};
+use label_sets::LabelSets;
 use rewrite::Rewrite;
 
 /// Whose pprof it is.
@@ -58,25 +60,55 @@ struct Rules {
     spans_are_roots: bool,
     /// Into how many profiles one is parted by the labels of its samples; those of the rarest stay together.
     label_parts: usize,
+    /// Of a series and a time it keeps one profile: those that one was split into have times of their own, [`STEP_NANOS`].
+    parts_differ: bool,
+    /// Labels of each series that are for the server alone.
+    own: &'static [(&'static str, &'static str)],
+    /// Labels of samples that it does not get.
+    left_out: &'static [&'static str],
+    /// Labels of one sample, besides its span.
+    sample_labels: usize,
+    /// Sets of them in one profile.
+    label_sets: usize,
+}
+
+/// How much later a part of a split profile is than the whole, for each sample before its first: no two parts of it have one
+/// time, however often they are halved, nor does one of a hundred samples have the same millisecond as the next; and each has
+/// the same time at each try. All of a large profile are within a second or two.
+const STEP_NANOS: i64 = 10_000;
+
+/// The time of a part that has as many samples before it.
+pub(super) fn time_of_part(whole: i64, before: usize) -> i64 {
+    whole.saturating_add(i64::try_from(before).unwrap_or(i64::MAX).saturating_mul(STEP_NANOS))
 }
 
 const RULES: [(Dialect, Rules); 3] = [
     (
-        // A push with one label that is spelled otherwise is refused whole by Pyroscope 1; names of 2 are a superset.
+        // A push with one label that is spelled otherwise is refused whole by Pyroscope 1, and one in which the spellings of two
+        // meet; names of 2 are a superset. What it compacts has one profile of a series and time. It makes a series of each
+        // label set of samples, of which the labels count as the series' own do, and before 2.1 of each trace.
         Dialect::Pyroscope,
         Rules {
             values: |_| None,
             labels: |_| None,
             complete: |_| {},
-            key_bytes: b".",
+            key_bytes: b"",
             numbers: false,
             samples: 16_000,
-            bytes: 4 << 20,
+            // Of what a tenant may send at once, 2 MiB where nobody allows it more, never mind how long it waits.
+            bytes: (2 << 20) - (64 << 10),
             frames: 1_000,
-            series: 30,
+            // 30 with those of a sample.
+            series: 20,
             parts_gauges: false,
             spans_are_roots: true,
             label_parts: 1,
+            parts_differ: true,
+            // Pyroscope 1 would take what was allocated in a period for the sum since the start.
+            own: &[("__delta__", "false")],
+            left_out: &["trace_id"],
+            sample_labels: 9,
+            label_sets: 64,
         },
     ),
     (
@@ -95,6 +127,11 @@ const RULES: [(Dialect, Rules); 3] = [
             parts_gauges: true,
             spans_are_roots: false,
             label_parts: 32,
+            parts_differ: false,
+            own: &[],
+            left_out: &[],
+            sample_labels: usize::MAX,
+            label_sets: usize::MAX,
         },
     ),
     (
@@ -113,6 +150,11 @@ const RULES: [(Dialect, Rules); 3] = [
             parts_gauges: false,
             spans_are_roots: false,
             label_parts: 1,
+            parts_differ: false,
+            own: &[],
+            left_out: &[],
+            sample_labels: usize::MAX,
+            label_sets: usize::MAX,
         },
     ),
 ];
@@ -160,10 +202,15 @@ fn encode(rules: &Rules, profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
             continue;
         }
         let groups = groups(profile, rules);
+        let sets = LabelSets::of(profile, rules, &series_keys(rules, profile));
         for view in views(profile, rules) {
             for (labels, samples) in &groups {
-                let part = Part { kind: *kind, profile, rules, view: &view, labels };
-                samples.chunks(rules.samples).for_each(|samples| part.encode(samples, &mut encoded));
+                let part = Part { kind: *kind, profile, rules, view: &view, labels, sets: &sets };
+                let mut before = 0;
+                for samples in samples.chunks(rules.samples) {
+                    part.encode(samples, before, &mut encoded);
+                    before += samples.len();
+                }
             }
         }
     }
@@ -238,7 +285,8 @@ fn labels_of(rules: &Rules, taken: &BTreeSet<String>, labels: &[Label]) -> Vec<L
         let of = root.filter(|_| label.key == "span_id").unwrap_or(label);
         Label { key, value: of.value.clone() }
     };
-    let mut spelled = labels.iter().filter(is_kept).map(&mut spell).collect();
+    let mut spelled: Vec<Label> = labels.iter().filter(is_kept).map(&mut spell).collect();
+    spelled.retain(|label| !rules.left_out.contains(&label.key.as_str()));
     (rules.complete)(&mut spelled);
     spelled
 }
@@ -250,27 +298,31 @@ struct Part<'a> {
     rules: &'a Rules,
     view: &'a View,
     labels: &'a Common,
+    sets: &'a LabelSets,
 }
 
 impl Part<'_> {
-    /// Encodes these samples, in as many profiles as it takes.
-    fn encode(&self, samples: &[Sample<'_>], encoded: &mut Vec<Encoded>) {
+    /// Encodes these samples, which come after so many others, in as many profiles as it takes.
+    fn encode(&self, samples: &[Sample<'_>], before: usize, encoded: &mut Vec<Encoded>) {
         let tells = |sample: &&Sample<'_>| self.view.columns.iter().any(|column| sample.values[*column] != 0);
         if !samples.iter().any(|sample| tells(&sample)) {
             return;
         }
-        let mut rewrite = Rewrite::new(self.profile, self.rules, &self.view.columns, self.labels);
+        let mut rewrite = Rewrite::new(self.profile, self.rules, &self.view.columns, self.labels, self.sets);
         (rewrite.to.period_type, rewrite.to.period) = period(self.kind, self.profile);
         if !self.view.is_change {
             rewrite.to.duration_nanos = 0;
+        }
+        if self.rules.parts_differ {
+            rewrite.to.time_nanos = time_of_part(self.profile.time_nanos, before);
         }
         self.name_values(&mut rewrite.to);
         samples.iter().filter(tells).for_each(|sample| rewrite.add(sample));
         let bytes = pprof::encode_uncompressed(&rewrite.to);
         if bytes.len() > self.rules.bytes && samples.len() > 1 {
             let (first, second) = samples.split_at(samples.len() / 2);
-            self.encode(first, encoded);
-            self.encode(second, encoded);
+            self.encode(first, before, encoded);
+            self.encode(second, before + first.len(), encoded);
             return;
         }
         encoded.push(Encoded {
@@ -307,7 +359,7 @@ pub(super) fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
 
 /// Two profiles with half of the samples each, for a server that found the whole too large. None where it has one sample,
 /// or is in another format.
-pub(crate) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
+pub(crate) fn halve(dialect: Dialect, whole: &Encoded) -> Option<[Encoded; 2]> {
     match whole.format {
         Format::Pprof => {}
         Format::Otlp => return otlp::halve(whole),
@@ -318,15 +370,18 @@ pub(crate) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
     if count < 2 {
         return None;
     }
-    let half = |keep: &dyn Fn(usize) -> bool| {
+    let parts_differ = dialect.rules().is_some_and(|rules| rules.parts_differ);
+    let half = |before: usize, keep: &dyn Fn(usize) -> bool| {
         let mut place = 0;
-        let part = profile.filter(|_| {
+        let mut part = profile.filter(|_| {
             place += 1;
             keep(place - 1)
         });
-        Encoded { bytes: pprof::encode(&part), id: ProfileId::new(), ..whole.clone() }
+        part.time_nanos = time_of_part(part.time_nanos, if parts_differ { before } else { 0 });
+        let (bytes, time_nanos) = (pprof::encode(&part), part.time_nanos);
+        Encoded { bytes, time_nanos, id: ProfileId::new(), ..whole.clone() }
     };
-    Some([half(&|place| place < count / 2), half(&|place| place >= count / 2)])
+    Some([half(0, &|place| place < count / 2), half(count / 2, &|place| place >= count / 2)])
 }
 
 /// The labels of a profile's series: those of its own, and the deployment's tags as the server spells them, sorted. What is too many for it is left out,
@@ -339,6 +394,7 @@ pub(crate) fn series(
     const FIRST: [&str; 8] = ["service", "version", "env", "host", "pod", "instance", "namespace", "node"];
     let Some(rules) = dialect.rules() else { return Vec::new() };
     let mut labels = vec![("__name__".to_string(), name(profile.kind).to_string())];
+    labels.extend(rules.own.iter().map(|(key, value)| (key.to_string(), value.to_string())));
     labels.extend(profile.labels.iter().cloned());
     let of_rank = |key: &str| FIRST.iter().position(|first| *first == key).unwrap_or(FIRST.len());
     let mut ranked: Vec<(&String, &String)> = tags.iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -361,8 +417,8 @@ fn series_keys(rules: &Rules, profile: &Profile) -> BTreeSet<String> {
     if rules.series == 0 {
         return BTreeSet::new();
     }
-    let own = ["__name__", "service_name"].map(String::from);
-    profile.tags.keys().map(|key| series_key(rules, key)).chain(own).collect()
+    let own = ["__name__", "service_name"].into_iter().chain(rules.own.iter().map(|(key, _)| *key));
+    profile.tags.keys().map(|key| series_key(rules, key)).chain(own.map(String::from)).collect()
 }
 
 /// A key of a label as the server spells it.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Common, Rules, labels_of, series_keys};
+use super::{Common, LabelSets, Rules, labels_of, series_keys};
 use crate::profile::{
     Function, FunctionId, LabelsId, Line, Location, LocationId, Mapping, MappingId, Profile, Sample, StackId,
     StringId,
@@ -11,6 +11,7 @@ use crate::profile::{
 /// Frames of a deep stack that stay on the side of the leaf; the others are at the root, by which a server sums up.
 const LEAF_FRAMES: usize = 250;
 const LEFT_OUT: &str = "[frames left out: deeper than the server takes]";
+const TOO_MANY: &str = "samples lack labels: they had more than the server takes";
 
 /// The profile in the making.
 pub(super) struct Rewrite<'a> {
@@ -20,6 +21,7 @@ pub(super) struct Rewrite<'a> {
     columns: &'a [usize],
     /// What the series tells, and the samples need not.
     common: &'a Common,
+    sets: &'a LabelSets,
     taken: BTreeSet<String>,
     mappings: Vec<MappingId>,
     functions: HashMap<FunctionId, FunctionId>,
@@ -30,7 +32,13 @@ pub(super) struct Rewrite<'a> {
 }
 
 impl<'a> Rewrite<'a> {
-    pub(super) fn new(from: &'a Profile, rules: &'a Rules, columns: &'a [usize], common: &'a Common) -> Self {
+    pub(super) fn new(
+        from: &'a Profile,
+        rules: &'a Rules,
+        columns: &'a [usize],
+        common: &'a Common,
+        sets: &'a LabelSets,
+    ) -> Self {
         let types: Vec<_> = columns.iter().map(|column| from.sample_types[*column].clone()).collect();
         let default = match types.iter().any(|known| known.name == from.default_sample_type) {
             true => from.default_sample_type.clone(),
@@ -40,6 +48,7 @@ impl<'a> Rewrite<'a> {
         (to.time_nanos, to.duration_nanos) = (from.time_nanos, from.duration_nanos);
         to.tags.clone_from(&from.tags);
         to.comments.clone_from(&from.comments);
+        to.comments.extend(sets.told());
         // All of them, in their order: the first one is the main binary.
         let mappings = from.mappings().iter().map(|mapping| copy_mapping(from, mapping, &mut to)).collect();
         Self {
@@ -48,6 +57,7 @@ impl<'a> Rewrite<'a> {
             rules,
             columns,
             common,
+            sets,
             taken: series_keys(rules, from),
             mappings,
             functions: HashMap::new(),
@@ -135,6 +145,9 @@ impl<'a> Rewrite<'a> {
     fn label_set(&mut self, id: LabelsId) -> LabelsId {
         let mut labels = labels_of(self.rules, &self.taken, self.from.get_labels(id));
         labels.retain(|label| self.common.iter().all(|(key, _)| *key != label.key));
+        if self.sets.choose(&mut labels) && !self.to.comments.iter().any(|comment| comment == TOO_MANY) {
+            self.to.comments.push(TOO_MANY.to_string());
+        }
         self.to.labels(&labels)
     }
 }

@@ -66,7 +66,8 @@ fn pyroscope_has_the_profile_of_a_request_by_its_first_span() {
         sent[0].samples().map(|sample| (sample.values[1], sent[0].get_labels(sample.labels).to_vec()));
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(value, _)| *value);
-    let of_request = vec![Label::text("span_id", "1"), trace];
+    // A trace would be a series of Pyroscope before 2.1.
+    let of_request = vec![Label::text("span_id", "1")];
     assert_eq!(found, [(10, vec![Label::text("span_id", "9")]), (30, of_request)]);
     assert_eq!(
         label(&decoded(&Dialect::Pprof.encode(&master))[0], "span_id").len(),
@@ -102,13 +103,55 @@ fn what_is_too_much_for_a_server_is_split_and_adds_up() {
     assert!(parts.len() >= 3, "{}", parts.len());
     for (part, encoded) in parts.iter().zip(&encoded) {
         assert!(part.samples().len() <= 16_000);
-        assert!(pprof::encode_uncompressed(part).len() <= 4 << 20);
-        assert_eq!((encoded.time_nanos, encoded.duration_nanos), (1_000, 60_000_000_000));
+        assert!(pprof::encode_uncompressed(part).len() <= (2 << 20) - (64 << 10), "it would never be taken");
+        assert_eq!((part.time_nanos, encoded.duration_nanos), (encoded.time_nanos, 60_000_000_000));
     }
     assert_eq!(sum(&parts), master[0].1.totals());
     let mut ids: Vec<_> = encoded.iter().map(|encoded| encoded.id.to_bytes()).collect();
     ids.dedup();
     assert_eq!(ids.len(), encoded.len(), "each part is a profile of its own");
+}
+
+/// Of profiles with the same series and time, Pyroscope keeps one when it compacts.
+#[test]
+fn parts_of_a_profile_have_times_of_their_own_however_often_they_are_halved() {
+    let master = [(Kind::Cpu, profile(Kind::Cpu, 16_500, 24))];
+    for dialect in [Dialect::Pyroscope, Dialect::Otlp] {
+        let mut parts = dialect.encode(&master);
+        let first = parts[0].time_nanos;
+        assert_eq!(first, 1_000, "{dialect:?}");
+        assert_eq!(times(&parts), times(&dialect.encode(&master)), "the same at each try");
+        let mut milliseconds: Vec<i64> = times(&parts).iter().map(|time| time / 1_000_000).collect();
+        milliseconds.dedup();
+        assert!(parts.len() > 1 && milliseconds.len() == parts.len(), "{dialect:?}: {milliseconds:?}");
+        for _ in 0..2 {
+            parts = parts.iter().flat_map(|part| halve(dialect, part).into_iter().flatten()).collect();
+            let mut times = times(&parts);
+            times.sort_unstable();
+            times.dedup();
+            assert_eq!(times.len(), parts.len(), "{dialect:?}");
+            assert!(times.iter().all(|time| (first..first + 1_000_000_000).contains(time)));
+        }
+    }
+    // Others take two at once for one profile.
+    let whole = &Dialect::Parca.encode(&[(Kind::Cpu, profile(Kind::Cpu, 7, 3))])[0];
+    assert!(halve(Dialect::Parca, whole).is_some_and(|halves| times(&halves) == [1_000, 1_000]));
+}
+
+/// Pyroscope makes a profile of each sample type of a request, of which it takes 2 MiB at once in all.
+#[test]
+fn a_request_of_otlp_is_no_more_than_pyroscope_makes_of_it_at_once() {
+    for (kind, samples) in [(Kind::Cpu, 12_000), (Kind::Heap, 6_000)] {
+        let master = [(kind, profile(kind, samples, 40))];
+        let parts = Dialect::Otlp.encode(&master);
+        let pprof = pprof::encode_uncompressed(&master[0].1).len();
+        let at_once = pprof / parts.len() * if kind == Kind::Heap { 4 } else { 2 };
+        assert!(at_once < 2 << 20, "{kind:?}: {pprof} bytes of pprof in {} parts", parts.len());
+    }
+}
+
+fn times(parts: &[Encoded]) -> Vec<i64> {
+    parts.iter().map(|part| part.time_nanos).collect()
 }
 
 #[test]
@@ -127,11 +170,11 @@ fn a_deep_stack_has_a_frame_that_says_so() {
 #[test]
 fn halves_add_up_to_the_whole() {
     let whole = &Dialect::Pyroscope.encode(&[(Kind::Cpu, profile(Kind::Cpu, 7, 3))])[0];
-    let halves = halve(whole).map(|halves| decoded(&halves)).unwrap_or_default();
+    let halves = halve(Dialect::Pyroscope, whole).map(|halves| decoded(&halves)).unwrap_or_default();
     assert_eq!(halves.iter().map(|half| half.samples().len()).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(sum(&halves), decoded(std::slice::from_ref(whole))[0].totals());
     let one = &Dialect::Pyroscope.encode(&[(Kind::Cpu, profile(Kind::Cpu, 1, 3))])[0];
-    assert!(halve(one).is_none());
+    assert!(halve(Dialect::Pyroscope, one).is_none());
 }
 
 #[test]
@@ -162,12 +205,14 @@ fn allocations_are_sent_once_and_the_live_heap_is_no_change_for_parca() {
 #[test]
 fn series_have_the_most_important_labels_and_not_too_many() {
     let mut tags: BTreeMap<String, String> = (0..64).map(|n| (format!("a{n:02}"), "x".to_string())).collect();
-    for key in ["service", "version", "env", "host", "pod", "instance", "k8s.node", "empty"] {
+    for key in ["service", "version", "env", "host", "pod", "instance", "k8s.node", "host.name", "empty"] {
         tags.insert(key.to_string(), if key == "empty" { "" } else { "v" }.to_string());
     }
     let one = Encoded::pprof(Kind::Cpu, &Profile::new(Kind::Cpu));
     let labels = series(Dialect::Pyroscope, &one, &tags);
-    assert_eq!(labels.len(), 30);
+    assert_eq!(labels.len(), 20);
+    assert!(labels.contains(&("__delta__".to_string(), "false".to_string())), "they are changes already");
+    assert!(labels.iter().all(|(key, _)| !key.contains('.')), "they would meet those with _");
     assert!(labels.is_sorted());
     let has = |key: &str| labels.iter().any(|(known, _)| known == key);
     assert!(
@@ -178,6 +223,84 @@ fn series_have_the_most_important_labels_and_not_too_many() {
     assert!(!has("service") && !has("empty"));
     let parca = series(Dialect::Parca, &one, &tags);
     assert!(parca.len() > 60 && parca.iter().any(|(key, _)| key == "k8s_node"));
+}
+
+/// Pyroscope counts the labels of a sample with those of its series: 30 at the most, or it refuses all.
+#[test]
+fn labels_of_a_series_and_of_a_sample_are_within_what_pyroscope_takes_together() {
+    let mut profile = Profile::new(Kind::Cpu);
+    profile.tags = (0..40).map(|n| (format!("tag{n}"), "x".to_string())).collect();
+    let stack = profile.stack(&[]);
+    let mut labels: Vec<Label> = (0..12).map(|n| Label::text(format!("a{n:02}"), "y")).collect();
+    labels.extend([Label::text("thread_name", "w"), Label::text("state", "on_cpu")]);
+    labels.extend([Label::text("span_id", "1"), Label::text("trace_id", "2")]);
+    let labels = profile.labels(&labels);
+    profile.add(stack, labels, &[1, 10]);
+    let tags = profile.tags.clone();
+    let encoded = &Dialect::Pyroscope.encode(&[(Kind::Cpu, profile)])[0];
+    let part = &decoded(std::slice::from_ref(encoded))[0];
+    let own: Vec<&str> = keys(part);
+    assert_eq!(own.len(), 10, "nine and the span: {own:?}");
+    for key in ["thread_name", "state", "span_id", "a00", "a06"] {
+        assert!(own.contains(&key), "{key}: {own:?}");
+    }
+    assert!(series(Dialect::Pyroscope, encoded, &tags).len() + 9 < 30);
+    assert!(part.comments.iter().any(|comment| comment.contains("lack labels")), "{:?}", part.comments);
+}
+
+fn keys(profile: &Profile) -> Vec<&str> {
+    let labels = profile.samples().flat_map(|sample| profile.get_labels(sample.labels));
+    labels.map(|label| label.key.as_str()).collect()
+}
+
+/// Each set of labels is a series of Pyroscope's, and what tells least is left out where there are too many.
+#[test]
+fn pyroscope_has_so_many_sets_of_labels_of_a_profile_and_all_values() {
+    let sent = |threads: u32, names: u32, calls: u32, routes: u32| {
+        let mut profile = Profile::new(Kind::Wall);
+        for n in 0..5_000u32 {
+            let at = location(&mut profile, &format!("f{n}"));
+            let stack = profile.stack(&[at]);
+            let mut labels = vec![
+                Label::text("thread_name", format!("pool{}-{}", n % names, n % threads)),
+                Label::text("syscall", format!("call{}", n % calls)),
+                Label::text("span_id", format!("{n:016x}")),
+            ];
+            if routes > 0 {
+                labels.push(Label::text("route", format!("/{}", (n % routes) * (n % 7) % routes)));
+            }
+            let labels = profile.labels(&labels);
+            profile.add(stack, labels, &vec![1; profile.sample_types.len()]);
+        }
+        let totals = profile.totals();
+        let parts = decoded(&Dialect::Pyroscope.encode(&[(Kind::Wall, profile)]));
+        assert_eq!(sum(&parts), totals);
+        let mut sets = BTreeSet::new();
+        for part in &parts {
+            for sample in part.samples() {
+                let labels = part.get_labels(sample.labels).iter().filter(|label| label.key != "span_id");
+                sets.insert(labels.map(|label| format!("{label:?}")).collect::<Vec<_>>());
+            }
+            assert_eq!(label(part, "span_id").len(), part.samples().len(), "spans are no series");
+        }
+        assert!(sets.len() <= 64, "{}", sets.len());
+        let comment = parts[0].comments.concat();
+        let known: BTreeSet<&str> = parts.iter().flat_map(keys).collect();
+        (sets.len(), known.contains("syscall"), known.contains("thread_name"), comment)
+    };
+    assert_eq!(sent(8, 1, 2, 0), (8, true, true, String::new()));
+    let (count, calls, threads, comment) = sent(50, 1, 7, 0);
+    assert_eq!((count, calls, threads), (50, false, true));
+    assert!(comment.contains("no syscall") && !comment.contains("thread_name"), "{comment}");
+    let (count, calls, threads, comment) = sent(100, 4, 7, 0);
+    assert_eq!((count, calls, threads), (4, false, true), "of each pool one");
+    assert!(comment.contains("numbers at the end of thread_name"), "{comment}");
+    let (count, calls, threads, comment) = sent(1, 300, 7, 3);
+    assert_eq!((count, calls, threads), (3, false, false));
+    assert!(comment.contains("no thread_name"), "{comment}");
+    let (count, calls, threads, comment) = sent(1, 300, 7, 1_000);
+    assert_eq!((count, calls, threads), (64, false, false));
+    assert!(comment.contains("rarest"), "{comment}");
 }
 
 #[test]

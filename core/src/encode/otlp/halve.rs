@@ -7,7 +7,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use super::{ProfileId, of_column};
+use super::{ProfileId, of_column, time_of_part};
 use crate::encode::protobuf::{Fields, Value, WireError, Writer, integers};
 use crate::encode::{Encoded, pprof};
 
@@ -23,19 +23,20 @@ pub(in super::super) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
     let stacks: Vec<u64> =
         rows(dictionary, 7).ok()?.into_iter().filter(|(_, of)| !of.is_empty()).map(|(row, _)| row).collect();
     let middle = *stacks.get(stacks.len() / 2).filter(|_| stacks.len() > 1)?;
-    let half = |keep: &dyn Fn(u64) -> bool| {
-        let id = ProfileId::new();
-        let bytes = part(&bytes, dictionary, id, keep).ok()?;
-        Some(Encoded { bytes: pprof::compress(&bytes), id, ..whole.clone() })
+    // There are no more stacks than samples were.
+    let half = |before: usize, keep: &dyn Fn(u64) -> bool| {
+        let (id, time_nanos) = (ProfileId::new(), time_of_part(whole.time_nanos, before));
+        let bytes = part(&bytes, dictionary, (time_nanos, id), keep).ok()?;
+        Some(Encoded { bytes: pprof::compress(&bytes), time_nanos, id, ..whole.clone() })
     };
-    Some([half(&|stack| stack < middle)?, half(&|stack| stack >= middle)?])
+    Some([half(0, &|stack| stack < middle)?, half(stacks.len() / 2, &|stack| stack >= middle)?])
 }
 
 /// The request with these stacks alone.
 fn part(
     request: &[u8],
     dictionary: &[u8],
-    id: ProfileId,
+    (time_nanos, id): (i64, ProfileId),
     keep: &dyn Fn(u64) -> bool,
 ) -> Result<Vec<u8>, WireError> {
     let mut out = Writer::with_capacity(request.len() / 2);
@@ -44,6 +45,7 @@ fn part(
         for field in Fields::new(bytes) {
             match field? {
                 (2, Value::Bytes(sample)) if !keep(number(sample, 1)?) => {}
+                (3, _) => out.fixed64(3, time_nanos.max(0) as u64),
                 (7, _) => {
                     out.bytes(7, &of_column(id, count));
                     count += 1;
@@ -215,6 +217,28 @@ mod tests {
             profiles.iter().map(|profile| fields(profile, 2).unwrap().len()).sum(),
             names.iter().filter(|name| name.starts_with(b"function_")).count(),
         )
+    }
+
+    /// When its profiles are, by themselves.
+    fn times(encoded: &Encoded) -> Vec<u64> {
+        let bytes = plain(encoded);
+        let scope = message(message(&bytes, 1).unwrap().unwrap(), 2).unwrap().unwrap();
+        let times = fields(scope, 2).unwrap().into_iter().flat_map(|profile| Fields::new(profile).flatten());
+        let time = |field| match field {
+            (3, Value::Fixed64(time)) => Some(time),
+            _ => None,
+        };
+        times.filter_map(time).collect()
+    }
+
+    #[test]
+    fn halves_have_times_of_their_own_and_say_so() {
+        let mut profile = profile(101);
+        profile.time_nanos = 5_000;
+        let whole = &encode(&[(Kind::Cpu, profile)])[0];
+        let [first, second] = halve(whole).unwrap();
+        assert_eq!([first.time_nanos, second.time_nanos], [5_000, 505_000]);
+        assert_eq!([times(&first), times(&second)], [[5_000; 2], [505_000; 2]]);
     }
 
     #[test]

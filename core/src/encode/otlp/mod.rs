@@ -10,7 +10,7 @@ mod attributes;
 mod dictionary;
 mod halve;
 
-use super::dialect::{name, period};
+use super::dialect::{name, period, time_of_part};
 use super::protobuf::Writer;
 use super::{Encoded, Format, ProfileId, pprof};
 use crate::profile::{Kind, Profile, Sample, ValueType};
@@ -18,9 +18,12 @@ use attributes::{of_profile, resource};
 use dictionary::Dictionary;
 pub(super) use halve::halve;
 
-/// Bytes of one request without compression: what servers of gRPC take where nobody told them otherwise, and far below the
-/// 64 MiB that the specification has for the most. What is larger is split.
-const LARGEST: usize = 4 << 20;
+/// Bytes that a request stands for, where each sample type is a profile with tables of its own: Pyroscope makes pprof of it so,
+/// and never takes more than 2 MiB at once if nobody allowed it more; it would take some of its types, again and again. That is
+/// far below the 4 MiB that servers of gRPC take of a message by default. What is larger is split.
+const LARGEST: usize = (2 << 20) - (64 << 10);
+/// What is split is aimed at that, since parts have some of their tables in common.
+const AIM: usize = LARGEST / 4 * 3;
 
 /// The requests that tell of a period, each with gzip.
 pub(super) fn encode(profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
@@ -32,29 +35,45 @@ pub(super) fn encode(profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
             continue;
         }
         let samples: Vec<Sample<'_>> = profile.samples().collect();
-        part(*kind, profile, &samples, &mut encoded);
+        part(*kind, profile, &samples, 0, &mut encoded);
     }
     encoded
 }
 
-/// These samples, in as many requests as it takes.
-fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec<Encoded>) {
-    if !samples.iter().any(|sample| sample.values.iter().any(|value| *value != 0)) {
+/// These samples, which come after so many others, in as many requests as it takes. Each has a time of its own, since
+/// Pyroscope keeps one profile of a series and time.
+fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], before: usize, encoded: &mut Vec<Encoded>) {
+    let told = |sample: &Sample<'_>| sample.values.iter().filter(|value| **value != 0).count();
+    if samples.iter().all(|sample| told(sample) == 0) {
         return;
     }
+    let split = |bytes: usize, encoded: &mut Vec<Encoded>| {
+        let count = samples.len().div_ceil(bytes.div_ceil(AIM).max(2));
+        let mut before = before;
+        for samples in samples.chunks(count) {
+            part(kind, profile, samples, before, encoded);
+            before += samples.len();
+        }
+    };
+    // As pprof, each sample has its stack; here those of many spans have one in common.
+    let unfolded = |sample: &Sample<'_>| told(sample) * (24 + 2 * profile.get_stack(sample.stack).len());
+    let samples_alone: usize = samples.iter().map(unfolded).sum();
+    if samples_alone > LARGEST && samples.len() > 1 {
+        return split(samples_alone, encoded);
+    }
     let id = ProfileId::new();
-    let bytes = request(kind, profile, samples, id);
-    if bytes.len() > LARGEST && samples.len() > 1 {
-        let (first, second) = samples.split_at(samples.len() / 2);
-        part(kind, profile, first, encoded);
-        part(kind, profile, second, encoded);
-        return;
+    let time_nanos = time_of_part(profile.time_nanos, before);
+    let bytes = request(kind, profile, samples, time_nanos, id);
+    let is_told = |column: &usize| samples.iter().any(|sample| sample.values.get(*column) != Some(&0));
+    let all = bytes.len() * (0..profile.sample_types.len()).filter(is_told).count();
+    if all > LARGEST && samples.len() > 1 {
+        return split(all, encoded);
     }
     encoded.push(Encoded {
         kind,
         format: Format::Otlp,
         bytes: pprof::compress(&bytes),
-        time_nanos: profile.time_nanos,
+        time_nanos,
         duration_nanos: profile.duration_nanos,
         labels: Vec::new(),
         id,
@@ -62,11 +81,11 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec
 }
 
 /// `ExportProfilesServiceRequest`.
-fn request(kind: Kind, profile: &Profile, samples: &[Sample<'_>], id: ProfileId) -> Vec<u8> {
+fn request(kind: Kind, profile: &Profile, samples: &[Sample<'_>], time_nanos: i64, id: ProfileId) -> Vec<u8> {
     let mut dictionary = Dictionary::new(profile);
     let mut profiles = Writer::default();
     for column in columns(profile) {
-        of_type(kind, profile, column, samples, id, &mut dictionary, &mut profiles);
+        of_type(kind, profile, column, samples, (time_nanos, id), &mut dictionary, &mut profiles);
     }
     let mut request = Writer::with_capacity(profiles.len() * 2);
     request.message(1, |of_resource| {
@@ -99,7 +118,7 @@ fn of_type(
     profile: &Profile,
     column: usize,
     samples: &[Sample<'_>],
-    id: ProfileId,
+    (time_nanos, id): (i64, ProfileId),
     dictionary: &mut Dictionary<'_>,
     profiles: &mut Writer,
 ) {
@@ -124,7 +143,7 @@ fn of_type(
                 message.packed(4, [value(sample) as u64]);
             });
         }
-        message.fixed64(3, profile.time_nanos.max(0) as u64);
+        message.fixed64(3, time_nanos.max(0) as u64);
         // What is of a moment has no duration: Parca takes what has one for a change.
         if !sample_type.is_level() {
             message.uint(4, profile.duration_nanos.max(0) as u64);

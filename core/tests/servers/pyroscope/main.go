@@ -91,8 +91,9 @@ func check(raw []byte) error {
 	if err != nil {
 		return invalid("%v", err)
 	}
-	plain, err := io.ReadAll(io.LimitReader(reader, 4<<20+1))
-	if err != nil || len(plain) > 4<<20 {
+	// 4 MiB are invalid, and more than the burst of 2 is never taken.
+	plain, err := io.ReadAll(io.LimitReader(reader, 2<<20+1))
+	if err != nil || len(plain) > 2<<20 {
 		return invalid("profile too large, or broken: %v", err)
 	}
 	profile, err := profile.ParseData(plain)
