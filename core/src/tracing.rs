@@ -23,7 +23,8 @@
 //! **Endpoints.** Where the root span has one of the fields `endpoint`, `http.route` and `route`, samples have the label
 //! `endpoint`: a route with its method before it (`http.request.method`, `http.method` or `method`), as in `GET /cart/{id}`. When
 //! the span ends, on whatever thread, a request of it is counted ([`count_endpoint`](crate::count_endpoint)). A route that
-//! becomes known later, by `Span::record`, is in what is entered from then on. Within a root that has no endpoint, such as the
+//! becomes known later, by `Span::record`, is told of the span from the next time on that it is entered, and of spans within it
+//! that are created from then on. Within a root that has no endpoint, such as the
 //! span of a connection, a span with `http.route` is the root of a request of its own, with the IDs of the outer one.
 //!
 //! **Scopes.** An entered span is a scope as a label's guard is, in whatever order they end. Of scopes within each other on
@@ -35,7 +36,7 @@
 //! root costs no more, and no lock of ours, where its name and endpoint came twice before (1,024 of them; others cost a lock for
 //! a moment and some allocations), and with IDs where requests end on the threads on which they begin: else the place of
 //! the request in its trace is a second allocation. To enter and leave a span: a look at the registry and some stores, no
-//! allocation and no lock of ours.
+//! allocation and no lock of ours, unless its labels come within other ones that they have not been within twice before.
 
 mod endpoint;
 mod entered;

@@ -13,9 +13,9 @@ use super::fixed::{self, Fixed};
 use crate::pairs;
 
 /// Endpoints that are counted without a lock, of the whole life of the process.
-const KNOWN: usize = 1024;
+const KNOWN: usize = 512;
 /// Other endpoints of one period.
-const MOST_NEW: usize = 1024;
+const MOST_NEW: usize = 512;
 /// How often the lock is tried: it is held for the insertion into a map.
 const TRIES: u32 = 100;
 /// What stands for endpoints that found no room.
@@ -39,7 +39,7 @@ struct Counter {
 ///
 /// Datadog divides by it: the CPU time of an endpoint (the label `endpoint`, `route` or `http.route` of samples) by its
 /// requests. The counts of a period go with its profiles ([`Set::endpoint_counts`](crate::encode::Set::endpoint_counts)), so
-/// give it the same text as the label. Name the route and not the path: of more than 1,024 endpoints that are new in a
+/// give it the same text as the label. Name the route and not the path: of more than 512 endpoints that are new in a
 /// period the rest is counted as `everprof.endpoints=overflow`. The text is made to fit as a label's value is; without text,
 /// or while no profile of a period is taken, nothing is counted.
 ///
