@@ -85,8 +85,9 @@ const CORE: Layers = Layers {
     strangers: &[],
     // An exporter moves bytes: it sees what was encoded, not the profile.
     refused: &[("export", "profile")],
-    // `aggregate` decodes the words of a sample; `symbolize` maps files through probe's safe wrapper.
-    probe_users: &["labels", "aggregate", "symbolize", "drain", "pull", "serve", "profiler"],
+    // `aggregate` decodes the words of a sample; `symbolize` maps files through probe's safe wrapper; `export` has its sockets
+    // from there, which the standard library's cannot be.
+    probe_users: &["labels", "aggregate", "symbolize", "export", "drain", "pull", "serve", "profiler"],
     unsafe_in: &[],
     platforms_in: &[],
 };

@@ -90,6 +90,16 @@ pub trait Exporter: Send {
 }
 
 /// Ends an exporter's attempt at hand, see [`Exporter::interrupt`].
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// use std::sync::Arc;
+/// let is_over = Arc::new(AtomicBool::new(false));
+/// let seen_by_the_attempt = is_over.clone();
+/// let interrupt: everprof::export::Interrupt = Box::new(move || is_over.store(true, Ordering::Relaxed));
+/// interrupt();
+/// assert!(seen_by_the_attempt.load(Ordering::Relaxed));
+/// ```
 pub type Interrupt = Box<dyn Fn() + Send>;
 
 /// What came of an attempt.

@@ -187,7 +187,9 @@ impl ServerExporter {
             503 if was_handed_on(&String::from_utf8_lossy(&answer.body)) => {
                 self.unknown(problem(), answer.retry_after)
             }
-            408 | 429 | 502 | 503 => later(problem(), answer.retry_after),
+            // Said of all that is sent, and so no word about this one.
+            429 => Verdict::Later(problem(), answer.retry_after),
+            408 | 502 | 503 => later(problem(), answer.retry_after),
             // By its specification as well; the others say it when they are starting anew, and may have the profile.
             500.. if self.protocol == Protocol::Otlp => Verdict::Lost(Loss::Failed, problem()),
             499 | 500.. => self.unknown(problem(), answer.retry_after),
@@ -396,9 +398,10 @@ impl ServerExporter {
                     return Outcome::Later(unavailable(problem), after);
                 }
                 Verdict::Taken => {
+                    let arrived = profiles.first().map(|first| first.id);
                     (self.has_counts, self.limited) = (true, 0);
-                    let taken = self.rest.pop_front();
-                    taken.and_then(|(profiles, _)| Some(self.cuts.arrived(profiles.first()?.id)));
+                    self.rest.pop_front();
+                    arrived.into_iter().for_each(|id| self.cuts.arrived(id));
                     continue;
                 }
                 Verdict::Cut(problem) => {

@@ -220,7 +220,7 @@ options! {
     /// `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets.
     push_proxy: Proxy = Proxy::default(), "", "", "0.1.0";
 
-    /// What becomes of a profile that was sent whole and not answered, or by a gateway only (502, 504): `at_most_once` gives it
+    /// What becomes of a profile that was sent whole and not answered, or by a gateway only (504): `at_most_once` gives it
     /// up and counts it, so that nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID.
     push_delivery: Guarantee = Guarantee::AtMostOnce, "", "", "0.1.0";
 

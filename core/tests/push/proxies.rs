@@ -93,7 +93,7 @@ mod tunnels {
     /// A proxy that speaks TLS itself, and is the server behind its tunnel as well, in TLS within TLS.
     fn secure_proxy() -> (SocketAddr, Receiver<String>) {
         use rustls::{ServerConnection, StreamOwned};
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (told, asked) = mpsc::channel();
         std::thread::spawn(move || {

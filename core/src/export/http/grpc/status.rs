@@ -33,12 +33,11 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Reply> 
         401 => UNAUTHENTICATED,
         403 => PERMISSION_DENIED,
         404 => UNIMPLEMENTED,
-        408 | 429 | 503 => UNAVAILABLE,
+        408 | 429 | 502 | 503 => UNAVAILABLE,
         // UNKNOWN by the specification; but a proxy means the size of the message, which can be made smaller.
         413 => RESOURCE_EXHAUSTED,
-        // UNAVAILABLE by the specification; but a gateway that had no answer, or none that it understood, may have handed the
-        // call on.
-        502 | 504 => DEADLINE_EXCEEDED,
+        // UNAVAILABLE by the specification; but a gateway that had no answer may have handed the call on.
+        504 => DEADLINE_EXCEEDED,
         _ => UNKNOWN,
     };
     let size = if code == RESOURCE_EXHAUSTED { ": too large" } else { "" };
@@ -156,7 +155,7 @@ mod tests {
         assert_eq!(code(503, "application/grpc"), Some((UNAVAILABLE, 3)));
         assert_eq!(code(408, ""), Some((UNAVAILABLE, 3)));
         assert_eq!(code(413, ""), Some((RESOURCE_EXHAUSTED, 3)));
-        assert_eq!(code(502, ""), Some((DEADLINE_EXCEEDED, 3)));
+        assert_eq!(code(502, ""), Some((UNAVAILABLE, 3)));
         assert_eq!(code(504, ""), Some((DEADLINE_EXCEEDED, 3)));
         assert_eq!(code(401, ""), Some((UNAUTHENTICATED, 3)));
         assert_eq!(code(500, ""), Some((UNKNOWN, 3)));
