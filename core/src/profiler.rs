@@ -175,9 +175,10 @@ impl Drop for Profiler {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidOption`] for a name that is no option, a wrong value, and an option that needs a new start;
-/// [`ErrorKind::Unsupported`] for a kind of profile that cannot be had here; [`ErrorKind::Unavailable`] where no profiler
-/// runs, or on everprof's own thread. Nothing has changed then. An option that the watched file of `config` gives is
-/// [`ErrorKind::InvalidOption`] too.
+/// [`ErrorKind::Unsupported`] for a kind of profile that cannot be had here, whether or not it is its turn;
+/// [`ErrorKind::Unavailable`] where no profiler runs, on everprof's own thread, and where that does not answer within 30 seconds.
+/// Nothing has changed then, nor will it, unless the message says that the change is under way. An option that the watched file of
+/// `config` gives is [`ErrorKind::InvalidOption`] too.
 ///
 /// [`OptionSpec::live`]: crate::options::OptionSpec::live
 pub fn set(name: &str, value: &str) -> Result<()> {

@@ -17,11 +17,11 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use everprof::profile::Kind;
+use everprof::profile::{Kind, Label};
 use everprof::{ErrorKind, Labels, Profiler};
 use everprof_probe::os::{Clock, gettid};
 
-use common::{burn, by_labels, directory, flush, kind_of, profiles, remove, stop, time_in};
+use common::{burn, by_labels, directory, flush, kind_of, names, profiles, remove, stop, time_in};
 
 const CASES: &[(&str, fn())] = &[
     ("labels_of_a_rest_leave_nothing_behind", labels),
@@ -139,7 +139,10 @@ fn snapshots() {
             for sample in profile.samples() {
                 let labels = profile.get_labels(sample.labels);
                 let has = |key: &str| labels.iter().any(|label| label.key == key);
-                if labels.contains(&everprof::profile::Label::text("thread_name", "runner")) {
+                let is_runner = labels.contains(&Label::text("thread_name", "runner"));
+                let stack = names(&profile, profile.get_stack(sample.stack));
+                // Who is asked while it has no processor does not always answer in time.
+                if is_runner && stack.iter().any(|name| name.contains("burn")) {
                     found = (found.0 + u32::from(has("tenant") && has("request")), found.1 + 1);
                 }
             }
@@ -147,9 +150,8 @@ fn snapshots() {
         done.store(true, Ordering::Relaxed);
         found
     });
-    println!("{} of {} snapshots have the labels of the one that runs", found.0, found.1);
-    // Who is asked while it has no processor does not always answer in time.
-    assert!(found.1 == 100 && found.0 >= 50);
+    println!("of {} snapshots with a stack of the one that runs, {} have its labels", found.1, found.0);
+    assert!(found.1 >= 20 && found.0 * 10 >= found.1 * 9);
     ended(profiler, &dir);
 }
 

@@ -190,6 +190,11 @@ impl Dial {
         }
     }
 
+    /// It fits: what was learned is of another time.
+    fn forget(&mut self) {
+        (self.tried, self.vain, self.patience) = (None, None, LEFT_ALONE);
+    }
+
     /// More often, but not more than was asked for.
     fn hasten(&mut self, factor: f64) {
         self.now = ((self.now as f64 / factor) as u64).clamp(self.wanted, self.now);
@@ -292,7 +297,7 @@ impl Governor {
             self.dials.iter_mut().zip(costs).for_each(|(dial, cost)| dial.learn(cost / had as f64));
             self.slow(costs, own, allowed * AIM, had as f64);
         } else {
-            self.dials.iter_mut().for_each(|dial| dial.tried = None);
+            self.dials.iter_mut().for_each(Dial::forget);
             self.hasten(costs, allowed * AIM_BACK - own, now.rests);
         }
         Part::ALL
