@@ -44,8 +44,11 @@ formats-tools:
 .PHONY: test-servers
 test-servers: ## profiles pushed to real servers and read back: Parca, the OpenTelemetry Collector, Pyroscope's API and Datadog's test agent (wants Go; built once)
 	@core/tests/servers/build.sh
+	@rm -rf "$${CARGO_TARGET_DIR:-$$PWD/target}/servers/pages"
 	@# With the features that the other tests of servers have, so that the crate is not built once more.
 	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --all-features --test servers
+	@# What they gave back, drawn in a browser.
+	[ ! -d "$${CARGO_TARGET_DIR:-$$PWD/target}/servers/pages" ] || core/tests/browser/run.sh servers
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
 	cargo test -p everprof --release --test storm

@@ -54,8 +54,12 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         return None;
     };
     let path = PathBuf::from(dir).join(name);
-    assert!(path.is_file(), "{} is not there", path.display());
-    Some(path)
+    if path.is_file() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is not there", path.display());
+    eprintln!("!!! SKIPPED: {name} was not built, for which go is needed");
+    None
 }
 
 /// Starts it in a directory of its own, whose path `arguments` gets.

@@ -201,6 +201,7 @@ fn what_it_refuses_is_told() {
         error.to_string()
     };
     assert!(refused(&set, collector.grpc).starts_with("it answers with the status 13"));
-    // Where HTTP/1.1 is spoken.
-    assert!(refused(&set, collector.http).contains("status 12"));
+    // Where HTTP/1.1 is spoken. It closes with its answer, and whether that is read before the next write fails is chance.
+    let problem = refused(&set, collector.http);
+    assert!(problem.contains("status 12") || problem.starts_with("no answer: "), "{problem}");
 }

@@ -18,6 +18,8 @@ type Has = dyn Fn(Kind, &Profile, usize) -> Option<Back>;
 pub(crate) struct Place {
     pub(crate) push: String,
     pub(crate) dialect: Dialect,
+    /// Whether another place, which stands in for it, speaks the same.
+    pub(crate) is_original: bool,
     has: Box<Has>,
     _running: Running,
 }
@@ -61,7 +63,7 @@ fn of_parca(scheme: &str) -> Option<Place> {
         Some(Back { profile, column: 0, scale, marks: true })
     };
     let push = format!("parca+{scheme}://127.0.0.1:{port}");
-    Some(Place { push, dialect: Dialect::Parca, has: Box::new(has), _running: running })
+    Some(Place { push, dialect: Dialect::Parca, is_original: false, has: Box::new(has), _running: running })
 }
 
 /// What the Collector wrote into a file.
@@ -78,7 +80,13 @@ fn of_collector(scheme: &str) -> Option<Place> {
         Some(Back { profile, column: 0, scale: 1, marks: true })
     };
     let push = format!("otlp+{scheme}://127.0.0.1:{port}");
-    Some(Place { push, dialect: Dialect::Otlp, has: Box::new(has), _running: collector.running })
+    Some(Place {
+        push,
+        dialect: Dialect::Otlp,
+        is_original: false,
+        has: Box::new(has),
+        _running: collector.running,
+    })
 }
 
 /// What stands in for Pyroscope has each profile as it came.
@@ -92,7 +100,13 @@ fn of_stand_in() -> Option<Place> {
         Some(Back { profile, column, scale: 1, marks: true })
     };
     let push = format!("pyroscope+http://127.0.0.1:{port}");
-    Some(Place { push, dialect: Dialect::Pyroscope, has: Box::new(has), _running: running })
+    Some(Place {
+        push,
+        dialect: Dialect::Pyroscope,
+        is_original: false,
+        has: Box::new(has),
+        _running: running,
+    })
 }
 
 fn of_datadog() -> Option<Place> {
@@ -105,7 +119,7 @@ fn of_datadog() -> Option<Place> {
         Some(Back { profile, column, scale: 1, marks: true })
     };
     let push = format!("datadog+http://127.0.0.1:{port}");
-    Some(Place { push, dialect: Dialect::Datadog, has: Box::new(has), _running: running })
+    Some(Place { push, dialect: Dialect::Datadog, is_original: false, has: Box::new(has), _running: running })
 }
 
 /// Pyroscope itself, where there is one.
@@ -117,7 +131,13 @@ fn of_grafana() -> Option<Place> {
         Some(Back { profile, column: 0, scale: 1, marks: false })
     };
     let push = format!("pyroscope+http://127.0.0.1:{port}");
-    Some(Place { push, dialect: Dialect::Pyroscope, has: Box::new(has), _running: running })
+    Some(Place {
+        push,
+        dialect: Dialect::Pyroscope,
+        is_original: true,
+        has: Box::new(has),
+        _running: running,
+    })
 }
 
 fn merged(profiles: impl Iterator<Item = Profile>) -> Option<Profile> {
