@@ -66,10 +66,7 @@ fn each_fault_has_its_class() {
         (Act::Answer("HTTP/1.1 503 No\r\nretry-after: soon\r\n\r\n"), same(Cut)),
         // Gateways whose server is away say 502: all exporters try that again.
         (Act::Answer("HTTP/1.1 502 No\r\n\r\n"), same(Cut)),
-        (
-            Act::Answer("HTTP/1.1 502 No\r\nretry-after: 7\r\n\r\n"),
-            same(Later(Some(Duration::from_secs(7)))),
-        ),
+        (Act::Answer("HTTP/1.1 502 No\r\nretry-after: 7\r\n\r\n"), same(Later(Some(Duration::from_secs(7))))),
         // Those that have handed the request on, or may have.
         (
             Act::Answer(
