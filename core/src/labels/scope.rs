@@ -95,8 +95,10 @@ impl Held<u32> {
     }
 
     /// Whether this thread has any scope, of whatever kind.
+    #[inline]
     pub(crate) fn is_any_open() -> bool {
-        [&LABELS, &TRACES].into_iter().any(|stack| stack.with(|scopes| scopes.depth.get() > 0))
+        let is_open = |scopes: &Scopes| scopes.depth.get() > 0;
+        LABELS.with(is_open) || TRACES.with(is_open)
     }
 }
 

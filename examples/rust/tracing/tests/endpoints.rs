@@ -14,9 +14,12 @@ use tracing::Instrument as _;
 use tracing::field::{Empty, display};
 use tracing_subscriber::layer::SubscriberExt as _;
 
-/// Keeps what each set counts, and the milliseconds of CPU time of each endpoint.
+/// What a set counts, and the milliseconds of CPU time of each endpoint.
+type Told = (BTreeMap<String, u64>, BTreeMap<String, i64>);
+
+/// Keeps that of each set.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(BTreeMap<String, u64>, BTreeMap<String, i64>)>>>);
+struct Kept(Arc<Mutex<Vec<Told>>>);
 
 impl Exporter for Kept {
     fn name(&self) -> String {
