@@ -21,7 +21,7 @@ use everprof::profile::{Activity, Bound, LabelValue, Profile};
 use everprof::{Labels, Profiler};
 use everprof_probe::os::{Clock, gettid, monotonic, ready_time};
 
-use common::{burn, by_labels, directory, flush, kind_of, names, stop};
+use common::{LOOKS_BUDGET, burn, by_labels, directory, flush, kind_of, names, stop};
 
 const CASES: &[(&str, fn())] = &[
     ("each_wait_is_told_with_its_call", each_wait),
@@ -46,6 +46,7 @@ fn start(name: &str, rate: u32) -> (Profiler, std::path::PathBuf) {
     let profiler = Profiler::builder()
         .dir(&dir)
         .set("kinds", "cpu,wall")
+        .set("cpu_budget_percent", LOOKS_BUDGET)
         .set("wall_rate_hz", rate.to_string())
         .set("symbolize", "names")
         .start()
@@ -168,6 +169,7 @@ fn state(profile: &Profile, labels: everprof::profile::LabelsId) -> String {
 fn parts_of_time() {
     let dir = directory("parts");
     let builder = Profiler::builder().dir(&dir).set("kinds", "cpu,wall,offcpu").set("symbolize", "names");
+    let builder = builder.set("cpu_budget_percent", LOOKS_BUDGET);
     let profiler = builder.set("wall_rate_hz", "20").start().unwrap();
     let begin = Instant::now();
     let work: [(&str, fn()); 3] = [

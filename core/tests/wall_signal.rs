@@ -20,7 +20,7 @@ use everprof::profile::{LabelValue, Profile};
 use everprof::{Profiler, Stats};
 use everprof_probe::os::{Clock, gettid, ready_time};
 
-use common::{burn, directory, flush, kind_of, names, stop};
+use common::{LOOKS_BUDGET, burn, directory, flush, kind_of, names, stop};
 
 const CASES: &[(&str, fn())] = &[
     ("kernel_does_not_tell_the_call", untold),
@@ -83,6 +83,7 @@ fn start(dir: &Path, wall_signal: &str) -> Profiler {
     Profiler::builder()
         .dir(dir.join("profiles"))
         .set("kinds", "cpu,wall")
+        .set("cpu_budget_percent", LOOKS_BUDGET)
         .set("wall_rate_hz", "99")
         .set("wall_signal", wall_signal)
         .set("symbolize", "names")

@@ -12,6 +12,10 @@ use everprof_probe::os::{Clock, gettid};
 
 pub(crate) const CASE: &str = "EVERPROF_TEST_CASE";
 
+/// The budget of tests of looks at threads, in percent: without optimisation everything of ours costs some ten times as much, and the
+/// governor would have looks come too seldom for what is measured there.
+pub(crate) const LOOKS_BUDGET: &str = if cfg!(debug_assertions) { "10" } else { "1" };
+
 /// Runs every case whose name holds the first argument, each in a process of its own (this program again), and says
 /// how it went, as the standard test runner does. A case passes where its process ends with 0; it has `tries`.
 pub(crate) fn main(suite: &str, cases: &[(&'static str, fn())], tries: u32) {

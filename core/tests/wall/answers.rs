@@ -8,7 +8,7 @@ use std::time::Duration;
 use everprof::Profiler;
 use everprof::profile::{Activity, Bound, Group, Profile};
 
-use super::common::{burn, by_labels, directory, flush, kind_of, stop};
+use super::common::{LOOKS_BUDGET, burn, by_labels, directory, flush, kind_of, stop};
 
 /// Where the servers listen, in a process of their own: what they do is not to be told.
 struct Upstream([SocketAddr; 4]);
@@ -111,6 +111,7 @@ pub(crate) fn answers() {
     let upstream = begin_upstream();
     let dir = directory("answers");
     let builder = Profiler::builder().dir(&dir).set("kinds", "cpu,wall").set("symbolize", "names");
+    let builder = builder.set("cpu_budget_percent", LOOKS_BUDGET);
     // What hardly runs has few samples of it at the rate that is meant for long periods.
     let profiler = builder.rate_hz(99).start().unwrap();
     wait_for_work(&upstream);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use everprof::Profiler;
 
-use super::common::{directory, skip, stop};
+use super::common::{LOOKS_BUDGET, directory, skip, stop};
 
 /// Waits for a datagram that comes from another thread, or from nobody.
 pub(crate) fn receive(time: Duration) -> impl FnMut() + Send + 'static {
@@ -144,6 +144,7 @@ fn start(dir: &Path, wall_signal: &str) -> Profiler {
     Profiler::builder()
         .dir(dir.join("profiles"))
         .set("kinds", "cpu,wall")
+        .set("cpu_budget_percent", LOOKS_BUDGET)
         .set("wall_rate_hz", "99")
         .set("wall_signal", wall_signal)
         .set("symbolize", "off")
