@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 
 use super::{ProfileId, of_column};
 use crate::encode::protobuf::{Fields, Value, WireError, Writer, integers};
-use crate::encode::{Encoded, pprof};
+use crate::encode::{Encoded, gzip};
 
 /// No request of ours has more without compression.
 const MOST: u64 = 64 << 20;
@@ -26,7 +26,7 @@ pub(in super::super) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
     let half = |keep: &dyn Fn(u64) -> bool| {
         let id = ProfileId::new();
         let bytes = part(&bytes, dictionary, id, keep).ok()?;
-        Some(Encoded { bytes: pprof::compress(&bytes), id, ..whole.clone() })
+        Some(Encoded { bytes: gzip::compress(&bytes), id, ..whole.clone() })
     };
     Some([half(&|stack| stack < middle)?, half(&|stack| stack >= middle)?])
 }

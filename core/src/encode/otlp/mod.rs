@@ -12,7 +12,7 @@ mod halve;
 
 use super::dialect::{name, period};
 use super::protobuf::Writer;
-use super::{Encoded, Format, ProfileId, pprof};
+use super::{Encoded, Format, ProfileId, gzip};
 use crate::profile::{Kind, Profile, Sample, ValueType};
 use attributes::{of_profile, resource};
 use dictionary::Dictionary;
@@ -43,8 +43,8 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec
         return;
     }
     let id = ProfileId::new();
-    let bytes = request(kind, profile, samples, id);
-    if bytes.len() > LARGEST && samples.len() > 1 {
+    let request = Request::new(kind, profile, samples, id);
+    if request.len() > LARGEST && samples.len() > 1 {
         let (first, second) = samples.split_at(samples.len() / 2);
         part(kind, profile, first, encoded);
         part(kind, profile, second, encoded);
@@ -53,7 +53,7 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec
     encoded.push(Encoded {
         kind,
         format: Format::Otlp,
-        bytes: pprof::compress(&bytes),
+        bytes: request.compress(),
         time_nanos: profile.time_nanos,
         duration_nanos: profile.duration_nanos,
         labels: Vec::new(),
@@ -61,27 +61,51 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], encoded: &mut Vec
     });
 }
 
-/// `ExportProfilesServiceRequest`.
-fn request(kind: Kind, profile: &Profile, samples: &[Sample<'_>], id: ProfileId) -> Vec<u8> {
-    let mut dictionary = Dictionary::new(profile);
-    let mut profiles = Writer::default();
-    for column in columns(profile) {
-        of_type(kind, profile, column, samples, id, &mut dictionary, &mut profiles);
-    }
-    let mut request = Writer::with_capacity(profiles.len() * 2);
-    request.message(1, |of_resource| {
-        of_resource.message(1, |of_resource| resource(&profile.tags, of_resource));
-        of_resource.message(2, |of_scope| {
-            of_scope.message(1, |scope| {
-                // By which Parca names a profile.
-                scope.string(1, name(kind));
-                scope.string(2, env!("CARGO_PKG_VERSION"));
-            });
-            of_scope.fields(profiles.as_slice());
+/// `ExportProfilesServiceRequest`, in pieces that stand one after the other: together they exist with compression only.
+struct Request<'p> {
+    before: Writer,
+    profiles: Writer,
+    between: Writer,
+    dictionary: Dictionary<'p>,
+}
+
+impl<'p> Request<'p> {
+    fn new(kind: Kind, profile: &'p Profile, samples: &[Sample<'_>], id: ProfileId) -> Self {
+        let mut dictionary = Dictionary::new(profile);
+        let mut profiles = Writer::default();
+        for column in columns(profile) {
+            of_type(kind, profile, column, samples, id, &mut dictionary, &mut profiles);
+        }
+        let (mut of_resource, mut of_scope) = (Writer::default(), Writer::default());
+        of_resource.message(1, |message| resource(&profile.tags, message));
+        of_scope.message(1, |scope| {
+            // By which Parca names a profile.
+            scope.string(1, name(kind));
+            scope.string(2, env!("CARGO_PKG_VERSION"));
         });
-    });
-    request.message(2, |message| dictionary.write(message));
-    request.into_bytes()
+        of_resource.head(2, of_scope.len() + profiles.len());
+        let mut before = Writer::default();
+        before.head(1, of_resource.len() + of_scope.len() + profiles.len());
+        before.fields(of_resource.as_slice());
+        before.fields(of_scope.as_slice());
+        let mut between = Writer::default();
+        between.head(2, dictionary.pieces().iter().map(|piece| piece.len()).sum());
+        Self { before, profiles, between, dictionary }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let first = [&self.before, &self.profiles, &self.between].map(Writer::as_slice);
+        first.into_iter().chain(self.dictionary.pieces())
+    }
+
+    /// Bytes without compression.
+    fn len(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    fn compress(&self) -> Vec<u8> {
+        gzip::compress_all(self.pieces(), self.len())
+    }
 }
 
 /// The sample types, the one to show first in front.
