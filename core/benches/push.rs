@@ -54,9 +54,13 @@ fn pushes(lines: &mut String) {
             tell(lines, case, metric, unit, value, None);
         }
     };
-    for (protocol, dialect) in
-        [("post", Dialect::Pprof), ("pyroscope", Dialect::Pyroscope), ("parca", Dialect::Parca)]
-    {
+    for (protocol, dialect) in [
+        ("post", Dialect::Pprof),
+        ("pyroscope", Dialect::Pyroscope),
+        ("parca", Dialect::Parca),
+        ("otlp", Dialect::Otlp),
+        ("datadog", Dialect::Datadog),
+    ] {
         let encoded = dialect.encode(&made);
         let bytes = encoded.iter().map(|profile| profile.bytes.len()).sum();
         line(&format!("encode {protocol}"), bytes, Box::new(|| _ = black_box(dialect.encode(&made))));

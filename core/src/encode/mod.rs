@@ -9,6 +9,7 @@ pub mod collapsed;
 pub(crate) mod dialect;
 pub mod flamegraph;
 mod frames;
+mod gzip;
 pub(crate) mod json;
 pub(crate) mod kept;
 mod otlp;

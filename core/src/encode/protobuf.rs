@@ -1,7 +1,7 @@
 //! The protobuf wire format: a writer that needs no message structs, and a reader that cannot panic.
 //!
-//! The writer is for our own thread, once a period. A message is written straight into the buffer; its length
-//! is put in front when it ends, as Go's `runtime/pprof` does. Fields with proto3's default value are left
+//! The writer is for our own thread, once a period. A message is written straight into the buffer, behind one byte for its
+//! length; where that takes more, the message is moved when it ends. Fields with proto3's default value are left
 //! out, except in lists. The reader hands out one field at a time and borrows from its input: it allocates
 //! nothing, so a hostile input costs no more than its own length. It refuses groups, which proto3 does not
 //! have.
@@ -115,12 +115,11 @@ impl Writer {
 
     /// A packed list of integers.
     pub(crate) fn packed(&mut self, field: u32, values: impl IntoIterator<Item = u64>) {
-        self.key(field, BYTES);
-        let start = self.len();
+        let start = self.begin(field);
         for value in values {
             self.varint(value);
         }
-        self.prefix_length(start);
+        self.end(start);
     }
 
     /// The same where a list without elements is left out.
@@ -136,18 +135,41 @@ impl Writer {
         self.varint(value);
     }
 
-    /// A message, whose fields `write` writes.
-    pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+    /// The head of a message, bytes or text of that length, which is written elsewhere.
+    pub(crate) fn head(&mut self, field: u32, length: usize) {
         self.key(field, BYTES);
-        let start = self.len();
-        write(self);
-        self.prefix_length(start);
+        self.varint(length as u64);
     }
 
-    /// Moves what was written since `start` back to make room for its length in front.
-    fn prefix_length(&mut self, start: usize) {
+    /// A message, whose fields `write` writes.
+    pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+        let start = self.begin(field);
+        write(self);
+        self.end(start);
+    }
+
+    /// Begins what has its length in front, and tells where it starts.
+    fn begin(&mut self, field: u32) -> usize {
+        self.key(field, BYTES);
+        self.buffer.push(0);
+        self.len()
+    }
+
+    fn end(&mut self, start: usize) {
         let length = self.len() - start;
-        self.varint(length as u64);
+        let is_long = length >= 0x80;
+        if let Some(kept_free) = self.buffer.get_mut(start - 1) {
+            *kept_free = length as u8 & 0x7f | u8::from(is_long) << 7;
+        }
+        if is_long {
+            self.widen(start, length);
+        }
+    }
+
+    /// Moves what was written since `start` back to make room for the rest of its length.
+    #[inline(never)]
+    fn widen(&mut self, start: usize, length: usize) {
+        self.varint(length as u64 >> 7);
         let prefix = self.len() - start - length;
         if let Some(written) = self.buffer.get_mut(start..) {
             written.rotate_right(prefix);
@@ -158,7 +180,17 @@ impl Writer {
         self.varint(u64::from(field) << 3 | u64::from(wire_type));
     }
 
-    fn varint(&mut self, mut value: u64) {
+    #[inline]
+    fn varint(&mut self, value: u64) {
+        // Most are of one byte or two.
+        match value {
+            0..0x80 => self.buffer.push(value as u8),
+            0x80..0x4000 => self.buffer.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]),
+            _ => self.long_varint(value),
+        }
+    }
+
+    fn long_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.buffer.push(value as u8 | 0x80);
             value >>= 7;

@@ -17,8 +17,8 @@ mod verdict;
 
 pub use kind::{Kind, ValueType};
 pub use locations::{Function, FunctionId, Line, Location, LocationId, Mapping, MappingId};
-pub(crate) use samples::Loose;
 pub use samples::{Label, LabelValue, LabelsId, Sample, StackId};
+pub(crate) use samples::{Loose, Samples};
 pub(crate) use signals::EFFECTIVE_RATE;
 pub(crate) use stable::{is_place, nameless, title};
 pub use table::StringId;
@@ -69,7 +69,7 @@ pub struct Profile {
     locations: Table<Location>,
     stacks: Lists<LocationId>,
     labels: Table<Vec<Label>>,
-    samples: samples::Samples,
+    samples: Samples,
 }
 
 impl Profile {
@@ -100,7 +100,7 @@ impl Profile {
             locations: Table::default(),
             stacks: Lists::default(),
             labels: Table::default(),
-            samples: samples::Samples::new(width),
+            samples: Samples::new(width),
         }
     }
 

@@ -7,9 +7,23 @@ use super::table::Table;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackId(pub(super) u32);
 
+impl StackId {
+    /// Place among the stacks of its profile, from 0.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Handle of a label set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelsId(pub(super) u32);
+
+impl LabelsId {
+    /// Place among the label sets of its profile, from 0.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A key and value of a sample.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -135,19 +149,22 @@ impl Loose {
     }
 }
 
+/// The values of samples, summed by stack and label set.
 #[derive(Clone, Debug)]
-pub(super) struct Samples {
+pub(crate) struct Samples {
     width: usize,
     keys: Table<(StackId, LabelsId)>,
     values: Vec<i64>,
 }
 
 impl Samples {
-    pub(super) fn new(width: usize) -> Self {
+    /// None, of so many values each.
+    pub(crate) fn new(width: usize) -> Self {
         Self { width, keys: Table::default(), values: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, stack: StackId, labels: LabelsId, values: &[i64]) {
+    /// Adds to the sample of that stack and label set, which may be handles of two profiles.
+    pub(crate) fn add(&mut self, stack: StackId, labels: LabelsId, values: &[i64]) {
         let start = self.keys.intern((stack, labels)) as usize * self.width;
         if self.values.len() == start {
             self.values.resize(start + self.width, 0);
@@ -176,7 +193,8 @@ impl Samples {
         self.values.iter_mut().for_each(|value| *value = value.saturating_neg());
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
+    /// All of them, in the order in which they were first added.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
         self.keys.as_slice().iter().enumerate().map(|(row, &(stack, labels))| {
             let start = row * self.width;
             Sample { stack, labels, values: &self.values[start..start + self.width] }

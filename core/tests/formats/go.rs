@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use everprof::encode::pprof;
+use everprof::encode::{Dialect, pprof};
 use everprof::profile::{Function, Kind, Line, Location, Profile};
 
 use crate::go_tool::{go_pprof, is_here};
-use crate::profiles::{content, small};
+use crate::profiles::{content, large, small};
 
 /// A folder of the test's own under the target directory.
 fn folder(name: &str) -> PathBuf {
@@ -74,6 +74,38 @@ fn go_tool_pprof_reads_our_files() {
         samples
     };
     assert_eq!(sorted(content(&read)), sorted(content(&profile)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Those of Parca begin with tables that were compressed once for all of them.
+#[test]
+fn go_tool_pprof_reads_what_is_sent_in_every_dialect() {
+    if !is_here("go_tool_pprof_reads_what_is_sent_in_every_dialect") {
+        return;
+    }
+    let folder = folder("dialects");
+    let made = [(Kind::Cpu, large(320, 12))];
+    for (dialect, parts, samples) in
+        [(Dialect::Pyroscope, 1, 320), (Dialect::Parca, 16, 20), (Dialect::Datadog, 1, 320)]
+    {
+        let sent = dialect.encode(&made);
+        assert_eq!(sent.len(), parts, "{dialect:?}");
+        for one in sent.iter().take(2) {
+            let (file, again) = (folder.join("sent.pb.gz"), folder.join("again.pb.gz"));
+            std::fs::write(&file, &one.bytes).unwrap();
+            let file = file.to_str().unwrap();
+            let top = go_pprof(&["-top", "-sample_index=samples", file]);
+            assert!(top.contains(&format!("of {samples} total")), "{dialect:?}: {top}");
+            go_pprof(&["-proto", "-symbolize=none", "-output", again.to_str().unwrap(), file]);
+            let [ours, gos] = [one.bytes.clone(), std::fs::read(&again).unwrap()].map(|bytes| {
+                let mut said: Vec<String> =
+                    content(&pprof::decode(&bytes).unwrap()).lines().map(str::to_owned).collect();
+                said.sort();
+                said
+            });
+            assert_eq!(gos, ours, "{dialect:?}");
+        }
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 

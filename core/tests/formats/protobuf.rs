@@ -1,7 +1,11 @@
 //! Our pprof, decoded by prost with messages declared by hand from profile.proto: a decoder that shares
 //! nothing with ours.
 
-use everprof::encode::pprof;
+use std::io::Read;
+
+use everprof::encode::{Dialect, pprof};
+use everprof::profile::Kind;
+use flate2::read::GzDecoder;
 use prost::Message;
 
 use crate::profiles::{large, small};
@@ -43,12 +47,34 @@ fn prost_reads_what_the_profile_says() {
     assert_eq!(text(read.sample[2].label[0].num_unit), "count", "a number has a unit, or readers drop a 0");
 }
 
-#[test]
-fn ids_are_one_to_n_in_order() {
-    let read = proto::Profile::decode(pprof::encode_uncompressed(&large(500, 10)).as_slice()).unwrap();
+fn ids_are_right(read: &proto::Profile) {
     assert!((1..).zip(&read.mapping).all(|(id, mapping)| mapping.id == id));
     assert!((1..).zip(&read.location).all(|(id, location)| location.id == id));
     assert!((1..).zip(&read.function).all(|(id, function)| function.id == id));
+    let has = |id: u64, length: usize| (1..=length as u64).contains(&id);
+    let locations = || read.sample.iter().flat_map(|sample| &sample.location_id);
+    assert!(locations().all(|id| has(*id, read.location.len())));
+    let lines = || read.location.iter().flat_map(|location| &location.line);
+    assert!(lines().all(|line| has(line.function_id, read.function.len())));
+    let texts = read.function.iter().flat_map(|function| [function.name, function.filename]);
+    let texts = texts.chain(read.sample.iter().flat_map(|sample| &sample.label).map(|label| label.str));
+    texts.for_each(|text| assert!((text as usize) < read.string_table.len()));
+    assert_eq!(read.string_table[0], "");
+}
+
+#[test]
+fn ids_are_one_to_n_in_order_in_every_dialect() {
+    ids_are_right(&proto::Profile::decode(pprof::encode_uncompressed(&large(500, 10)).as_slice()).unwrap());
+    // The last of these is deeper than Pyroscope takes.
+    let made = [large(500, 10), large(40, 10), large(20, 1_500)];
+    let made = made.map(|profile| (Kind::Cpu, profile));
+    for dialect in [Dialect::Pprof, Dialect::Pyroscope, Dialect::Parca, Dialect::Datadog] {
+        for one in dialect.encode(&made) {
+            let mut bytes = Vec::new();
+            GzDecoder::new(one.bytes.as_slice()).read_to_end(&mut bytes).unwrap();
+            ids_are_right(&proto::Profile::decode(bytes.as_slice()).unwrap());
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What goes over the wire: bytes and requests of the same work, and CPU time of the profiler's own threads.
+//! What goes over the wire: bytes and requests of the same work, and the CPU time that it takes: of the profiler's own threads,
+//! and of the program's thread that starts and ends it, since one profiler does there what another does on its own.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +24,9 @@ pub(crate) fn measure<P: Peer>(seconds: usize, stacks: usize) {
             let _ = serve(stream);
         }
     });
+    let began = thread_cpu();
     let Some(mut peer) = P::start_pushing(&url, 99) else { return };
+    let mut in_calls = thread_cpu() - began;
     let end = AtomicBool::new(false);
     let work = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2usize)
@@ -49,7 +52,9 @@ pub(crate) fn measure<P: Peer>(seconds: usize, stacks: usize) {
         threads.into_iter().map(|thread| thread.join().expect("it ends")).sum::<Duration>()
     });
     let before = REQUESTS.load(Ordering::SeqCst);
+    let ends = thread_cpu();
     drop(peer.report());
+    in_calls += thread_cpu() - ends;
     let begun = Instant::now();
     while REQUESTS.load(Ordering::SeqCst) == before && begun.elapsed() < Duration::from_secs(15) {
         std::thread::sleep(Duration::from_millis(20));
@@ -59,6 +64,7 @@ pub(crate) fn measure<P: Peer>(seconds: usize, stacks: usize) {
     say("sent", "bytes", BYTES.load(Ordering::SeqCst) as f64);
     say("requests", "", REQUESTS.load(Ordering::SeqCst) as f64);
     say("own_threads_cpu", "ms", own.as_secs_f64() * 1e3);
+    say("cpu", "ms", (own + in_calls).as_secs_f64() * 1e3);
 }
 
 /// Answers one request after the other with an empty success, and counts heads and bodies.

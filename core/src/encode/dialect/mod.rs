@@ -8,13 +8,16 @@
 mod datadog;
 mod label_sets;
 mod rewrite;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Encoded, Format, ProfileId, otlp, pprof};
+use super::pprof::{self, Content};
+use super::{Encoded, Format, ProfileId, gzip, otlp};
 use crate::profile::{Kind, Label, LabelValue, Profile, Sample, ValueType};
 use label_sets::LabelSets;
 use rewrite::Rewrite;
+use shared::Shared;
 
 /// Whose pprof it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,11 +204,12 @@ fn encode(rules: &Rules, profiles: &[(Kind, Profile)]) -> Vec<Encoded> {
         if *kind == Kind::Alloc && has_heap {
             continue;
         }
-        let groups = groups(profile, rules);
+        let (groups, views) = (groups(profile, rules), views(profile, rules));
+        let shared = Shared::new(profile, groups.len() * views.len());
         let sets = LabelSets::of(profile, rules, &series_keys(rules, profile));
-        for view in views(profile, rules) {
+        for view in &views {
             for (labels, samples) in &groups {
-                let part = Part { kind: *kind, profile, rules, view: &view, labels, sets: &sets };
+                let part = Part { kind: *kind, profile, rules, view, labels, sets: &sets, shared: &shared };
                 let mut before = 0;
                 for samples in samples.chunks(rules.samples) {
                     part.encode(samples, before, &mut encoded);
@@ -242,22 +246,43 @@ fn groups<'p>(profile: &'p Profile, rules: &Rules) -> Vec<(Common, Vec<Sample<'p
         return vec![(Vec::new(), profile.samples().collect())];
     }
     let taken = series_keys(rules, profile);
-    let mut by_labels: BTreeMap<Common, Vec<Sample<'p>>> = BTreeMap::new();
+    let mut places: BTreeMap<Common, usize> = BTreeMap::new();
+    // The place of each label set that was met.
+    let mut of: Vec<Option<usize>> = Vec::new();
+    let mut groups: Vec<Vec<Sample<'p>>> = Vec::new();
     for sample in profile.samples() {
-        let labels = labels_of(rules, &taken, profile.get_labels(sample.labels));
-        let common = labels.into_iter().filter_map(|label| match label.value {
-            LabelValue::Text(text) if is_common(&label.key) && !text.is_empty() => Some((label.key, text)),
-            _ => None,
+        let set = sample.labels.index();
+        if of.len() <= set {
+            of.resize(set + 1, None);
+        }
+        let place = *of[set].get_or_insert_with(|| {
+            let common = common(rules, &taken, profile.get_labels(sample.labels));
+            let count = places.len();
+            *places.entry(common).or_insert(count)
         });
-        by_labels.entry(common.collect()).or_default().push(sample);
+        if groups.len() <= place {
+            groups.push(Vec::new());
+        }
+        groups[place].push(sample);
     }
-    let mut groups: Vec<(Common, Vec<Sample<'p>>)> = by_labels.into_iter().collect();
+    let mut groups: Vec<(Common, Vec<Sample<'p>>)> =
+        places.into_iter().map(|(common, place)| (common, std::mem::take(&mut groups[place]))).collect();
     groups.sort_by_key(|(_, samples)| std::cmp::Reverse(samples.len()));
     if groups.len() > rules.label_parts {
         let rest = groups.split_off(rules.label_parts - 1);
         groups.push((Vec::new(), rest.into_iter().flat_map(|(_, samples)| samples).collect()));
     }
     groups
+}
+
+/// Of the labels of a sample those that its series may tell.
+fn common(rules: &Rules, taken: &BTreeSet<String>, labels: &[Label]) -> Common {
+    let labels = labels_of(rules, taken, labels).into_iter();
+    let text = labels.filter_map(|label| match label.value {
+        LabelValue::Text(text) if is_common(&label.key) && !text.is_empty() => Some((label.key, text)),
+        _ => None,
+    });
+    text.collect()
 }
 
 fn is_common(key: &str) -> bool {
@@ -299,6 +324,7 @@ struct Part<'a> {
     view: &'a View,
     labels: &'a Common,
     sets: &'a LabelSets,
+    shared: &'a Shared<'a>,
 }
 
 impl Part<'_> {
@@ -309,31 +335,46 @@ impl Part<'_> {
             return;
         }
         let mut rewrite = Rewrite::new(self.profile, self.rules, &self.view.columns, self.labels, self.sets);
-        (rewrite.to.period_type, rewrite.to.period) = period(self.kind, self.profile);
+        (rewrite.head.period_type, rewrite.head.period) = period(self.kind, self.profile);
         if !self.view.is_change {
-            rewrite.to.duration_nanos = 0;
+            rewrite.head.duration_nanos = 0;
         }
         if self.rules.parts_differ {
-            rewrite.to.time_nanos = time_of_part(self.profile.time_nanos, before);
+            rewrite.head.time_nanos = time_of_part(self.profile.time_nanos, before);
         }
-        self.name_values(&mut rewrite.to);
+        self.name_values(&mut rewrite.head);
         samples.iter().filter(tells).for_each(|sample| rewrite.add(sample));
-        let bytes = pprof::encode_uncompressed(&rewrite.to);
-        if bytes.len() > self.rules.bytes && samples.len() > 1 {
+        let most = if samples.len() > 1 { self.rules.bytes } else { usize::MAX };
+        let Some(bytes) = self.file(&rewrite, most) else {
             let (first, second) = samples.split_at(samples.len() / 2);
             self.encode(first, before, encoded);
             self.encode(second, before + first.len(), encoded);
             return;
-        }
+        };
         encoded.push(Encoded {
             kind: self.kind,
             format: Format::Pprof,
-            bytes: pprof::compress(&bytes),
-            time_nanos: rewrite.to.time_nanos,
-            duration_nanos: rewrite.to.duration_nanos,
+            bytes,
+            time_nanos: rewrite.head.time_nanos,
+            duration_nanos: rewrite.head.duration_nanos,
             labels: self.labels.clone(),
             id: ProfileId::new(),
         });
+    }
+
+    /// The file. None where it has more bytes without compression than that.
+    fn file(&self, rewrite: &Rewrite<'_>, most: usize) -> Option<Vec<u8>> {
+        let (head, frames) = (&rewrite.head, self.rules.frames);
+        let locations = rewrite.locations();
+        let Some(made) = self.shared.with(locations.len()) else {
+            let tables = &locations.tables();
+            let pieces = Content { head, tables, frames }.whole(rewrite.samples());
+            let bytes = pieces.len();
+            return (bytes <= most).then(|| gzip::compress_all(pieces.into_iter(), bytes));
+        };
+        let rest = Content { head, tables: &made.tables, frames }.rest(rewrite.samples());
+        let bytes = rest.len();
+        (made.bytes + bytes <= most).then(|| made.beginning.with(rest.into_iter(), bytes))
     }
 
     /// Calls the values what the server calls them.

@@ -331,6 +331,64 @@ fn parca_has_a_series_for_each_set_of_labels_and_one_for_the_rest() {
     assert!(!label(&parts[31], "thread_name").is_empty());
 }
 
+/// What the samples of a profile say, in any order: functions, values and labels other than the thread.
+fn said(profile: &Profile, thread: Option<&str>) -> Vec<String> {
+    let name = |id: &LocationId| {
+        let line = profile.get_location(*id).lines[0];
+        profile.text(profile.get_function(line.function).name)
+    };
+    let is_thread = |label: &&Label| label.key == "thread_name";
+    let mut said = Vec::new();
+    for sample in profile.samples() {
+        let labels = profile.get_labels(sample.labels);
+        let of = labels.iter().find(is_thread).map(|label| label.value.clone());
+        if of == thread.map(|thread| LabelValue::Text(thread.to_string())) {
+            let names: Vec<&str> = profile.get_stack(sample.stack).iter().map(name).collect();
+            let labels: Vec<&Label> = labels.iter().filter(|label| !is_thread(label)).collect();
+            said.push(format!("{names:?} {:?} {labels:?}", sample.values));
+        }
+    }
+    said.sort();
+    said
+}
+
+#[test]
+fn parts_that_run_the_same_code_share_its_tables_and_say_their_own() {
+    let mut profile = Profile::new(Kind::Cpu);
+    (profile.time_nanos, profile.duration_nanos) = (1_000, 60_000_000_000);
+    for n in 0..120usize {
+        let thread = ["first", "second", "third"][if n < 116 { n % 2 } else { 2 }];
+        let names = ["main".to_string(), format!("a::{}", n / 2 % 30), format!("b::{}", n * n % 37)];
+        let stack: Vec<LocationId> = names.iter().map(|name| location(&mut profile, name)).collect();
+        let stack = profile.stack(&stack);
+        // A text that no other part has, and one that is a function's name as well.
+        let span = Label::text("span_id", format!("{thread}{n}"));
+        let labels = [Label::text("thread_name", thread), Label::text("at", "main"), span];
+        let labels = profile.labels(&[labels.as_slice(), &[Label::number("age", 3, "periods")]].concat());
+        profile.add(stack, labels, &[n as i64 + 1, 10]);
+    }
+    let all = profile.locations().len();
+    let encoded = Dialect::Parca.encode(&[(Kind::Cpu, profile.clone())]);
+    let parts = decoded(&encoded);
+    let locations: Vec<usize> = parts.iter().map(|part| part.locations().len()).collect();
+    assert_eq!((locations[0], locations[1]), (all, all), "they need most of them");
+    assert!(locations[2] < all / 2, "{locations:?}: what this one needs, and no more");
+    let alike = encoded[0].bytes.iter().zip(&encoded[1].bytes).take_while(|(a, b)| a == b).count();
+    assert!(alike > encoded[0].bytes.len() / 4, "{alike} of {}", encoded[0].bytes.len());
+    for (part, thread) in parts.iter().zip(["first", "second", "third"]) {
+        let mut own = said(&profile, Some(thread));
+        // The part's own series tells of the thread, and of whatever else is common.
+        own.iter_mut().for_each(|line| {
+            *line = line.replace(r#"Label { key: "at", value: Text("main") }, "#, "");
+        });
+        own.sort();
+        assert_eq!(said(part, None), own, "{thread}");
+        assert_eq!((part.time_nanos, part.duration_nanos), (1_000, 60_000_000_000));
+        assert_eq!(part.sample_types, profile.sample_types);
+    }
+    assert_eq!(sum(&parts), profile.totals());
+}
+
 #[test]
 fn datadog_has_names_of_its_own_and_spans_as_numbers() {
     let mut profile = Profile::new(Kind::Heap);

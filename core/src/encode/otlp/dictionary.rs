@@ -62,8 +62,14 @@ impl<K: Known> Rows<K> {
 
     /// Adds a row.
     fn add(&mut self, key: &K::Key, write: impl FnOnce(&mut Writer)) -> u64 {
+        let row = self.add_unnamed(write);
+        self.known.insert(key, row);
+        row
+    }
+
+    /// Adds one whose key is kept elsewhere.
+    fn add_unnamed(&mut self, write: impl FnOnce(&mut Writer)) -> u64 {
         self.wire.message(self.field, write);
-        self.known.insert(key, self.count);
         self.count += 1;
         self.count - 1
     }
@@ -97,13 +103,18 @@ pub(super) struct Dictionary<'p> {
     locations: Rows<Places>,
     functions: Rows<Places>,
     links: Rows<HashMap<SpanKey, u64>>,
-    strings: Rows<HashMap<String, u64>>,
-    /// The rows of the profile's own strings.
-    own_strings: Places,
+    /// By the handles of the profile's own texts.
+    strings: Rows<Places>,
+    /// The rows of texts that it has not.
+    other_strings: HashMap<String, u64>,
     attributes: Rows<HashMap<Vec<u8>, u64>>,
-    stacks: Rows<HashMap<StackId, u64>>,
-    /// The attributes of a set of labels, and its link.
-    labels: HashMap<LabelsId, (Vec<u64>, u64)>,
+    /// The attributes of locations in each language.
+    frames: Vec<(&'static str, u64)>,
+    stacks: Rows<Places>,
+    /// The attributes of a set of labels, and its link, by its handle.
+    labels: Vec<Option<(Vec<u64>, u64)>>,
+    /// The numbers of the row at hand.
+    numbers: Vec<u64>,
 }
 
 impl<'p> Dictionary<'p> {
@@ -115,12 +126,13 @@ impl<'p> Dictionary<'p> {
             functions: Rows::new(3),
             links: Rows::new(4),
             strings: Rows::new(5),
-            own_strings: Places::default(),
+            other_strings: HashMap::new(),
             attributes: Rows::new(6),
+            frames: Vec::new(),
             stacks: Rows::new(7),
-            labels: HashMap::new(),
+            labels: Vec::new(),
+            numbers: Vec::new(),
         };
-        dictionary.strings.known.insert(String::new(), 0);
         // Of pprof, the first one is the main binary.
         if let Some(main) = profile.main_mapping() {
             dictionary.mapping(main);
@@ -128,31 +140,44 @@ impl<'p> Dictionary<'p> {
         dictionary
     }
 
-    /// Everything that was asked for.
-    pub(super) fn write(&self, message: &mut Writer) {
-        message.fields(self.mappings.wire.as_slice());
-        message.fields(self.locations.wire.as_slice());
-        message.fields(self.functions.wire.as_slice());
-        message.fields(self.links.wire.as_slice());
-        message.fields(self.strings.wire.as_slice());
-        message.fields(self.attributes.wire.as_slice());
-        message.fields(self.stacks.wire.as_slice());
+    /// Everything that was asked for, as it stands on the wire.
+    pub(super) fn pieces(&self) -> [&[u8]; 7] {
+        [
+            &self.mappings.wire,
+            &self.locations.wire,
+            &self.functions.wire,
+            &self.links.wire,
+            &self.strings.wire,
+            &self.attributes.wire,
+            &self.stacks.wire,
+        ]
+        .map(Writer::as_slice)
     }
 
     pub(super) fn string(&mut self, text: &str) -> u64 {
-        match self.strings.known.get(text) {
-            Some(known) => *known,
-            None => self.strings.add(&text.to_owned(), |row| row.fields(text.as_bytes())),
+        if let Some(own) = self.profile.find_string(text) {
+            return self.own_string(own);
         }
+        if let Some(known) = self.other_strings.get(text) {
+            return *known;
+        }
+        let row = self.strings.add_unnamed(|row| row.fields(text.as_bytes()));
+        self.other_strings.insert(text.to_owned(), row);
+        row
     }
 
     fn own_string(&mut self, id: StringId) -> u64 {
-        if let Some(known) = self.own_strings.find(&id.index()) {
-            return known;
+        // The empty text is the zero value.
+        if id == StringId::default() {
+            return 0;
         }
-        let row = self.string(self.profile.text(id));
-        self.own_strings.insert(&id.index(), row);
-        row
+        match self.strings.known.find(&id.index()) {
+            Some(known) => known,
+            None => {
+                let text = self.profile.text(id);
+                self.strings.add(&id.index(), |row| row.fields(text.as_bytes()))
+            }
+        }
     }
 
     /// `KeyValueAndUnit`.
@@ -170,35 +195,55 @@ impl<'p> Dictionary<'p> {
     }
 
     pub(super) fn stack(&mut self, id: StackId) -> u64 {
-        if let Some(known) = self.stacks.known.find(&id) {
+        if let Some(known) = self.stacks.known.find(&id.index()) {
             return known;
         }
-        let profile = self.profile;
-        let locations: Vec<u64> = profile.get_stack(id).iter().map(|id| self.location(*id)).collect();
-        self.stacks.add(&id, |row| row.packed_some(1, &locations))
+        let (profile, mut locations) = (self.profile, std::mem::take(&mut self.numbers));
+        locations.clear();
+        locations.extend(profile.get_stack(id).iter().map(|id| self.location(*id)));
+        let row = self.stacks.add(&id.index(), |row| row.packed_some(1, &locations));
+        self.numbers = locations;
+        row
     }
 
+    #[inline]
     fn location(&mut self, id: LocationId) -> u64 {
-        if let Some(known) = self.locations.known.find(&id.index()) {
-            return known;
+        match self.locations.known.find(&id.index()) {
+            Some(known) => known,
+            None => self.new_location(id),
         }
+    }
+
+    fn new_location(&mut self, id: LocationId) -> u64 {
         let location = self.profile.get_location(id);
         let mapping = location.mapping.map_or(0, |mapping| self.mapping(mapping));
-        let functions: Vec<u64> = location.lines.iter().map(|line| self.function(line.function)).collect();
-        let frame = frame_type(self.profile, location);
-        let frame = frame.map(|of| self.attribute("profile.frame.type", &Any::Text(of), ""));
+        for line in &location.lines {
+            self.function(line.function);
+        }
+        let frame = frame_type(self.profile, location).map(|of| self.frame(of));
+        let functions = &self.functions.known;
         self.locations.add(&id.index(), |row| {
             row.uint(1, mapping);
             row.uint(2, location.address);
-            for (line, function) in location.lines.iter().zip(functions) {
+            for line in &location.lines {
                 row.message(3, |row| {
-                    row.uint(1, function);
+                    row.uint(1, functions.find(&line.function.index()).unwrap_or_default());
                     row.int(2, line.line);
                     row.int(3, line.column);
                 });
             }
             row.packed_some(4, frame.as_slice());
         })
+    }
+
+    /// The attribute of frames in a language.
+    fn frame(&mut self, of: &'static str) -> u64 {
+        if let Some((_, known)) = self.frames.iter().find(|(known, _)| *known == of) {
+            return *known;
+        }
+        let row = self.attribute("profile.frame.type", &Any::Text(of), "");
+        self.frames.push((of, row));
+        row
     }
 
     fn mapping(&mut self, id: MappingId) -> u64 {
@@ -246,11 +291,19 @@ impl<'p> Dictionary<'p> {
 
     /// The attributes of a sample, and its link to a span: 0 where there is none.
     pub(super) fn labels(&mut self, id: LabelsId) -> (&[u64], u64) {
-        if !self.labels.contains_key(&id) {
-            let made = self.make_labels(self.profile.get_labels(id));
-            self.labels.insert(id, made);
+        if self.labels.len() <= id.index() {
+            self.labels.resize_with(id.index() + 1, || None);
         }
-        self.labels.get(&id).map_or((&[], 0), |(attributes, link)| (attributes, *link))
+        if let Some(None) = self.labels.get(id.index()) {
+            let made = self.make_labels(self.profile.get_labels(id));
+            if let Some(place) = self.labels.get_mut(id.index()) {
+                *place = Some(made);
+            }
+        }
+        match self.labels.get(id.index()) {
+            Some(Some((attributes, link))) => (attributes, *link),
+            _ => (&[], 0),
+        }
     }
 
     fn make_labels(&mut self, labels: &[Label]) -> (Vec<u64>, u64) {

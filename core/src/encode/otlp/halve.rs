@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 
 use super::{ProfileId, of_column, time_of_part};
 use crate::encode::protobuf::{Fields, Value, WireError, Writer, integers};
-use crate::encode::{Encoded, pprof};
+use crate::encode::{Encoded, gzip};
 
 /// No request of ours has more without compression.
 const MOST: u64 = 64 << 20;
@@ -27,7 +27,7 @@ pub(in super::super) fn halve(whole: &Encoded) -> Option<[Encoded; 2]> {
     let half = |before: usize, keep: &dyn Fn(u64) -> bool| {
         let (id, time_nanos) = (ProfileId::new(), time_of_part(whole.time_nanos, before));
         let bytes = part(&bytes, dictionary, (time_nanos, id), keep).ok()?;
-        Some(Encoded { bytes: pprof::compress(&bytes), time_nanos, id, ..whole.clone() })
+        Some(Encoded { bytes: gzip::compress(&bytes), time_nanos, id, ..whole.clone() })
     };
     Some([half(0, &|stack| stack < middle)?, half(stacks.len() / 2, &|stack| stack >= middle)?])
 }

@@ -12,7 +12,7 @@ mod halve;
 
 use super::dialect::{name, period, time_of_part};
 use super::protobuf::Writer;
-use super::{Encoded, Format, ProfileId, pprof};
+use super::{Encoded, Format, ProfileId, gzip};
 use crate::profile::{Kind, Profile, Sample, ValueType};
 use attributes::{of_profile, resource};
 use dictionary::Dictionary;
@@ -63,16 +63,16 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], before: usize, en
     }
     let id = ProfileId::new();
     let time_nanos = time_of_part(profile.time_nanos, before);
-    let bytes = request(kind, profile, samples, time_nanos, id);
+    let request = Request::new(kind, profile, samples, (time_nanos, id));
     let is_told = |column: &usize| samples.iter().any(|sample| sample.values.get(*column) != Some(&0));
-    let all = bytes.len() * (0..profile.sample_types.len()).filter(is_told).count();
+    let all = request.len() * (0..profile.sample_types.len()).filter(is_told).count();
     if all > LARGEST && samples.len() > 1 {
         return split(all, encoded);
     }
     encoded.push(Encoded {
         kind,
         format: Format::Otlp,
-        bytes: pprof::compress(&bytes),
+        bytes: request.compress(),
         time_nanos,
         duration_nanos: profile.duration_nanos,
         labels: Vec::new(),
@@ -80,27 +80,51 @@ fn part(kind: Kind, profile: &Profile, samples: &[Sample<'_>], before: usize, en
     });
 }
 
-/// `ExportProfilesServiceRequest`.
-fn request(kind: Kind, profile: &Profile, samples: &[Sample<'_>], time_nanos: i64, id: ProfileId) -> Vec<u8> {
-    let mut dictionary = Dictionary::new(profile);
-    let mut profiles = Writer::default();
-    for column in columns(profile) {
-        of_type(kind, profile, column, samples, (time_nanos, id), &mut dictionary, &mut profiles);
-    }
-    let mut request = Writer::with_capacity(profiles.len() * 2);
-    request.message(1, |of_resource| {
-        of_resource.message(1, |of_resource| resource(&profile.tags, of_resource));
-        of_resource.message(2, |of_scope| {
-            of_scope.message(1, |scope| {
-                // By which Parca names a profile.
-                scope.string(1, name(kind));
-                scope.string(2, env!("CARGO_PKG_VERSION"));
-            });
-            of_scope.fields(profiles.as_slice());
+/// `ExportProfilesServiceRequest`, in pieces that stand one after the other: together they exist with compression only.
+struct Request<'p> {
+    before: Writer,
+    profiles: Writer,
+    between: Writer,
+    dictionary: Dictionary<'p>,
+}
+
+impl<'p> Request<'p> {
+    fn new(kind: Kind, profile: &'p Profile, samples: &[Sample<'_>], key: (i64, ProfileId)) -> Self {
+        let mut dictionary = Dictionary::new(profile);
+        let mut profiles = Writer::default();
+        for column in columns(profile) {
+            of_type(kind, profile, column, samples, key, &mut dictionary, &mut profiles);
+        }
+        let (mut of_resource, mut of_scope) = (Writer::default(), Writer::default());
+        of_resource.message(1, |message| resource(&profile.tags, message));
+        of_scope.message(1, |scope| {
+            // By which Parca names a profile.
+            scope.string(1, name(kind));
+            scope.string(2, env!("CARGO_PKG_VERSION"));
         });
-    });
-    request.message(2, |message| dictionary.write(message));
-    request.into_bytes()
+        of_resource.head(2, of_scope.len() + profiles.len());
+        let mut before = Writer::default();
+        before.head(1, of_resource.len() + of_scope.len() + profiles.len());
+        before.fields(of_resource.as_slice());
+        before.fields(of_scope.as_slice());
+        let mut between = Writer::default();
+        between.head(2, dictionary.pieces().iter().map(|piece| piece.len()).sum());
+        Self { before, profiles, between, dictionary }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let first = [&self.before, &self.profiles, &self.between].map(Writer::as_slice);
+        first.into_iter().chain(self.dictionary.pieces())
+    }
+
+    /// Bytes without compression.
+    fn len(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    fn compress(&self) -> Vec<u8> {
+        gzip::compress_all(self.pieces(), self.len())
+    }
 }
 
 /// The sample types, the one to show first in front.

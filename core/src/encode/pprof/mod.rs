@@ -12,9 +12,11 @@
 //! `is_folded` are not kept, and samples of the same stack and labels are summed.
 
 mod read;
+mod tables;
 mod write;
 
 pub use read::{Limits, decode, decode_within};
 pub(crate) use read::{Read, decode_loose};
-pub(crate) use write::compress;
+pub(crate) use tables::{Locations, Tables, cut};
+pub(crate) use write::{Content, tables};
 pub use write::{encode, encode_uncompressed};
