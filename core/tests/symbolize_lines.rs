@@ -152,6 +152,8 @@ fn what_is_known_of_functions_answers_as_debug_information_does() {
     let header = maps::own().unwrap()[0].header.unwrap();
     let met = everywhere(header, 60);
     let mut symbolizer = Symbolizer::new(Options::default());
+    // At the first look at a file nothing is learnt.
+    resolve(&mut symbolizer, &met[..1]);
     resolve(&mut symbolizer, &met);
     // Not before the first byte of the code.
     let near = met[1..].iter().flat_map(|&address| (address - 700..address + 700).step_by(3));

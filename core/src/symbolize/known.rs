@@ -79,15 +79,17 @@ impl Known {
         self.bytes
     }
 
-    /// Begins a look-up in a file, and forgets what was read from another one in its place.
-    pub(crate) fn begin(&mut self, file: u32, stamp: Stamp) {
+    /// Begins a look-up in a file, and forgets what was read from another one in its place. Whether it is not the first one.
+    pub(crate) fn begin(&mut self, file: u32, stamp: Stamp) -> bool {
         self.clock += 1;
         if self.files.get(&file).is_some_and(|held| held.stamp != stamp)
             && let Some(held) = self.files.remove(&file)
         {
             held.areas.values().for_each(|area| self.give_back(area));
         }
+        let is_met = self.files.contains_key(&file);
         self.files.entry(file).or_insert_with(|| File { stamp, areas: BTreeMap::new() });
+        is_met
     }
 
     /// The frames at an address, innermost first; None where they are not known.

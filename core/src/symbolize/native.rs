@@ -119,8 +119,9 @@ impl Native<'_> {
         frames: &mut [Vec<SymbolFrame>],
     ) -> Result<(), Reason> {
         let elf = if dwarf::Sections::are_in(elf) { elf } else { debug.unwrap_or(elf) };
+        let mut is_met = false;
         let number = self.number.and_then(|number| {
-            self.known.begin(number, elf.bytes.stamp()?);
+            is_met = self.known.begin(number, elf.bytes.stamp()?);
             Some(number)
         });
         let mut unknown = Vec::new();
@@ -157,8 +158,9 @@ impl Native<'_> {
         };
         let known = &mut *self.known;
         // To learn whole functions costs ten times as much as to name single addresses. It pays for those that come again;
-        // of very many new ones, most do not, and there is no room for them.
-        let whole = number.is_some() && addresses.len() <= MOST_LEARNT;
+        // of very many new ones, most do not, and there is no room for them. At the first look at a file nearly all are those of
+        // callers, which come again at the same addresses; what is new at the next one is in the functions at work.
+        let whole = is_met && addresses.len() <= MOST_LEARNT;
         let done =
             dwarf::resolve(&mut sections, &addresses, whole, self.cache, self.stats, |answer| match answer {
                 dwarf::Answer::Address(at, found) => {
