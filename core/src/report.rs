@@ -74,7 +74,7 @@ mod tests {
         static KEPT: Kept = Kept(Mutex::new(Vec::new()));
         // Another test of this process may have a logger: then nothing can be seen here.
         if log::set_logger(&KEPT).is_err() {
-            return println!("skipped: there is a logger already");
+            return println!("not run: this process has a logger already");
         }
         log::set_max_level(LevelFilter::Trace);
         ["test: a", "test: b", "test: a", "test: b", "test: c"].into_iter().for_each(warn_once);
