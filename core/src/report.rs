@@ -46,7 +46,7 @@ fn say(level: Level, message: &str) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod tests {
     use std::sync::Mutex;
 
