@@ -77,7 +77,7 @@ pub mod pull;
 pub mod recorder;
 pub mod recording;
 mod serve;
-mod stats;
+pub mod stats;
 pub mod store;
 pub mod symbolize;
 pub mod tags;

@@ -1,5 +1,9 @@
 //! What the profiler says about itself.
 
+mod fields;
+
+pub use fields::{StatSpec, StatValue};
+
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +11,7 @@ use std::time::Duration;
 
 use crate::profile::Verdict;
 
+fields::table! {
 /// A picture of the running profiler, from [`crate::Profiler::stats`].
 ///
 /// Counters begin with the profiler; after a fork the child's begin anew.
@@ -156,6 +161,7 @@ pub struct Stats {
     /// How long a wait for a lock is at least that is always a sample: more than `lock_threshold_ns` while the governor holds
     /// it up; 0 where none are taken.
     pub lock_threshold: Duration,
+}
 }
 
 impl Stats {

@@ -14,7 +14,7 @@ use super::preload::Preload;
 use super::proxy::Proxy;
 use super::push::{Headers, Project, Push, Tenant};
 use super::serve::{Secret, Serve};
-use super::value::{Setting, TagValue};
+use super::value::{Setting, Shape, TagValue};
 use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
@@ -33,6 +33,8 @@ pub struct OptionSpec {
     pub live: bool,
     /// Whether its value is hidden in output and errors.
     pub secret: bool,
+    /// What its values are like.
+    pub shape: Shape,
     lines: &'static str,
     pub(super) accepts: fn() -> String,
     pub(super) set: fn(&mut Options, &str) -> Result<(), String>,
@@ -99,6 +101,7 @@ macro_rules! options {
             since: $since,
             live: [$(stringify!($live),)? ""].len() > 1,
             secret: <$type as Setting>::SECRET,
+            shape: <$type as Setting>::SHAPE,
             lines: concat!($($doc),+),
             accepts: <$type as Setting>::accepts,
             set: |options, text| {

@@ -1,0 +1,93 @@
+# The parts between `begin` and `end` are written by `make bless` from the core's tables.
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, TypedDict, TypeVar
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_P = TypeVar("_P", bound=Profile)
+
+# begin kinds
+# end kinds
+
+__version__: str
+
+# begin errors
+# end errors
+
+# begin start
+# end start
+
+def stop() -> None: ...
+def flush() -> None: ...
+
+# begin set
+# end set
+
+# begin stats
+# end stats
+
+def stats() -> Stats: ...
+
+class labels:
+    def __init__(self, mapping: Mapping[str, object] | Iterable[tuple[str, object]] = (), /, **more: object) -> None: ...
+    def __enter__(self) -> labels: ...
+    def __exit__(self, *exception: object) -> None: ...
+    async def __aenter__(self) -> labels: ...
+    async def __aexit__(self, *exception: object) -> None: ...
+    def __call__(self, function: _F) -> _F: ...
+
+def current_labels() -> dict[str, str]: ...
+
+class Profile:
+    @property
+    def html(self) -> str: ...
+    @property
+    def pprof(self) -> bytes: ...
+    @property
+    def collapsed(self) -> str: ...
+    @property
+    def speedscope(self) -> str: ...
+    @property
+    def totals(self) -> dict[str, int]: ...
+    def by_label(self, key: str) -> dict[str, int]: ...
+    def top(self, rows: int = 15) -> str: ...
+    def save(self, path: str | os.PathLike[str]) -> None: ...
+
+class profile(Profile):
+    def __init__(self, kind: _Kind = "cpu", **options: object) -> None: ...
+    def __enter__(self: _P) -> _P: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    async def __aenter__(self: _P) -> _P: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+def snapshot(kind: _Kind = "threads") -> Profile: ...
+
+class wsgi:
+    def __init__(
+        self,
+        app: Callable[..., Iterable[bytes]],
+        *,
+        endpoint: Callable[[dict[str, Any]], str | None] | None = None,
+        pprof: bool = False,
+        token: str | None = None,
+    ) -> None: ...
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]: ...
+
+class asgi:
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        *,
+        endpoint: Callable[[Mapping[str, Any]], str | None] | None = None,
+        pprof: bool = False,
+        token: str | None = None,
+    ) -> None: ...
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None: ...
