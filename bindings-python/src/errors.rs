@@ -7,7 +7,7 @@ use everprof::{Error, ErrorKind, Result};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyTuple, PyType};
 
 static CLASSES: PyOnceLock<Vec<(ErrorKind, Py<PyType>)>> = PyOnceLock::new();
 
@@ -60,9 +60,10 @@ fn class(
     kind: &str,
 ) -> PyResult<Py<PyType>> {
     let (full, doc) = (CString::new(format!("everprof.{name}"))?, CString::new(doc)?);
-    let dict = PyDict::new(py);
-    dict.set_item("kind", kind)?;
-    PyErr::new_type(py, &full, Some(&doc), Some(base), Some(dict.into_any().unbind()))
+    // No dictionary is passed: pyo3 0.30 gives it up before it is read.
+    let class = PyErr::new_type(py, &full, Some(&doc), Some(base), None)?;
+    class.bind(py).setattr("kind", kind)?;
+    Ok(class)
 }
 
 /// `invalid_option` as `InvalidOptionError`.

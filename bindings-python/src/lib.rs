@@ -53,7 +53,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Starts the profiler with these options on top of the environment's; `program` names it where nobody else does.
 #[pyfunction]
 fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>) -> PyResult<()> {
-    if Profiler::of_process().is_some() {
+    if running().is_some() {
         // Said by the core, with what is wrong about the options before.
         return door(py, || begin(options, program));
     }
@@ -62,7 +62,7 @@ fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>
         *frames_off() = frames::install(py).err();
     }
     let started = door(py, || begin(options, program));
-    if Profiler::of_process().is_none() {
+    if running().is_none() {
         remove_frames();
     }
     started

@@ -28,12 +28,12 @@ def burn(seconds):
 def program(tmp_path):
     """Runs a program in a process of its own: its output, its exit code, and the profiles that it left."""
 
-    def run(code, *arguments, prelude=PRELUDE, interpreter=(), code_is=0, timeout=120, **environment):
+    def run(code, *arguments, prelude=PRELUDE, interpreter=(), code_is=0, timeout=60, **environment):
         script = tmp_path / "program.py"
         script.write_text(prelude + textwrap.dedent(code))
         return start([*interpreter, str(script), *arguments], code_is=code_is, timeout=timeout, **environment)
 
-    def start(arguments, code_is=0, timeout=120, **environment):
+    def start(arguments, code_is=0, timeout=60, **environment):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("EVERPROF_", "PYTHON"))}
         done = subprocess.run(
             [sys.executable, *arguments],

@@ -103,7 +103,8 @@ impl Profiler {
     /// # Ok::<(), everprof::Error>(())
     /// ```
     pub fn of_process() -> Option<Profiler> {
-        lock().is_some().then_some(Profiler { enabled: true })
+        // Not made before it is known: a guard that is dropped stops the profiler.
+        running().map(|_| Profiler { enabled: true })
     }
 
     /// Closes the profile at hand early and waits until it is exported.
