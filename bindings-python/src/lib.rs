@@ -45,6 +45,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(flush, module)?)?;
     module.add_function(wrap_pyfunction!(set, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
+    module.add_function(wrap_pyfunction!(is_running, module)?)?;
     module.add_function(wrap_pyfunction!(messages, module)?)?;
     module.add_function(wrap_pyfunction!(recording::record, module)?)?;
     module.add_function(wrap_pyfunction!(recording::snapshot, module)?)
@@ -53,7 +54,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Starts the profiler with these options on top of the environment's; `program` names it where nobody else does.
 #[pyfunction]
 fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>) -> PyResult<()> {
-    if running().is_some() {
+    if is_running(py)? {
         // Said by the core, with what is wrong about the options before.
         return door(py, || begin(options, program));
     }
@@ -62,7 +63,7 @@ fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>
         *frames_off() = frames::install(py).err();
     }
     let started = door(py, || begin(options, program));
-    if running().is_none() {
+    if !is_running(py)? {
         remove_frames();
     }
     started
@@ -98,6 +99,11 @@ fn flush(py: Python<'_>) -> PyResult<()> {
 #[pyfunction]
 fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
     door(py, || everprof::set(name, value))
+}
+
+#[pyfunction]
+fn is_running(py: Python<'_>) -> PyResult<bool> {
+    door(py, || Ok(running().is_some()))
 }
 
 /// Every field of the core's table, and what only the binding knows.

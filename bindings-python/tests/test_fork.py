@@ -37,14 +37,19 @@ def test_forks_of_many_threads_and_of_forks(program):
         import threading
         everprof.start(service="x", kinds=["cpu", "wall"])
         def fork(depth):
-            for _ in range(5):
+            for _ in range(3):
                 child = os.fork()
                 if child == 0:
-                    everprof.stats(); everprof.flush()
-                    with everprof.labels(a=1): burn(0.01)
-                    if depth: fork(depth - 1)
-                    os._exit(0)
-                os.waitpid(child, 0)
+                    try:
+                        assert everprof.stats()["running"]
+                        with everprof.labels(a=1): burn(0.01)
+                        everprof.flush()
+                    except everprof.UnavailableError:
+                        pass  # Longer than two seconds, among so many.
+                    finally:
+                        if depth: fork(depth - 1)
+                        os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
         threads = [threading.Thread(target=fork, args=[1]) for _ in range(4)]
         [thread.start() for thread in threads]; [thread.join() for thread in threads]
         print("end")

@@ -75,7 +75,7 @@ def test_wsgi_without_a_framework():
 def test_the_pull_side_by_wsgi():
     app = everprof.wsgi(lambda environ, start_response: [b"theirs"], pprof=True)
     assert call_wsgi(app, "/debug")["body"] == b"theirs"
-    assert call_wsgi(app, "/debug/pprof/")["status"] == "503 Service Unavailable"
+    assert call_wsgi(app, "/debug/pprof/profile")["status"] == "503 Service Unavailable"
     everprof.start(push="off")
     index = call_wsgi(app, "/debug/pprof/")
     assert index["status"] == "200 OK" and b"profile" in index["body"] and index["headers"]["Content-Length"] == str(len(index["body"]))
@@ -95,7 +95,7 @@ def test_a_token():
     for wrong in ("", "Bearer", "Bearer other", "Basic ?", "Basic OnNlc2Ft", "Digest sesame"):
         assert call_wsgi(app, "/debug/pprof/", HTTP_AUTHORIZATION=wrong)["status"] == "401 Unauthorized", wrong
     for right in ("Bearer sesame", "Basic OnNlc2FtZQ=="):
-        assert call_wsgi(app, "/debug/pprof/", HTTP_AUTHORIZATION=right)["status"].startswith("503"), right
+        assert call_wsgi(app, "/debug/pprof/profile", HTTP_AUTHORIZATION=right)["status"].startswith("503"), right
 
 
 def test_the_pull_side_by_asgi():
@@ -124,7 +124,7 @@ def test_flask():
     client = app.test_client()
     assert client.get("/users/7").json == {"endpoint": "/users/<int:id>"}
     assert client.get("/users/x").status_code == 404
-    assert client.get("/debug/pprof/").status_code == 503
+    assert client.get("/debug/pprof/profile").status_code == 503
 
 
 def test_django():

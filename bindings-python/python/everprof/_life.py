@@ -70,7 +70,7 @@ def stats():
 
 
 def is_running():
-    return _everprof.stats()["running"]
+    return _everprof.is_running()
 
 
 def _program():

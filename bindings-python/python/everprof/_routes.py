@@ -48,10 +48,20 @@ def _starlette(routes, scope, before):
         match, child = route.matches(scope)
         if match.name != "FULL":
             continue
+        if hasattr(route, "original_router"):
+            return before + _included(route, scope)
         path = before + (getattr(route, "path", "") or "")
         inner = getattr(route, "routes", None)
         return (_starlette(inner, {**scope, **child}, path) if inner else None) or path
     return None
+
+
+def _included(router, scope):
+    """A router that newer versions of FastAPI include as it is: its routes have prefixes that only the router itself knows."""
+    _, _, route, context = router._match(scope)
+    if hasattr(route, "original_router"):
+        return _included(route, scope)
+    return getattr(context, "path", "") or route.path
 
 
 def _decoded(path):

@@ -63,7 +63,7 @@ def _parse(arguments):
 def _run(told, program):
     try:
         _prepare(program)
-        name = program[1] if program[0] == "-m" else _life.script(program[0])
+        name = program[1].removesuffix(".__main__") if program[0] == "-m" else _life.script(program[0])
         _life.start(told, program=name, implicit=True)
     except _everprof.InvalidOptionError as error:
         return _wrong(str(error))
@@ -87,12 +87,17 @@ def _prepare(program):
     sys.argv[:] = program
     if not is_safe:
         # Where ours was: that of `python -m`.
-        sys.path[0] = os.path.dirname(os.path.realpath(program[0])) if os.path.isfile(program[0]) else program[0]
+        sys.path[0] = program[0] if _is_archive(program[0]) else os.path.dirname(os.path.realpath(program[0]))
 
 
 def _begin(program):
-    main = types.ModuleType("__main__")
+    main, ours = types.ModuleType("__main__"), vars(sys.modules["__main__"])
     main.__builtins__ = sys.modules["builtins"]
+    # What a main module has from its birth depends on the version.
+    if "__annotations__" in ours:
+        main.__annotations__ = {}
+    if "__cached__" in ours:
+        main.__cached__ = None
     sys.modules["__main__"] = main
     try:
         if program[0] == "-m":
@@ -110,16 +115,19 @@ def _begin(program):
         raise
     except BaseException as error:
         # As if our frames were not below the program's.
-        sys.excepthook(type(error), error, _theirs(error.__traceback__))
+        error = error.with_traceback(_theirs(error.__traceback__))
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 
 
 def _script(path, main):
-    with io.open_code(os.path.abspath(path)) as file:
+    from importlib.machinery import SourceFileLoader
+
+    path = os.path.abspath(path)
+    with io.open_code(path) as file:
         source = file.read()
-    main.__file__ = path
-    main.__cached__ = None
+    main.__file__, main.__loader__ = path, SourceFileLoader("__main__", path)
     code = compile(source, path, "exec", dont_inherit=True)
     exec(code, main.__dict__)
 
