@@ -80,7 +80,10 @@ impl Scope {
         loop {
             let (is_it, outer) = {
                 let here = open.get();
-                (here.own.as_ref().is_some_and(|set| set.is(&own)), here.outer.as_ref().map(|outer| outer.clone_ref(py)))
+                (
+                    here.own.as_ref().is_some_and(|set| set.is(&own)),
+                    here.outer.as_ref().map(|outer| outer.clone_ref(py)),
+                )
             };
             match outer {
                 Some(outer) if is_it => return outer,

@@ -70,7 +70,8 @@ fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>
 }
 
 fn begin(options: Vec<(String, String)>, program: Option<String>) -> everprof::Result<()> {
-    let builder = options.into_iter().fold(Profiler::builder(), |builder, (name, value)| builder.set(name, value));
+    let builder =
+        options.into_iter().fold(Profiler::builder(), |builder, (name, value)| builder.set(name, value));
     let builder = program.into_iter().fold(builder, everprof::profiler::Builder::program);
     // Nobody here could keep a guard: it is found by `of_process`.
     builder.start().map(mem::forget)
@@ -145,6 +146,9 @@ fn kind(name: &str) -> everprof::Result<everprof::profile::Kind> {
     use everprof::profile::Kind;
     Kind::from_name(name).ok_or_else(|| {
         let known = Kind::ALL.map(Kind::name).join(", ");
-        everprof::Error::new(ErrorKind::InvalidOption, format!("there is no kind {name:?}: give one of {known}"))
+        everprof::Error::new(
+            ErrorKind::InvalidOption,
+            format!("there is no kind {name:?}: give one of {known}"),
+        )
     })
 }

@@ -29,7 +29,8 @@ impl Pull {
     #[new]
     fn new(py: Python<'_>, method: &str, path: &str, query: &str, body: &[u8]) -> PyResult<Self> {
         let asked = door(py, || {
-            let wrong = |error: http::Error| Error::new(ErrorKind::InvalidData, format!("not a request: {error}"));
+            let wrong =
+                |error: http::Error| Error::new(ErrorKind::InvalidData, format!("not a request: {error}"));
             let target = if query.is_empty() { path.to_string() } else { format!("{path}?{query}") };
             let request = http::Request::builder().method(method).uri(target).body(body).map_err(wrong)?;
             Ok(Box::pin(everprof::pull::handle(request)) as Asked)
@@ -42,11 +43,15 @@ impl Pull {
     }
 
     /// Waits for the answer: status, headers and body; none where the request was given up.
-    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Option<(u16, Vec<(String, String)>, Bound<'py, PyBytes>)>> {
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Option<(u16, Vec<(String, String)>, Bound<'py, PyBytes>)>> {
         let answer = door(py, || Ok(self.block()))?;
         Ok(answer.map(|answer| {
             let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_string();
-            let headers = answer.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+            let headers =
+                answer.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
             (answer.status().as_u16(), headers, PyBytes::new(py, answer.body()))
         }))
     }

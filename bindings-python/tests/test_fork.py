@@ -69,7 +69,7 @@ def test_children_of_multiprocessing(program, method, when):
             burn(seconds)
             print("child", everprof.stats()["running"], flush=True)
         if __name__ == "__main__":
-            everprof.start(service="shop", tags={{"a": "b"}}, push_token="sesame-sesame")
+            everprof.start(service="shop", tags={{"a": "b"}}, push_token="sesame-sesame", symbolize="off")
             import multiprocessing
             assert "EVERPROF" not in str(os.environ)
             context = multiprocessing.get_context({method!r})

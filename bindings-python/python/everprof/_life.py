@@ -100,9 +100,9 @@ def _at_exit():
     _is_over = True
     try:
         stop()
-    except _everprof.Error:
-        # Told to the logger by the core; nobody is there to catch it.
-        pass
+    except _everprof.Error as error:
+        # Nobody is there to catch it.
+        _log.say(f"the last profile: {error}")
 
 
 def _after_fork():

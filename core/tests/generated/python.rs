@@ -8,7 +8,7 @@ use everprof::stats::{StatSpec, StatValue, Stats};
 use everprof::{ErrorKind, Options};
 
 /// The text with every part between `# begin name` and `# end name` as the tables say.
-pub fn stubs(text: &str) -> String {
+pub(crate) fn stubs(text: &str) -> String {
     let parts = [
         ("kinds", kinds()),
         ("errors", errors()),
@@ -45,7 +45,8 @@ fn signature(function: &str, is_there: impl Fn(&OptionSpec) -> bool) -> String {
     }
     out.push_str(") -> None:\n    \"\"\"\n");
     for spec in specs {
-        writeln!(out, "    {}: {} ({})", spec.name, spec.doc().replace('\\', "\\\\"), spec.accepts()).unwrap();
+        writeln!(out, "    {}: {} ({})", spec.name, spec.doc().replace('\\', "\\\\"), spec.accepts())
+            .unwrap();
     }
     out + "    \"\"\"\n"
 }
