@@ -35,8 +35,9 @@ for one in "${found[@]}"; do
     [ -x "$venv/bin/pytest" ] || {
         "${one#*=}" -m venv "$venv"
         # Frameworks whose newest versions have left an old Python behind are tried in those that it still gets.
-        retry "$venv/bin/pip" install -q pytest flask fastapi django
+        retry "$venv/bin/pip" install -q pytest flask fastapi django gunicorn
     }
+    [ "$one" != "${found[-1]}" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry "$venv/bin/pip" install -q mypy
     "$venv/bin/pip" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
     (cd bindings-python/tests && "$venv/bin/python" -m pytest -q -p no:cacheprovider -rs ${TESTS:-}) || failed+=("$version")
 done

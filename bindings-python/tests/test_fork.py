@@ -1,16 +1,16 @@
 """Children: each profiles itself, as an instance of its own."""
 
+import signal
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 
 import pytest
 
-import everprof
-
-CHECK = """
-def instance():
-    return everprof.stats()["running"]
-"""
-
+from conftest import PRELUDE
+from pprof import read
 
 def test_a_fork_goes_on_by_itself(program):
     done = program(
@@ -142,3 +142,38 @@ def test_stopped_parents_have_no_profiled_children(program):
         """
     )
     assert done.out == "False\nFalse\n"
+
+
+def test_every_worker_of_gunicorn_profiles_itself(tmp_path):
+    pytest.importorskip("gunicorn", reason="NOT TESTED: gunicorn is not installed")
+    app = """
+everprof.start(service="shop", period_s=1, symbolize="off")
+def app(environ, start_response):
+    burn(0.02)
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+app = everprof.wsgi(app, endpoint=lambda environ: environ["PATH_INFO"])
+"""
+    (tmp_path / "shop.py").write_text(PRELUDE + app)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "4", "-b", f"127.0.0.1:{port}", "shop:app"]
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        seen, end = set(), time.monotonic() + 40
+        while time.monotonic() < end and (len(seen) < 4 or len(instances(tmp_path)) < 5):
+            try:
+                seen.add(urllib.request.urlopen(f"http://127.0.0.1:{port}/a", timeout=10).read())
+            except OSError:
+                time.sleep(0.1)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    of_requests = instances(tmp_path, lambda sample: sample["labels"].get("endpoint") == "/a")
+    assert len(seen) == 4 and len(of_requests) >= 4, (seen, of_requests)
+
+
+def instances(folder, keep=lambda sample: True):
+    """The instances that have samples."""
+    return {profile.tags["instance"] for profile in read(folder / "everprof") if any(map(keep, profile.samples))}

@@ -21,16 +21,18 @@ def sell():
 
 
 def repeat(work):
-    for _ in range(20):
-        work()
+    with everprof.labels(work=work.__name__):
+        for _ in range(20):
+            work()
 
 
-with everprof.profile("lock") as block:
-    threads = [threading.Thread(target=repeat, args=[work], name=work.__name__) for work in (take_stock, sell, sell, sell)]
+# Locks of Python's are semaphores and conditions of C's: `block` is every wait of a thread for another one.
+with everprof.profile("block") as block:
+    threads = [threading.Thread(target=repeat, args=[work]) for work in (take_stock, sell, sell, sell)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-for name, nanos in block.by_label("thread_name").items():
-    print(f"{name:12} waited {nanos // 1_000_000} ms for locks")
+for work, nanos in block.by_label("work").items():
+    print(f"{work or '(others)':10} waited {nanos // 1_000_000:5} ms for other threads")

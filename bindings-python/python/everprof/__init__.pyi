@@ -182,7 +182,7 @@ def set(
 # end set
 
 # begin stats
-class Stats(TypedDict):
+class _Stats(TypedDict):
     running: bool
     """Whether a profiler runs in this process."""
     active: bool
@@ -311,7 +311,7 @@ class Stats(TypedDict):
     """Why stacks have no frames of Python, where they have none."""
 # end stats
 
-def stats() -> Stats: ...
+def stats() -> _Stats: ...
 
 class labels:
     def __init__(self, mapping: Mapping[str, object] | Iterable[tuple[str, object]] = (), /, **more: object) -> None: ...
@@ -324,6 +324,7 @@ class labels:
 def current_labels() -> dict[str, str]: ...
 
 class Profile:
+    def __init__(self, core: object = None) -> None: ...
     @property
     def html(self) -> str: ...
     @property

@@ -65,7 +65,9 @@ _REFUSED = (401, [("content-type", "text/plain; charset=utf-8"), ("www-authentic
 
 class wsgi(_Middleware):
     __doc__ = _Middleware.__doc__
-    _route_of = staticmethod(_routes.of_wsgi)
+
+    def _route_of(self, app):
+        return _routes.of_wsgi(app)
 
     def __call__(self, environ, start_response):
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -121,7 +123,9 @@ class _Labelled:
 
 class asgi(_Middleware):
     __doc__ = _Middleware.__doc__
-    _route_of = staticmethod(_routes.of_asgi)
+
+    def _route_of(self, app):
+        return _routes.of_asgi(app)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] not in ("http", "websocket"):

@@ -79,7 +79,7 @@ fn stats() -> String {
         _ if spec.optional => "str | None",
         _ => "str",
     };
-    let mut out = "class Stats(TypedDict):\n".to_string();
+    let mut out = "class _Stats(TypedDict):\n".to_string();
     for spec in Stats::table() {
         write!(out, "    {}: {}\n    \"\"\"{}\"\"\"\n", spec.name, hint(spec), spec.doc()).unwrap();
     }
