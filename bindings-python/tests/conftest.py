@@ -38,7 +38,9 @@ def program(tmp_path):
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path,
-            env={**clean, **environment},
+            # Interpreters with debug information, a wheel without optimisation, a busy machine: lines would take longer to read than
+            # a stop waits for.
+            env={**clean, "EVERPROF_SYMBOLIZE": "names", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

@@ -71,7 +71,7 @@ def test_children_of_multiprocessing(program, method, when):
         if __name__ == "__main__":
             everprof.start(service="shop", tags={{"a": "b"}}, push_token="sesame-sesame", symbolize="off")
             import multiprocessing
-            assert "EVERPROF" not in str(os.environ)
+            assert "sesame" not in str(os.environ)
             context = multiprocessing.get_context({method!r})
             children = [context.Process(target=work, args=[0.3]) for _ in range(2)]
             [child.start() for child in children]; [child.join() for child in children]
@@ -116,6 +116,20 @@ def test_a_child_that_starts_one_itself(program):
         """
     )
     assert done.out == "True\n0\n", done.err
+
+
+def test_children_whose_interpreter_lacks_everprof(program):
+    done = program(
+        """
+        import pickle, subprocess
+        everprof.start(push="off")
+        import multiprocessing
+        told = pickle.dumps(multiprocessing.current_process()._config["everprof"])
+        code = f"import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; import pickle; print(pickle.loads({told!r}))"
+        print(subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True).stdout)
+        """
+    )
+    assert done.out.strip() == "None", done.err
 
 
 def test_nothing_after_exec(program):

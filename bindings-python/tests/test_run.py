@@ -103,7 +103,7 @@ def test_help_and_version(program):
 
 def test_started_by_the_environment(program):
     done = program("burn(0.2); print(everprof.stats()['running'])", EVERPROF_AUTOSTART="1")
-    assert done.out == "True\n" and done.profiles()[0].tags["service"] == "program"
+    assert done.out == "True\n" and done.err == "" and done.profiles()[0].tags["service"] == "program"
     for no in ("0", "off", ""):
         assert program("print(everprof.stats()['running'])", EVERPROF_AUTOSTART=no).out == "False\n"
 

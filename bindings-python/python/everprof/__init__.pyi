@@ -56,6 +56,7 @@ def start(
     malloc: Literal["auto", "on", "off"] | None = None,
     mmap: bool | None = None,
     preload: str | Sequence[str] | None = None,
+    autostart: bool | None = None,
     lock_threshold_ns: int | str | timedelta | None = None,
     c_locks: bool | None = None,
     period_s: int | timedelta | None = None,
@@ -108,6 +109,7 @@ def start(
     malloc: Whether allocations are seen where `malloc` and its kin are called, in all libraries: where Rust's allocator is not everprof's (`auto`); always, so that those of C libraries are told beside Rust's (`on`); or never (`off`). (auto, on, off)
     mmap: Whether memory that is mapped without a file (`mmap`) counts as an allocation too. (on, off)
     preload: Which programs the library profiles that `LD_PRELOAD` puts into all that are started: the `first` one, with what it becomes by `exec`, and not those that it starts; `all`; or those whose executables have these names. (first, all, or names of executables without their folders)
+    autostart: Whether interpreters that everprof is installed for start it before every program: Python, by its `everprof.pth`. It is read in the environment alone. (on, off)
     lock_threshold_ns: A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good. `off`: no wait is sampled, and no function is hooked. (off, or whole number, 1 to 1000000000)
     c_locks: Whether waits for locks of C and C++ code are seen as well, whose functions are hooked: each lock and unlock of theirs costs a nanosecond or two more, and one that is fought for more than that. `off`: those of Rust alone, for which nothing is added to a lock that is free. (on, off)
     period_s: Length of one profile. (whole number, 1 to 3600)

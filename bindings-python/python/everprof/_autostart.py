@@ -6,18 +6,16 @@ Never fails: whoever set the variable for a whole machine must not have a progra
 import os
 import sys
 
-_NO = ("", "0", "off", "false", "no")
+from . import _everprof, _life, _log
 
 
 def _begin():
-    if os.environ.get("EVERPROF_AUTOSTART", "").strip().lower() in _NO:
+    # `python -E` and `-I` are there for whoever wants nothing of the environment.
+    if sys.flags.ignore_environment:
         return
-    if sys.flags.isolated or sys.flags.ignore_environment:
-        return
-    from . import _life, _log
-
     try:
-        _life.start({}, implicit=True)
+        if _everprof.canonical("autostart", os.environ.get("EVERPROF_AUTOSTART", "")) == "on":
+            _life.start({}, implicit=True)
     except Exception as error:
         _log.say(f"not profiled: {error}")
 

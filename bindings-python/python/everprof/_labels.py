@@ -11,6 +11,8 @@ from functools import wraps
 from . import _everprof
 
 _NONE = _everprof.Scope()
+# What has tasks, and no way to say quickly whether here is one.
+_OTHERS = frozenset({"trio", "curio", "gevent", "eventlet"})
 _IN_FORCE = ContextVar("everprof.labels", default=_NONE)
 
 
@@ -98,7 +100,7 @@ def _has_tasks():
     greenlet = loaded.get("greenlet")
     if greenlet is not None and greenlet.getcurrent().parent is not None:
         return True
-    return "trio" in loaded or "curio" in loaded
+    return not _OTHERS.isdisjoint(loaded)
 
 
 if _everprof.HANDLER_READS_LABELS:

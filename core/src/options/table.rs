@@ -164,6 +164,10 @@ options! {
     /// becomes by `exec`, and not those that it starts; `all`; or those whose executables have these names.
     preload: Preload = Preload::First, "", "", "0.1.0";
 
+    /// Whether interpreters that everprof is installed for start it before every program: Python, by its `everprof.pth`. It is
+    /// read in the environment alone.
+    autostart: bool = false, "", "", "0.1.0";
+
     /// A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good.
     /// `off`: no wait is sampled, and no function is hooked.
     lock_threshold_ns: Threshold = Threshold::DEFAULT, "nanoseconds", "lock, mutex, block", "0.1.0", live;
