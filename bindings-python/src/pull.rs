@@ -14,6 +14,8 @@ use pyo3::types::PyBytes;
 use crate::errors::door;
 
 type Answer = http::Response<Vec<u8>>;
+/// Status, headers and body.
+type Told<'py> = (u16, Vec<(String, String)>, Bound<'py, PyBytes>);
 type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// A request that is being answered.
@@ -43,10 +45,7 @@ impl Pull {
     }
 
     /// Waits for the answer: status, headers and body; none where the request was given up.
-    fn wait<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Option<(u16, Vec<(String, String)>, Bound<'py, PyBytes>)>> {
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Option<Told<'py>>> {
         let answer = door(py, || Ok(self.block()))?;
         Ok(answer.map(|answer| {
             let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_string();
