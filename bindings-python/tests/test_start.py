@@ -134,12 +134,8 @@ def test_other_threads_run_while_everprof_blocks(program):
             while not is_over:
                 ticks.append(time.monotonic()); time.sleep(0.001)
         thread = threading.Thread(target=tick); thread.start()
-        time.sleep(0.05)
-        with everprof.profile("wall"):
-            pass
         begin = time.monotonic()
-        for _ in range(20):
-            everprof.flush()
+        everprof._everprof.Pull("GET", "/debug/pprof/profile", "seconds=1", b"").wait()
         end = time.monotonic()
         is_over = True; thread.join()
         during = [at for at in ticks if begin <= at <= end]
@@ -147,7 +143,7 @@ def test_other_threads_run_while_everprof_blocks(program):
         """
     )
     ticks, took = done.out.split()
-    assert int(ticks) >= 3, done.out
+    assert float(took) >= 1 and int(ticks) >= 20, done.out
 
 
 def test_no_thread_is_left_and_signals_are_as_before(program):
