@@ -6,7 +6,6 @@ values are the core's (``src/labels.rs``): one is made for each scope that is en
 
 import sys
 from contextvars import ContextVar
-from functools import wraps
 
 from . import _everprof
 
@@ -58,6 +57,7 @@ class labels:
 
     def __call__(self, function):
         import inspect
+        from functools import wraps
 
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             # A generator hands control to others in the middle: they would have its labels.

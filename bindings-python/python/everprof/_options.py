@@ -2,7 +2,7 @@
 
 import operator
 import os
-from datetime import timedelta
+import sys
 
 from . import _everprof
 
@@ -23,7 +23,9 @@ def table():
 
 def _text(name, value):
     text = _spelled(value)
-    if text is None and isinstance(value, timedelta):
+    # Who has a duration has imported what it is of; everprof's import is to be quick.
+    datetime = sys.modules.get("datetime")
+    if text is None and datetime is not None and isinstance(value, datetime.timedelta):
         text = _duration(name, value)
     if text is None and isinstance(value, dict):
         text = ",".join(f"{key}={_escaped(_item(name, item))}" for key, item in value.items() if item is not None)

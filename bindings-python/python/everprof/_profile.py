@@ -1,6 +1,5 @@
 """Profiles of a block of code, or of a moment, and the forms that they can be had in."""
 
-import html as _html
 import os
 
 from . import _everprof, _life, _log
@@ -85,8 +84,10 @@ class Profile:
     def _repr_html_(self):
         if self._core is None:
             return None
+        from html import escape
+
         # A page of its own, which neither sees nor changes the notebook's.
-        return f'<iframe srcdoc="{_html.escape(self.html)}" sandbox="allow-scripts" width="100%" height="600" frameborder="0"></iframe>'
+        return f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts" width="100%" height="600" frameborder="0"></iframe>'
 
 
 class profile(Profile):
