@@ -41,4 +41,17 @@ for one in "${found[@]}"; do
     "$venv/bin/pip" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
     (cd bindings-python/tests && "$venv/bin/python" -m pytest -q -p no:cacheprovider -rs ${TESTS:-}) || failed+=("$version")
 done
+# The example programs, by the newest Python, as a reader would run them.
+python=$out/${found[-1]%%=*}/bin/python examples=$PWD/examples/python
+(
+    mkdir -p "$out/examples" && cd "$out/examples"
+    for example in quickstart labels lock alloc; do
+        step "example $example"
+        EVERPROF_SYMBOLIZE=names "$python" "$examples/$example.py" | tee "$example.txt"
+    done
+    [ -s flamegraph.html ]
+    grep -q "^large .* ms of CPU time" labels.txt
+    grep -q "^sell  *waited  *[1-9]" lock.txt
+    grep -q "MiB allocated, [12][0-9] MiB of them live" alloc.txt
+) || failed+=("(an example)")
 [ ${#failed[@]} -eq 0 ] || { echo "failed under Python ${failed[*]}" >&2; exit 1; }
