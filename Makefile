@@ -57,6 +57,10 @@ test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thre
 test-preload: ## only the preloaded library, in sqlite3, redis, Python and a shell's tools
 	cargo test -p everprof --test preload
 
+.PHONY: test-python
+test-python: ## the Python package: one wheel, tested under every Python from 3.9 on that is here (PYTHONS="3.11 3.13" for some)
+	@bindings-python/tests/run.sh
+
 .PHONY: preload
 preload: ## the library for LD_PRELOAD: target/release/libeverprof_preload.so
 	cargo build --release -p everprof-preload

@@ -38,6 +38,33 @@ impl ErrorKind {
         ErrorKind::Internal,
     ];
 
+    /// What the caller can do about errors of this kind, in one sentence.
+    ///
+    /// ```
+    /// assert_eq!(everprof::ErrorKind::InvalidOption.advice(), "Correct the option that the message names.");
+    /// ```
+    pub const fn advice(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidOption => "Correct the option that the message names.",
+            ErrorKind::InvalidData => {
+                "Correct the file or bytes that the message names: they are not what they should be."
+            }
+            ErrorKind::Storage => {
+                "Make room, or grant access: a file or directory could not be read or written."
+            }
+            ErrorKind::AlreadyRunning => {
+                "Start once only, or stop first: a profiler runs in this process already."
+            }
+            ErrorKind::Unsupported => {
+                "Nothing here: the kernel, the platform or its policy does not offer what was asked for."
+            }
+            ErrorKind::Unavailable => {
+                "Try again later: the other side could not be reached or did not accept."
+            }
+            ErrorKind::Internal => "Report it to us: everprof itself went wrong.",
+        }
+    }
+
     /// The kind's stable name, in snake_case.
     pub const fn name(self) -> &'static str {
         match self {

@@ -78,7 +78,7 @@ pub mod recorder;
 pub mod recording;
 mod report;
 mod serve;
-mod stats;
+pub mod stats;
 pub mod store;
 pub mod symbolize;
 pub mod tags;

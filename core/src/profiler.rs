@@ -90,7 +90,23 @@ impl Profiler {
 
     /// Options in code, which win over the environment.
     pub fn builder() -> Builder {
-        Builder { steps: Vec::new(), exporters: None }
+        Builder::default()
+    }
+
+    /// Another guard of the profiler that runs in this process, for whoever has no place to keep the first one, such as the
+    /// binding of a language that has no guards. The profiler stops when either is dropped.
+    ///
+    /// ```no_run
+    /// std::mem::forget(everprof::Profiler::start()?);
+    /// // later, and elsewhere
+    /// if let Some(profiler) = everprof::Profiler::of_process() {
+    ///     profiler.stop()?;
+    /// }
+    /// # Ok::<(), everprof::Error>(())
+    /// ```
+    pub fn of_process() -> Option<Profiler> {
+        // Not made before it is known: a guard that is dropped stops the profiler.
+        running().map(|_| Profiler { enabled: true })
     }
 
     /// Closes the profile at hand early and waits until it is exported.
@@ -200,6 +216,7 @@ pub fn set(name: &str, value: &str) -> Result<()> {
 #[must_use = "nothing happens before start()"]
 pub struct Builder {
     steps: Vec<(String, OsString)>,
+    program: Option<String>,
     exporters: Option<MakeExporters>,
 }
 
@@ -234,6 +251,13 @@ impl Builder {
     /// directory at the start. It need not be UTF-8.
     pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.steps.push((DIR.to_string(), dir.as_ref().into()));
+        self
+    }
+
+    /// What the service is called where neither options nor environment name it: instead of the executable, which of a
+    /// program in a language that is interpreted is the interpreter.
+    pub fn program(mut self, name: impl Into<String>) -> Self {
+        self.program = Some(name.into());
         self
     }
 
@@ -280,7 +304,11 @@ impl Builder {
         };
         let _turn = Turn::take()?;
         watch_process();
-        let tags = Tags::resolve(&options, &Sources::host());
+        let sources = match self.program {
+            Some(name) => Sources::host().with_executable(name),
+            None => Sources::host(),
+        };
+        let tags = Tags::resolve(&options, &sources);
         let problem = watched.as_ref().and_then(Watched::problem);
         let started = run(said, tags, aims.make.clone(), aims.google.clone(), watched, false)?;
         tell(&options, &aims);

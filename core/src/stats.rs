@@ -1,11 +1,16 @@
 //! What the profiler says about itself.
 
+mod fields;
+
+pub use fields::{StatSpec, StatValue};
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::profile::Verdict;
 
+fields::table! {
 /// A picture of the running profiler, from [`crate::Profiler::stats`].
 ///
 /// Counters begin with the profiler; after a fork the child's begin anew.
@@ -163,6 +168,7 @@ pub struct Stats {
     /// How long a wait for a lock is at least that is always a sample: more than `lock_threshold_ns` while the governor holds
     /// it up; 0 where none are taken.
     pub lock_threshold: Duration,
+}
 }
 
 impl Stats {

@@ -1,6 +1,9 @@
 //! Documents that are made of the options table, compared with what is in the tree; `make bless` writes them anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "generated/python.rs"]
+mod python;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +25,12 @@ fn the_readme_shows_the_options_table() {
 #[test]
 fn the_environment_page_shows_every_variable() {
     compare(&root().join("docs/environment.md"), &environment_page());
+}
+
+#[test]
+fn the_python_stubs_show_the_tables() {
+    let path = root().join("bindings-python/python/everprof/__init__.pyi");
+    compare(&path, &python::stubs(&std::fs::read_to_string(&path).unwrap()));
 }
 
 fn readme_table() -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::list::list;
-use super::value::Setting;
+use super::value::{Setting, Shape};
 use crate::error::{Error, ErrorKind};
 use crate::profile::Kind;
 
@@ -33,6 +33,8 @@ impl Share {
 }
 
 impl Setting for Share {
+    const SHAPE: Shape = Shape::Number;
+
     fn accepts() -> String {
         "number, 0 to 100, at most four digits behind the point".to_string()
     }
@@ -141,6 +143,8 @@ impl Duties {
 }
 
 impl Setting for Duties {
+    const SHAPE: Shape = Shape::List;
+
     fn accepts() -> String {
         "kind:on/cycle or kind:percent, such as alloc:10s/60s,lock:50%; ms, s, m, h; at least 1s on, a cycle of a day at most"
             .to_string()

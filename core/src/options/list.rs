@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::value::Setting;
+use super::value::{Setting, Shape};
 use crate::error::{Error, ErrorKind};
 use crate::pairs;
 use crate::profile::Kind;
@@ -35,6 +35,8 @@ impl Default for Kinds {
 }
 
 impl Setting for Kinds {
+    const SHAPE: Shape = Shape::List;
+
     fn accepts() -> String {
         format!("one or more of {}", Kind::ALL.map(Kind::name).join(", "))
     }
@@ -81,6 +83,8 @@ impl UserTags {
 }
 
 impl Setting for UserTags {
+    const SHAPE: Shape = Shape::Pairs;
+
     fn accepts() -> String {
         "key=value,key=value".to_string()
     }

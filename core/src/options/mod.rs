@@ -48,7 +48,7 @@ pub(crate) use push::{Protocol, Target};
 pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
 pub(crate) use url::Url;
-pub use value::TagValue;
+pub use value::{Shape, TagValue};
 pub use word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 use std::fmt;

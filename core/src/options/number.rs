@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::value::Setting;
+use super::value::{Setting, Shape};
 use crate::error::{Error, ErrorKind};
 
 macro_rules! whole_numbers {
@@ -30,6 +30,8 @@ macro_rules! whole_numbers {
         }
 
         impl Setting for $name {
+            const SHAPE: Shape = Shape::Whole;
+
             fn accepts() -> String {
                 format!("whole number, {} to {}", Self::RANGE.start(), Self::RANGE.end())
             }
@@ -142,6 +144,8 @@ impl Bytes {
 }
 
 impl Setting for Bytes {
+    const SHAPE: Shape = Shape::NumberOrText;
+
     fn accepts() -> String {
         "bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB".to_string()
     }
@@ -190,6 +194,8 @@ impl Interval {
 }
 
 impl Setting for Interval {
+    const SHAPE: Shape = Shape::NumberOrText;
+
     fn accepts() -> String {
         format!("off, {}", Bytes::accepts())
     }
@@ -229,6 +235,8 @@ impl Threshold {
 }
 
 impl Setting for Threshold {
+    const SHAPE: Shape = Shape::NumberOrText;
+
     fn accepts() -> String {
         format!("off, or whole number, 1 to {}", Self::MOST)
     }
@@ -269,6 +277,8 @@ impl Spans {
 }
 
 impl Setting for Spans {
+    const SHAPE: Shape = Shape::NumberOrText;
+
     fn accepts() -> String {
         format!("off, or whole number, 1 to {}", Self::MOST)
     }
@@ -317,6 +327,8 @@ impl Percent {
 }
 
 impl Setting for Percent {
+    const SHAPE: Shape = Shape::Number;
+
     fn accepts() -> String {
         "number, 0.01 to 100".to_string()
     }

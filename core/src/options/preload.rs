@@ -1,6 +1,6 @@
 //! Which programs the library profiles that is loaded into them all.
 
-use super::value::Setting;
+use super::value::{Setting, Shape};
 
 /// Which programs the preloaded library profiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Preload {
 }
 
 impl Setting for Preload {
+    const SHAPE: Shape = Shape::List;
+
     fn accepts() -> String {
         "first, all, or names of executables without their folders".to_string()
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::spell::HIDDEN;
 use super::url::Url;
-use super::value::Setting;
+use super::value::{Setting, Shape};
 use crate::pairs;
 
 /// Where profiles go: into the directory of the option `dir` by default.
@@ -150,6 +150,7 @@ impl Default for Push {
 
 impl Setting for Push {
     const SECRET: bool = true;
+    const SHAPE: Shape = Shape::List;
 
     fn accepts() -> String {
         RIGHT.to_string()
@@ -301,6 +302,7 @@ impl fmt::Debug for Headers {
 
 impl Setting for Headers {
     const SECRET: bool = true;
+    const SHAPE: Shape = Shape::Pairs;
 
     fn accepts() -> String {
         "name=value,name=value".to_string()

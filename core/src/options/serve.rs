@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::value::Setting;
+use super::value::{Setting, Shape};
 
 /// Where the pull side listens: nowhere by default.
 ///
@@ -52,6 +52,8 @@ impl Serve {
 }
 
 impl Setting for Serve {
+    const SHAPE: Shape = Shape::NumberOrText;
+
     fn accepts() -> String {
         RIGHT.to_string()
     }

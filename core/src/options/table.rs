@@ -14,7 +14,7 @@ use super::preload::Preload;
 use super::proxy::Proxy;
 use super::push::{Headers, Project, Push, Tenant};
 use super::serve::{Secret, Serve};
-use super::value::{Setting, TagValue};
+use super::value::{Setting, Shape, TagValue};
 use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
@@ -33,6 +33,8 @@ pub struct OptionSpec {
     pub live: bool,
     /// Whether its value is hidden in output and errors.
     pub secret: bool,
+    /// What its values are like.
+    pub shape: Shape,
     lines: &'static str,
     pub(super) accepts: fn() -> String,
     pub(super) set: fn(&mut Options, &str) -> Result<(), String>,
@@ -99,6 +101,7 @@ macro_rules! options {
             since: $since,
             live: [$(stringify!($live),)? ""].len() > 1,
             secret: <$type as Setting>::SECRET,
+            shape: <$type as Setting>::SHAPE,
             lines: concat!($($doc),+),
             accepts: <$type as Setting>::accepts,
             set: |options, text| {
@@ -160,6 +163,10 @@ options! {
     /// Which programs the library profiles that `LD_PRELOAD` puts into all that are started: the `first` one, with what it
     /// becomes by `exec`, and not those that it starts; `all`; or those whose executables have these names.
     preload: Preload = Preload::First, "", "", "0.1.0";
+
+    /// Whether interpreters that everprof is installed for start it before every program: Python, by its `everprof.pth`. It is
+    /// read in the environment alone.
+    autostart: bool = false, "", "", "0.1.0";
 
     /// A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good.
     /// `off`: no wait is sampled, and no function is hooked.

@@ -8,10 +8,36 @@ use super::spell::HIDDEN;
 use crate::error::{Error, ErrorKind};
 use crate::pairs;
 
+/// What the values of an option are like, for languages whose documentation has types. Text is right for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shape {
+    /// On or off.
+    Flag,
+    /// A whole number.
+    Whole,
+    /// A number that need not be whole.
+    Number,
+    /// A whole number, or words that say something else.
+    NumberOrText,
+    /// One of a few words, which [`crate::options::OptionSpec::accepts`] lists.
+    Word,
+    /// Text.
+    Text,
+    /// The path of a file or directory.
+    Path,
+    /// Entries parted by commas.
+    List,
+    /// Entries `key=value` parted by commas.
+    Pairs,
+}
+
 /// A value of an option: made of text, and shown as the text that makes it again.
 pub(super) trait Setting: Sized {
     /// Whether the value is hidden in output and errors.
     const SECRET: bool = false;
+    /// What the value is like.
+    const SHAPE: Shape = Shape::Text;
     /// What is accepted, for the documentation.
     fn accepts() -> String;
     /// The value, or a clause that says what would be right.
@@ -28,6 +54,8 @@ pub(super) trait Setting: Sized {
 }
 
 impl Setting for bool {
+    const SHAPE: Shape = Shape::Flag;
+
     fn accepts() -> String {
         "on, off".to_string()
     }
@@ -83,6 +111,8 @@ impl Setting for TagValue {
 
 /// A file, or none where the text is empty.
 impl Setting for Option<PathBuf> {
+    const SHAPE: Shape = Shape::Path;
+
     fn accepts() -> String {
         "path of a file".to_string()
     }
@@ -100,6 +130,8 @@ impl Setting for Option<PathBuf> {
 }
 
 impl Setting for PathBuf {
+    const SHAPE: Shape = Shape::Path;
+
     fn accepts() -> String {
         "path".to_string()
     }

@@ -1,6 +1,6 @@
 //! Choices between words.
 
-use super::value::Setting;
+use super::value::{Setting, Shape};
 
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $word_doc:literal])+ $variant:ident = $word:literal,)+ })+) => {$(
@@ -10,6 +10,8 @@ macro_rules! words {
         pub enum $name { $($(#[doc = $word_doc])+ $variant,)+ }
 
         impl Setting for $name {
+            const SHAPE: Shape = Shape::Word;
+
             fn accepts() -> String {
                 [$($word),+].join(", ")
             }
@@ -117,6 +119,8 @@ const SIGPROF: i32 = 27;
 const FREE_SIGNALS: [i32; 7] = [10, 12, 14, 16, 26, 29, 30];
 
 impl Setting for SignalChoice {
+    const SHAPE: Shape = Shape::NumberOrText;
+
     fn accepts() -> String {
         "auto, prof, realtime, or a number: 34 to 64, 10, 12, 14, 16, 26, 29 or 30".to_string()
     }

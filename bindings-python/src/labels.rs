@@ -1,0 +1,111 @@
+//! Labels for Python: sets of the core's, and the scopes that a ContextVar holds.
+//!
+//! **The ContextVar is what counts.** A program of Python has many tasks on a thread, and only the interpreter knows which of
+//! them runs: what is in force is the [`Scope`] that the variable of `_labels.py` has in the current context. A scope keeps its set
+//! alive, and so does every context that was copied from it, such as a task that outlives the `with` it was made in.
+//!
+//! **A handler may read it**: it finds the variable's value in the current context's map by the variable's address, and the
+//! set's id [`Scope::id_offset`] bytes behind the address of the value, whatever the version of the interpreter. The id is 0 for no labels.
+//! Until a handler does (`HANDLER_READS`), code that runs without an event loop puts the set into the thread's slot as well,
+//! and inside of tasks samples have no labels rather than those of another task.
+
+use std::collections::BTreeMap;
+
+use everprof::Labels;
+use pyo3::prelude::*;
+
+/// Whether the walk in the handler reads the ContextVar.
+const HANDLER_READS: bool = false;
+/// Scopes deeper than this are not entered, as in the core: what is in force stays.
+const DEEPEST: u32 = 64;
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("HANDLER_READS_LABELS", HANDLER_READS)?;
+    module.add_class::<LabelSet>()?;
+    module.add_class::<Scope>()
+}
+
+/// A set of labels, which may be entered many times.
+#[pyclass(frozen, module = "everprof._everprof")]
+pub(crate) struct LabelSet(Labels);
+
+#[pymethods]
+impl LabelSet {
+    #[new]
+    fn new(labels: Vec<(String, String)>) -> Self {
+        Self(Labels::new(labels))
+    }
+}
+
+/// What is in force: the labels of all scopes that are open, and the way back.
+#[pyclass(frozen, module = "everprof._everprof")]
+pub(crate) struct Scope {
+    /// For the handler, which reads nothing else.
+    id: u32,
+    depth: u32,
+    labels: Labels,
+    own: Option<Py<LabelSet>>,
+    outer: Option<Py<Scope>>,
+}
+
+#[pymethods]
+impl Scope {
+    /// No labels.
+    #[new]
+    fn new() -> Self {
+        Self { id: 0, depth: 0, labels: Labels::default(), own: None, outer: None }
+    }
+
+    /// The scope of `own` inside of this one.
+    fn enter(scope: &Bound<'_, Self>, own: Bound<'_, LabelSet>) -> PyResult<Py<Scope>> {
+        let outer = scope.get();
+        if outer.depth >= DEEPEST {
+            return Ok(scope.clone().unbind());
+        }
+        let labels = outer.labels.and(&own.get().0);
+        let inner = Scope {
+            id: labels.id(),
+            depth: outer.depth + 1,
+            labels,
+            own: Some(own.unbind()),
+            outer: Some(scope.clone().unbind()),
+        };
+        Py::new(scope.py(), inner)
+    }
+
+    /// What was in force before the innermost scope of `own`, which ends with all scopes in it; this one where there is none.
+    fn leave(scope: &Bound<'_, Self>, own: Bound<'_, LabelSet>) -> Py<Scope> {
+        let py = scope.py();
+        let mut open = scope.clone().unbind();
+        loop {
+            let (is_it, outer) = {
+                let here = open.get();
+                (
+                    here.own.as_ref().is_some_and(|set| set.is(&own)),
+                    here.outer.as_ref().map(|outer| outer.clone_ref(py)),
+                )
+            };
+            match outer {
+                Some(outer) if is_it => return outer,
+                Some(outer) => open = outer,
+                None => return scope.clone().unbind(),
+            }
+        }
+    }
+
+    /// Puts the labels in force on this thread, whatever its tasks are.
+    fn put(&self) {
+        self.labels.put();
+    }
+
+    /// The labels that are in force.
+    fn items(&self) -> BTreeMap<String, String> {
+        self.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    /// Where a handler finds the id in a scope, in bytes from its address.
+    fn id_offset(scope: &Bound<'_, Self>) -> usize {
+        let id: *const u32 = &scope.get().id;
+        id as usize - scope.as_ptr() as usize
+    }
+}

@@ -1,0 +1,154 @@
+//! The module `everprof._everprof`: what the package `everprof` calls, in the terms of Python.
+//!
+//! Called on the program's threads, with the interpreter attached; whatever may block runs detached, behind one door
+//! (`errors::door`) that turns errors and panics into exceptions. Nothing here runs on a thread of everprof's own, and nothing
+//! of everprof's own threads asks for the interpreter: so no shutdown, fork or lock of Python's can wait for them, or they for it.
+//!
+//! What is said in Python better than in Rust is said there, in `python/everprof/`.
+#![deny(unsafe_code)]
+
+mod errors;
+mod frames;
+mod labels;
+mod logger;
+mod options;
+mod pull;
+mod recording;
+
+use std::mem::{self, ManuallyDrop};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use everprof::stats::{StatValue, Stats};
+use everprof::{ErrorKind, Profiler};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use errors::door;
+
+/// Why stacks have no frames of Python, where they have none.
+static FRAMES_OFF: Mutex<Option<String>> = Mutex::new(None);
+static HAS_FRAMES: AtomicBool = AtomicBool::new(false);
+
+#[pymodule]
+fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    logger::install();
+    errors::add(module)?;
+    options::add(module)?;
+    labels::add(module)?;
+    module.add_class::<recording::Recording>()?;
+    module.add_class::<recording::Profile>()?;
+    module.add_class::<pull::Pull>()?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(start, module)?)?;
+    module.add_function(wrap_pyfunction!(stop, module)?)?;
+    module.add_function(wrap_pyfunction!(flush, module)?)?;
+    module.add_function(wrap_pyfunction!(set, module)?)?;
+    module.add_function(wrap_pyfunction!(stats, module)?)?;
+    module.add_function(wrap_pyfunction!(is_running, module)?)?;
+    module.add_function(wrap_pyfunction!(messages, module)?)?;
+    module.add_function(wrap_pyfunction!(recording::record, module)?)?;
+    module.add_function(wrap_pyfunction!(recording::snapshot, module)?)
+}
+
+/// Starts the profiler with these options on top of the environment's; `program` names it where nobody else does.
+#[pyfunction]
+fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>) -> PyResult<()> {
+    if is_running(py)? {
+        // Said by the core, with what is wrong about the options before.
+        return door(py, || begin(options, program));
+    }
+    // Before the first sample, and attached, since the interpreter is looked at.
+    if !HAS_FRAMES.swap(true, Ordering::SeqCst) {
+        *frames_off() = frames::install(py).err();
+    }
+    let started = door(py, || begin(options, program));
+    if !is_running(py)? {
+        remove_frames();
+    }
+    started
+}
+
+fn begin(options: Vec<(String, String)>, program: Option<String>) -> everprof::Result<()> {
+    let builder =
+        options.into_iter().fold(Profiler::builder(), |builder, (name, value)| builder.set(name, value));
+    let builder = program.into_iter().fold(builder, everprof::profiler::Builder::program);
+    // Nobody here could keep a guard: it is found by `of_process`.
+    builder.start().map(mem::forget)
+}
+
+/// Stops the profiler, and waits up to two seconds for the last profile; nothing where none runs.
+#[pyfunction]
+fn stop(py: Python<'_>) -> PyResult<()> {
+    let stopped = door(py, || Profiler::of_process().map_or(Ok(()), Profiler::stop));
+    // Not before: the last profile names its frames.
+    remove_frames();
+    stopped
+}
+
+fn remove_frames() {
+    if HAS_FRAMES.swap(false, Ordering::SeqCst) {
+        frames::uninstall();
+    }
+}
+
+#[pyfunction]
+fn flush(py: Python<'_>) -> PyResult<()> {
+    door(py, || running().map_or(Ok(()), |profiler| profiler.flush()))
+}
+
+#[pyfunction]
+fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
+    door(py, || everprof::set(name, value))
+}
+
+#[pyfunction]
+fn is_running(py: Python<'_>) -> PyResult<bool> {
+    door(py, || Ok(running().is_some()))
+}
+
+/// Every field of the core's table, and what only the binding knows.
+#[pyfunction]
+fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let stats = door(py, || Ok(running().map_or_else(Stats::default, |profiler| profiler.stats())))?;
+    let dict = PyDict::new(py);
+    for spec in Stats::table() {
+        match spec.value(&stats) {
+            StatValue::Flag(flag) => dict.set_item(spec.name, flag)?,
+            StatValue::Count(count) => dict.set_item(spec.name, count)?,
+            StatValue::Number(number) => dict.set_item(spec.name, number)?,
+            StatValue::Text(text) => dict.set_item(spec.name, text)?,
+            StatValue::Words(words) => dict.set_item(spec.name, words)?,
+            _ => dict.set_item(spec.name, py.None())?,
+        }
+    }
+    dict.set_item("frames_off", frames_off().clone())?;
+    Ok(dict)
+}
+
+/// The messages of everprof's since the last call: `logging`'s level and the text of each.
+#[pyfunction]
+fn messages() -> Vec<(u32, String)> {
+    logger::take()
+}
+
+/// The profiler that runs, by a guard that stops nothing.
+fn running() -> Option<ManuallyDrop<Profiler>> {
+    Profiler::of_process().map(ManuallyDrop::new)
+}
+
+fn frames_off() -> std::sync::MutexGuard<'static, Option<String>> {
+    FRAMES_OFF.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The kind of profile of that name.
+fn kind(name: &str) -> everprof::Result<everprof::profile::Kind> {
+    use everprof::profile::Kind;
+    Kind::from_name(name).ok_or_else(|| {
+        let known = Kind::ALL.map(Kind::name).join(", ");
+        everprof::Error::new(
+            ErrorKind::InvalidOption,
+            format!("there is no kind {name:?}: give one of {known}"),
+        )
+    })
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds the wheel once and tests it under every CPython from 3.9 on that is here (PYTHONS="3.11 3.13" for some, RELEASE=1 for the
+# wheel as it is delivered). All that it fetches goes into target/python.
+. "$(dirname "$0")/../../.ci/lib.sh"
+out=${CARGO_TARGET_DIR:-$PWD/target}/python
+mkdir -p "$out/wheels"
+
+# What pyenv has does not lie in the path.
+python() {
+    local version
+    command -v "python$1" 2>/dev/null && "python$1" -c '' 2>/dev/null && return
+    for version in "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+        [ -x "$version" ] && "$version" -c '' && echo "$version" && return
+    done
+    return 1
+}
+
+found=()
+for version in ${PYTHONS:-3.9 3.10 3.11 3.12 3.13 3.14 3.15}; do
+    ! interpreter=$(python "$version" | tail -1) || [ -z "$interpreter" ] || found+=("$version=$interpreter")
+done
+[ ${#found[@]} -gt 0 ] || skip "the Python package" "there is no Python from 3.9 on"
+
+step "wheel"
+tools=$out/tools
+[ -x "$tools/bin/maturin" ] || { "${found[-1]#*=}" -m venv "$tools" && retry "$tools/bin/pip" install -q 'maturin>=1.9,<2'; }
+rm -f "$out"/wheels/*
+"$tools/bin/maturin" build -q ${RELEASE:+--release} -m bindings-python/Cargo.toml -o "$out/wheels"
+ls -l "$out"/wheels/*.whl
+
+failed=()
+for one in "${found[@]}"; do
+    version=${one%%=*} venv=$out/${one%%=*}
+    step "Python $version"
+    [ -x "$venv/bin/pytest" ] || {
+        "${one#*=}" -m venv "$venv"
+        # Frameworks whose newest versions have left an old Python behind are tried in those that it still gets.
+        retry "$venv/bin/pip" install -q pytest flask fastapi django gunicorn
+    }
+    [ "$one" != "${found[-1]}" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry "$venv/bin/pip" install -q mypy
+    "$venv/bin/pip" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
+    (cd bindings-python/tests && "$venv/bin/python" -m pytest -q -p no:cacheprovider -rs ${TESTS:-}) || failed+=("$version")
+done
+# The example programs, by the newest Python, as a reader would run them.
+python=$out/${found[-1]%%=*}/bin/python examples=$PWD/examples/python
+(
+    mkdir -p "$out/examples" && cd "$out/examples"
+    for example in quickstart labels lock alloc; do
+        step "example $example"
+        EVERPROF_SYMBOLIZE=names "$python" "$examples/$example.py" | tee "$example.txt"
+    done
+    [ -s flamegraph.html ]
+    grep -q "^large .* ms of CPU time" labels.txt
+    grep -q "^sell  *waited  *[1-9]" lock.txt
+    grep -q "MiB allocated, [12][0-9] MiB of them live" alloc.txt
+) || failed+=("(an example)")
+[ ${#failed[@]} -eq 0 ] || { echo "failed under Python ${failed[*]}" >&2; exit 1; }
