@@ -38,8 +38,8 @@ pub enum Step {
 /// when the runtime's own structures are half written. Off the handler, [`owns`](FrameSource::owns) alone is asked of
 /// frames of threads that wait; nothing else is, since the calling thread is not the one that is walked.
 ///
-/// An implementation does not allocate, lock, panic or call the system; it reads only memory that is mapped for as long
-/// as it is registered, or that `stack` vouches for; and it ends in bounded time.
+/// An implementation does not allocate, lock, panic or call the system, but for [`crate::memory::is_readable`]; it reads only
+/// memory that is mapped for as long as it is registered, or that `stack` vouches for; and it ends in bounded time.
 pub unsafe trait FrameSource: Sync {
     /// Whether the frame at `pc` is this source's affair; asked at every frame, so it must be cheap. `pc` is exact in an
     /// interrupted frame and lies inside the calling instruction in a caller.
@@ -53,6 +53,12 @@ pub unsafe trait FrameSource: Sync {
 
     /// Pushes the frames that belong to the native frame in `regs`, and says how to go on.
     fn step(&self, cursor: &mut Cursor, regs: &mut Regs, stack: &StackMemory, out: &mut Frames<'_>) -> Step;
+
+    /// The walk is over, at the root or wherever it lost its way: pushes what the source knows of that belonged to no native
+    /// frame that was met. Where the walk ended early, a mark stands before it.
+    fn end(&self, cursor: &mut Cursor, stack: &StackMemory, out: &mut Frames<'_>) {
+        let _ = (cursor, stack, out);
+    }
 }
 
 /// Registers `source` under the runtime's number `kind`, 1 to 127, from any thread. Says false where the four places
@@ -127,6 +133,15 @@ impl Sources {
         let (source, cursor) = slots
             .find_map(|(source, cursor)| Some(((*source)?, cursor)).filter(|(source, _)| source.owns(pc)))?;
         Some(source.step(cursor, regs, stack, out))
+    }
+
+    /// Tells every source that the walk is over.
+    pub(super) fn end(&mut self, stack: &StackMemory, out: &mut Frames<'_>) {
+        for (source, cursor) in self.sources.iter().zip(&mut self.cursors) {
+            if let Some(source) = source {
+                source.end(cursor, stack, out);
+            }
+        }
     }
 }
 

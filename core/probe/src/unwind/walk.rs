@@ -76,12 +76,10 @@ pub(crate) fn walk_entered(
         walker.change = snapshot.change();
         generation = snapshot.generation().wrapping_add(u32::from(walker.is_changed()));
     }
-    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.native(trail, out) };
+    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.to_end(trail, out) };
     trail.end();
-    match end {
-        End::Root if walker.doubtful => end = End::Doubtful,
-        End::Root => {}
-        _ => out.push_missing(0),
+    if end == End::Root && walker.doubtful {
+        end = End::Doubtful;
     }
     // Where the frames are not in order, those before the stop are not what they were; and frames of sources are for the thread
     // itself to tell.
@@ -129,6 +127,14 @@ pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_
         _ => out.push_missing(0),
     }
     (end, owned, walker.regs.sp)
+}
+
+/// Says that frames are missing where a walk has ended before the root.
+#[inline]
+fn mark(end: End, out: &mut Frames<'_>) {
+    if end != End::Root {
+        out.push_missing(0);
+    }
 }
 
 pub(super) struct Walker<'a> {
@@ -218,14 +224,23 @@ impl<'a> Walker<'a> {
         left
     }
 
+    /// The same, closed with a mark where it does not end at the root.
+    #[inline]
+    fn to_end(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
+        let end = self.native(trail, out);
+        mark(end, out);
+        end
+    }
+
     /// Apart, because what sources remember takes stack, of which a handler may have little.
     #[cold]
     #[inline(never)]
     fn with_sources(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
-        match Sources::begin(&self.regs) {
-            None => self.native(trail, out),
-            Some(mut sources) => self.mixed(&mut sources, out),
-        }
+        let Some(mut sources) = Sources::begin(&self.regs) else { return self.to_end(trail, out) };
+        let end = self.mixed(&mut sources, out);
+        mark(end, out);
+        sources.end(self.stack, out);
+        end
     }
 
     fn mixed(&mut self, sources: &mut Sources, out: &mut Frames<'_>) -> End {
