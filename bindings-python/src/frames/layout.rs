@@ -17,8 +17,9 @@ pub(super) struct Layout {
     /// In the thread's state: the newest chunk of the stack that frames lie in, followed by the end of what is used of it.
     /// `None` where frames are objects.
     pub(super) chunk: Option<u64>,
-    /// Bytes of the thread's state, in which an outermost frame may lie.
     pub(super) state_size: u64,
+    /// In the thread's state: a reference to its outermost frame, which is of no call.
+    pub(super) outermost: Option<u64>,
     pub(super) code: u64,
     pub(super) previous: u64,
     pub(super) instruction: Instruction,
@@ -127,6 +128,7 @@ impl Layout {
         let words = [
             self.frame.unwrap_or(0),
             self.chunk.unwrap_or(0),
+            self.outermost.unwrap_or(0),
             self.state_size,
             self.code,
             self.previous,
@@ -153,6 +155,7 @@ fn objects(minor: u8) -> Layout {
         frame: Some(24),
         cframe: None,
         chunk: None,
+        outermost: None,
         state_size: if minor == 9 { 264 } else { 280 },
         code: 32,
         previous: 24,
@@ -186,6 +189,7 @@ fn records(minor: u8) -> Layout {
         frame: None,
         cframe: Some(record),
         chunk: Some(new(296, 232)),
+        outermost: None,
         state_size: new(360, 288),
         code: new(32, 0),
         previous: new(48, 8),
@@ -228,7 +232,7 @@ struct Told {
     text_size: u64,
     /// A word, or, before there was one, the offset itself.
     frame_in_generator: Result<u64, u64>,
-    /// Of the outermost frame, which lies in the thread's state from 3.15 on.
+    /// Of the reference to the outermost frame, from 3.15 on.
     outermost: Option<u64>,
 }
 
@@ -314,12 +318,12 @@ fn told(told: &Told, symbols: &Symbols) -> Result<Layout, String> {
         return Err("the interpreter is built without its lock (free-threaded)".into());
     }
     let word = |index: u64| words.word(index * 8);
-    let outermost = told.outermost.map_or(0, |index| word(index) + word(told.frame_size));
     let layout = Layout {
         frame: Some(word(told.frame)),
         cframe: None,
         chunk: Some(word(told.chunk)),
-        state_size: word(told.state_size).max(outermost) & !7,
+        state_size: word(told.state_size) & !7,
+        outermost: told.outermost.map(word),
         code: word(told.code),
         previous: word(told.previous),
         instruction: Instruction::Pointer(word(told.instruction)),

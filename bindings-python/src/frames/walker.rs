@@ -317,13 +317,13 @@ impl Walker {
         let Some(_) = self.layout.chunk else { return self.frame_object(address) };
         let is_known = in_chunks(chain, address, size)
             || stack.read(address).is_some() && stack.read(address + size - 8).is_some()
-            || (chain.state..chain.state + self.layout.state_size).contains(&address)
+            || self.is_outermost(chain, address)
             || self.is_in_generator(chain, address);
         if !is_known {
             return None;
         }
-        // SAFETY: it lies in a chunk of the thread's, on its stack, in its state, or in a generator that it runs, all of which stay
-        // as long as the thread is interrupted.
+        // SAFETY: it lies in a chunk of the thread's, on its stack, beside its state, or in a generator that it runs, all of which
+        // stay as long as the thread is interrupted.
         let piece = unsafe { Piece::new(address, size) };
         let owner = piece.byte(self.layout.owner);
         let (is_mark, is_last) = match self.layout.marker {
@@ -362,6 +362,12 @@ impl Walker {
         let owner = generator.byte(self.layout.frame_in_generator + self.layout.owner);
         owner == layout::OWNED_BY_GENERATOR
             && self.symbols.generator_types.contains(&generator.word(layout::TYPE))
+    }
+
+    /// Whether it is the one that the thread's state refers to.
+    fn is_outermost(&self, chain: &Chain, address: u64) -> bool {
+        let (Some(at), Some(state)) = (self.layout.outermost, self.state(chain)) else { return false };
+        state.word(at) == address
     }
 
     fn state(&self, chain: &Chain) -> Option<Piece> {
