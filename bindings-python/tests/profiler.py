@@ -1,0 +1,49 @@
+"""What the scripts beside it need of the profiler: start with Python's frames, stop, and the samples that came of it."""
+
+import glob
+import os
+import shutil
+import tempfile
+import time
+
+import pprof
+
+import _everprof
+
+
+class Run:
+    """`with Run(rate) as run: …`, and then `run.samples`."""
+
+    def __init__(self, rate, kinds="cpu"):
+        self.rate, self.kinds = rate, kinds
+
+    def __enter__(self):
+        _everprof.install()
+        self.folder = tempfile.mkdtemp(prefix="everprof-")
+        _everprof.start(self.folder, self.rate, self.kinds)
+        return self
+
+    def __exit__(self, *_):
+        _everprof.stop()
+        # A stop waits for two seconds; a build for debugging takes longer to read the interpreter's symbols.
+        for _ in range(600):
+            if glob.glob(os.path.join(self.folder, "**", "*.json"), recursive=True):
+                break
+            time.sleep(0.1)
+        self.samples = pprof.profiles(self.folder, self.kinds.split(",")[0])
+        self.counts = _everprof.counts()
+        shutil.rmtree(self.folder)
+
+
+def name_of(code):
+    """A function's name as everprof writes it."""
+    return getattr(code, "co_qualname", code.co_name)
+
+
+def is_python(frame):
+    """Whether a frame is of Python: by its file, which these scripts choose."""
+    return frame.file.endswith(".py") or frame.file.startswith("<")
+
+
+def short(path):
+    return os.path.basename(path)
