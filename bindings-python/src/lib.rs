@@ -27,6 +27,12 @@ fn counts() -> [u64; 3] {
     frames::counts()
 }
 
+/// Signals handled so far, and the ticks that it took.
+#[pyfunction]
+fn cost() -> (u64, u64) {
+    everprof_probe::sigprof::cost()
+}
+
 #[pyfunction]
 fn start(dir: &str, rate: u32, kinds: &str) -> PyResult<()> {
     let fail = |error: everprof::Error| PyRuntimeError::new_err(error.to_string());
@@ -46,6 +52,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(install, module)?)?;
     module.add_function(wrap_pyfunction!(uninstall, module)?)?;
     module.add_function(wrap_pyfunction!(counts, module)?)?;
+    module.add_function(wrap_pyfunction!(cost, module)?)?;
     module.add_function(wrap_pyfunction!(start, module)?)?;
     module.add_function(wrap_pyfunction!(stop, module)?)
 }

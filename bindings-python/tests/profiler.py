@@ -32,6 +32,7 @@ class Run:
             time.sleep(0.1)
         self.samples = pprof.profiles(self.folder, self.kinds.split(",")[0])
         self.counts = _everprof.counts()
+        self.handled, self.ticks = _everprof.cost()
         shutil.rmtree(self.folder)
 
 
@@ -47,3 +48,16 @@ def is_python(frame):
 
 def short(path):
     return os.path.basename(path)
+
+
+def pid():
+    return os.getpid()
+
+
+def python():
+    """An interpreter for helpers."""
+    return os.environ.get("EVERPROF_TEST_PYTHON", "python3")
+
+
+def beside(name):
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
