@@ -10,6 +10,7 @@
 
 mod check;
 mod codes;
+mod cold;
 mod layout;
 mod lines;
 mod names;
@@ -64,6 +65,12 @@ pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
 /// Takes Python's frames out of stacks: before the interpreter ends, since it frees the states of threads that still run.
 pub(crate) fn uninstall() {
     unwind::unset_source(KIND);
+}
+
+/// Where the interpreter's loop is.
+pub(crate) fn loop_parts() -> Vec<std::ops::Range<u64>> {
+    let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    installed.map_or(Vec::new(), |walker| walker.symbols.eval.clone())
 }
 
 /// What the walks have met: functions that there was no room for, calls that were just beginning, and chains that led nowhere.

@@ -3,13 +3,13 @@
 use core::ffi::{CStr, c_void};
 use core::ops::Range;
 
+use super::cold;
+
 /// Functions and objects of the interpreter.
 #[derive(Clone, Debug)]
 pub(super) struct Symbols {
     /// The calling thread's state by its thread-specific storage: one call of `pthread_getspecific`, null where there is none.
     pub(super) thread_state: extern "C" fn() -> u64,
-    /// The state of the thread that holds the interpreter's lock, or of the calling thread, by version.
-    pub(super) current_state: Option<extern "C" fn() -> u64>,
     /// Whether the interpreter is about to end: then states of threads are freed that still run.
     pub(super) is_finalizing: extern "C" fn() -> i32,
     /// The code of the interpreter's loop, and of its rare parts, where they are elsewhere.
@@ -34,7 +34,6 @@ impl Symbols {
             .ok_or("the interpreter does not say whether it ends")?;
         Ok(Self {
             thread_state: function(need(c"PyGILState_GetThisThreadState")?),
-            current_state: first(&[c"PyThreadState_GetUnchecked", c"_PyThreadState_UncheckedGet"]).map(function),
             is_finalizing: flag(finalizing),
             eval: eval(need(c"_PyEval_EvalFrameDefault")?)?,
             code_type: need(c"PyCode_Type")?,
@@ -89,5 +88,8 @@ fn eval(address: u64) -> Result<Vec<Range<u64>>, String> {
         return Err(unknown());
     }
     let main = address..address + size;
-    Ok(vec![main])
+    // SAFETY: the loader has written to it, as it says.
+    let base = unsafe { info.assume_init() }.dli_fbase as u64;
+    let parts = cold::parts(&main, base);
+    Ok(core::iter::once(main).chain(parts).collect())
 }

@@ -41,8 +41,8 @@ pub(super) struct Walker {
     pub(super) layout: Layout,
     pub(super) symbols: Symbols,
     pub(super) codes: Codes,
-    /// Where the interpreter's loop is: the two largest of its parts.
-    eval: [Range<u64>; 2],
+    /// Where the interpreter's loop is: its main part, and others.
+    eval: [Range<u64>; 3],
     /// How far above the stack pointer of the loop's frame its mark on the native stack lies: the least that was seen.
     distance: AtomicU64,
     pub(super) counts: Counts,
@@ -113,7 +113,7 @@ struct Frame {
 impl Walker {
     pub(super) fn new(layout: Layout, symbols: Symbols, codes: Codes) -> Self {
         let mut parts = symbols.eval.iter().cloned();
-        let eval = [parts.next().unwrap_or(0..0), parts.next().unwrap_or(0..0)];
+        let eval = core::array::from_fn(|_| parts.next().unwrap_or(0..0));
         Self { layout, symbols, codes, eval, distance: AtomicU64::new(u64::MAX), counts: Counts::default() }
     }
 
