@@ -197,8 +197,19 @@ def all_of_it():
     thread.join()
 
 
+def placed(stack):
+    """Whether C's frames are between the Python frames where C called, and, since one loop runs several, only there."""
+    python = [at for at, frame in enumerate(stack) if profiler.is_python(frame)]
+    for inner, outer in zip(python, python[1:]):
+        names = stack[inner].name.split(".")[-1], stack[outer].name.split(".")[-1]
+        if names == ("<lambda>", "by_way_of_c"):
+            yield "placed" if outer - inner > 1 else "displaced"
+        elif names == ("recursion", "recursion") and sys.version_info >= (3, 11):
+            yield "placed" if outer - inner == 1 else "displaced"
+
+
 def check(samples, counts):
-    seen, strangers, others = collections.Counter(), [], 0
+    seen, strangers, others, places = collections.Counter(), [], 0, collections.Counter()
     for stack, values, _ in samples:
         python = [frame for frame in stack if profiler.is_python(frame)]
         if not python or python[0].name != "spin":
@@ -207,6 +218,7 @@ def check(samples, counts):
         way = tuple((frame.name, frame.file, frame.line) for frame in python[1:])
         if way in ways:
             seen[way] += values[-1]
+            places.update(placed(stack))
         else:
             strangers.append(way)
     # The loop of the interpreter's that calls `spin` may be at work still, or again, with the line before or after.
@@ -219,7 +231,11 @@ def check(samples, counts):
         print("stranger:", [(name, profiler.short(file), line) for name, file, line in way][:8])
         near = min(ways, key=lambda known: sum(a != b for a, b in zip(known, way)) + abs(len(known) - len(way)))
         print("    near:", [(name, profiler.short(file), line) for name, file, line in near][:8])
+    print(dict(places))
     assert not strangers
+    # Python's frames stand where the interpreter's loop ran them: those of a call by way of C have C's frames between them.
+    good, bad = places["placed"], places["displaced"]
+    assert good > 20 and bad <= good * 0.005, (good, bad)
     assert counts[0] == 0 and counts[2] == 0, counts
     assert abs(found - spun) < 0.05 * spun + 0.05, (found, spun)
     for way, seconds in ways.items():
