@@ -17,6 +17,7 @@ mod names;
 mod raw;
 mod seen;
 mod symbols;
+mod waiting;
 mod walker;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -18,6 +18,8 @@ pub(super) struct Layout {
     /// `None` where frames are objects.
     pub(super) chunk: Option<u64>,
     pub(super) state_size: u64,
+    /// In the thread's state: the kernel's number of the thread, or, where there is none, the C library's pointer to it.
+    pub(super) thread: Thread,
     /// In the thread's state: a reference to its outermost frame, which is of no call.
     pub(super) outermost: Option<u64>,
     pub(super) code: u64,
@@ -33,6 +35,16 @@ pub(super) struct Layout {
     pub(super) code_object: CodeObject,
     pub(super) text: Text,
 }
+
+/// How a thread's state says whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thread {
+    Number(u64),
+    Pointer(u64),
+}
+
+/// In the thread's state: the next one of the interpreter.
+pub(super) const NEXT: u64 = 8;
 
 /// The record on the C stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +132,13 @@ impl Layout {
     }
 }
 
+impl Thread {
+    fn at(self) -> u64 {
+        let (Self::Number(at) | Self::Pointer(at)) = self;
+        at
+    }
+}
+
 impl Layout {
     /// The same where words are where words can be, and nothing is far away.
     fn plausible(self) -> Result<Self, String> {
@@ -129,6 +148,7 @@ impl Layout {
             self.frame.unwrap_or(0),
             self.chunk.unwrap_or(0),
             self.outermost.unwrap_or(0),
+            self.thread.at(),
             self.state_size,
             self.code,
             self.previous,
@@ -155,6 +175,7 @@ fn objects(minor: u8) -> Layout {
         frame: Some(24),
         cframe: None,
         chunk: None,
+        thread: Thread::Pointer(176),
         outermost: None,
         state_size: if minor == 9 { 264 } else { 280 },
         code: 32,
@@ -189,6 +210,7 @@ fn records(minor: u8) -> Layout {
         frame: None,
         cframe: Some(record),
         chunk: Some(new(296, 232)),
+        thread: Thread::Number(new(160, 144)),
         outermost: None,
         state_size: new(360, 288),
         code: new(32, 0),
@@ -323,6 +345,7 @@ fn told(told: &Told, symbols: &Symbols) -> Result<Layout, String> {
         cframe: None,
         chunk: Some(word(told.chunk)),
         state_size: word(told.state_size) & !7,
+        thread: Thread::Number(word(told.chunk - 1)),
         outermost: told.outermost.map(word),
         code: word(told.code),
         previous: word(told.previous),

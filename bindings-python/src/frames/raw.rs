@@ -17,10 +17,6 @@ impl Piece {
         Self { start, len }
     }
 
-    pub(super) const fn start(self) -> u64 {
-        self.start
-    }
-
     /// The word at `offset`; 0 outside of the piece, as what is not there is written.
     #[inline]
     pub(super) fn word(self, offset: u64) -> u64 {
@@ -43,6 +39,16 @@ impl Piece {
     pub(super) fn byte(self, offset: u64) -> u8 {
         let word = self.word(offset & !7);
         (word >> (offset & 7) * 8) as u8
+    }
+
+    /// The byte at `offset`, where no whole word may be left; 0 outside of the piece.
+    pub(super) fn last(self, offset: u64) -> u8 {
+        if offset >= self.len {
+            return 0;
+        }
+        let byte = core::ptr::with_exposed_provenance::<u8>((self.start + offset) as usize);
+        // SAFETY: the byte lies in the piece, which can be read.
+        unsafe { byte.read_volatile() }
     }
 
     /// Copies what lies from the start on to `into`, and says how many bytes there were.

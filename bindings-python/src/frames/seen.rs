@@ -12,36 +12,44 @@ use super::walker::{SHIM, UNNAMED, Walker};
 /// Of a string without a hash, so many bytes are looked at.
 const LOOKED_AT: u64 = 256;
 /// Bytes of a string's head in every version.
-const TEXT_HEAD: u64 = 40;
+pub(super) const TEXT_HEAD: u64 = 40;
 /// The hash of a string that nobody has asked for.
-const NO_HASH: u64 = u64::MAX;
+pub(super) const NO_HASH: u64 = u64::MAX;
 
 impl Walker {
     /// The number of the code object at `address`, of which a frame holds a reference; `None` where it is none.
     #[inline]
     pub(super) fn number(&self, address: u64) -> Option<u64> {
-        let place = &self.layout.code_object;
         if address == 0 || address & 7 != 0 {
             return None;
         }
         // SAFETY: a frame holds a reference to it, and every object has a type.
-        let head = unsafe { Piece::new(address, layout::SIZE + 8) };
+        let head = unsafe { Piece::new(address, layout::SIZE) };
         if head.word(layout::TYPE) != self.symbols.code_type {
             return None;
         }
         // SAFETY: a code object, which is as long as that.
-        let code = unsafe { Piece::new(address, place.len) };
-        let (name, file, lines) = (code.word(place.name), code.word(place.filename), code.word(place.lines));
-        let first_line = code.half(place.first_line);
-        if name == file && first_line == 0 {
+        let code = unsafe { Piece::new(address, self.layout.code_object.len) };
+        let parts = self.parts(code);
+        if parts.is_shim() {
             return Some(SHIM);
         }
-        let parts = [name, file, lines, u64::from(first_line), head.word(layout::SIZE)];
-        let mut key = parts.into_iter().fold(address, fold);
-        key = fold(key, self.content(name));
-        key = fold(key, self.content(file));
-        let number = self.codes.number(key.max(1), || Some(self.see(code)));
+        let key = parts.key(address, [parts.name, parts.file].map(|text| self.content(text)));
+        let number = self.codes.number(key, || Some(self.see(code)));
         Some(number.unwrap_or(UNNAMED))
+    }
+
+    /// What a code object consists of.
+    #[inline]
+    pub(super) fn parts(&self, code: Piece) -> Parts {
+        let place = &self.layout.code_object;
+        Parts {
+            name: code.word(place.name),
+            file: code.word(place.filename),
+            lines: code.word(place.lines),
+            first_line: code.half(place.first_line),
+            size: code.word(layout::SIZE),
+        }
     }
 
     /// What stands for the content of a string.
@@ -61,11 +69,7 @@ impl Walker {
     #[cold]
     fn unhashed(&self, address: u64) -> u64 {
         let part = self.text(address);
-        let Some(piece) = part.piece else { return 0 };
-        let words = part.len.min(LOOKED_AT) / 8;
-        let ends = (0..words).map(|word| piece.word(word * 8));
-        let rest = (words * 8..part.len.min(LOOKED_AT)).map(|at| u64::from(last(piece, at, part.len)));
-        ends.chain(rest).fold(part.len, fold)
+        part.piece.map_or(0, |piece| content(piece, part.len))
     }
 
     fn see(&self, code: Piece) -> Seen {
@@ -100,35 +104,63 @@ impl Walker {
     }
 }
 
+/// What makes a code object that one, beside its address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub(super) name: u64,
+    pub(super) file: u64,
+    pub(super) lines: u64,
+    pub(super) first_line: u32,
+    size: u64,
+}
+
+impl Parts {
+    /// Whether it is code that nobody wrote: the interpreter calls `__init__` through it.
+    #[inline]
+    pub(super) fn is_shim(&self) -> bool {
+        self.name == self.file && self.first_line == 0
+    }
+
+    /// The key, not 0, of the code object at `address` with a name and a file of this content.
+    #[inline]
+    pub(super) fn key(&self, address: u64, content: [u64; 2]) -> u64 {
+        let Self { name, file, lines, first_line, size } = *self;
+        let [name_content, file_content] = content;
+        let words = [name, file, lines, u64::from(first_line), size, name_content, file_content];
+        words.into_iter().fold(address, fold).max(1)
+    }
+}
+
+/// What stands for the content of a string of `len` bytes that has no hash.
+pub(super) fn content(text: Piece, len: u64) -> u64 {
+    let looked_at = len.min(LOOKED_AT);
+    let words = (0..looked_at / 8).map(|word| text.word(word * 8));
+    let rest = (looked_at & !7..looked_at).map(|at| u64::from(text.last(at)));
+    words.chain(rest).fold(len, fold)
+}
+
 /// The characters of a string, where it is one of the usual form.
 pub(super) fn text(layout: &Layout, text_type: u64, address: u64) -> Part {
-    let nothing = Part { piece: None, len: 0, width: 1 };
+    const NOTHING: Part = Part { piece: None, len: 0, width: 1 };
     if address == 0 || address & 7 != 0 {
-        return nothing;
+        return NOTHING;
     }
     // SAFETY: who asks knows of a reference to it, and strings have such a head.
     let head = unsafe { Piece::new(address, TEXT_HEAD) };
-    if head.word(layout::TYPE) != text_type {
-        return nothing;
-    }
-    let state = head.half(layout::TEXT_STATE) >> layout.text.kind_shift;
-    let (width, is_compact, is_ascii) = ((state & 7) as u8, state & 8 != 0, state & 16 != 0);
-    if !is_compact || !matches!(width, 1 | 2 | 4) {
-        return nothing;
-    }
-    let at = if is_ascii { layout.text.ascii } else { layout.text.compact };
-    let len = head.word(layout::SIZE).saturating_mul(u64::from(width));
+    let Some((at, len, width)) = characters(layout, text_type, head) else { return NOTHING };
     // SAFETY: a compact string has its characters there.
     let piece = unsafe { Piece::new(address + at, len) };
     Part { piece: Some(piece), len, width }
 }
 
-/// The byte at `at`, where the word that it is in may reach beyond the end.
-fn last(piece: Piece, at: u64, len: u64) -> u8 {
-    let mut bytes = [0; 8];
-    let start = at & !7;
-    // SAFETY: the bytes from `start` to the end are a part of the piece.
-    let tail = unsafe { Piece::new(piece.start() + start, len - start) };
-    tail.copy(&mut bytes);
-    bytes.get((at & 7) as usize).copied().unwrap_or(0)
+/// Where the characters of the string with this head lie in it, how many bytes they have together, and how many one of them; `None`
+/// where it is no string of the usual form.
+pub(super) fn characters(layout: &Layout, text_type: u64, head: Piece) -> Option<(u64, u64, u8)> {
+    let state = head.half(layout::TEXT_STATE) >> layout.text.kind_shift;
+    let (width, is_compact, is_ascii) = ((state & 7) as u8, state & 8 != 0, state & 16 != 0);
+    if head.word(layout::TYPE) != text_type || !is_compact || !matches!(width, 1 | 2 | 4) {
+        return None;
+    }
+    let at = if is_ascii { layout.text.ascii } else { layout.text.compact };
+    Some((at, head.word(layout::SIZE).saturating_mul(u64::from(width)), width))
 }

@@ -12,6 +12,9 @@ pub(super) struct Symbols {
     pub(super) thread_state: extern "C" fn() -> u64,
     /// Whether the interpreter is about to end: then states of threads are freed that still run.
     pub(super) is_finalizing: extern "C" fn() -> i32,
+    /// The main interpreter, and the function that tells the newest of its threads' states.
+    pub(super) interpreter: u64,
+    pub(super) newest_state: extern "C" fn(u64) -> u64,
     /// The code of the interpreter's loop, and of its rare parts, where they are elsewhere.
     pub(super) eval: Vec<Range<u64>>,
     pub(super) code_type: u64,
@@ -35,6 +38,8 @@ impl Symbols {
         Ok(Self {
             thread_state: function(need(c"PyGILState_GetThisThreadState")?),
             is_finalizing: flag(finalizing),
+            interpreter: function(need(c"PyInterpreterState_Main")?)(),
+            newest_state: member(need(c"PyInterpreterState_ThreadHead")?),
             eval: eval(need(c"_PyEval_EvalFrameDefault")?)?,
             code_type: need(c"PyCode_Type")?,
             text_type: need(c"PyUnicode_Type")?,
@@ -55,6 +60,11 @@ fn address(name: &CStr) -> Option<u64> {
 fn function(address: u64) -> extern "C" fn() -> u64 {
     // SAFETY: the interpreter's functions of these names take nothing and return a pointer.
     unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(address as usize) }
+}
+
+fn member(address: u64) -> extern "C" fn(u64) -> u64 {
+    // SAFETY: the interpreter's functions of these names take a pointer and return one.
+    unsafe { core::mem::transmute::<usize, extern "C" fn(u64) -> u64>(address as usize) }
 }
 
 fn flag(address: u64) -> extern "C" fn() -> i32 {

@@ -215,17 +215,22 @@ impl Walker {
                 self.push_run(chain, stack, out);
                 continue;
             }
-            if !is_leaf && distance < self.distance.load(Ordering::Relaxed) {
-                self.distance.fetch_min(distance, Ordering::Relaxed);
-            }
-            let usual = self.distance.load(Ordering::Relaxed);
-            let slack = if is_leaf { 0 } else { ARGUMENTS };
-            if distance <= usual.saturating_add(slack) {
+            if self.is_near(distance, is_leaf) {
                 self.push_run(chain, stack, out);
             }
             break;
         }
         Step::Hidden
+    }
+
+    /// Whether a mark so far above the stack pointer of a frame of the loop's is that frame's.
+    pub(super) fn is_near(&self, distance: u64, is_leaf: bool) -> bool {
+        if !is_leaf && distance < self.distance.load(Ordering::Relaxed) {
+            self.distance.fetch_min(distance, Ordering::Relaxed);
+        }
+        let usual = self.distance.load(Ordering::Relaxed);
+        let slack = if is_leaf { 0 } else { ARGUMENTS };
+        distance <= usual.saturating_add(slack)
     }
 
     /// What marks the run that begins here.
@@ -295,7 +300,7 @@ impl Walker {
 
     /// How many bytes into the code the frame is.
     #[inline]
-    fn offset(&self, frame: Piece, code: u64) -> u32 {
+    pub(super) fn offset(&self, frame: Piece, code: u64) -> u32 {
         match self.layout.instruction {
             Instruction::Number(at, unit) => (frame.half(at) as i32).max(0) as u32 * unit,
             Instruction::Pointer(at) => {
@@ -443,6 +448,24 @@ unsafe impl FrameSource for Walker {
         let step = self.place(&mut chain, regs, stack, out);
         chain.keep(cursor);
         step
+    }
+
+    fn remember(&self, tid: u32) -> bool {
+        self.look(tid)
+    }
+
+    fn step_remembered(
+        &self,
+        cursor: &mut Cursor,
+        regs: &Regs,
+        stack: &StackMemory,
+        out: &mut Frames<'_>,
+    ) -> bool {
+        self.place_remembered(cursor, regs, stack, out)
+    }
+
+    fn end_remembered(&self, cursor: &mut Cursor, _: &StackMemory, out: &mut Frames<'_>) {
+        self.push_remembered(cursor, out);
     }
 
     fn end(&self, cursor: &mut Cursor, stack: &StackMemory, out: &mut Frames<'_>) {
