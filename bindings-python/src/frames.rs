@@ -99,14 +99,6 @@ fn supported_version(py: Python<'_>) -> Result<u8, String> {
     if sys.hasattr("gettotalrefcount").map_err(say)? || sys.hasattr("getobjects").map_err(say)? {
         return Err("the interpreter is built for debugging".into());
     }
-    let flags = PyModule::import(py, "sysconfig")
-        .and_then(|config| config.getattr("get_config_var"))
-        .and_then(|get| get.call1(("Py_GIL_DISABLED",)))
-        .and_then(|value| value.is_truthy())
-        .map_err(say)?;
-    if flags {
-        return Err("the interpreter is built without its lock (free-threaded)".into());
-    }
     match (py.version_info().major, py.version_info().minor) {
         (3, minor) => Ok(minor),
         (major, minor) => Err(format!("CPython {major}.{minor} is not known")),

@@ -41,7 +41,13 @@ fn loop_parts() -> Vec<(u64, u64)> {
 #[pyfunction]
 fn start(dir: &str, rate: u32, kinds: &str) -> PyResult<()> {
     let fail = |error: everprof::Error| PyRuntimeError::new_err(error.to_string());
-    let profiler = Profiler::builder().dir(dir).rate_hz(rate).set("kinds", kinds).set("period_s", "600").start().map_err(fail)?;
+    let profiler = Profiler::builder()
+        .dir(dir)
+        .rate_hz(rate)
+        .set("kinds", kinds)
+        .set("period_s", "600")
+        .start()
+        .map_err(fail)?;
     *PROFILER.lock().unwrap_or_else(PoisonError::into_inner) = Some(profiler);
     Ok(())
 }

@@ -209,11 +209,11 @@ def placed(stack):
 
 
 def check(samples, counts):
-    seen, strangers, others, places = collections.Counter(), [], 0, collections.Counter()
+    seen, strangers, others, places = collections.Counter(), [], collections.Counter(), collections.Counter()
     for stack, values, _ in samples:
         python = [frame for frame in stack if profiler.is_python(frame)]
         if not python or python[0].name != "spin":
-            others += values[-1]
+            others[repr(python[:2]) + repr(stack[:3])] += values[-1]
             continue
         way = tuple((frame.name, frame.file, frame.line) for frame in python[1:])
         if way in ways:
@@ -231,17 +231,19 @@ def check(samples, counts):
         print("stranger:", [(name, profiler.short(file), line) for name, file, line in way][:8])
         near = min(ways, key=lambda known: sum(a != b for a, b in zip(known, way)) + abs(len(known) - len(way)))
         print("    near:", [(name, profiler.short(file), line) for name, file, line in near][:8])
-    print(dict(places))
+    print(dict(places), [(round(nanos / 1e9, 3), what) for what, nanos in others.most_common(2)])
     assert not strangers
     # Python's frames stand where the interpreter's loop ran them: those of a call by way of C have C's frames between them.
     good, bad = places["placed"], places["displaced"]
     assert good > 20 and bad <= good * 0.005, (good, bad)
     assert counts[0] == 0 and counts[2] == 0, counts
-    assert abs(found - spun) < 0.05 * spun + 0.05, (found, spun)
+    # On a crowded machine no signal may reach a thread before its end, which is said so.
+    unsampled = sum(values[-1] for stack, values, _ in samples if "unsampled" in stack[-1].name) / 1e9
+    assert abs(found + unsampled - spun) < 0.05 * spun + 0.05, (found, unsampled, spun)
     for way, seconds in ways.items():
         # At 250 samples a second, five sigmas, and what a sample more or less is worth.
         off = abs(seen[way] / 1e9 - seconds)
-        assert off < 5 * math.sqrt(seconds / 250) + 0.01, (way[:3], seconds, seen[way] / 1e9)
+        assert off < 5 * math.sqrt(seconds / 250) + 0.01 + unsampled, (way[:3], seconds, seen[way] / 1e9)
 
 
 with profiler.Run(997) as profile:

@@ -4,6 +4,8 @@
 //! of C, names beyond ASCII) calls back, and what is walked then has to be what `sys._getframe` says, name by name and line by
 //! line, down to the outermost frame of the caller's.
 
+use std::sync::Arc;
+
 use everprof::symbolize::runtime::{FrameNames, RuntimeFrame};
 use everprof_probe::memory::StackMemory;
 use everprof_probe::os;
@@ -36,14 +38,15 @@ class \xd0\x96:
 const MOST: usize = 400;
 
 /// Walks the calling thread's stack in various ways.
-pub(super) fn walk(py: Python<'_>, walker: &'static Walker, names: &Names) -> Result<(), String> {
+pub(super) fn walk(py: Python<'_>, walker: &'static Walker, names: &Arc<Names>) -> Result<(), String> {
     compare(py, walker, names)?;
+    let names = Arc::clone(names);
     let failed = |error: PyErr| format!("the check of the walk failed: {error}");
     let globals = PyDict::new(py);
     let (sender, receiver) = std::sync::mpsc::channel();
     let probe = PyCFunction::new_closure(py, None, None, move |args, _| -> PyResult<bool> {
         let py = args.py();
-        let _ = sender.send(compare(py, walker, &Names::new(walker)));
+        let _ = sender.send(compare(py, walker, &names));
         Ok(true)
     })
     .map_err(failed)?;
@@ -72,6 +75,9 @@ fn mismatch(found: &str, said: &str) -> String {
 fn walked(walker: &Walker, names: &Names) -> Result<Vec<RuntimeFrame>, String> {
     let regs = Regs::here();
     let whole = os::stack().ok_or("the bounds of the stack are not known")?;
+    if !whole.contains(&regs.sp) {
+        return Err("the thread runs on a stack that is not its own".into());
+    }
     let mut stack = StackMemory::new();
     // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
     unsafe { stack.add(regs.sp..whole.end) };

@@ -204,7 +204,8 @@ impl Table {
         let parts = [(seen.name, MOST_NAME), (seen.file, MOST_FILE), (seen.lines, MOST_LINES)];
         let lens = parts.map(|(part, most)| part.piece.map_or(0, |_| part.len.min(most)) as usize);
         let len = (HEAD + lens.iter().sum::<usize>()).next_multiple_of(8);
-        if self.taken.load(Ordering::Relaxed) >= MOST || self.used.load(Ordering::Relaxed) as usize + len > ARENA
+        if self.taken.load(Ordering::Relaxed) >= MOST
+            || self.used.load(Ordering::Relaxed) as usize + len > ARENA
         {
             return None;
         }
@@ -314,7 +315,14 @@ fn read(bytes: &[u8]) -> Option<Copied> {
         Some(part.to_vec())
     };
     let [name, file, lines] = lens;
-    Some(Copied { first_line, name: part(name)?, name_width, file: part(file)?, file_width, lines: part(lines)? })
+    Some(Copied {
+        first_line,
+        name: part(name)?,
+        name_width,
+        file: part(file)?,
+        file_width,
+        lines: part(lines)?,
+    })
 }
 
 /// The sum of all but the first eight bytes.

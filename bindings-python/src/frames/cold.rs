@@ -29,7 +29,8 @@ fn jumped_into(main: &Range<u64>, starts: &[u64]) -> Vec<Range<u64>> {
     let mut votes = std::collections::BTreeMap::<u64, (usize, u64)>::new();
     for target in targets(&code, main.start).filter(|target| !main.contains(target)) {
         let behind = starts.partition_point(|start| *start <= target);
-        let (Some(start), Some(end)) = (behind.checked_sub(1).and_then(|at| starts.get(at)), starts.get(behind))
+        let (Some(start), Some(end)) =
+            (behind.checked_sub(1).and_then(|at| starts.get(at)), starts.get(behind))
         else {
             continue;
         };
@@ -88,7 +89,9 @@ fn starts(base: u64) -> Option<Vec<u64>> {
     Some(
         pairs
             .iter()
-            .map(|[a, b, c, d, ..]| table.wrapping_add_signed(i64::from(i32::from_le_bytes([*a, *b, *c, *d]))))
+            .map(|[a, b, c, d, ..]| {
+                table.wrapping_add_signed(i64::from(i32::from_le_bytes([*a, *b, *c, *d])))
+            })
             .collect(),
     )
 }

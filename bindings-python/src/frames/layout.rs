@@ -158,7 +158,8 @@ impl Layout {
             code.name,
             code.lines,
         ];
-        let inside = self.code < self.frame_size && self.previous < self.frame_size && self.owner < self.frame_size;
+        let inside =
+            self.code < self.frame_size && self.previous < self.frame_size && self.owner < self.frame_size;
         if inside && words.iter().all(|word| word % 8 == 0 && *word < FAR) {
             Ok(self)
         } else {

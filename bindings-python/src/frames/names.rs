@@ -1,6 +1,7 @@
 //! Names and lines for the numbers that the handler recorded, on everprof's own thread.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,9 @@ const ROUNDS: u32 = 10;
 /// The names of CPython's frames.
 pub(super) struct Names {
     walker: &'static Walker,
-    known: Mutex<Known>,
+    known: AtomicPtr<Mutex<Known>>,
+    /// The process that this is of: in the child of a fork, the lock may be held by a thread that is not there.
+    process: AtomicU32,
 }
 
 /// What was copied, kept beyond the handler's tables.
@@ -38,12 +41,17 @@ struct Code {
 
 impl Names {
     pub(super) fn new(walker: &'static Walker) -> Self {
-        let known = Known { codes: HashMap::new(), round: 0, asked: Instant::now() };
-        Self { walker, known: Mutex::new(known) }
+        Self { walker, known: AtomicPtr::new(Known::none()), process: AtomicU32::new(std::process::id()) }
     }
 
     fn code(&self, number: u64) -> Option<Arc<Code>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = std::process::id();
+        if self.process.swap(process, Ordering::Relaxed) != process {
+            self.known.store(Known::none(), Ordering::Release);
+        }
+        // SAFETY: what it points to is never freed.
+        let known = unsafe { &*self.known.load(Ordering::Acquire) };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         known.begin_round(self.walker);
         let round = known.round;
         if let Some((code, asked)) = known.codes.get_mut(&number) {
@@ -57,6 +65,12 @@ impl Names {
 }
 
 impl Known {
+    /// Nothing yet, for as long as the process lives.
+    fn none() -> &'static mut Mutex<Self> {
+        let known = Self { codes: HashMap::new(), round: 0, asked: Instant::now() };
+        Box::leak(Box::new(Mutex::new(known)))
+    }
+
     fn begin_round(&mut self, walker: &Walker) {
         if self.asked.elapsed() > PAUSE {
             self.round += 1;

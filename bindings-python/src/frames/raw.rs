@@ -31,14 +31,14 @@ impl Piece {
     #[inline]
     pub(super) fn half(self, offset: u64) -> u32 {
         let word = self.word(offset & !7);
-        (word >> (offset & 4) * 8) as u32
+        (word >> ((offset & 4) * 8)) as u32
     }
 
     /// The byte at `offset`.
     #[inline]
     pub(super) fn byte(self, offset: u64) -> u8 {
         let word = self.word(offset & !7);
-        (word >> (offset & 7) * 8) as u8
+        (word >> ((offset & 7) * 8)) as u8
     }
 
     /// The byte at `offset`, where no whole word may be left; 0 outside of the piece.

@@ -218,7 +218,8 @@ impl Walker {
     /// The numbers of code objects.
     fn numbers(&self, codes: &[u64]) -> Option<Vec<u64>> {
         let mut known = HashMap::new();
-        let distinct: Vec<u64> = codes.iter().copied().filter(|code| known.insert(*code, 0).is_none()).collect();
+        let distinct: Vec<u64> =
+            codes.iter().copied().filter(|code| known.insert(*code, 0).is_none()).collect();
         let heads = copies::<CODE>(&distinct)?;
         let parts: Vec<seen::Parts> = heads.iter().map(|head| self.parts(piece(head))).collect();
         let is_code = |head: &[u64; CODE]| piece(head).word(layout::TYPE) == self.symbols.code_type;
@@ -236,7 +237,8 @@ impl Walker {
             let content = [self.content_of(name)?, self.content_of(file)?];
             let mut copied = None;
             let number = self.codes.number(parts.key(*code, content), || {
-                let copied = copied.insert([self.text_of(name)?, self.text_of(file)?, self.bytes_of(parts.lines)?]);
+                let copied =
+                    copied.insert([self.text_of(name)?, self.text_of(file)?, self.bytes_of(parts.lines)?]);
                 let [name, file, lines] = copied.each_ref().map(|(copy, len, width)| Part {
                     piece: copy.part(copy.start, *len),
                     len: *len,

@@ -147,7 +147,8 @@ impl Walker {
         let Some(state) = self.state(chain) else { return };
         let newest = state.word(record.newest);
         let read = |address: u64| self.read(chain.state, stack, address);
-        let (frame, previous) = (read(newest.wrapping_add(record.frame)), read(newest.wrapping_add(record.previous)));
+        let (frame, previous) =
+            (read(newest.wrapping_add(record.frame)), read(newest.wrapping_add(record.previous)));
         let (Some(frame), Some(previous)) = (frame, previous) else { return };
         if previous == 0 {
             // The outermost record, which is of no call.
@@ -170,6 +171,7 @@ impl Walker {
                 return false;
             }
             let Some(frame) = self.frame(chain, stack) else { return false };
+            chain.left -= 1;
             let previous = frame.piece.word(self.layout.previous);
             if frame.is_mark || frame.is_last {
                 return previous == outside;
@@ -238,8 +240,8 @@ impl Walker {
         if chain.mark == 0 && self.layout.marker == Marker::Owner {
             let mut ahead = *chain;
             while ahead.left & LEFT != 0 && ahead.frame != 0 {
-                ahead.left -= 1;
                 let Some(frame) = self.frame(&mut ahead, stack) else { break };
+                ahead.left -= 1;
                 if frame.is_mark {
                     chain.mark = ahead.frame;
                     break;
@@ -321,7 +323,7 @@ impl Walker {
         }
         let Some(_) = self.layout.chunk else { return self.frame_object(address) };
         let is_known = in_chunks(chain, address, size)
-            || stack.read(address).is_some() && stack.read(address + size - 8).is_some()
+            || stack.read(address).is_some() && stack.read(address.wrapping_add(size - 8)).is_some()
             || self.is_outermost(chain, address)
             || self.is_in_generator(chain, address);
         if !is_known {
@@ -357,7 +359,7 @@ impl Walker {
         let size = self.layout.frame_in_generator + self.layout.frame_size;
         let is_first = chain.left & LEFT == MOST_FRAMES;
         if is_first || chain.left & IN_LOOP != 0 {
-            let ends = [start, start + size - 8];
+            let ends = [start, start.wrapping_add(size - 8)];
             if !ends.iter().all(|end| memory::is_readable(*end)) {
                 return false;
             }

@@ -76,7 +76,7 @@ pub(crate) fn walk_entered(
         walker.change = snapshot.change();
         generation = snapshot.generation().wrapping_add(u32::from(walker.is_changed()));
     }
-    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.to_end(trail, out) };
+    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.whole(trail, out) };
     trail.end();
     if end == End::Root && walker.doubtful {
         end = End::Doubtful;
@@ -241,7 +241,7 @@ impl<'a> Walker<'a> {
 
     /// The same, closed with a mark where it does not end at the root.
     #[inline]
-    fn to_end(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
+    fn whole(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
         let end = self.native(trail, out);
         mark(end, out);
         end
@@ -251,7 +251,7 @@ impl<'a> Walker<'a> {
     #[cold]
     #[inline(never)]
     fn with_sources(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
-        let Some(mut sources) = Sources::begin(&self.regs) else { return self.to_end(trail, out) };
+        let Some(mut sources) = Sources::begin(&self.regs) else { return self.whole(trail, out) };
         let end = self.mixed(&mut sources, out);
         mark(end, out);
         sources.end(self.stack, out);
@@ -282,17 +282,13 @@ impl<'a> Walker<'a> {
     }
 
     /// The walk of another thread where there are sources.
-    fn past_sources(
-        &mut self,
-        mut remembered: Option<&mut Remembered>,
-        out: &mut Frames<'_>,
-    ) -> (End, bool) {
+    fn past_sources(&mut self, mut remembered: Option<&mut Remembered>, out: &mut Frames<'_>) -> (End, bool) {
         let mut owned = false;
         for _ in 0..MOST_FRAMES {
             let pc = self.pc();
-            let told = remembered.as_mut().and_then(|Remembered(sources)| {
-                sources.step_remembered(pc, &self.regs, self.stack, out)
-            });
+            let told = remembered
+                .as_mut()
+                .and_then(|Remembered(sources)| sources.step_remembered(pc, &self.regs, self.stack, out));
             if told.is_none() && Sources::own(pc) {
                 out.push_missing(0);
                 owned = true;
