@@ -28,11 +28,11 @@ def works(path):
 
 
 @pytest.mark.parametrize("interpreter", interpreters())
-@pytest.mark.parametrize("script", ["tree 0.25", "wall 3", f"storm {SECONDS} 3000", f"waits {SECONDS}"])
+@pytest.mark.parametrize("script", ["tree 0.25", "wall 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
 def test_frames(interpreter, script):
     name, *arguments = script.split()
     command = [interpreter, "-X", "faulthandler", os.path.join(HERE, f"frames_{name}.py"), *arguments]
-    environment = dict(os.environ, EVERPROF_TEST_PYTHON=sys.executable)
+    environment = dict(os.environ, EVERPROF_TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     print(done.stdout[-4000:], done.stderr[-4000:])
     assert done.returncode == 0, f"{interpreter} {script}: {done.returncode}"
