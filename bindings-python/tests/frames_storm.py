@@ -177,6 +177,31 @@ def interpreters():
             module.destroy(other)
 
 
+def hop(parent):
+    for _ in range(4):
+        by_c(4)
+        list(counting(5))
+        parent.switch()
+        plain(20)
+
+
+def greenlets():
+    """Where that package is there."""
+    try:
+        import greenlet
+    except ImportError:
+        return
+    while going("greenlets"):
+        parent = greenlet.getcurrent()
+        several = [greenlet.greenlet(hop) for _ in range(5)]
+        for _ in range(4):
+            for one in several:
+                one.switch(parent)
+        # One is left in the middle.
+        for one in several[1:]:
+            one.switch(parent)
+
+
 def waiting():
     lock = threading.Condition()
     while going("waits"):
@@ -254,7 +279,7 @@ def check(samples, counts):
         root = python[-1]
         # An interpreter begins with its importer, and looks for its encoding.
         begins = done["interpreters"] and (root.file.startswith("<frozen ") or root.name == "search_function")
-        is_root = root.name == "<module>" or root.name.endswith("_bootstrap") or begins
+        is_root = root.name == "<module>" or root.name.endswith("_bootstrap") or begins or root.name == "hop"
         cut = any(frame.name.startswith("[truncated") for frame in stack)
         kinds["cut" if cut else "whole" if is_root else "torn"] += 1
         if not is_root and not cut and kinds["torn"] < 4:
@@ -271,7 +296,8 @@ def check(samples, counts):
     assert kinds["torn"] <= kinds["python"] * 0.001
 
 
-works = [churn, exceptions, generators, executing, collecting, recursion, callbacks, asynchronous, interpreters, waiting]
+works = [churn, exceptions, generators, executing, collecting, recursion, callbacks, asynchronous, interpreters, greenlets,
+         waiting]
 KINDS = sys.argv[3] if len(sys.argv) > 3 else "cpu"
 only = sys.argv[4].split(",") if len(sys.argv) > 4 else []
 with profiler.Run(1000, KINDS) as profile:
