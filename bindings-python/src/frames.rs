@@ -68,12 +68,6 @@ pub(crate) fn uninstall() {
     unwind::unset_source(KIND);
 }
 
-/// Where the interpreter's loop is.
-pub(crate) fn loop_parts() -> Vec<std::ops::Range<u64>> {
-    let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-    installed.map_or(Vec::new(), |walker| walker.symbols.eval.clone())
-}
-
 /// What the walks have met: functions that there was no room for, calls that were just beginning, and chains that led nowhere.
 pub(crate) fn counts() -> [u64; 3] {
     let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);

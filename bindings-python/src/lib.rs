@@ -34,11 +34,6 @@ fn cost() -> (u64, u64) {
 }
 
 #[pyfunction]
-fn loop_parts() -> Vec<(u64, u64)> {
-    frames::loop_parts().into_iter().map(|part| (part.start, part.end)).collect()
-}
-
-#[pyfunction]
 fn start(dir: &str, rate: u32, kinds: &str) -> PyResult<()> {
     let fail = |error: everprof::Error| PyRuntimeError::new_err(error.to_string());
     let profiler = Profiler::builder()
@@ -64,7 +59,6 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(uninstall, module)?)?;
     module.add_function(wrap_pyfunction!(counts, module)?)?;
     module.add_function(wrap_pyfunction!(cost, module)?)?;
-    module.add_function(wrap_pyfunction!(loop_parts, module)?)?;
     module.add_function(wrap_pyfunction!(start, module)?)?;
     module.add_function(wrap_pyfunction!(stop, module)?)
 }

@@ -24,16 +24,21 @@ class Run:
         return self
 
     def __exit__(self, *_):
+        sets = self.sets()
         _everprof.stop()
         # A stop waits for two seconds; a build for debugging takes longer to read the interpreter's symbols.
         for _ in range(600):
-            if glob.glob(os.path.join(self.folder, "**", "*.json"), recursive=True):
+            if self.sets() > sets:
                 break
             time.sleep(0.1)
         self.samples = pprof.profiles(self.folder, self.kinds.split(",")[0])
         self.counts = _everprof.counts()
         self.handled, self.ticks = _everprof.cost()
         shutil.rmtree(self.folder)
+
+    def sets(self):
+        """How many sets of profiles are written: each ends with a file about it."""
+        return len(glob.glob(os.path.join(self.folder, "**", "*.json"), recursive=True))
 
 
 def name_of(code):

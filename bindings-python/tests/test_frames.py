@@ -28,7 +28,7 @@ def works(path):
 
 
 @pytest.mark.parametrize("interpreter", interpreters())
-@pytest.mark.parametrize("script", ["tree 0.25", "wall 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
 def test_frames(interpreter, script):
     name, *arguments = script.split()
     command = [interpreter, "-X", "faulthandler", os.path.join(HERE, f"frames_{name}.py"), *arguments]
