@@ -146,6 +146,7 @@ pub(crate) fn copy_all<'i>(own: u32, pieces: impl Iterator<Item = (u64, &'i mut 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stderr)]
 mod tests {
     use super::StackMemory;
 
@@ -194,7 +195,7 @@ mod tests {
                 // SAFETY: a set that was written, and a number of a signal.
                 unsafe { libc::sigismember(set, signal) }
             };
-            (1..32).map(one).collect::<std::vec::Vec<_>>()
+            (1..32).map(one).collect::<Vec<_>>()
         };
         assert_eq!(blocked(&before), blocked(&after));
     }
