@@ -241,9 +241,10 @@ def check(samples, counts):
     unsampled = sum(values[-1] for stack, values, _ in samples if "unsampled" in stack[-1].name) / 1e9
     assert abs(found + unsampled - spun) < 0.05 * spun + 0.05, (found, unsampled, spun)
     for way, seconds in ways.items():
-        # At 250 samples a second, five sigmas, and what a sample more or less is worth.
+        # At 250 samples a second, five sigmas; and a virtual machine that is crowded delivers its ticks tens of milliseconds late,
+        # which is told of where they come. Of a way that is missing, all would be off.
         off = abs(seen[way] / 1e9 - seconds)
-        assert off < 5 * math.sqrt(seconds / 250) + 0.01 + unsampled, (way[:3], seconds, seen[way] / 1e9)
+        assert off < 5 * math.sqrt(seconds / 250) + 0.03 + unsampled, (way[:3], seconds, seen[way] / 1e9)
 
 
 with profiler.Run(997) as profile:
