@@ -83,7 +83,8 @@ def check(samples):
         if (stacks := seen[owner]):
             best, nanos = stacks.most_common(1)[0]
             assert best[:len(names)] == names, (owner, best, names)
-            assert nanos > 0.9 * SECONDS * 1e9, (owner, nanos)
+            # One that wakes every 20 ms may go on while it is looked at: then its leaf alone is told.
+            assert nanos > (0.75 if owner == "asleep" else 0.9) * SECONDS * 1e9, (owner, nanos)
 
 
 # Linux keeps fifteen characters of a name; only newer interpreters tell it their names.
