@@ -1,11 +1,101 @@
-//! Frames of CPython in the stacks of samples.
+//! Python's frames: found inside the handler, without the interpreter's lock and without its help, and named later.
+//!
+//! [`install`] finds out which interpreter this is and where it keeps what a walk reads (`layout`), what it has to ask it by
+//! name (`symbols`), and tries the walk against what the interpreter itself says of the same stack (`check`). Only then is the
+//! walk (`walker`) shown to handlers. What a function is called is copied in the handler when it is first met (`codes`,
+//! `seen`), and decoded on everprof's thread (`names`, `lines`). An interpreter that is not known, or not as known, is an error
+//! with a reason: the profiler then works without Python's frames.
+//!
+//! The only files of this crate with `unsafe` in them.
 
+mod check;
+mod codes;
+mod cold;
+mod layout;
+mod lines;
+mod names;
+mod raw;
+mod seen;
+mod symbols;
+mod waiting;
+mod walker;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use everprof::symbolize::runtime;
+use everprof_probe::unwind;
 use pyo3::Python;
+use pyo3::types::{PyAnyMethods, PyModule};
 
-/// Lets walks find the interpreter's frames; else the reason why they do not.
-pub(crate) fn install(_py: Python<'_>) -> Result<(), String> {
-    Err("not built yet".to_string())
+use codes::Codes;
+use layout::Layout;
+use names::Names;
+use symbols::Symbols;
+use walker::Walker;
+
+/// CPython's number among the runtimes.
+pub(crate) const KIND: u8 = 1;
+
+/// The walker of this process, once there is one: handlers may be reading it from then on.
+static INSTALLED: Mutex<Option<&'static Walker>> = Mutex::new(None);
+
+/// Finds the interpreter's layout, tries it, and lets stacks have Python's frames from now on. Called with the interpreter's lock
+/// held; again is harmless.
+///
+/// # Errors
+///
+/// Why Python's frames cannot be had: another implementation, an unknown version, a build without the lock or with debugging, or
+/// one that is not as its version says.
+pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if installed.is_none() {
+        let version = supported_version(py)?;
+        let symbols = Symbols::find()?;
+        let layout = Layout::of(version, &symbols)?;
+        let codes = Codes::new().ok_or("there is no memory for the names of functions")?;
+        let walker: &'static Walker = Box::leak(Box::new(Walker::new(layout, symbols, codes)));
+        let names = Arc::new(Names::new(walker));
+        check::walk(py, walker, &names)?;
+        runtime::register(KIND, names).map_err(|error| error.to_string())?;
+        *installed = Some(walker);
+    }
+    let Some(walker) = *installed else { return Ok(()) };
+    if unwind::set_source(KIND, walker) { Ok(()) } else { Err("other runtimes have taken all places".into()) }
 }
 
-/// No walk that begins from now on looks for frames of the interpreter.
-pub(crate) fn uninstall() {}
+/// Takes Python's frames out of stacks: before the interpreter ends, since it frees the states of threads that still run.
+pub(crate) fn uninstall() {
+    unwind::unset_source(KIND);
+}
+
+/// What the walks have met: functions that there was no room for, calls that were just beginning, and chains that led nowhere.
+pub(crate) fn counts() -> [(&'static str, u64); 3] {
+    let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    let [unnamed, beginning, broken] = installed.map_or([0; 3], |walker| {
+        let [windows, broken] = walker.counts.read();
+        [walker.codes.overflow(), windows, broken]
+    });
+    [("frames_unnamed", unnamed), ("frames_beginning", beginning), ("frames_broken", broken)]
+}
+
+/// The minor version of CPython 3 where it is one that may be walked.
+fn supported_version(py: Python<'_>) -> Result<u8, String> {
+    let say = |error: pyo3::PyErr| error.to_string();
+    let sys = PyModule::import(py, "sys").map_err(say)?;
+    let name: String = sys
+        .getattr("implementation")
+        .and_then(|implementation| implementation.getattr("name"))
+        .and_then(|name| name.extract())
+        .map_err(say)?;
+    if name != "cpython" {
+        return Err(format!("{name} is not CPython"));
+    }
+    // Of builds with debugging, objects have more words; and these have such a function.
+    if sys.hasattr("gettotalrefcount").map_err(say)? || sys.hasattr("getobjects").map_err(say)? {
+        return Err("the interpreter is built for debugging".into());
+    }
+    match (py.version_info().major, py.version_info().minor) {
+        (3, minor) => Ok(minor),
+        (major, minor) => Err(format!("CPython {major}.{minor} is not known")),
+    }
+}

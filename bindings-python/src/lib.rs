@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod errors;
+#[allow(unsafe_code)]
 mod frames;
 mod labels;
 mod logger;
@@ -123,6 +124,9 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         }
     }
     dict.set_item("frames_off", frames_off().clone())?;
+    for (name, count) in frames::counts() {
+        dict.set_item(name, count)?;
+    }
     Ok(dict)
 }
 

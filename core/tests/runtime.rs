@@ -21,6 +21,9 @@ use common::{directory, names, profiles, stop};
 
 const KIND: u8 = 9;
 
+/// The function that belongs to no native frame.
+const OUTERMOST: u64 = 77;
+
 /// The interpreter's stack of function numbers, innermost last; its own memory, as CPython's frames are.
 static FRAMES: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 static DEPTH: AtomicU64 = AtomicU64::new(0);
@@ -74,9 +77,16 @@ unsafe impl FrameSource for Interpreter {
 
     fn step(&self, cursor: &mut Cursor, _: &mut Regs, _: &StackMemory, out: &mut Frames<'_>) -> Step {
         let Some(top) = cursor[0].checked_sub(1) else { return Step::Native };
-        cursor[0] = top;
+        (cursor[0], cursor[1]) = (top, 1);
         out.push_runtime(KIND, FRAMES[top as usize & 15].load(Ordering::Relaxed), 7);
         Step::Hidden
+    }
+
+    fn end(&self, cursor: &mut Cursor, _: &StackMemory, out: &mut Frames<'_>) {
+        // Of a thread that has met no frame of ours, nothing.
+        if cursor[1] != 0 {
+            out.push_runtime(KIND, OUTERMOST, 7);
+        }
     }
 }
 
@@ -114,6 +124,11 @@ fn native_frames_and_those_of_runtimes_are_one_stack() {
         ["script_function_1", "native_helper", "script_function_2", "native_helper", "script_function_3"];
     let complete = stacks.iter().filter(|stack| holds_in_order(stack, &wanted)).count();
     assert!(complete > 0, "{stacks:#?}");
+    let ours = |stack: &&Vec<&str>| stack.contains(&"script_function_3");
+    assert!(
+        stacks.iter().filter(ours).all(|stack| stack.last() == Some(&"script_function_77")),
+        "{stacks:#?}"
+    );
     assert!(
         stacks.iter().all(|stack| !stack.iter().any(|name| name.ends_with("::interpret"))),
         "{stacks:#?}"

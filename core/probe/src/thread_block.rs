@@ -77,6 +77,15 @@ pub fn tid() -> u32 {
     }
 }
 
+/// The id of the thread whose pointer is `pointer`, as [`regs::thread_pointer`] tells; `None` where there is no such thread, or its
+/// id is unknown. Off the handler.
+pub fn tid_of(pointer: u64) -> Option<u32> {
+    let offset = Some(TID.load(Ordering::Acquire)).filter(|offset| *offset != 0)?;
+    let mut tid = [0; 4];
+    let read = memory::copy(pointer.wrapping_add_signed(i64::from(offset)), &mut tid);
+    (read == tid.len()).then_some(u32::from_ne_bytes(tid))
+}
+
 /// The bounds of the calling thread's own stack, without its guard; empty where unknown. For handlers.
 pub fn stack() -> Range<u64> {
     let offset = STACK.load(Ordering::Acquire);

@@ -144,8 +144,11 @@ impl Looker {
                 return Self::leaf_alone(Look::Waiting(seen), words);
             }
             seen.readable = copied > 0;
+            let Some(walked) = self.walk((tid, used), &wait, 0, copied, words) else {
+                return Self::leaf_alone(Look::Waiting(seen), words);
+            };
             let top;
-            (seen.words, seen.end, seen.lacks_runtime, top) = self.walk(&wait, 0, copied, words);
+            (seen.words, seen.end, seen.lacks_runtime, top) = walked;
             // With less than usual, only a whole stack is believed.
             if seen.end == End::Root {
                 self.learn(wait.pc, top.saturating_sub(wait.sp));
@@ -182,8 +185,16 @@ impl Looker {
         memory::copy_as(self.own, sp, room)
     }
 
-    /// Walks the copy that begins at this byte of the room. Also returns how far up the walk has come.
-    fn walk(&mut self, wait: &Wait, at: usize, copied: usize, words: &mut [u64]) -> (usize, End, bool, u64) {
+    /// Walks the copy that begins at this byte of the room. Also returns how far up the walk has come. `None` where a runtime had
+    /// to be asked about the thread, and that has gone on meanwhile.
+    fn walk(
+        &mut self,
+        (tid, used): (u32, u64),
+        wait: &Wait,
+        at: usize,
+        copied: usize,
+        words: &mut [u64],
+    ) -> Option<(usize, End, bool, u64)> {
         let mut stack = StackMemory::new();
         let range = wait.sp..wait.sp.saturating_add(copied as u64);
         // SAFETY: so many bytes of the mapping were written there, and `&mut self` keeps it as it is.
@@ -191,8 +202,17 @@ impl Looker {
         let mut frames = Frames::new(words);
         let mut regs = Regs::waiting(wait.pc, wait.sp);
         unwind::find_frame_pointer(&mut regs, &stack, &mut self.found);
-        let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, &mut frames);
-        (frames.finish().len(), end, lacks_runtime, top)
+        let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, None, &mut frames);
+        let remembered = if lacks_runtime { unwind::remember(tid) } else { None };
+        if remembered.is_none() {
+            return Some((frames.finish().len(), end, lacks_runtime, top));
+        }
+        if Clock::Thread(tid).now() != Some(used) {
+            return None;
+        }
+        let mut frames = Frames::new(words);
+        let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, remembered, &mut frames);
+        Some((frames.finish().len(), end, lacks_runtime, top))
     }
 }
 
@@ -248,7 +268,7 @@ mod registers {
         let mut words = [0; 8];
         let mut frames = Frames::new(&mut words);
         let regs = Regs::waiting(libc::syscall as *const () as u64 + 4, 0x7000_0000);
-        let (end, ..) = unwind::walk_waiting(&regs, &StackMemory::new(), &mut frames);
+        let (end, ..) = unwind::walk_waiting(&regs, &StackMemory::new(), None, &mut frames);
         assert_eq!(end, End::Lost);
     }
 }

@@ -185,7 +185,11 @@ fn requests_are_counted_once_however_often_a_set_is_sent() {
         let push = format!("datadog+http://{}", server.address);
         let mut exporter = exporter(&[("push", &push)]);
         let outcomes: Vec<Outcome> = (0..tries).map(|_| exporter.attempt(&set)).collect();
-        assert!(outcomes[..tries - 1].iter().all(|outcome| matches!(outcome, Outcome::Later(..) | Outcome::Cut(_))));
+        assert!(
+            outcomes[..tries - 1]
+                .iter()
+                .all(|outcome| matches!(outcome, Outcome::Later(..) | Outcome::Cut(_)))
+        );
         let asked = server.asked();
         assert_eq!(asked.len(), acts.len(), "{outcomes:?}");
         assert_eq!(counted(&asked, taken), *expected, "{taken:?}");

@@ -44,7 +44,8 @@ use aarch64 as cpu;
 use x86_64 as cpu;
 
 pub(crate) use cpu::{
-    DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, load, prefetch, return_address,
+    DWARF_BASE, DWARF_FP, DWARF_RA, DWARF_SP, WORD_STACK_CALL, impossible_mask, load, prefetch,
+    return_address,
 };
 pub(crate) use cpu::{PLT, plt_entry};
 pub(crate) use cpu::{RELOCATION_ABSOLUTE, RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT};

@@ -402,6 +402,28 @@ pub(crate) unsafe fn load(address: u64) -> u64 {
     value
 }
 
+/// Asks the kernel for a change of the signal mask that there is none of, by the set at `address`: says what it answers, which is
+/// that it cannot read the set, or that it does not know the change. Not by the C library, which would change `errno`.
+#[inline]
+pub(crate) fn impossible_mask(address: u64) -> i64 {
+    let answer: i64;
+    // SAFETY: the call changes nothing, and the kernel checks the address by itself; the registers that it overwrites are named.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") libc::SYS_rt_sigprocmask => answer,
+            in("rdi") -1_i64,
+            in("rsi") address,
+            in("rdx") 0,
+            in("r10") 8,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        )
+    };
+    answer
+}
+
 /// Asks for the cache line at `address`. A hint: it cannot fault, whatever the address.
 #[inline]
 pub(crate) fn prefetch(address: u64) {

@@ -57,7 +57,7 @@ pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};
 pub use walk::{End, MOST_FRAMES, Walked, walk, walk_along};
-pub(crate) use walk::{walk_entered, walk_waiting};
+pub(crate) use walk::{remember, walk_entered, walk_waiting};
 
 /// Brings the tables up to date: looks for objects that were loaded or unloaded, builds what is missing, shows it to
 /// handlers, and frees what none of them can be using any more. Says true where something changed.

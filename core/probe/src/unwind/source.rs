@@ -35,11 +35,11 @@ pub enum Step {
 /// # Safety
 ///
 /// Every method runs inside signal handlers, on any thread, at any instruction of the process, several at once, and
-/// when the runtime's own structures are half written. Off the handler, [`owns`](FrameSource::owns) alone is asked of
-/// frames of threads that wait; nothing else is, since the calling thread is not the one that is walked.
+/// when the runtime's own structures are half written. Of threads that wait, and are looked at by another one, off the handler,
+/// only [`owns`](FrameSource::owns) is asked and the methods about what is remembered.
 ///
-/// An implementation does not allocate, lock, panic or call the system; it reads only memory that is mapped for as long
-/// as it is registered, or that `stack` vouches for; and it ends in bounded time.
+/// An implementation does not allocate, lock, panic or call the system, but for [`crate::memory::is_readable`]; it reads only
+/// memory that is mapped for as long as it is registered, or that `stack` vouches for; and it ends in bounded time.
 pub unsafe trait FrameSource: Sync {
     /// Whether the frame at `pc` is this source's affair; asked at every frame, so it must be cheap. `pc` is exact in an
     /// interrupted frame and lies inside the calling instruction in a caller.
@@ -53,6 +53,39 @@ pub unsafe trait FrameSource: Sync {
 
     /// Pushes the frames that belong to the native frame in `regs`, and says how to go on.
     fn step(&self, cursor: &mut Cursor, regs: &mut Regs, stack: &StackMemory, out: &mut Frames<'_>) -> Step;
+
+    /// Off the handler: finds out what thread `tid` of this process, another one than the calling one, is doing in this runtime, and
+    /// remembers it on the calling thread, until it is asked again. It seems to wait, but may go on at any time; what was
+    /// remembered then is not used. So all that is the thread's is read by [`crate::memory::copy`]. False where it cannot be
+    /// told: stacks have a mark where the source owns a frame.
+    fn remember(&self, tid: u32) -> bool {
+        let _ = tid;
+        false
+    }
+
+    /// Off the handler: the same as [`step`](FrameSource::step) for what is remembered. Of `regs`, the program counter, the stack
+    /// pointer and the frame pointer are known; `stack` is a copy. Says whether the native frame is hidden by what was pushed.
+    fn step_remembered(
+        &self,
+        cursor: &mut Cursor,
+        regs: &Regs,
+        stack: &StackMemory,
+        out: &mut Frames<'_>,
+    ) -> bool {
+        let _ = (cursor, regs, stack, out);
+        false
+    }
+
+    /// Off the handler: the same as [`end`](FrameSource::end) for what is remembered.
+    fn end_remembered(&self, cursor: &mut Cursor, stack: &StackMemory, out: &mut Frames<'_>) {
+        let _ = (cursor, stack, out);
+    }
+
+    /// The walk is over, at the root or wherever it lost its way: pushes what the source knows of that belonged to no native
+    /// frame that was met. Where the walk ended early, a mark stands before it.
+    fn end(&self, cursor: &mut Cursor, stack: &StackMemory, out: &mut Frames<'_>) {
+        let _ = (cursor, stack, out);
+    }
 }
 
 /// Registers `source` under the runtime's number `kind`, 1 to 127, from any thread. Says false where the four places
@@ -127,6 +160,48 @@ impl Sources {
         let (source, cursor) = slots
             .find_map(|(source, cursor)| Some(((*source)?, cursor)).filter(|(source, _)| source.owns(pc)))?;
         Some(source.step(cursor, regs, stack, out))
+    }
+
+    /// The sources that know what another thread is doing; `None` where none does. Off the handler.
+    pub(super) fn remember(tid: u32) -> Option<Self> {
+        let mut sources = Self { sources: [None; SOURCES], cursors: [[0; 8]; SOURCES] };
+        for (place, slot) in PLACES.iter().zip(&mut sources.sources) {
+            *slot = place.source().filter(|source| source.remember(tid));
+        }
+        sources.sources.iter().any(Option::is_some).then_some(sources)
+    }
+
+    /// Lets the source that owns the frame push what it remembers; `None` where no such source does, else whether the native
+    /// frame is hidden.
+    pub(super) fn step_remembered(
+        &mut self,
+        pc: u64,
+        regs: &Regs,
+        stack: &StackMemory,
+        out: &mut Frames<'_>,
+    ) -> Option<bool> {
+        let mut slots = self.sources.iter().zip(&mut self.cursors);
+        let (source, cursor) = slots
+            .find_map(|(source, cursor)| Some(((*source)?, cursor)).filter(|(source, _)| source.owns(pc)))?;
+        Some(source.step_remembered(cursor, regs, stack, out))
+    }
+
+    /// Tells those sources that the walk is over.
+    pub(super) fn end_remembered(&mut self, stack: &StackMemory, out: &mut Frames<'_>) {
+        for (source, cursor) in self.sources.iter().zip(&mut self.cursors) {
+            if let Some(source) = source {
+                source.end_remembered(cursor, stack, out);
+            }
+        }
+    }
+
+    /// Tells every source that the walk is over.
+    pub(super) fn end(&mut self, stack: &StackMemory, out: &mut Frames<'_>) {
+        for (source, cursor) in self.sources.iter().zip(&mut self.cursors) {
+            if let Some(source) = source {
+                source.end(cursor, stack, out);
+            }
+        }
     }
 }
 

@@ -76,12 +76,10 @@ pub(crate) fn walk_entered(
         walker.change = snapshot.change();
         generation = snapshot.generation().wrapping_add(u32::from(walker.is_changed()));
     }
-    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.native(trail, out) };
+    let mut end = if Sources::any() { walker.with_sources(trail, out) } else { walker.whole(trail, out) };
     trail.end();
-    match end {
-        End::Root if walker.doubtful => end = End::Doubtful,
-        End::Root => {}
-        _ => out.push_missing(0),
+    if end == End::Root && walker.doubtful {
+        end = End::Doubtful;
     }
     // Where the frames are not in order, those before the stop are not what they were; and frames of sources are for the thread
     // itself to tell.
@@ -107,11 +105,24 @@ pub(super) fn walk_on(stop: &Stop, stack: &StackMemory, out: &mut Frames<'_>) ->
     (end, walker.stop.is_some())
 }
 
+/// What sources remember of another thread: see [`walk_waiting`].
+pub(crate) struct Remembered(Sources);
+
+/// Asks the sources what thread `tid` is doing. Off the handler; `None` where none of them knows.
+pub(crate) fn remember(tid: u32) -> Option<Remembered> {
+    Sources::remember(tid).map(Remembered)
+}
+
 /// Walks the stack of another thread, which waits, off the handler. Of `regs` only the program counter, the stack pointer
-/// and the frame pointer hold, so a caller that hangs on another register ends the walk. Sources are not asked, since they
-/// look at the calling thread: where one of them owns a frame, its frames are marked as missing. Also returns whether
+/// and the frame pointer hold, so a caller that hangs on another register ends the walk. Sources tell what they `remembered`
+/// of the thread: where one that did not owns a frame, its frames are marked as missing. Also returns whether
 /// there were such, and the stack pointer of the last frame: up to there the stack was read.
-pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_>) -> (End, bool, u64) {
+pub(crate) fn walk_waiting(
+    regs: &Regs,
+    stack: &StackMemory,
+    mut remembered: Option<Remembered>,
+    out: &mut Frames<'_>,
+) -> (End, bool, u64) {
     let entered = inflight::enter(thread_pointer());
     let mut walker = Walker::new(regs, stack, snapshot::current(&entered));
     walker.known = false;
@@ -119,16 +130,26 @@ pub(crate) fn walk_waiting(regs: &Regs, stack: &StackMemory, out: &mut Frames<'_
         walker.change = snapshot.change();
     }
     let (mut end, owned) = if Sources::any() {
-        walker.past_sources(out)
+        walker.past_sources(remembered.as_mut(), out)
     } else {
         (walker.native(&mut Trail::default(), out), false)
     };
-    match end {
-        End::Root if walker.doubtful || owned => end = End::Doubtful,
-        End::Root => {}
-        _ => out.push_missing(0),
+    mark(end, out);
+    if let Some(Remembered(sources)) = &mut remembered {
+        sources.end_remembered(stack, out);
+    }
+    if end == End::Root && (walker.doubtful || owned) {
+        end = End::Doubtful;
     }
     (end, owned, walker.regs.sp)
+}
+
+/// Says that frames are missing where a walk has ended before the root.
+#[inline]
+fn mark(end: End, out: &mut Frames<'_>) {
+    if end != End::Root {
+        out.push_missing(0);
+    }
 }
 
 pub(super) struct Walker<'a> {
@@ -218,14 +239,23 @@ impl<'a> Walker<'a> {
         left
     }
 
+    /// The same, closed with a mark where it does not end at the root.
+    #[inline]
+    fn whole(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
+        let end = self.native(trail, out);
+        mark(end, out);
+        end
+    }
+
     /// Apart, because what sources remember takes stack, of which a handler may have little.
     #[cold]
     #[inline(never)]
     fn with_sources(&mut self, trail: &mut Trail<'_>, out: &mut Frames<'_>) -> End {
-        match Sources::begin(&self.regs) {
-            None => self.native(trail, out),
-            Some(mut sources) => self.mixed(&mut sources, out),
-        }
+        let Some(mut sources) = Sources::begin(&self.regs) else { return self.whole(trail, out) };
+        let end = self.mixed(&mut sources, out);
+        mark(end, out);
+        sources.end(self.stack, out);
+        end
     }
 
     fn mixed(&mut self, sources: &mut Sources, out: &mut Frames<'_>) -> End {
@@ -252,16 +282,21 @@ impl<'a> Walker<'a> {
     }
 
     /// The walk of another thread where there are sources.
-    fn past_sources(&mut self, out: &mut Frames<'_>) -> (End, bool) {
+    fn past_sources(&mut self, mut remembered: Option<&mut Remembered>, out: &mut Frames<'_>) -> (End, bool) {
         let mut owned = false;
         for _ in 0..MOST_FRAMES {
             let pc = self.pc();
-            if Sources::own(pc) {
+            let told = remembered
+                .as_mut()
+                .and_then(|Remembered(sources)| sources.step_remembered(pc, &self.regs, self.stack, out));
+            if told.is_none() && Sources::own(pc) {
                 out.push_missing(0);
                 owned = true;
             }
             let rule = self.rule(pc);
-            out.push_native(self.place(pc, rule));
+            if told != Some(true) {
+                out.push_native(self.place(pc, rule));
+            }
             let sure = self.snapshot.filter(|_| !self.is_changed());
             let went = sure.is_some_and(|snapshot| self.plain(snapshot, 1, |_, _| ()) == 0);
             if !went && let Err(end) = self.advance(pc, rule, out) {

@@ -86,7 +86,8 @@ impl Looker {
         if Clock::Thread(tid).now() != Some(used) {
             return None;
         }
-        let (words, end, lacks_runtime, top) = self.walk(&wait, place * MOSTLY, enough, words);
+        let (words, end, lacks_runtime, top) =
+            self.walk((tid, used), &wait, place * MOSTLY, enough, words)?;
         if end != End::Root {
             return None;
         }

@@ -1,0 +1,118 @@
+//! The walk against what the interpreter says of the same stack, before any handler relies on it.
+//!
+//! A small piece of Python with all that changes how frames are chained (a generator, a comprehension, a class, a call by way
+//! of C, names beyond ASCII) calls back, and what is walked then has to be what `sys._getframe` says, name by name and line by
+//! line, down to the outermost frame of the caller's.
+
+use std::sync::Arc;
+
+use everprof::symbolize::runtime::{FrameNames, RuntimeFrame};
+use everprof_probe::memory::StackMemory;
+use everprof_probe::os;
+use everprof_probe::regs::Regs;
+use everprof_probe::sample::{Frame, frames};
+use everprof_probe::unwind::Frames;
+use pyo3::types::{PyAnyMethods, PyCFunction, PyDict, PyModule, PyStringMethods};
+use pyo3::{Bound, PyAny, PyErr, PyResult, Python};
+
+use super::KIND;
+use super::names::Names;
+use super::walker::Walker;
+
+const PIECE: &core::ffi::CStr = c"
+def \xc3\xbcn\xc3\xaf(probe):
+    def inner():
+        yield probe(
+            )
+    return [found for found in inner()]
+
+class \xd0\x96:
+    def \xe5\x90\x8d(self, probe):
+        return max([1], key=lambda _:
+            \xc3\xbcn\xc3\xaf(probe) and 0)
+
+\xd0\x96().\xe5\x90\x8d(probe)
+";
+
+/// Frames that are compared.
+const MOST: usize = 400;
+
+/// Walks the calling thread's stack in various ways.
+pub(super) fn walk(py: Python<'_>, walker: &'static Walker, names: &Arc<Names>) -> Result<(), String> {
+    compare(py, walker, names)?;
+    let names = Arc::clone(names);
+    let failed = |error: PyErr| format!("the check of the walk failed: {error}");
+    let globals = PyDict::new(py);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let probe = PyCFunction::new_closure(py, None, None, move |args, _| -> PyResult<bool> {
+        let py = args.py();
+        let _ = sender.send(compare(py, walker, &names));
+        Ok(true)
+    })
+    .map_err(failed)?;
+    globals.set_item("probe", probe).map_err(failed)?;
+    py.run(PIECE, Some(&globals), None).map_err(failed)?;
+    receiver.try_recv().unwrap_or_else(|_| Err("the check of the walk never ran".into()))
+}
+
+fn compare(py: Python<'_>, walker: &Walker, names: &Names) -> Result<(), String> {
+    let found = walked(walker, names)?;
+    let said = said(py).map_err(|error| format!("the interpreter does not tell its frames: {error}"))?;
+    if said.len() < MOST && found.len() != said.len() {
+        return Err(mismatch(&format!("{} frames", found.len()), &format!("{}", said.len())));
+    }
+    match found.iter().zip(&said).find(|(found, said)| found != said) {
+        None => Ok(()),
+        Some((found, said)) => Err(mismatch(&format!("{found:?}"), &format!("{said:?}"))),
+    }
+}
+
+fn mismatch(found: &str, said: &str) -> String {
+    format!("the interpreter is not as its version says: the walk found {found}, and there is {said}")
+}
+
+/// What the walk finds.
+fn walked(walker: &Walker, names: &Names) -> Result<Vec<RuntimeFrame>, String> {
+    let regs = Regs::here();
+    let whole = os::stack().ok_or("the bounds of the stack are not known")?;
+    if !whole.contains(&regs.sp) {
+        return Err("the thread runs on a stack that is not its own".into());
+    }
+    let mut stack = StackMemory::new();
+    // SAFETY: the thread runs on this stack now, so it is mapped from the stack pointer to its end.
+    unsafe { stack.add(regs.sp..whole.end) };
+    let mut words = [0; 2 * MOST];
+    let mut out = Frames::new(&mut words);
+    walker.walk_here(&regs, &stack, &mut out);
+    let mut found = Vec::new();
+    for frame in frames(out.finish()).take(MOST) {
+        match frame {
+            Frame::Runtime(KIND, payload, word) => found.extend(names.name(payload, word)),
+            Frame::Missing(0) => return Err(mismatch("a broken chain of frames", "none")),
+            // Of more frames than there is room for, the innermost are enough.
+            _ => break,
+        }
+    }
+    Ok(found)
+}
+
+/// What the interpreter says.
+fn said(py: Python<'_>) -> PyResult<Vec<RuntimeFrame>> {
+    let mut said = Vec::new();
+    let mut frame: Bound<'_, PyAny> = PyModule::import(py, "sys")?.getattr("_getframe")?.call0()?;
+    while !frame.is_none() && said.len() < MOST {
+        let code = frame.getattr("f_code")?;
+        let name = match code.getattr("co_qualname") {
+            Ok(name) => name,
+            Err(_) => code.getattr("co_name")?,
+        };
+        said.push(RuntimeFrame {
+            name: name.str()?.to_string_lossy().into_owned(),
+            file: code.getattr("co_filename")?.str()?.to_string_lossy().into_owned(),
+            line: frame.getattr("f_lineno")?.extract::<Option<u32>>()?.unwrap_or(0),
+            start_line: code.getattr("co_firstlineno")?.extract()?,
+        });
+        frame = frame.getattr("f_back")?;
+    }
+    Ok(said)
+}

@@ -1,0 +1,136 @@
+//! Names and lines for the numbers that the handler recorded, on everprof's own thread.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use everprof::symbolize::runtime::{FrameNames, RuntimeFrame};
+
+use super::codes::Copied;
+use super::lines::{self, Form};
+use super::walker::{UNNAMED, Walker};
+
+/// Names are asked for at the end of a period, all at once: what comes so much later is of the next one.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A name that nobody has asked for in so many rounds is forgotten. Blocks that live for long are asked for in each.
+const ROUNDS: u32 = 10;
+
+/// The names of CPython's frames.
+pub(super) struct Names {
+    walker: &'static Walker,
+    known: AtomicPtr<Mutex<Known>>,
+    /// The process that this is of: in the child of a fork, the lock may be held by a thread that is not there.
+    process: AtomicU32,
+}
+
+/// What was copied, kept beyond the handler's tables.
+struct Known {
+    codes: HashMap<u64, (Arc<Code>, u32)>,
+    round: u32,
+    asked: Instant,
+}
+
+/// A function.
+struct Code {
+    name: String,
+    file: String,
+    first_line: u32,
+    lines: Vec<u8>,
+}
+
+impl Names {
+    pub(super) fn new(walker: &'static Walker) -> Self {
+        Self { walker, known: AtomicPtr::new(Known::none()), process: AtomicU32::new(std::process::id()) }
+    }
+
+    fn code(&self, number: u64) -> Option<Arc<Code>> {
+        let process = std::process::id();
+        if self.process.swap(process, Ordering::Relaxed) != process {
+            self.known.store(Known::none(), Ordering::Release);
+        }
+        // SAFETY: what it points to is never freed.
+        let known = unsafe { &*self.known.load(Ordering::Acquire) };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.begin_round(self.walker);
+        let round = known.round;
+        if let Some((code, asked)) = known.codes.get_mut(&number) {
+            *asked = round;
+            return Some(Arc::clone(code));
+        }
+        let code = Arc::new(Code::of(self.walker.codes.copied(number)?));
+        known.codes.insert(number, (Arc::clone(&code), round));
+        Some(code)
+    }
+}
+
+impl Known {
+    /// Nothing yet, for as long as the process lives.
+    fn none() -> &'static mut Mutex<Self> {
+        let known = Self { codes: HashMap::new(), round: 0, asked: Instant::now() };
+        Box::leak(Box::new(Mutex::new(known)))
+    }
+
+    fn begin_round(&mut self, walker: &Walker) {
+        if self.asked.elapsed() > PAUSE {
+            self.round += 1;
+            let oldest = self.round.saturating_sub(ROUNDS);
+            self.codes.retain(|_, (_, asked)| *asked >= oldest);
+            walker.codes.tend();
+        }
+        self.asked = Instant::now();
+    }
+}
+
+impl Code {
+    fn of(copied: Copied) -> Self {
+        Self {
+            name: text(&copied.name, copied.name_width),
+            file: text(&copied.file, copied.file_width),
+            first_line: copied.first_line,
+            lines: copied.lines,
+        }
+    }
+
+    fn at(&self, form: Form, offset: u32) -> RuntimeFrame {
+        RuntimeFrame {
+            name: if self.name.is_empty() { "<unnamed>".to_string() } else { self.name.clone() },
+            file: self.file.clone(),
+            line: lines::line(form, &self.lines, self.first_line, offset).unwrap_or(0),
+            start_line: self.first_line,
+        }
+    }
+}
+
+impl FrameNames for Names {
+    fn name(&self, payload: u64, word: u64) -> Option<RuntimeFrame> {
+        let code = (payload != UNNAMED).then(|| self.code(payload)).flatten();
+        let Some(code) = code else {
+            return Some(RuntimeFrame { name: "<unnamed>".to_string(), ..RuntimeFrame::default() });
+        };
+        let offset = u32::try_from(word).unwrap_or(u32::MAX);
+        Some(code.at(self.walker.layout.code_object.form, offset))
+    }
+}
+
+/// A string of characters of 1, 2 or 4 bytes. What is no character, as half of a pair, is shown by its sign.
+pub(super) fn text(bytes: &[u8], width: u8) -> String {
+    let character = |number: u32| char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
+    match width {
+        2 => bytes.as_chunks().0.iter().map(|pair| character(u16::from_le_bytes(*pair).into())).collect(),
+        4 => bytes.as_chunks().0.iter().map(|four| character(u32::from_le_bytes(*four))).collect(),
+        _ => bytes.iter().map(|byte| char::from(*byte)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+
+    #[test]
+    fn characters_of_every_width() {
+        assert_eq!(text(b"caf\xe9", 1), "café");
+        assert_eq!(text(&[0x16, 0x04, 0x00, 0xd8], 2), "Ж\u{fffd}");
+        assert_eq!(text(&[0x1e, 0xd1, 0x01, 0], 4), "𝄞");
+    }
+}

@@ -1,0 +1,105 @@
+//! What is asked of the interpreter by name, once, off the handler: a wheel for all versions links none of it.
+
+use core::ffi::{CStr, c_void};
+use core::ops::Range;
+
+use super::cold;
+
+/// Functions and objects of the interpreter.
+#[derive(Clone, Debug)]
+pub(super) struct Symbols {
+    /// The calling thread's state by its thread-specific storage: one call of `pthread_getspecific`, null where there is none.
+    pub(super) thread_state: extern "C" fn() -> u64,
+    /// Whether the interpreter is about to end: then states of threads are freed that still run.
+    pub(super) is_finalizing: extern "C" fn() -> i32,
+    /// The main interpreter, and the function that tells the newest of its threads' states.
+    pub(super) interpreter: u64,
+    pub(super) newest_state: extern "C" fn(u64) -> u64,
+    /// The code of the interpreter's loop, and of its rare parts, where they are elsewhere.
+    pub(super) eval: Vec<Range<u64>>,
+    pub(super) code_type: u64,
+    pub(super) text_type: u64,
+    pub(super) bytes_type: u64,
+    pub(super) frame_type: u64,
+    pub(super) generator_types: [u64; 3],
+    /// `_PyRuntime`, which begins with what the interpreter says of itself from 3.13 on.
+    pub(super) runtime: Option<u64>,
+}
+
+impl Symbols {
+    /// Those of the interpreter of this process.
+    pub(super) fn find() -> Result<Self, String> {
+        let need = |name: &CStr| {
+            address(name).ok_or_else(|| format!("the interpreter has no {}", name.to_string_lossy()))
+        };
+        let first = |names: &[&CStr]| names.iter().find_map(|name| address(name));
+        let finalizing = first(&[c"Py_IsFinalizing", c"_Py_IsFinalizing"])
+            .ok_or("the interpreter does not say whether it ends")?;
+        Ok(Self {
+            thread_state: function(need(c"PyGILState_GetThisThreadState")?),
+            is_finalizing: flag(finalizing),
+            interpreter: function(need(c"PyInterpreterState_Main")?)(),
+            newest_state: member(need(c"PyInterpreterState_ThreadHead")?),
+            eval: eval(need(c"_PyEval_EvalFrameDefault")?)?,
+            code_type: need(c"PyCode_Type")?,
+            text_type: need(c"PyUnicode_Type")?,
+            bytes_type: need(c"PyBytes_Type")?,
+            frame_type: need(c"PyFrame_Type")?,
+            generator_types: [need(c"PyGen_Type")?, need(c"PyCoro_Type")?, need(c"PyAsyncGen_Type")?],
+            runtime: address(c"_PyRuntime"),
+        })
+    }
+}
+
+fn address(name: &CStr) -> Option<u64> {
+    // SAFETY: the name is a C string.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!found.is_null()).then_some(found as u64)
+}
+
+fn function(address: u64) -> extern "C" fn() -> u64 {
+    // SAFETY: the interpreter's functions of these names take nothing and return a pointer.
+    unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(address as usize) }
+}
+
+fn member(address: u64) -> extern "C" fn(u64) -> u64 {
+    // SAFETY: the interpreter's functions of these names take a pointer and return one.
+    unsafe { core::mem::transmute::<usize, extern "C" fn(u64) -> u64>(address as usize) }
+}
+
+fn flag(address: u64) -> extern "C" fn() -> i32 {
+    // SAFETY: the interpreter's functions of these names take nothing and return an int.
+    unsafe { core::mem::transmute::<usize, extern "C" fn() -> i32>(address as usize) }
+}
+
+/// The code of the function at `address`, by the symbol's size.
+fn eval(address: u64) -> Result<Vec<Range<u64>>, String> {
+    /// `RTLD_DL_SYMENT`.
+    const SYMBOL: libc::c_int = 1;
+    unsafe extern "C" {
+        fn dladdr1(
+            address: *const c_void,
+            info: *mut libc::Dl_info,
+            extra: *mut *const c_void,
+            flags: libc::c_int,
+        ) -> libc::c_int;
+    }
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::uninit();
+    let mut symbol = core::ptr::null::<c_void>();
+    // SAFETY: both places are there to be written to.
+    let found = unsafe { dladdr1(address as *const c_void, info.as_mut_ptr(), &raw mut symbol, SYMBOL) };
+    let unknown = || "the size of the interpreter's loop is not known".to_string();
+    if found == 0 || symbol.is_null() {
+        return Err(unknown());
+    }
+    // SAFETY: where it says so, the loader has stored the address of a symbol of an object that stays loaded.
+    let size = unsafe { (*symbol.cast::<libc::Elf64_Sym>()).st_size };
+    if size == 0 {
+        return Err(unknown());
+    }
+    let main = address..address + size;
+    // SAFETY: the loader has written to it, as it says.
+    let base = unsafe { info.assume_init() }.dli_fbase as u64;
+    let parts = cold::parts(&main, base);
+    Ok(core::iter::once(main).chain(parts).collect())
+}

@@ -1,0 +1,6 @@
+//! The parts of `frames` that need no interpreter: their unit tests run here, since the library itself is built for an
+//! interpreter to load.
+#![allow(dead_code)]
+
+#[path = "../src/frames/lines.rs"]
+mod lines;

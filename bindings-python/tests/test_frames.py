@@ -1,0 +1,23 @@
+"""Python's frames: each script in a process of its own, since a crash is what it looks for.
+
+`EVERPROF_TEST_SECONDS` is how long a storm lasts.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
+
+
+@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+def test_frames(script):
+    name, *arguments = script.split()
+    command = [sys.executable, "-X", "faulthandler", os.path.join(HERE, "frames", f"{name}.py"), *arguments]
+    environment = dict(os.environ, EVERPROF_TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    print(done.stdout[-4000:], done.stderr[-4000:])
+    assert done.returncode == 0, f"{script}: {done.returncode}"
