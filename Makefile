@@ -11,10 +11,11 @@ help: ## this list
 demo: ## a real service under load, as version 1.0 and 1.1, profiled; leaves target/demo/
 	@examples/rust/service/demo.sh
 
-test: lint test-rust test-storm test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
+test: lint test-rust test-storm test-python test-examples test-browser test-aarch64 ## everything; what a missing tool leaves out is said loudly
 
 test-rust: formats-tools symbolize-tools ## unit, integration and doc tests of both crates
-	cargo test --workspace --no-fail-fast
+	@# Without the Python package, whose features of the core would be everybody's then.
+	cargo test --workspace --exclude everprof-python --no-fail-fast
 	cargo test -p everprof --all-features --test symbolize_files --test mount --test push --test delivery
 
 test-examples: ## the example programs, run
@@ -69,12 +70,12 @@ lint: ## formatting, clippy, dependencies
 	@.ci/lint.sh
 
 docs: ## the crates' documentation, every item documented and every link right
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude everprof-python --no-deps
 
 package: ## what would be published, built from the packages alone
 	@# In a folder of a new name each time: cargo keeps what it unpacked by folder and version, also when the code is another.
 	mkdir -p target; dir=$$(mktemp -d "$$PWD/target/package.XXXXXX"); trap 'rm -rf "$$dir"' EXIT; \
-	cargo package --workspace --target-dir "$$dir" $(if $(CI),,--allow-dirty)
+	cargo package --workspace --exclude everprof-python --target-dir "$$dir" $(if $(CI),,--allow-dirty)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 	@.ci/fuzz.sh

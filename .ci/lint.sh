@@ -4,7 +4,8 @@
 
 step "fmt and clippy"
 cargo fmt --all --check
-cargo clippy --workspace --all-targets --quiet -- -D warnings
+cargo clippy --workspace --exclude everprof-python --all-targets --quiet -- -D warnings
+cargo clippy -p everprof-python --all-targets --quiet -- -D warnings
 cargo clippy -p everprof --all-features --all-targets --quiet -- -D warnings
 # Not among all targets, since it is built for release only.
 cargo clippy -p everprof --test storm --quiet -- -D warnings

@@ -17,7 +17,7 @@ SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 def test_frames(script):
     name, *arguments = script.split()
     command = [sys.executable, "-X", "faulthandler", os.path.join(HERE, "frames", f"{name}.py"), *arguments]
-    environment = dict(os.environ, EVERPROF_TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500")
+    environment = dict(os.environ, TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     print(done.stdout[-4000:], done.stderr[-4000:])
     assert done.returncode == 0, f"{script}: {done.returncode}"

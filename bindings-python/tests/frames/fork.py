@@ -27,7 +27,7 @@ with profiler.Run(997) as profile:
     child = os.fork()
     if child == 0:
         of_child()
-        profiler._everprof.stop()
+        profiler.everprof.stop()
         # A stop waits for two seconds, and a build for debugging needs more.
         time.sleep(5)
         os._exit(0)

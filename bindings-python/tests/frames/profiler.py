@@ -63,7 +63,7 @@ def pid():
 
 def python():
     """An interpreter for helpers."""
-    return os.environ.get("EVERPROF_TEST_PYTHON", "python3")
+    return os.environ.get("TEST_PYTHON", "python3")
 
 
 def beside(name):
