@@ -51,7 +51,12 @@ thread_local! {
 #[test]
 fn a_wait_that_is_told_does_no_harm() {
     let dir = std::env::temp_dir().join(format!("everprof-test-{}-labels-awaits", std::process::id()));
-    let profiler = Profiler::builder().dir(&dir).set("kinds", "cpu,wall").start().unwrap();
+    let profiler = Profiler::builder()
+        .dir(&dir)
+        .set("kinds", "cpu,wall")
+        .set("cpu_budget_percent", "10")
+        .start()
+        .unwrap();
     let kept = Arc::new(Mutex::new(Vec::new()));
 
     // A poll that panics, and one that begins again after it.

@@ -49,8 +49,13 @@ fn main() {
 
 fn start(name: &str) -> (Profiler, std::path::PathBuf) {
     let dir = directory(name);
-    let profiler =
-        Profiler::builder().dir(&dir).set("kinds", "cpu,wall").set("symbolize", "names").start().unwrap();
+    let profiler = Profiler::builder()
+        .dir(&dir)
+        .set("kinds", "cpu,wall")
+        .set("cpu_budget_percent", "10")
+        .set("symbolize", "names")
+        .start()
+        .unwrap();
     (profiler, dir)
 }
 

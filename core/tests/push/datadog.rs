@@ -178,7 +178,7 @@ fn requests_are_counted_once_however_often_a_set_is_sent() {
         // The first part is refused: the second one has them.
         (&[TOO_LARGE, NEVER, YES], 1, &[2], &all),
         // Nobody knows what became of the first part, or it is lost: they are not told twice.
-        (&[TOO_LARGE, BROKEN, YES], 1, &[2], &none),
+        (&[TOO_LARGE, BROKEN, YES], 2, &[2], &none),
         (&[TOO_LARGE, Act::Close, YES], 2, &[2], &none),
     ] {
         let server = Server::new(acts);
