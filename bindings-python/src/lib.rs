@@ -123,6 +123,8 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
             _ => dict.set_item(spec.name, py.None())?,
         }
     }
+    // In a fork's child it is there some moments before it has its first picture.
+    dict.set_item("running", is_running(py)?)?;
     dict.set_item("frames_off", frames_off().clone())?;
     for (name, count) in frames::counts() {
         dict.set_item(name, count)?;

@@ -116,7 +116,7 @@ def start(
     dir: Directory that profiles are written to; it is created when the first one is written. A relative one counts from the working directory at the start. (path)
     retention_days: Profiles older than this are removed from `dir`. (whole number, 1 to 3650)
     max_bytes: When the profiles in `dir` take more room than this, the oldest are removed. (bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
-    push: Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`, `{time}`, `{sequence}` and `{id}` are filled in. `otlp` goes to `/v1development/profiles` unless the URL has a path. `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names. `google` is Google Cloud Profiler, which says itself when it wants one of the kinds that `kinds` has, once a minute of all replicas. (off, dir, file:///path, datadog, google, and PROTOCOL+http://host, PROTOCOL+https://host or PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, otlp, datadog, post and put, or otlp and parca with grpc:// and grpcs://; several parted by commas)
+    push: Where profiles go, one place or several parted by commas: into `dir`, into another directory, or to servers, such as `pyroscope+http://pyroscope:4040,dir`. `off`: nowhere, they can be fetched only. User and password in a URL are sent to its server alone; in the path of `post` and `put`, `{service}`, `{version}`, `{env}`, `{host}`, `{instance}`, `{kind}`, `{time}`, `{sequence}` and `{id}` are filled in. Without a port, it is 4040 for `pyroscope`, 7070 for `parca`, 4318 for `otlp`, 4317 for `otlp+grpc`, 8126 for `datadog`, else 80; with `https` and `grpcs` 443. `otlp` goes to `/v1development/profiles` unless the URL has a path. `https` and `grpcs` need the feature `tls`, `grpc` and `grpcs` the feature `grpc`; a Unix socket is `post+unix:///path/of.socket:/path`. `datadog` alone is the agent that `DD_TRACE_AGENT_URL` or `DD_AGENT_HOST` names. `google` is Google Cloud Profiler, which says itself when it wants one of the kinds that `kinds` has, once a minute of all replicas. (off, dir, file:///path, datadog, google, and PROTOCOL+http://host, PROTOCOL+https://host or PROTOCOL+unix:///path/of.socket with one of the protocols pyroscope, parca, otlp, datadog, post and put, or otlp and parca with grpc:// and grpcs://; several parted by commas)
     push_token: Secret that requests to every server of `push` carry as `Authorization: Bearer`, but where the URL has a user; for Datadog's intake its API key, where `DD_API_KEY` says none. Datadog's agent and Google get none. (8 to 1024 visible ASCII characters)
     push_tenant: Tenant that profiles belong to, for servers that have several (`X-Scope-OrgID`). (at most 150 letters, digits and !-_.*'()|)
     push_project: Project of Google's that profiles belong to, for `push=google`. Empty: `GOOGLE_CLOUD_PROJECT`, or that of the key in `GOOGLE_APPLICATION_CREDENTIALS`, or of the machine. (the ID of a project, 6 to 63 of a-z, 0-9 and -:., a letter first)
@@ -124,8 +124,8 @@ def start(
     push_roots: File of the certificates to trust for `https`, in PEM, instead of the system's. (path of a file)
     push_certificate: File of the certificate, with its chain, by which servers of `https` know this client, in PEM. It is read anew for each connection. (path of a file)
     push_key: File of that certificate's private key, in PEM. (path of a file)
-    push_proxy: Proxy that servers of `push` are reached by, `http://user:password@host:port`. `environment`: that of `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets. (environment, off, or http://host:port, with user:password@ before the host where it asks for them)
-    push_delivery: What becomes of a profile that was sent whole and not answered: `at_most_once` gives it up and counts it, so that nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID. (at_most_once, at_least_once)
+    push_proxy: Proxy that servers of `push` are reached by, `http://user:password@host:port`, or `https` where it speaks TLS itself. `environment`: that of `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`. Not by it goes what `NO_PROXY` lists, what is on this machine, and Unix sockets. (environment, off, or http://host:port or https://host:port, with user:password@ before the host where it asks for them)
+    push_delivery: What becomes of a profile that was sent whole and not answered, or by a gateway only (504): `at_most_once` gives it up and counts it, so that nothing is counted twice where the server has it; `at_least_once` sends it again under the same ID. (at_most_once, at_least_once)
     push_queue_bytes: Encoded profiles that may wait for each place of `push`; beyond it the oldest are given up, and counted. (bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
     push_spool: Directory where profiles wait for servers of `push` that are away, so that they outlive the process: the next one of the service sends them. Empty: they wait in memory only. Several processes and services may share one. (path of a file)
     push_spool_bytes: Room in `push_spool` for each process and each server; beyond it the oldest are given up, and counted. (bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
@@ -138,7 +138,7 @@ def start(
     cpu_clock: What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back to timers with a reason where it is not permitted. (timer, perf_event)
     signal: The signal that takes samples: SIGPROF, a number, `auto`, which takes another one where SIGPROF is in use, or `realtime`, which takes one that programs leave alone, and is the preloaded library's default. (auto, prof, realtime, or a number: 34 to 64, 10, 12, 14, 16, 26, 29 or 30)
     thread_ids: Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger. (on, off)
-    cpu_budget_percent: CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where that is more; above it the rate is lowered, or the distance of samples of allocations or waits raised, whichever costs the most. (number, 0.01 to 100)
+    cpu_budget_percent: CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where that is more; above it samples of CPU time, of allocations and of waits for locks and looks at threads that wait come less often, what costs the most first, until they fit. (number, 0.01 to 100)
     config: A file of lines `name = value` that is read at the start and again whenever it changes: options that are live change with it at once. What it says wins over the environment and the program for as long as it says it. A file that is wrong anywhere changes nothing. (path of a file)
     duty: Kinds of profile that are taken for a part of the time only, each in a cycle of its own: `alloc:10s/60s` is on for ten seconds of each minute. Not `heap` and `peak`, which follow blocks for as long as these live, nor `threads`. The tag `duty` tells it, so that totals can be scaled. Each change ends the profile at hand. (kind:on/cycle or kind:percent, such as alloc:10s/60s,lock:50%; ms, s, m, h; at least 1s on, a cycle of a day at most)
     fleet_share: The share of a fleet's instances that profile at a time. Which ones changes with each window of `fleet_window_s`, and each instance knows by itself when it is its turn; the others take no samples, and answer requests as ever. 0: on request only. The tag `fleet_share` tells it, so that totals can be scaled. (number, 0 to 100, at most four digits behind the point)
@@ -175,7 +175,7 @@ def set(
     interval_bytes: Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no allocation is sampled. (off, bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
     lock_threshold_ns: A wait for a lock of at least so long is always a sample, a shorter one in proportion, which its weight makes good. `off`: no wait is sampled, and no function is hooked. (off, or whole number, 1 to 1000000000)
     period_s: Length of one profile. (whole number, 1 to 3600)
-    cpu_budget_percent: CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where that is more; above it the rate is lowered, or the distance of samples of allocations or waits raised, whichever costs the most. (number, 0.01 to 100)
+    cpu_budget_percent: CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where that is more; above it samples of CPU time, of allocations and of waits for locks and looks at threads that wait come less often, what costs the most first, until they fit. (number, 0.01 to 100)
     duty: Kinds of profile that are taken for a part of the time only, each in a cycle of its own: `alloc:10s/60s` is on for ten seconds of each minute. Not `heap` and `peak`, which follow blocks for as long as these live, nor `threads`. The tag `duty` tells it, so that totals can be scaled. Each change ends the profile at hand. (kind:on/cycle or kind:percent, such as alloc:10s/60s,lock:50%; ms, s, m, h; at least 1s on, a cycle of a day at most)
     fleet_share: The share of a fleet's instances that profile at a time. Which ones changes with each window of `fleet_window_s`, and each instance knows by itself when it is its turn; the others take no samples, and answer requests as ever. 0: on request only. The tag `fleet_share` tells it, so that totals can be scaled. (number, 0 to 100, at most four digits behind the point)
     fleet_window_s: How long an instance profiles when it is its turn; the profile at hand ends with it. (whole number, 5 to 86400)
@@ -219,8 +219,10 @@ class _Stats(TypedDict):
     """The rate that was asked for, in Hz."""
     effective_rate_hz: float
     """Signals per second of CPU time really delivered: at most the kernel's tick with the clock `timer`. Each signal carries the weight of the expiries it stands for, so totals are right at any rate."""
+    wall_rate_hz: float
+    """Looks per second at each thread for what it waits for, in Hz: lower than `wall_rate_hz` while the governor holds it down; 0 where there are none."""
     throttled: bool
-    """Whether the governor holds down the rate, or samples of allocations or of waits for locks, because of `cpu_budget_percent`."""
+    """Whether the governor holds down the rate, samples of allocations or of waits for locks, or looks at threads that wait, because of `cpu_budget_percent`."""
     signals: int
     """Signals handled."""
     threads_cpu: float
@@ -248,9 +250,11 @@ class _Stats(TypedDict):
     cpu_clock: str
     """The clock in use: `timer` or `perf_event`."""
     exported: int
-    """Profile sets handed to the exporter."""
+    """Profile sets that each exporter has brought where they belong, and profiles that Google Cloud Profiler has asked for and got."""
+    exported_bytes: int
+    """The bytes of their profiles, encoded and compressed as they were sent."""
     export_failures: int
-    """Profile sets that did not arrive whole, by each exporter."""
+    """Profile sets that did not arrive whole, by each exporter, and profiles that Google Cloud Profiler did not get."""
     export_evicted: int
     """Of them: given up because more than `push_queue_bytes` waited, the oldest first."""
     export_refused: int
@@ -259,6 +263,8 @@ class _Stats(TypedDict):
     """Of them: they had become too old for the server."""
     export_unknown: int
     """Of them: sent and not answered; with `push_delivery = at_most_once` they are not sent again, and may be there."""
+    export_broken: int
+    """Of them: given up after several attempts that broke off or failed, while others arrived."""
     export_unsent: int
     """Of them: still waiting when the profiler ended."""
     export_unreadable: int

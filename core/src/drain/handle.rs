@@ -124,8 +124,6 @@ impl Handle {
         let (commands, received) = mpsc::channel();
         let (started, outcome) = mpsc::channel();
         let counters = Arc::new(Counters::default());
-        // Of a fork's child nobody waits for its first picture.
-        counters.publish(Stats { running: true, ..Stats::default() });
         let shared = counters.clone();
         let forked = plan.forked;
         // In a child the offsets are known already, and the forking thread is not to be kept waiting.
