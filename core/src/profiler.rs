@@ -451,7 +451,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
-    counted: MutexGuard<'static, labels::New>,
+    counted: Option<MutexGuard<'static, labels::New>>,
     spools: MutexGuard<'static, spool::Locks>,
     sockets: MutexGuard<'static, sockets::Sockets>,
     tid: u32,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::fixed::{self, Fixed};
 use crate::pairs;
@@ -102,7 +102,11 @@ fn add(new: &mut New, endpoint: &str) -> bool {
 }
 
 fn try_lock() -> Option<MutexGuard<'static, New>> {
-    for _ in 0..TRIES {
+    try_often(TRIES)
+}
+
+fn try_often(tries: u32) -> Option<MutexGuard<'static, New>> {
+    for _ in 0..tries {
         match NEW.try_lock() {
             Ok(new) => return Some(new),
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
@@ -112,9 +116,10 @@ fn try_lock() -> Option<MutexGuard<'static, New>> {
     None
 }
 
-/// `fork` holds it, so that a child finds it free; see the profiler.
-pub(crate) fn lock() -> MutexGuard<'static, New> {
-    NEW.lock().unwrap_or_else(PoisonError::into_inner)
+/// `fork` holds it, so that a child finds it free; see the profiler. Nobody waits for it without end: a handler that forks may
+/// have interrupted who has it. A child that finds it taken for ever does without it.
+pub(crate) fn lock() -> Option<MutexGuard<'static, New>> {
+    try_often(100 * TRIES)
 }
 
 /// Says whether requests are counted: they are while periods are taken. For the drain.
@@ -128,14 +133,13 @@ pub(crate) fn set_counting(is_open: bool) {
 
 /// The counts since the last time, which begin at nothing again. For the drain, at the end of a period.
 pub(crate) fn take() -> BTreeMap<String, u64> {
-    let new = std::mem::take(&mut *lock());
-    taken(new)
+    taken(try_often(100 * TRIES).map_or_else(New::new, |mut new| std::mem::take(&mut *new)))
 }
 
 /// Forgets what the parent has counted, in a fork's child.
-pub(crate) fn after_fork(mut new: MutexGuard<'static, New>) {
+pub(crate) fn after_fork(new: Option<MutexGuard<'static, New>>) {
     IS_OPEN.store(false, Ordering::Relaxed);
-    taken(std::mem::take(&mut *new));
+    taken(new.map_or_else(New::new, |mut new| std::mem::take(&mut *new)));
 }
 
 fn taken(new: New) -> BTreeMap<String, u64> {
@@ -193,6 +197,12 @@ mod tests {
         count_endpoint("GET /a");
         set_counting(true);
         assert_eq!(take(), BTreeMap::new(), "a child's are its own");
+        // As in a child whose parent had it in the middle of a handler.
+        let held = lock();
+        assert!(lock().is_none());
+        count_endpoint("GET /held");
+        assert_eq!(take().values().sum::<u64>(), 1);
+        drop(held);
         count_endpoint("GET /a");
         set_counting(false);
         count_endpoint("GET /a");
