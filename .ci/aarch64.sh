@@ -8,6 +8,8 @@
 
 # Files of tests that are not run here. In most of them nothing depends on the machine, and emulation takes minutes.
 elsewhere=(
+    # Forks, looks, turns and files, by processes of their own.
+    endpoints resting watched
     formats generated layers vectors flamegraph
     store           # files and processes; starts itself again, which needs the emulator in between
     symbolize_files # reads files that the machine's own compiler and binutils write

@@ -39,7 +39,7 @@ for one in "${found[@]}"; do
     }
     [ "$one" != "${found[-1]}" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry "$venv/bin/pip" install -q mypy
     "$venv/bin/pip" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
-    (cd bindings-python/tests && "$venv/bin/python" -m pytest -q -p no:cacheprovider -rs ${TESTS:-}) || failed+=("$version")
+    (cd bindings-python/tests && env --default-signal=INT "$venv/bin/python" -m pytest -q -p no:cacheprovider -rs ${TESTS:-}) || failed+=("$version")
 done
 # The example programs, by the newest Python, as a reader would run them.
 python=$out/${found[-1]%%=*}/bin/python examples=$PWD/examples/python
