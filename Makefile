@@ -15,8 +15,8 @@ test: lint test-rust test-storm test-python test-examples test-browser test-aarc
 
 test-rust: formats-tools symbolize-tools ## unit, integration and doc tests of both crates
 	@# Without the Python package, whose features of the core would be everybody's then.
-	cargo test --workspace --exclude everprof-python --no-fail-fast
-	cargo test -p everprof --all-features --test symbolize_files --test mount --test push --test delivery
+	@.ci/cargo-test.sh --workspace --exclude everprof-python
+	@.ci/cargo-test.sh -p everprof --all-features --test symbolize_files --test mount --test push --test delivery
 
 test-examples: ## the example programs, run
 	@.ci/examples.sh
@@ -47,12 +47,12 @@ test-servers: ## profiles pushed to real servers and read back: Parca, the OpenT
 	@core/tests/servers/build.sh
 	@rm -rf "$${CARGO_TARGET_DIR:-$$PWD/target}/servers/pages"
 	@# With the features that the other tests of servers have, so that the crate is not built once more.
-	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers cargo test -p everprof --all-features --test servers
+	EVERPROF_TEST_SERVERS=$${CARGO_TARGET_DIR:-$$PWD/target}/servers .ci/cargo-test.sh -p everprof --all-features --test servers
 	@# What they gave back, drawn in a browser.
 	[ ! -d "$${CARGO_TARGET_DIR:-$$PWD/target}/servers/pages" ] || core/tests/browser/run.sh servers
 
 test-storm: ## only the storms: signals under dlopen, fork, panics, malloc, thread churn (short form)
-	cargo test -p everprof --release --test storm
+	@.ci/cargo-test.sh -p everprof --release --test storm
 
 .PHONY: test-preload
 test-preload: ## only the preloaded library, in sqlite3, redis, Python and a shell's tools

@@ -116,6 +116,6 @@ done
 skips=()
 for name in "${left_out[@]%% *}"; do skips+=(--skip "$name"); done
 printf 'left out under qemu-user: %s\n' "${left_out[@]}"
-cross() { cargo test --target aarch64-unknown-linux-gnu --no-fail-fast "$@" -- "${skips[@]}"; }
+cross() { .ci/cargo-test.sh --target aarch64-unknown-linux-gnu "$@" -- "${skips[@]}"; }
 cross -p everprof-probe --lib --tests
 cross -p everprof --lib "${chosen[@]}"

@@ -128,7 +128,14 @@ fn every_kind_of_sample_has_its_span_within_the_bound() {
     let (dir, stats) = run("trace", "1000");
     assert_eq!(stats.spans_left_out, 0);
     let cpu = spans(&of_kind(&dir, Kind::Cpu), 1);
-    assert_eq!(keys(&cpu), BTreeSet::from([SPANS[0]]), "{cpu:?}");
+    assert!(keys(&cpu).contains(SPANS[0]), "{cpu:?}");
+    // Those that wait run for a moment as well, which a sample may meet.
+    let others: i64 = cpu
+        .iter()
+        .filter(|(span, _)| span.as_deref().is_some_and(|span| span != SPANS[0]))
+        .map(|s| s.1)
+        .sum();
+    assert!(others < 60_000_000, "{cpu:?}");
     let without = cpu.iter().find(|(span, _)| span.is_none()).unwrap().1;
     assert!(without > 50_000_000, "what came after is nobody's: {cpu:?}");
     let wall = spans(&of_kind(&dir, Kind::Wall), 1);
