@@ -11,6 +11,7 @@
 mod check;
 mod codes;
 mod cold;
+mod context;
 mod layout;
 mod lines;
 mod names;
@@ -20,7 +21,7 @@ mod symbols;
 mod waiting;
 mod walker;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use everprof::symbolize::runtime;
 use everprof_probe::unwind;
@@ -38,6 +39,8 @@ pub(crate) const KIND: u8 = 1;
 
 /// The walker of this process, once there is one: handlers may be reading it from then on.
 static INSTALLED: Mutex<Option<&'static Walker>> = Mutex::new(None);
+/// Why labels are those of threads and not of tasks, where they are.
+static LABELS_OFF: Mutex<Option<String>> = Mutex::new(None);
 
 /// Finds the interpreter's layout, tries it, and lets stacks have Python's frames from now on. Called with the interpreter's lock
 /// held; again is harmless.
@@ -56,11 +59,28 @@ pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
         let walker: &'static Walker = Box::leak(Box::new(Walker::new(layout, symbols, codes)));
         let names = Arc::new(Names::new(walker));
         check::walk(py, walker, &names)?;
+        // Without them, samples have frames and the labels of threads.
+        match context::Place::find(py, &walker.layout, &walker.symbols) {
+            Ok(place) => {
+                let _ = walker.labels.set(place);
+                *lock(&LABELS_OFF) = None;
+            }
+            Err(reason) => *lock(&LABELS_OFF) = Some(reason),
+        }
         runtime::register(KIND, names).map_err(|error| error.to_string())?;
         *installed = Some(walker);
     }
     let Some(walker) = *installed else { return Ok(()) };
     if unwind::set_source(KIND, walker) { Ok(()) } else { Err("other runtimes have taken all places".into()) }
+}
+
+/// Whether handlers find the labels of tasks; or why not.
+pub(crate) fn labels_off() -> Option<String> {
+    lock(&LABELS_OFF).clone()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes Python's frames out of stacks: before the interpreter ends, since it frees the states of threads that still run.

@@ -4,23 +4,21 @@
 //! them runs: what is in force is the [`Scope`] that the variable of `_labels.py` has in the current context. A scope keeps its set
 //! alive, and so does every context that was copied from it, such as a task that outlives the `with` it was made in.
 //!
-//! **A handler may read it**: it finds the variable's value in the current context's map by the variable's address, and the
-//! set's id [`Scope::id_offset`] bytes behind the address of the value, whatever the version of the interpreter. The id is 0 for no labels.
-//! Until a handler does (`HANDLER_READS`), code that runs without an event loop puts the set into the thread's slot as well,
-//! and inside of tasks samples have no labels rather than those of another task.
+//! **The handler reads it** (`frames/context`): it finds the variable's value in the current context's map by the variable's
+//! address, and the set's id so many bytes behind the address of the value, whatever the version of the interpreter. The id is 0
+//! for no labels. Where it cannot, or before the profiler was ever started, code that runs without an event loop puts the set into the
+//! thread's slot instead, and inside of tasks samples have no labels rather than those of another task.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use everprof::Labels;
 use pyo3::prelude::*;
 
-/// Whether the walk in the handler reads the ContextVar.
-const HANDLER_READS: bool = false;
 /// Scopes deeper than this are not entered, as in the core: what is in force stays.
 const DEEPEST: u32 = 64;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("HANDLER_READS_LABELS", HANDLER_READS)?;
     module.add_class::<LabelSet>()?;
     module.add_class::<Scope>()
 }
@@ -43,6 +41,8 @@ pub(crate) struct Scope {
     /// For the handler, which reads nothing else.
     id: u32,
     depth: u32,
+    /// It was put into a thread's slot.
+    was_put: AtomicBool,
     labels: Labels,
     own: Option<Py<LabelSet>>,
     outer: Option<Py<Scope>>,
@@ -53,7 +53,14 @@ impl Scope {
     /// No labels.
     #[new]
     fn new() -> Self {
-        Self { id: 0, depth: 0, labels: Labels::default(), own: None, outer: None }
+        Self {
+            id: 0,
+            depth: 0,
+            was_put: AtomicBool::new(false),
+            labels: Labels::default(),
+            own: None,
+            outer: None,
+        }
     }
 
     /// The scope of `own` inside of this one.
@@ -66,6 +73,7 @@ impl Scope {
         let inner = Scope {
             id: labels.id(),
             depth: outer.depth + 1,
+            was_put: AtomicBool::new(false),
             labels,
             own: Some(own.unbind()),
             outer: Some(scope.clone().unbind()),
@@ -77,16 +85,23 @@ impl Scope {
     fn leave(scope: &Bound<'_, Self>, own: Bound<'_, LabelSet>) -> Py<Scope> {
         let py = scope.py();
         let mut open = scope.clone().unbind();
+        let mut was_put = false;
         loop {
             let (is_it, outer) = {
                 let here = open.get();
+                was_put |= here.was_put.load(Ordering::Relaxed);
                 (
                     here.own.as_ref().is_some_and(|set| set.is(&own)),
                     here.outer.as_ref().map(|outer| outer.clone_ref(py)),
                 )
             };
             match outer {
-                Some(outer) if is_it => return outer,
+                Some(outer) if is_it => {
+                    if was_put {
+                        outer.get().put();
+                    }
+                    return outer;
+                }
                 Some(outer) => open = outer,
                 None => return scope.clone().unbind(),
             }
@@ -95,6 +110,7 @@ impl Scope {
 
     /// Puts the labels in force on this thread, whatever its tasks are.
     fn put(&self) {
+        self.was_put.store(true, Ordering::Relaxed);
         self.labels.put();
     }
 
@@ -102,10 +118,17 @@ impl Scope {
     fn items(&self) -> BTreeMap<String, String> {
         self.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
+}
 
-    /// Where a handler finds the id in a scope, in bytes from its address.
-    fn id_offset(scope: &Bound<'_, Self>) -> usize {
-        let id: *const u32 = &scope.get().id;
-        id as usize - scope.as_ptr() as usize
-    }
+/// Tells `_labels.py` whether handlers find the variable's value themselves.
+pub(crate) fn handlers_read(py: Python<'_>, they_do: bool) -> PyResult<()> {
+    PyModule::import(py, "everprof._labels")?.setattr("_in_handler", they_do)
+}
+
+/// A scope with that id and no labels, and where the id is in it, in bytes from its address.
+pub(crate) fn with_id(py: Python<'_>, id: u32) -> PyResult<(Py<Scope>, u64)> {
+    let scope = Py::new(py, Scope { id, ..Scope::new() })?;
+    let at: *const u32 = &scope.get().id;
+    let offset = (at as usize).wrapping_sub(scope.as_ptr() as usize);
+    Ok((scope, offset as u64))
 }

@@ -62,6 +62,7 @@ fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>
     // Before the first sample, and attached, since the interpreter is looked at.
     if !HAS_FRAMES.swap(true, Ordering::SeqCst) {
         *frames_off() = frames::install(py).err();
+        labels::handlers_read(py, frames_off().is_none() && frames::labels_off().is_none())?;
     }
     let started = door(py, || begin(options, program));
     if !is_running(py)? {
@@ -126,6 +127,7 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     // In a fork's child it is there some moments before it has its first picture.
     dict.set_item("running", is_running(py)?)?;
     dict.set_item("frames_off", frames_off().clone())?;
+    dict.set_item("labels_off", frames_off().clone().or_else(frames::labels_off))?;
     for (name, count) in frames::counts() {
         dict.set_item(name, count)?;
     }

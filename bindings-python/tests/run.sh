@@ -44,6 +44,7 @@ tested() {
         # wants a compiled part that a new one does not get yet (FastAPI's pydantic) is left out there.
         retry pip_of "$venv" install -q pytest flask django gunicorn
         pip_of "$venv" install -q --only-binary :all: fastapi || echo "no FastAPI for Python $version yet"
+        pip_of "$venv" install -q --only-binary :all: gevent || echo "no gevent for Python $version"
     }
     [ "$1" != "$complete" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry pip_of "$venv" install -q mypy
     pip_of "$venv" install -q --force-reinstall --no-deps "$out"/wheels/*.whl

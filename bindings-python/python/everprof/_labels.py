@@ -13,6 +13,8 @@ _NONE = _everprof.Scope()
 # What has tasks, and no way to say quickly whether here is one.
 _OTHERS = frozenset({"trio", "curio", "gevent", "eventlet"})
 _IN_FORCE = ContextVar("everprof.labels", default=_NONE)
+# Whether handlers find the variable's value themselves, which is so once the profiler was started (``src/frames/context.rs``).
+_in_handler = False
 
 
 class labels:
@@ -39,14 +41,14 @@ class labels:
     def __enter__(self):
         scope = _IN_FORCE.get().enter(self._set)
         _IN_FORCE.set(scope)
-        if not _has_tasks():
+        if not _in_handler and not _has_tasks():
             scope.put()
         return self
 
     def __exit__(self, *exception):
         outer = _IN_FORCE.get().leave(self._set)
         _IN_FORCE.set(outer)
-        if not _has_tasks():
+        if not _in_handler and not _has_tasks():
             outer.put()
 
     async def __aenter__(self):
@@ -87,10 +89,6 @@ def current_labels():
     return _IN_FORCE.get().items()
 
 
-def _always():
-    return True
-
-
 def _has_tasks():
     """Whether this thread may turn to another task before the scope ends, which must not have its labels."""
     loaded = sys.modules
@@ -101,7 +99,3 @@ def _has_tasks():
     if greenlet is not None and greenlet.getcurrent().parent is not None:
         return True
     return not _OTHERS.isdisjoint(loaded)
-
-
-if _everprof.HANDLER_READS_LABELS:
-    _has_tasks = _always

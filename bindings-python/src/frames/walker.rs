@@ -12,6 +12,7 @@
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
 
 use everprof_probe::memory::{self, StackMemory};
 use everprof_probe::regs::Regs;
@@ -19,9 +20,11 @@ use everprof_probe::unwind::{Cursor, FrameSource, Frames, Step};
 
 use super::KIND;
 use super::codes::Codes;
+use super::context::Place;
 use super::layout::{self, CFrame, Instruction, Layout, Marker};
 use super::raw::Piece;
 use super::symbols::Symbols;
+use super::waiting;
 
 /// Frames of one sample: as many as the native walk visits.
 const MOST_FRAMES: u64 = 20_000;
@@ -46,6 +49,8 @@ pub(super) struct Walker {
     /// How far above the stack pointer of the loop's frame its mark on the native stack lies: the least that was seen.
     distance: AtomicU64,
     pub(super) counts: Counts,
+    /// Where labels are found, once that is known.
+    pub(super) labels: OnceLock<Place>,
 }
 
 /// What was seen, for tests and statistics.
@@ -114,7 +119,15 @@ impl Walker {
     pub(super) fn new(layout: Layout, symbols: Symbols, codes: Codes) -> Self {
         let mut parts = symbols.eval.iter().cloned();
         let eval = core::array::from_fn(|_| parts.next().unwrap_or(0..0));
-        Self { layout, symbols, codes, eval, distance: AtomicU64::new(u64::MAX), counts: Counts::default() }
+        Self {
+            layout,
+            symbols,
+            codes,
+            eval,
+            distance: AtomicU64::new(u64::MAX),
+            counts: Counts::default(),
+            labels: OnceLock::new(),
+        }
     }
 
     /// All frames of the calling thread, for `check`. `stack` is its native stack.
@@ -450,6 +463,20 @@ unsafe impl FrameSource for Walker {
         let step = self.place(&mut chain, regs, stack, out);
         chain.keep(cursor);
         step
+    }
+
+    fn labels(&self) -> u32 {
+        // No lock: what is there was put there before the source was.
+        let Some(place) = self.labels.get() else { return 0 };
+        if (self.symbols.is_finalizing)() != 0 {
+            return 0;
+        }
+        let chain = Chain { state: (self.symbols.thread_state)(), ..Chain::default() };
+        self.state(&chain).map_or(0, |state| place.labels_here(state))
+    }
+
+    fn labels_remembered(&self) -> u32 {
+        waiting::labels()
     }
 
     fn remember(&self, tid: u32) -> bool {

@@ -4,6 +4,7 @@ name, its file and its line, and in those of what it calls."""
 
 import asyncio
 import collections
+import contextvars
 import ctypes
 import gc
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 
+import everprof
 import profiler
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 5
@@ -103,6 +105,30 @@ def executing():
         i += 1
         lines = "\n" * (i % 40)
         exec(compile(SOURCE.format(i=i, lines=lines), f"<made {i}>", "exec"), {})
+
+
+VARIABLES = [contextvars.ContextVar(f"other{number}") for number in range(100)]
+
+
+def labelled_one():
+    work(50)
+
+
+def labelled_two():
+    work(50)
+
+
+def labelling():
+    """Contexts that are made, changed and dropped all the time."""
+    while going("labels"):
+        for number, variable in enumerate(VARIABLES):
+            variable.set(object())
+            with everprof.labels(who="one"):
+                contextvars.copy_context().run(labelled_one)
+                if number % 8 == 0:
+                    with everprof.labels(who="two", number=number):
+                        labelled_two()
+        contextvars.Context().run(work, 10)
 
 
 class Cycle:
@@ -264,7 +290,7 @@ def lines_made(i):
 
 def check(samples, counts):
     truth, kinds, wrong, unnamed, frames = Truth(), collections.Counter(), [], 0, 0
-    for stack, values, _ in samples:
+    for stack, values, labels in samples:
         python = [frame for frame in stack if profiler.is_python(frame) or frame.name == "<unnamed>"]
         if not python:
             kinds["without"] += 1
@@ -274,6 +300,9 @@ def check(samples, counts):
         unnamed += sum(frame.name == "<unnamed>" for frame in python)
         wrong += [frame for frame in python if frame.name != "<unnamed>" and not truth.has(frame)]
         made = {frame.file for frame in python if frame.file.startswith("<made")}
+        labelled = next((frame.name for frame in python if frame.name.startswith("labelled_")), "labelled_None")
+        if labelled != f"labelled_{labels.get('who')}" and (labelled != "labelled_None" or python[0].name == "work" and python[1].name != "labelling"):
+            wrong.append((labels, python[:4]))
         if len(made) > 1:
             wrong.append(python)
         root = python[-1]
@@ -296,7 +325,7 @@ def check(samples, counts):
     assert kinds["torn"] <= kinds["python"] * 0.001
 
 
-works = [churn, exceptions, generators, executing, collecting, recursion, callbacks, asynchronous, interpreters, greenlets,
+works = [churn, exceptions, generators, executing, labelling, collecting, recursion, callbacks, asynchronous, interpreters, greenlets,
          waiting]
 KINDS = sys.argv[3] if len(sys.argv) > 3 else "cpu"
 only = sys.argv[4].split(",") if len(sys.argv) > 4 else []

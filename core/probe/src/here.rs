@@ -23,7 +23,7 @@ pub fn header(source: Source, weight: u64, period: u32) -> Option<Header> {
         weight,
         period,
         tid,
-        labels: slot.map_or(0, Slot::labels),
+        labels: unwind::labels_here(slot.map_or(0, Slot::labels)),
         generation: 0,
         trace: slot.map(Slot::trace).unwrap_or_default(),
     })

@@ -216,7 +216,7 @@ fn of_thread(slot: &Slot, overrun: u32, context: *const libc::c_void) {
         weight,
         period,
         tid: slot.tid(),
-        labels: slot.labels(),
+        labels: unwind::labels_here(slot.labels()),
         generation: 0,
         trace: slot.trace(),
     };

@@ -147,8 +147,9 @@ impl Looker {
             let Some(walked) = self.walk((tid, used), &wait, 0, copied, words) else {
                 return Self::leaf_alone(Look::Waiting(seen), words);
             };
-            let top;
-            (seen.words, seen.end, seen.lacks_runtime, top) = walked;
+            let top = walked.top;
+            (seen.words, seen.end, seen.lacks_runtime) = (walked.words, walked.end, walked.lacks_runtime);
+            seen.labels = if walked.labels == 0 { labels } else { walked.labels };
             // With less than usual, only a whole stack is believed.
             if seen.end == End::Root {
                 self.learn(wait.pc, top.saturating_sub(wait.sp));
@@ -185,8 +186,8 @@ impl Looker {
         memory::copy_as(self.own, sp, room)
     }
 
-    /// Walks the copy that begins at this byte of the room. Also returns how far up the walk has come. `None` where a runtime had
-    /// to be asked about the thread, and that has gone on meanwhile.
+    /// Walks the copy that begins at this byte of the room. `None` where a runtime had to be asked about the thread, and that has
+    /// gone on meanwhile.
     fn walk(
         &mut self,
         (tid, used): (u32, u64),
@@ -194,7 +195,7 @@ impl Looker {
         at: usize,
         copied: usize,
         words: &mut [u64],
-    ) -> Option<(usize, End, bool, u64)> {
+    ) -> Option<Walked> {
         let mut stack = StackMemory::new();
         let range = wait.sp..wait.sp.saturating_add(copied as u64);
         // SAFETY: so many bytes of the mapping were written there, and `&mut self` keeps it as it is.
@@ -204,16 +205,28 @@ impl Looker {
         unwind::find_frame_pointer(&mut regs, &stack, &mut self.found);
         let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, None, &mut frames);
         let remembered = if lacks_runtime { unwind::remember(tid) } else { None };
-        if remembered.is_none() {
-            return Some((frames.finish().len(), end, lacks_runtime, top));
-        }
+        let Some(remembered) = remembered else {
+            return Some(Walked { words: frames.finish().len(), end, lacks_runtime, top, labels: 0 });
+        };
         if Clock::Thread(tid).now() != Some(used) {
             return None;
         }
+        let labels = remembered.labels();
         let mut frames = Frames::new(words);
-        let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, remembered, &mut frames);
-        Some((frames.finish().len(), end, lacks_runtime, top))
+        let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, Some(remembered), &mut frames);
+        Some(Walked { words: frames.finish().len(), end, lacks_runtime, top, labels })
     }
+}
+
+/// What came of a walk along a copy of a stack.
+struct Walked {
+    words: usize,
+    end: End,
+    lacks_runtime: bool,
+    /// How far up it has come.
+    top: u64,
+    /// The label set that a runtime has in force on the thread; 0 where there is none.
+    labels: u32,
 }
 
 fn place_of(pc: u64) -> usize {

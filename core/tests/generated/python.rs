@@ -84,4 +84,5 @@ fn stats() -> String {
         write!(out, "    {}: {}\n    \"\"\"{}\"\"\"\n", spec.name, hint(spec), spec.doc()).unwrap();
     }
     out + "    frames_off: str | None\n    \"\"\"Why stacks have no frames of Python, where they have none.\"\"\"\n"
+        + "    labels_off: str | None\n    \"\"\"Why samples inside of tasks have no labels, where they have none.\"\"\"\n"
 }

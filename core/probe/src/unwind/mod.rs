@@ -53,7 +53,7 @@ mod walk;
 pub use cfi::Section;
 pub use frames::Frames;
 pub(crate) use prologue::{Found, find_frame_pointer};
-pub use source::{Cursor, FrameSource, Step, set_source, unset_source};
+pub use source::{Cursor, FrameSource, Step, labels_here, set_source, unset_source};
 pub use table::{Count, check};
 pub use trail::{TRAIL_WORDS, Trail};
 pub use walk::{End, MOST_FRAMES, Walked, walk, walk_along};

@@ -86,6 +86,24 @@ pub unsafe trait FrameSource: Sync {
     fn end(&self, cursor: &mut Cursor, stack: &StackMemory, out: &mut Frames<'_>) {
         let _ = (cursor, stack, out);
     }
+
+    /// The label set that the runtime itself has in force on the calling thread, such as that of a task of many which the thread runs
+    /// in turn; 0 where it knows of none. It goes before the one that the thread's slot has.
+    fn labels(&self) -> u32 {
+        0
+    }
+
+    /// Off the handler: the same of the thread that is remembered.
+    fn labels_remembered(&self) -> u32 {
+        0
+    }
+}
+
+/// The label set in force on the calling thread: a runtime's own, or else `of_slot`, that of the thread's slot.
+#[inline]
+pub fn labels_here(of_slot: u32) -> u32 {
+    let sources = PLACES.iter().filter_map(Place::source);
+    sources.map(FrameSource::labels).find(|labels| *labels != 0).unwrap_or(of_slot)
 }
 
 /// Registers `source` under the runtime's number `kind`, 1 to 127, from any thread. Says false where the four places
@@ -184,6 +202,12 @@ impl Sources {
         let (source, cursor) = slots
             .find_map(|(source, cursor)| Some(((*source)?, cursor)).filter(|(source, _)| source.owns(pc)))?;
         Some(source.step_remembered(cursor, regs, stack, out))
+    }
+
+    /// The label set that they remember; 0 where there is none.
+    pub(super) fn labels_remembered(&self) -> u32 {
+        let sources = self.sources.iter().flatten();
+        sources.map(|source| source.labels_remembered()).find(|labels| *labels != 0).unwrap_or(0)
     }
 
     /// Tells those sources that the walk is over.

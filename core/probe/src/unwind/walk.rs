@@ -113,6 +113,13 @@ pub(crate) fn remember(tid: u32) -> Option<Remembered> {
     Sources::remember(tid).map(Remembered)
 }
 
+impl Remembered {
+    /// The label set that a source has in force on that thread; 0 where none has.
+    pub(crate) fn labels(&self) -> u32 {
+        self.0.labels_remembered()
+    }
+}
+
 /// Walks the stack of another thread, which waits, off the handler. Of `regs` only the program counter, the stack pointer
 /// and the frame pointer hold, so a caller that hangs on another register ends the walk. Sources tell what they `remembered`
 /// of the thread: where one that did not owns a frame, its frames are marked as missing. Also returns whether

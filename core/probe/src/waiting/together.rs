@@ -1,7 +1,7 @@
 //! Looks at several threads together: the kernel is asked where each of them waits, and then for all their stacks at once,
 //! since a third of what a copy costs is the call. Whoever cannot be looked at so is looked at alone.
 
-use super::{AT_MOST, Look, Looker, MOSTLY, Waiting, call_of, unchecked};
+use super::{AT_MOST, Look, Looker, MOSTLY, Waiting, Walked, call_of, unchecked};
 use crate::memory;
 use crate::os::{Clock, PIECES, Task, Wait, task};
 use crate::unwind::End;
@@ -86,12 +86,13 @@ impl Looker {
         if Clock::Thread(tid).now() != Some(used) {
             return None;
         }
-        let (words, end, lacks_runtime, top) =
-            self.walk((tid, used), &wait, place * MOSTLY, enough, words)?;
+        let walked = self.walk((tid, used), &wait, place * MOSTLY, enough, words)?;
+        let Walked { words, end, lacks_runtime, top, .. } = walked;
         if end != End::Root {
             return None;
         }
         self.learn(wait.pc, top.saturating_sub(wait.sp));
+        let labels = if walked.labels == 0 { labels } else { walked.labels };
         Some(Waiting { wait, readable: true, moved: false, used, words, end, lacks_runtime, labels, trace })
     }
 }
