@@ -12,6 +12,8 @@ mod errors;
 mod frames;
 mod labels;
 mod logger;
+#[allow(unsafe_code)]
+mod memory;
 mod options;
 mod pull;
 mod recording;
@@ -68,7 +70,15 @@ fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>
     if !is_running(py)? {
         remove_frames();
     }
+    follow_memory(py);
     started
+}
+
+/// Python's own allocations are counted where any are.
+fn follow_memory(py: Python<'_>) {
+    if everprof_probe::heap::interval() != 0 {
+        memory::install(py);
+    }
 }
 
 fn begin(options: Vec<(String, String)>, program: Option<String>) -> everprof::Result<()> {
@@ -85,6 +95,7 @@ fn stop(py: Python<'_>) -> PyResult<()> {
     let stopped = door(py, || Profiler::of_process().map_or(Ok(()), Profiler::stop));
     // Not before: the last profile names its frames.
     remove_frames();
+    memory::uninstall(py);
     stopped
 }
 
@@ -101,7 +112,9 @@ fn flush(py: Python<'_>) -> PyResult<()> {
 
 #[pyfunction]
 fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
-    door(py, || everprof::set(name, value))
+    door(py, || everprof::set(name, value))?;
+    follow_memory(py);
+    Ok(())
 }
 
 #[pyfunction]
@@ -123,6 +136,9 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
             StatValue::Words(words) => dict.set_item(spec.name, words)?,
             _ => dict.set_item(spec.name, py.None())?,
         }
+    }
+    if memory::is_followed() && !stats.alloc_sources.is_empty() {
+        dict.set_item("alloc_sources", format!("{}, python", stats.alloc_sources))?;
     }
     // In a fork's child it is there some moments before it has its first picture.
     dict.set_item("running", is_running(py)?)?;

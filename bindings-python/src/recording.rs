@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::door;
-use crate::kind;
+use crate::{kind, memory};
 
 /// A recording at work. To drop it gives it up.
 #[pyclass(frozen, module = "everprof._everprof")]
@@ -22,6 +22,11 @@ pub(crate) struct Profile(Arc<everprof::profile::Profile>);
 
 #[pyfunction]
 pub(crate) fn record(py: Python<'_>, name: &str) -> PyResult<Recording> {
+    use everprof::profile::Kind;
+    // Before it begins: only here is the interpreter's lock held.
+    if matches!(kind(name), Ok(Kind::Alloc | Kind::Heap | Kind::Peak)) {
+        memory::install(py);
+    }
     door(py, || Ok(Recording(Mutex::new(Some(everprof::record(kind(name)?)?)))))
 }
 

@@ -13,11 +13,20 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 
 
-@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "memory", "memory_life", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
 def test_frames(script):
+    run(script)
+
+
+@pytest.mark.parametrize("allocator", ["malloc", "debug"])
+def test_memory_of_other_allocators(allocator):
+    run("memory_life", PYTHONMALLOC=allocator)
+
+
+def run(script, **more):
     name, *arguments = script.split()
     command = [sys.executable, "-X", "faulthandler", os.path.join(HERE, "frames", f"{name}.py"), *arguments]
-    environment = dict(os.environ, TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500")
+    environment = dict(os.environ, TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500", **more)
     # A build for debugging costs more than a host would bear, which would slow its sampling down.
     environment["EVERPROF_CPU_BUDGET_PERCENT"] = "100"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

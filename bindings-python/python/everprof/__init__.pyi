@@ -317,6 +317,8 @@ class _Stats(TypedDict):
     """How long a wait for a lock is at least that is always a sample: more than `lock_threshold_ns` while the governor holds it up; 0 where none are taken."""
     frames_off: str | None
     """Why stacks have no frames of Python, where they have none."""
+    labels_off: str | None
+    """Why samples inside of tasks have no labels, where they have none."""
 # end stats
 
 def stats() -> _Stats: ...

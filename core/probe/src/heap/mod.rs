@@ -12,6 +12,7 @@
 
 mod live;
 mod pace;
+pub mod passing;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 

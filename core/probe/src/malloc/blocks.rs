@@ -5,6 +5,7 @@ use core::ffi::{c_int, c_void};
 use super::{Originals, nowhere, original};
 use crate::got::ways::{Function, Which};
 use crate::heap;
+use crate::heap::passing::{count, forget, resize};
 
 /// How many there are.
 pub(super) const COUNT: usize = 12;
@@ -57,34 +58,6 @@ pub(super) fn functions() -> [Function; COUNT] {
     ]
 }
 
-/// Of an allocation that was answered with `block`, asked for when the thread's mark was `before`: counts it, unless a
-/// function below has.
-#[inline(always)]
-pub(super) fn count(block: *mut c_void, bytes: usize, before: u32) {
-    // What fails is not counted: sizes that no memory can have would wind the thread's number around.
-    if block.is_null() || heap::mark() != before {
-        return;
-    }
-    heap::counted();
-    if heap::may_hold(block as u64) {
-        heap::handed_out(block as u64);
-    }
-    if heap::count(bytes) {
-        // The hook that this is a part of is a function of its own.
-        heap::allocated(block as u64, bytes, 1);
-    }
-}
-
-/// Of a block that is about to be given back.
-#[inline(always)]
-pub(super) fn forget(block: *mut c_void) {
-    if heap::may_hold(block as u64)
-        && let Some(handle) = heap::take_out(block as u64)
-    {
-        heap::gone(handle);
-    }
-}
-
 unsafe extern "C-unwind" fn malloc<const WAY: usize>(size: usize) -> *mut c_void {
     type Original = unsafe extern "C-unwind" fn(usize) -> *mut c_void;
     // SAFETY: the function of this name that the slot held, stored before any slot holds this one.
@@ -111,8 +84,11 @@ unsafe extern "C-unwind" fn realloc<const WAY: usize>(block: *mut c_void, size: 
     type Original = unsafe extern "C-unwind" fn(*mut c_void, usize) -> *mut c_void;
     // SAFETY: as in `malloc`.
     let original: Original = unsafe { core::mem::transmute(original::<WAY>(&REALLOC)) };
+    let before = heap::mark();
     // SAFETY: the arguments are the caller's.
-    resize(block, size, || unsafe { original(block, size) })
+    let moved = resize(block, size, || unsafe { original(block, size) });
+    count(moved, size, before);
+    moved
 }
 
 unsafe extern "C-unwind" fn reallocarray<const WAY: usize>(
@@ -125,22 +101,10 @@ unsafe extern "C-unwind" fn reallocarray<const WAY: usize>(
     let original: Original = unsafe { core::mem::transmute(original::<WAY>(&REALLOCARRAY)) };
     // Where the product is too large for a number it fails, and is not 0.
     let bytes = number.saturating_mul(size);
-    // SAFETY: the arguments are the caller's.
-    resize(block, bytes, || unsafe { original(block, number, size) })
-}
-
-/// A block that is to have another size.
-#[inline(always)]
-fn resize(block: *mut c_void, size: usize, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    // Before: from then on, the address may be that of another block.
-    let known = if heap::may_hold(block as u64) { heap::take_out(block as u64) } else { None };
     let before = heap::mark();
-    let moved = call();
-    if let Some(handle) = known {
-        // What fails leaves the block as it is, but to ask for nothing is one way to give it back.
-        if moved.is_null() && size != 0 { heap::put_back(block as u64, handle) } else { heap::gone(handle) }
-    }
-    count(moved, size, before);
+    // SAFETY: the arguments are the caller's.
+    let moved = resize(block, bytes, || unsafe { original(block, number, size) });
+    count(moved, bytes, before);
     moved
 }
 

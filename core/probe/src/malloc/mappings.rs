@@ -3,10 +3,11 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::blocks::{forget, ours};
+use super::blocks::ours;
 use super::{Originals, nowhere, original};
 use crate::got::ways::{Function, Which};
 use crate::heap;
+use crate::heap::passing::forget;
 
 /// How many there are.
 pub(super) const COUNT: usize = 4;

@@ -9,10 +9,10 @@
 
 use core::ffi::c_void;
 
-use super::blocks::{count, forget};
 use super::{Originals, nowhere, original};
 use crate::got::ways::{Function, Which};
 use crate::heap;
+use crate::heap::passing::{count, forget};
 
 /// How many there are.
 pub(super) const COUNT: usize = 20;
