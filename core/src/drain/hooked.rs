@@ -21,6 +21,14 @@ pub(super) struct Hooked {
 }
 
 impl Hooked {
+    /// Takes note of what the first hooking has found. What there is to tell of it, the next look tells.
+    pub(super) fn begin(&mut self, patched: Patched) {
+        self.patched = patched;
+        if patched.refused > 0 {
+            self.look_again();
+        }
+    }
+
     /// Takes note of what a look has found. Returns what there is to tell of it.
     pub(super) fn note(&mut self, patched: Patched) -> Option<String> {
         self.patched = patched;
@@ -90,6 +98,8 @@ mod tests {
         hooked.look_again();
         assert!(hooked.is_due(false) && !hooked.is_due(false));
         let patched = Patched { changed: 3, unchanged: 4, refused: 1, ..Patched::default() };
+        hooked.begin(patched);
+        assert!(hooked.is_due(false), "the next look tells it");
         assert!(hooked.note(patched).is_some() && hooked.note(patched).is_none());
         assert_eq!((hooked.slots(), hooked.refused()), (7, 1));
     }

@@ -123,7 +123,7 @@ impl Locks {
             releases: Releases::default(),
             hooked: Hooked::default(),
         };
-        locks.hooked.note(lock::start(config, ring()?));
+        locks.hooked.begin(lock::start(config, ring()?));
         match locks.hooked.slots() {
             0 => Err(Error::new(ErrorKind::Unsupported, locks.hooked.problem())),
             _ => Ok(locks),
@@ -156,7 +156,7 @@ impl Locks {
             (_, 0) => lock::stop(),
             (0, _) => {
                 let patched = SAMPLES.get().map(|ring| lock::start(self.config, ring));
-                patched.map(|patched| self.hooked.note(patched));
+                patched.into_iter().for_each(|patched| self.hooked.begin(patched));
             }
             _ => lock::set_threshold(threshold),
         }
