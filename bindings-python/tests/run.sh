@@ -39,7 +39,7 @@ ls -l "$out"/wheels/*.whl
 tested() {
     local version=${1%%=*} python=${1#*=} venv=$out/${1%%=*}
     [ -x "$venv/bin/pytest" ] || {
-        "$python" -m venv --without-pip "$venv"
+        "$python" -m venv "$venv" 2>/dev/null || "$python" -m venv --clear --without-pip "$venv"
         # Frameworks whose newest versions have left an old Python behind are tried in those that it still gets, and what
         # wants a compiled part that a new one does not get yet (FastAPI's pydantic) is left out there.
         retry pip_of "$venv" install -q pytest flask django gunicorn
@@ -56,7 +56,10 @@ tested() {
     tests "$venv" --last-failed --last-failed-no-failures none
 }
 
-pip_of() { "$tools/bin/pip" --python "$1/bin/python" "${@:2}"; }
+# Its own pip, which knows a Python that newer ones have left behind.
+pip_of() {
+    if [ -x "$1/bin/pip" ]; then "$1/bin/pip" "${@:2}"; else "$tools/bin/pip" --python "$1/bin/python" "${@:2}"; fi
+}
 
 # Ctrl-C is tested, which a shell's background takes away from what it starts.
 tests() { env --default-signal=INT "$1/bin/python" -m pytest -q -o cache_dir="$1/tests" -rs "${@:2}" ${TESTS:-}; }
