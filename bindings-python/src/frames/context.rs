@@ -55,8 +55,8 @@ struct Types {
 
 /// Memory of the interpreter.
 trait Memory {
-    /// The word at an address that an object refers to, or that lies in such an object.
-    fn word(&self, address: u64) -> Option<u64>;
+    /// The word at `offset` in an object that is referred to; `None` where the reference is null or none.
+    fn word(&self, object: u64, offset: u64) -> Option<u64>;
 }
 
 /// That of the calling thread, where what is referred to is there.
@@ -64,12 +64,12 @@ struct Here;
 
 impl Memory for Here {
     #[inline]
-    fn word(&self, address: u64) -> Option<u64> {
-        if address == 0 || address & 7 != 0 {
+    fn word(&self, object: u64, offset: u64) -> Option<u64> {
+        if object == 0 || object & 7 != 0 {
             return None;
         }
         // SAFETY: the word lies in an object that the thread's state refers to, by way of others, as long as it is interrupted.
-        Some(unsafe { Piece::new(address, 8) }.word(0))
+        Some(unsafe { Piece::new(object, offset + 8) }.word(offset))
     }
 }
 
@@ -77,9 +77,10 @@ impl Memory for Here {
 struct Elsewhere;
 
 impl Memory for Elsewhere {
-    fn word(&self, address: u64) -> Option<u64> {
+    fn word(&self, object: u64, offset: u64) -> Option<u64> {
         let mut bytes = [0; 8];
-        (address & 7 == 0 && memory::copy(address, &mut bytes) == 8).then(|| u64::from_ne_bytes(bytes))
+        let is_read = object != 0 && object & 7 == 0 && memory::copy(object + offset, &mut bytes) == 8;
+        is_read.then(|| u64::from_ne_bytes(bytes))
     }
 }
 
@@ -103,10 +104,10 @@ impl Place {
         }
         let root = self.types.root(context, memory)?;
         let value = self.value(root, memory)?;
-        if memory.word(value + TYPE)? != self.types.value {
+        if memory.word(value, TYPE)? != self.types.value {
             return None;
         }
-        let word = memory.word(value + (self.id & !7))?;
+        let word = memory.word(value, self.id & !7)?;
         Some((word >> ((self.id & 4) * 8)) as u32)
     }
 
@@ -117,22 +118,23 @@ impl Place {
         let mut hash = self.hash;
         // As many levels as the hash has bits for; behind them are only values whose hashes are the same, which are not looked at.
         for _ in 0..=u32::BITS / BITS_A_LEVEL {
-            let kind = memory.word(node + TYPE)?;
+            let kind = memory.word(node, TYPE)?;
             let child = u64::from(hash & 31);
             if kind == self.types.node_of_bits {
-                let bits = memory.word(node + BITS)? as u32;
+                let bits = memory.word(node, BITS)? as u32;
                 let before = u64::from((bits & ((1 << child) - 1)).count_ones());
-                if bits & 1 << child == 0 || before * 2 + 1 >= memory.word(node + SIZE)? {
+                if bits & 1 << child == 0 || before * 2 + 1 >= memory.word(node, SIZE)? {
                     return None;
                 }
-                let pair = node + PAIRS + before * 16;
-                let (key, value) = (memory.word(pair)?, memory.word(pair + 8)?);
+                let pair = PAIRS + before * 16;
+                let (key, value) = (memory.word(node, pair)?, memory.word(node, pair + 8)?);
                 if key != 0 {
                     return (key == self.variable).then_some(value);
                 }
                 node = value;
             } else if kind == self.types.node_of_all && kind != 0 {
-                node = memory.word(node + CHILDREN + child * 8)?;
+                // Null where there is no such child.
+                node = memory.word(node, CHILDREN + child * 8)?;
             } else {
                 return None;
             }
@@ -146,14 +148,14 @@ impl Types {
     /// The root of a context's map.
     #[inline]
     fn root(&self, context: u64, memory: &impl Memory) -> Option<u64> {
-        if memory.word(context + TYPE)? != self.context {
+        if memory.word(context, TYPE)? != self.context {
             return None;
         }
-        let map = memory.word(context + VARIABLES)?;
-        if memory.word(map + TYPE)? != self.map {
+        let map = memory.word(context, VARIABLES)?;
+        if memory.word(map, TYPE)? != self.map {
             return None;
         }
-        memory.word(map + ROOT)
+        memory.word(map, ROOT)
     }
 }
 
@@ -205,9 +207,9 @@ impl Place {
             hash => hash,
         };
         let mut place = Self { context, variable: address(&variable), hash, types: Types::default(), id };
-        let type_of = |at: u64| Here.word(at + TYPE).unwrap_or(0);
+        let type_of = |at: u64| Here.word(at, TYPE).unwrap_or(0);
         place.types.context = type_of(inner_at);
-        place.types.map = type_of(Here.word(inner_at + VARIABLES).unwrap_or(inner_at));
+        place.types.map = type_of(Here.word(inner_at, VARIABLES).unwrap_or(inner_at));
         place.types.value = type_of(value.as_ptr().expose_provenance() as u64);
 
         // A map of one variable is a node of bits, and one of many a node of all, with others below it.

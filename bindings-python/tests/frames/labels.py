@@ -70,7 +70,7 @@ def thread(who):
 def generator(who):
     burn, _ = work_of(who)
     while True:
-        burn(0.002)
+        burn(0.005)
         yield
 
 
@@ -80,19 +80,24 @@ def contexts():
     burn = work_of("copied")[0]
     for _ in range(10):
         work_of("nobody")[0](0.01)
-        copied.run(burn, 0.01)
+        copied.run(burn, 0.03)
     # A generator runs in its caller's context.
     mine, others = generator("nobody"), generator("g")
     with everprof.labels(who="g"):
         next(others)
-    for _ in range(30):
+    for _ in range(60):
         next(mine)
         with everprof.labels(who="g"):
             next(others)
+    # Without a label, in maps of every size: their nodes have places that are empty.
+    empty = contextvars.Context()
+    for other in MANY:
+        empty.run(other.set, 1)
+        empty.run(work_of("nobody")[0], 0.0005)
     for other in MANY:
         other.set(1)
     with everprof.labels(who="m"):
-        work_of("m")[0](0.1)
+        work_of("m")[0](0.3)
 
 
 def greenlets():
@@ -119,7 +124,7 @@ with everprof.labels(who="early"):
     everprof.start(dir=folder, rate_hz=997, kinds="cpu,wall", wall_rate_hz=200, period_s=600)
     off = everprof.stats()["labels_off"]
     assert off is None, off
-    work_of("early")[0](0.1)
+    work_of("early")[0](0.3)
 work_of("nobody")[0](0.1)
 asyncio.run(tasks())
 threads = [threading.Thread(target=thread, args=(f"h{number}",)) for number in range(4)]

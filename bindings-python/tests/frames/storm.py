@@ -128,7 +128,10 @@ def labelling():
                 if number % 8 == 0:
                     with everprof.labels(who="two", number=number):
                         labelled_two()
-        contextvars.Context().run(work, 10)
+        empty = contextvars.Context()
+        for variable in VARIABLES:
+            empty.run(variable.set, 1)
+            empty.run(work, 10)
 
 
 class Cycle:
