@@ -27,8 +27,11 @@ class Run:
     def __exit__(self, *_):
         sets = self.sets()
         stats = everprof.stats()
-        everprof.stop()
-        # A stop waits for two seconds; a build for debugging takes longer to read the interpreter's symbols.
+        try:
+            everprof.stop()
+        except everprof.UnavailableError:
+            # It waits for two seconds; a build for debugging takes longer to read the interpreter's symbols.
+            pass
         for _ in range(600):
             if self.sets() > sets:
                 break
