@@ -2,7 +2,6 @@
 # Programs as others write them under everprof (programs.py), on one Python: the wheel as users install it, and what the programs
 # need in versions that are pinned. All that it fetches goes into target/python-real.
 . "$(dirname "$0")/../../../.ci/lib.sh"
-cd "$(git rev-parse --show-toplevel)"
 out=${CARGO_TARGET_DIR:-$PWD/target}/python-real
 mkdir -p "$out/wheels"
 python=
