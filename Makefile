@@ -62,6 +62,10 @@ test-preload: ## only the preloaded library, in sqlite3, redis, Python and a she
 test-python: ## the Python package: one wheel, tested under every Python from 3.9 on that is here (PYTHONS="3.11 3.13" for some)
 	@bindings-python/tests/run.sh
 
+.PHONY: test-python-real
+test-python-real: ## the Python package in programs as others write them: gunicorn, SQLAlchemy, pandas, celery, CPython's own tests
+	@bindings-python/tests/real/run.sh
+
 .PHONY: preload
 preload: ## the library for LD_PRELOAD: target/release/libeverprof_preload.so
 	cargo build --release -p everprof-preload

@@ -9,26 +9,27 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
-static CLASSES: PyOnceLock<Vec<(ErrorKind, Py<PyType>)>> = PyOnceLock::new();
+/// `Error`, of no kind, and its subclasses: the same ones for each sub-interpreter, so that what is raised is what it can catch.
+static CLASSES: PyOnceLock<Vec<(Option<ErrorKind>, Py<PyType>)>> = PyOnceLock::new();
 
 /// Adds `Error` and its subclasses to the module, and all of them as `ERRORS`.
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let doc = "Something that everprof was asked for, and could not do.\n\n`kind` says in one word what the caller can do.";
-    let base = class(py, "Error", doc, &py.get_type::<PyException>(), "")?;
-    let mut all = vec![base.clone_ref(py)];
-    let mut classes = Vec::new();
-    for kind in ErrorKind::ALL {
-        let name = name(kind);
-        let class = class(py, &name, kind.advice(), base.bind(py), kind.name())?;
-        all.push(class.clone_ref(py));
-        classes.push((kind, class));
-    }
-    for class in &all {
+    let classes = CLASSES.get_or_try_init(py, || create(py))?;
+    for (_, class) in classes {
         module.add(class.bind(py).name()?, class)?;
     }
-    let _ = CLASSES.set(py, classes);
-    module.add("ERRORS", PyTuple::new(py, all)?)
+    module.add("ERRORS", PyTuple::new(py, classes.iter().map(|(_, class)| class))?)
+}
+
+fn create(py: Python<'_>) -> PyResult<Vec<(Option<ErrorKind>, Py<PyType>)>> {
+    let doc = "Something that everprof was asked for, and could not do.\n\n`kind` says in one word what the caller can do.";
+    let base = class(py, "Error", doc, &py.get_type::<PyException>(), "")?;
+    let mut classes = vec![(None, base.clone_ref(py))];
+    for kind in ErrorKind::ALL {
+        classes.push((Some(kind), class(py, &name(kind), kind.advice(), base.bind(py), kind.name())?));
+    }
+    Ok(classes)
 }
 
 /// Calls the core without the interpreter, so that other threads of Python run meanwhile. A panic is an exception like
@@ -45,7 +46,7 @@ pub(crate) fn door<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + S
 
 fn exception(py: Python<'_>, error: &Error) -> PyErr {
     let classes = CLASSES.get(py);
-    let class = classes.and_then(|all| all.iter().find(|(kind, _)| *kind == error.kind()));
+    let class = classes.and_then(|all| all.iter().find(|(kind, _)| *kind == Some(error.kind())));
     match class {
         Some((_, class)) => PyErr::from_type(class.bind(py).clone(), error.to_string()),
         None => PyException::new_err(error.to_string()),

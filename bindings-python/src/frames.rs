@@ -88,6 +88,15 @@ pub(crate) fn uninstall() {
     unwind::unset_source(KIND);
 }
 
+/// Whether the caller's interpreter is the process's first, and not a sub-interpreter.
+pub(crate) fn is_main_interpreter(_attached: Python<'_>) -> bool {
+    // SAFETY: the calling thread is attached, so it has an interpreter.
+    let interpreter = unsafe { pyo3::ffi::PyInterpreterState_Get() };
+    // SAFETY: an interpreter lives as long as a thread is attached to it.
+    let id = unsafe { pyo3::ffi::PyInterpreterState_GetID(interpreter) };
+    id == 0
+}
+
 /// What the walks have met: functions that there was no room for, calls that were just beginning, and chains that led nowhere.
 pub(crate) fn counts() -> [(&'static str, u64); 3] {
     let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,6 +49,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     module.add_function(wrap_pyfunction!(is_running, module)?)?;
+    module.add_function(wrap_pyfunction!(is_main_interpreter, module)?)?;
     module.add_function(wrap_pyfunction!(messages, module)?)?;
     module.add_function(wrap_pyfunction!(recording::record, module)?)?;
     module.add_function(wrap_pyfunction!(recording::snapshot, module)?)
@@ -115,6 +116,12 @@ fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
     door(py, || everprof::set(name, value))?;
     follow_memory(py);
     Ok(())
+}
+
+/// Whether the caller's is the interpreter that the process ends with.
+#[pyfunction]
+fn is_main_interpreter(py: Python<'_>) -> bool {
+    frames::is_main_interpreter(py)
 }
 
 #[pyfunction]

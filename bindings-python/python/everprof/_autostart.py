@@ -13,6 +13,9 @@ def _begin():
     # `python -E` and `-I` are there for whoever wants nothing of the environment.
     if sys.flags.ignore_environment:
         return
+    # Each sub-interpreter comes by here, too.
+    if not _everprof.is_main_interpreter():
+        return
     try:
         if _everprof.canonical("autostart", os.environ.get("EVERPROF_AUTOSTART", "")) == "on":
             _life.start({}, implicit=True)

@@ -29,14 +29,14 @@ class labels:
     Inside of others they add up, and the inner ones win. Values are made text by ``str``; keys that are no names of Python go into a
     dictionary: ``labels({"k8s.pod": "x"}, tenant="a")``. One object may be entered many times, by many threads and tasks at once.
 
-    Keys and values are made to fit (128 and 256 bytes, no control characters); of more than 32 labels the last by key are left
+    Keys and values are made to fit (128 and 256 bytes, no control characters, ``?`` for a surrogate); of more than 32 labels the last by key are left
     out. Threads begin without labels.
     """
 
     __slots__ = ("_set",)
 
     def __init__(self, mapping=(), /, **more):
-        self._set = _everprof.LabelSet([(str(key), str(value)) for key, value in {**dict(mapping), **more}.items()])
+        self._set = _everprof.LabelSet([(_text(key), _text(value)) for key, value in {**dict(mapping), **more}.items()])
 
     def __enter__(self):
         scope = _IN_FORCE.get().enter(self._set)
@@ -87,6 +87,16 @@ class labels:
 def current_labels():
     """The labels in force here, as a dictionary."""
     return _IN_FORCE.get().items()
+
+
+def _text(value):
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # What came from outside of the program may be no Unicode (`surrogateescape`): no reason for a request to fail.
+        text = text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _has_tasks():

@@ -98,6 +98,9 @@ def _at_exit():
     # The walk in the handler reads what the interpreter is about to take apart.
     global _is_over
     _is_over = True
+    if _told is None and not _everprof.is_main_interpreter():
+        # A sub-interpreter ends, and the profiler is another's, which goes on.
+        return
     try:
         stop()
     except _everprof.Error as error:

@@ -22,6 +22,10 @@ def table():
 
 
 def _text(name, value):
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise _everprof.InvalidOptionError(f"there is no option {name!r}: names of options are of letters and _") from None
     text = _spelled(value)
     # Who has a duration has imported what it is of; everprof's import is to be quick.
     datetime = sys.modules.get("datetime")
@@ -54,8 +58,13 @@ def _spelled(value):
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     try:
-        return str(operator.index(value))
+        number = operator.index(value)
     except TypeError:
+        return None
+    try:
+        return str(number)
+    except ValueError:
+        # The interpreter writes out no number of so many digits.
         return None
 
 
