@@ -12,6 +12,7 @@ mod check;
 mod codes;
 mod cold;
 mod context;
+mod dying;
 mod layout;
 mod lines;
 mod names;
