@@ -8,6 +8,7 @@
 //!
 //! The only files of this crate with `unsafe` in them.
 
+mod characters;
 mod check;
 mod codes;
 mod cold;
