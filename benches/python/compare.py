@@ -192,6 +192,9 @@ def main():
     peers, rounds = [peer for peer in PEERS if is_here(peer)], {}
     for number in range(ROUNDS):
         for peer in peers:
+            # Once: it takes many times as long as all others.
+            if peer == "tracemalloc" and number:
+                continue
             found = run(peer, sink)
             if not found:
                 continue
