@@ -94,6 +94,8 @@ def resident():
 
 def cpu_of_others():
     """CPU time, in seconds, of the threads that Python does not know."""
+    # A thread that was joined may be about to end.
+    time.sleep(0.2)
     known, total = {one.native_id for one in threading.enumerate()}, 0
     for tid in os.listdir("/proc/self/task"):
         if int(tid) not in known:
@@ -126,11 +128,12 @@ found["rss_thread_kib"] = memory_of_threads()
 # From outside it is attached here, and has a moment for it.
 print("ready", flush=True)
 sys.stdin.readline()
-cpu, others, begin = time.process_time(), cpu_of_others(), time.monotonic()
+others = cpu_of_others()
+cpu, begin = time.process_time(), time.monotonic()
 work()
 found["app_cpu_s"] = time.process_time() - cpu
-found["own_cpu_s"] = cpu_of_others() - others
 found["seconds"] = time.monotonic() - begin
+found["own_cpu_s"] = cpu_of_others() - others
 found["true_cpu_s"] = time.process_time()
 cpu = time.process_time()
 stop()
