@@ -92,6 +92,14 @@ soak: ## the long forms: ten million signals, hours of load
 soak-service: ## a server from the registry on mimalloc under load for SOAK_SECONDS (600), with every kind of profile; wants wrk
 	@examples/rust/soak.sh
 
+.PHONY: soak-python
+soak-python: ## the storm's long form: ten million samples under every Python that test-python has prepared
+	@bindings-python/tests/soak.sh
+
+.PHONY: bench-python
+bench-python: ## everprof for Python beside its peers: a table here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3)
+	@benches/python/run.sh
+
 .PHONY: bench-rust
 bench-rust: ## everprof beside its peers: tables here, JSON lines in target/bench/ (TOPICS="handler memory" for some)
 	@benches/run.sh $(TOPICS)

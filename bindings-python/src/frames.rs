@@ -8,10 +8,12 @@
 //!
 //! The only files of this crate with `unsafe` in them.
 
+mod characters;
 mod check;
 mod codes;
 mod cold;
 mod context;
+mod dying;
 mod layout;
 mod lines;
 mod names;

@@ -2,5 +2,7 @@
 //! interpreter to load.
 #![allow(dead_code)]
 
+#[path = "../src/frames/characters.rs"]
+mod characters;
 #[path = "../src/frames/lines.rs"]
 mod lines;

@@ -28,6 +28,11 @@ complete=
 for one in "${found[@]}"; do [[ $one == */debian/* ]] || complete=$one; done
 [ -n "$complete" ] || skip "the Python package" "there is no Python from 3.9 on"
 
+step "units"
+# Without cargo, which would link an interpreter to them.
+rustc --edition 2024 --test bindings-python/tests/frames_units.rs -o "$out/frames_units"
+"$out/frames_units" -q
+
 step "wheel"
 tools=$out/tools
 [ -x "$tools/bin/maturin" ] || { "${complete#*=}" -m venv "$tools" && retry "$tools/bin/pip" install -q -U pip 'maturin>=1.9,<2'; }

@@ -28,9 +28,9 @@ const PROBES: usize = 32;
 const MOST: u64 = SLOTS as u64 / 4 * 3;
 
 /// Of copies, so many bytes at most: of a name, of a file's name, of a table of lines.
-const MOST_NAME: u64 = 1024;
-const MOST_FILE: u64 = 2048;
-const MOST_LINES: u64 = 64 * 1024;
+pub(super) const MOST_NAME: u64 = 1024;
+pub(super) const MOST_FILE: u64 = 2048;
+pub(super) const MOST_LINES: u64 = 64 * 1024;
 
 /// A string or a table of lines as it lies in memory.
 #[derive(Clone, Copy, Debug)]

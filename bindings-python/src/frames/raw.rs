@@ -17,6 +17,11 @@ impl Piece {
         Self { start, len }
     }
 
+    /// Where it begins.
+    pub(super) const fn start(self) -> u64 {
+        self.start
+    }
+
     /// The word at `offset`; 0 outside of the piece, as what is not there is written.
     #[inline]
     pub(super) fn word(self, offset: u64) -> u64 {

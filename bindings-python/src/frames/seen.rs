@@ -11,6 +11,8 @@ use super::walker::{SHIM, UNNAMED, Walker};
 
 /// Of a string without a hash, so many bytes are looked at.
 const LOOKED_AT: u64 = 256;
+/// In an object: how many references there are, by the lower half of its first word.
+const REFERENCES: u64 = 0;
 /// Bytes of a string's head in every version.
 pub(super) const TEXT_HEAD: u64 = 40;
 /// The hash of a string that nobody has asked for.
@@ -27,6 +29,10 @@ impl Walker {
         let head = unsafe { Piece::new(address, layout::SIZE) };
         if head.word(layout::TYPE) != self.symbols.code_type {
             return None;
+        }
+        // One that is about to die: its names may be gone, and what its end calls is Python again.
+        if head.half(REFERENCES) == 0 {
+            return Some(UNNAMED);
         }
         // SAFETY: a code object, which is as long as that.
         let code = unsafe { Piece::new(address, self.layout.code_object.len) };
@@ -87,7 +93,7 @@ impl Walker {
         text(&self.layout, self.symbols.text_type, address)
     }
 
-    fn bytes(&self, address: u64) -> Part {
+    pub(super) fn bytes(&self, address: u64) -> Part {
         let nothing = Part { piece: None, len: 0, width: 1 };
         if address == 0 || address & 7 != 0 {
             return nothing;

@@ -304,13 +304,23 @@ impl Walker {
         // The lowest bits may say how the reference is held.
         let code = frame.piece.word(self.layout.code) & !7;
         if code != chain.code || code == 0 {
-            let Some(number) = self.number(code) else { return false };
+            let is_known = !self.may_be_left(chain) || self.is_there(code);
+            let Some(number) = (if is_known { self.number(code) } else { Some(UNNAMED) }) else {
+                return false;
+            };
             (chain.code, chain.number) = (code, number);
         }
         if chain.number != SHIM {
             out.push_runtime(KIND, chain.number, u64::from(self.offset(frame.piece, code)));
         }
         true
+    }
+
+    /// Whether it is the innermost frame, in a version and at a place where it may have given its code back.
+    #[inline]
+    fn may_be_left(&self, chain: &Chain) -> bool {
+        let is_written = chain.left & IN_LOOP != 0 && self.layout.chunk.is_some();
+        chain.left & LEFT == MOST_FRAMES && (is_written || matches!(self.layout.marker, Marker::Entry(_)))
     }
 
     /// How many bytes into the code the frame is.

@@ -7,6 +7,7 @@ import collections
 import contextvars
 import ctypes
 import gc
+import json
 import os
 import re
 import signal
@@ -231,6 +232,29 @@ def greenlets():
             one.switch(parent)
 
 
+def paths():
+    """The source of functions that call each other, each with the names of its callers in its own."""
+    pending, source = ["path_0", "path_1", "path_2"], []
+    while pending:
+        name = pending.pop()
+        called = [name + digit for digit in "012"] if len(name) < len("path_0000") else []
+        pending += called
+        source.append(f"def {name}():\n" + ("".join(f"  {one}()\n" for one in called) or "  work(20)\n"))
+    return "".join(source)
+
+
+def calling():
+    functions = {"work": work}
+    exec(compile(paths(), "<paths>", "exec"), functions)
+    while going("paths"):
+        for digit in "012":
+            functions[f"path_{digit}"]()
+
+
+def caller_of(name):
+    return name[:-1] if len(name) > len("path_0") else "calling"
+
+
 def waiting():
     lock = threading.Condition()
     while going("waits"):
@@ -308,6 +332,9 @@ def check(samples, counts):
             wrong.append((labels, python[:4]))
         if len(made) > 1:
             wrong.append(python)
+        for frame, caller in zip(python, python[1:]):
+            if frame.name.startswith("path_") and caller.name not in (caller_of(frame.name), "<unnamed>"):
+                wrong.append((frame, caller))
         root = python[-1]
         # An interpreter begins with its importer, and looks for its encoding.
         begins = done["interpreters"] and (root.file.startswith("<frozen ") or root.name == "search_function")
@@ -320,6 +347,9 @@ def check(samples, counts):
             kinds["natively incomplete"] += 1
     print(f"{dict(done)}\n{len(samples)} stacks, {dict(kinds)}, {frames} frames, {unnamed} unnamed, {len(wrong)} wrong, "
           f"counts {counts}, {profile.samples_taken} samples")
+    summary = {"samples": profile.samples_taken, "stacks": len(samples), "frames": frames, "cut": kinds["cut"],
+               "torn": kinds["torn"], "unnamed": unnamed, "wrong": len(wrong), "broken": counts[2]}
+    print("summary", json.dumps(summary))
     for frame in wrong[:5]:
         print("wrong:", frame, getattr(frame, "start", ""), getattr(frame, "file", ""))
     assert kinds["python"] > 100 and not wrong
@@ -329,7 +359,7 @@ def check(samples, counts):
 
 
 works = [churn, exceptions, generators, executing, labelling, collecting, recursion, callbacks, asynchronous, interpreters, greenlets,
-         waiting]
+         waiting, calling]
 KINDS = sys.argv[3] if len(sys.argv) > 3 else "cpu"
 only = sys.argv[4].split(",") if len(sys.argv) > 4 else []
 with profiler.Run(1000, KINDS) as profile:
