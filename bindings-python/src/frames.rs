@@ -17,6 +17,7 @@ mod dying;
 mod layout;
 mod lines;
 mod names;
+mod objects;
 mod raw;
 mod seen;
 mod symbols;

@@ -6,3 +6,5 @@
 mod characters;
 #[path = "../src/frames/lines.rs"]
 mod lines;
+#[path = "../src/frames/objects.rs"]
+mod objects;

@@ -280,8 +280,10 @@ fn wall_sums() {
                 all / time,
                 on / truth
             );
-            // At either end a look comes late by what the machine has to do meanwhile, in the time of a flush.
-            assert!((all - time).abs() < 0.01 * time + late + 1e7, "{name}: {all} of {time}, {late}");
+            // At either end a look comes late by what the machine has to do meanwhile, in the time of a flush. How long a thread
+            // has waited that runs at the end is told by the next look, a tenth of a second later: in the next period.
+            let next = if *name == "both" { 1e8 } else { 0.0 };
+            assert!((all - time).abs() < 0.01 * time + late + next + 1e7, "{name}: {all} of {time}, {late}");
             assert!((on - truth).abs() < 0.02 * truth + late + 3e7, "{name}: {on} of {truth}, {late}");
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use everprof::Profiler;
 use everprof::profile::{Label, Profile};
 use everprof::recorder::{NamedFrame, RecordedSample, Recorder};
-use everprof::symbolize::runtime::{self, FrameNames, RuntimeFrame};
+use everprof::symbolize::runtime::{self, FrameNames, RuntimeFrame, RuntimeLabel};
 use everprof_probe::memory::StackMemory;
 use everprof_probe::regs::Regs;
 use everprof_probe::unwind::{self, Cursor, FrameSource, Frames, Step};
@@ -23,6 +23,9 @@ const KIND: u8 = 9;
 
 /// The function that belongs to no native frame.
 const OUTERMOST: u64 = 77;
+
+/// No frame, but a word about the sample.
+const SAID: u64 = 78;
 
 /// The interpreter's stack of function numbers, innermost last; its own memory, as CPython's frames are.
 static FRAMES: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
@@ -86,6 +89,7 @@ unsafe impl FrameSource for Interpreter {
         // Of a thread that has met no frame of ours, nothing.
         if cursor[1] != 0 {
             out.push_runtime(KIND, OUTERMOST, 7);
+            out.push_runtime(KIND, SAID, 1);
         }
     }
 }
@@ -96,6 +100,10 @@ impl FrameNames for Names {
     fn name(&self, payload: u64, word: u64) -> Option<RuntimeFrame> {
         let (name, file) = (format!("script_function_{payload}"), "script.toy".to_string());
         Some(RuntimeFrame { name, file, line: word as u32, start_line: 1 })
+    }
+
+    fn label(&self, payload: u64, word: u64) -> Option<RuntimeLabel> {
+        (payload == SAID).then_some(("vm", if word == 1 { "busy" } else { "idle" }))
     }
 }
 
@@ -129,6 +137,11 @@ fn native_frames_and_those_of_runtimes_are_one_stack() {
         stacks.iter().filter(ours).all(|stack| stack.last() == Some(&"script_function_77")),
         "{stacks:#?}"
     );
+    // The last word of the source's is a label, and no frame.
+    let busy = Label::text("vm", "busy");
+    for (stack, (profile, sample)) in stacks.iter().zip(&merged) {
+        assert_eq!(ours(&stack), profile.get_labels(sample.labels).contains(&busy), "{stack:?}");
+    }
     assert!(
         stacks.iter().all(|stack| !stack.iter().any(|name| name.ends_with("::interpret"))),
         "{stacks:#?}"

@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use everprof::symbolize::runtime::{FrameNames, RuntimeFrame};
+use everprof::symbolize::runtime::{FrameNames, RuntimeFrame, RuntimeLabel};
 
 use super::characters::text;
 use super::codes::Copied;
 use super::lines::{self, Form};
-use super::walker::{UNNAMED, Walker};
+use super::objects::Objects;
+use super::walker::{LOCK, UNNAMED, Walker};
+
+/// The label that says how a thread stood to the interpreter's lock.
+const GIL: &str = "gil";
 
 /// Names are asked for at the end of a period, all at once: what comes so much later is of the next one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -20,6 +24,7 @@ const ROUNDS: u32 = 10;
 /// The names of CPython's frames.
 pub(super) struct Names {
     walker: &'static Walker,
+    objects: Objects,
     known: AtomicPtr<Mutex<Known>>,
     /// The process that this is of: in the child of a fork, the lock may be held by a thread that is not there.
     process: AtomicU32,
@@ -42,7 +47,9 @@ struct Code {
 
 impl Names {
     pub(super) fn new(walker: &'static Walker) -> Self {
-        Self { walker, known: AtomicPtr::new(Known::none()), process: AtomicU32::new(std::process::id()) }
+        let objects = Objects::find(walker.symbols.eval.first().map_or(0, |main| main.start));
+        let known = AtomicPtr::new(Known::none());
+        Self { walker, objects, known, process: AtomicU32::new(std::process::id()) }
     }
 
     fn code(&self, number: u64) -> Option<Arc<Code>> {
@@ -111,5 +118,14 @@ impl FrameNames for Names {
         };
         let offset = u32::try_from(word).unwrap_or(u32::MAX);
         Some(code.at(self.walker.layout.code_object.form, offset))
+    }
+
+    fn label(&self, payload: u64, word: u64) -> Option<RuntimeLabel> {
+        (payload == LOCK).then_some((GIL, if word == 0 { "released" } else { "held" }))
+    }
+
+    fn label_of_wait(&self, callers: &[u64]) -> Option<RuntimeLabel> {
+        // The interpreter has no other condition that threads wait for: its locks are semaphores.
+        self.objects.is_interpreters(callers).then_some((GIL, "waiting"))
     }
 }

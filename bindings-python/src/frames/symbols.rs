@@ -10,6 +10,8 @@ use super::cold;
 pub(super) struct Symbols {
     /// The calling thread's state by its thread-specific storage: one call of `pthread_getspecific`, null where there is none.
     pub(super) thread_state: extern "C" fn() -> u64,
+    /// The state of the thread that holds the interpreter's lock, as the calling thread sees it; that of its own, where it does.
+    pub(super) holder: extern "C" fn() -> u64,
     /// Whether the interpreter is about to end: then states of threads are freed that still run.
     pub(super) is_finalizing: extern "C" fn() -> i32,
     /// The main interpreter, and the function that tells the newest of its threads' states.
@@ -35,8 +37,12 @@ impl Symbols {
         let first = |names: &[&CStr]| names.iter().find_map(|name| address(name));
         let finalizing = first(&[c"Py_IsFinalizing", c"_Py_IsFinalizing"])
             .ok_or("the interpreter does not say whether it ends")?;
+        // Of 3.13 and newer, and of those before.
+        let holder = first(&[c"PyThreadState_GetUnchecked", c"_PyThreadState_UncheckedGet"])
+            .ok_or("the interpreter does not say who holds its lock")?;
         Ok(Self {
             thread_state: function(need(c"PyGILState_GetThisThreadState")?),
+            holder: function(holder),
             is_finalizing: flag(finalizing),
             interpreter: function(need(c"PyInterpreterState_Main")?)(),
             newest_state: member(need(c"PyInterpreterState_ThreadHead")?),

@@ -422,6 +422,9 @@ impl Walker {
 /// The number of a frame that nobody wrote: the interpreter calls `__init__` through it.
 pub(super) const SHIM: u64 = UNNAMED - 1;
 
+/// No frame, but a word about the whole sample: whether the thread held the interpreter's lock.
+pub(super) const LOCK: u64 = UNNAMED - 2;
+
 /// The chunk at this address.
 fn chunk(address: u64) -> Option<Range<u64>> {
     if address == 0 || address & 7 != 0 {
@@ -513,6 +516,10 @@ unsafe impl FrameSource for Walker {
             self.begin_chain(&mut chain, stack);
         }
         self.push_rest(&mut chain, stack, out);
+        if chain.state != 0 {
+            let is_held = (self.symbols.holder)() == chain.state;
+            out.push_runtime(KIND, LOCK, u64::from(is_held));
+        }
         chain.keep(cursor);
     }
 }

@@ -29,6 +29,9 @@ pub(super) use time::{off_cpu, wall};
 /// The keys of labels that everprof sets itself; a user's label of that name gives way.
 const RESERVED: [&str; 5] = ["thread_name", "thread_id", "trace_id", "span_id", "local_root_span_id"];
 
+/// The number of no stack.
+const NO_STACK: u32 = u32::MAX;
+
 /// The profile of a period's CPU time.
 pub(super) fn cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
     let mut builder = Builder::new(Kind::Cpu, period, names, mode);
@@ -77,6 +80,7 @@ impl Plumbing {
 }
 
 struct Builder<'p> {
+    kind: Kind,
     period: &'p Period,
     names: &'p Names<'p>,
     mode: symbolize::Mode,
@@ -84,6 +88,8 @@ struct Builder<'p> {
     locations: HashMap<(u32, u64), LocationId>,
     runtime_locations: HashMap<(u8, u64, u64), LocationId>,
     stacks: Vec<Option<StackId>>,
+    /// What runtimes say of samples, by their stacks.
+    said: HashMap<u32, Vec<Label>>,
 }
 
 impl<'p> Builder<'p> {
@@ -94,6 +100,7 @@ impl<'p> Builder<'p> {
         profile.duration_nanos = period.duration_nanos;
         let stacks = vec![None; period.sums.stack_count() as usize];
         let mut builder = Self {
+            kind,
             period,
             names,
             mode,
@@ -101,6 +108,7 @@ impl<'p> Builder<'p> {
             locations: HashMap::new(),
             runtime_locations: HashMap::new(),
             stacks,
+            said: HashMap::new(),
         };
         // The first mapping of a profile is the main binary, whether or not a sample lies in it.
         if let Some(main) = period.epochs.last().and_then(|modules| modules.first()) {
@@ -153,7 +161,7 @@ impl<'p> Builder<'p> {
     fn add_frame(&mut self, name: &str, thread: Option<u32>, more: &[Label], sums: Sums) {
         let stack = self.mark(name);
         let labels = match thread {
-            Some(thread) => self.labels(Key { thread, ..Key::default() }, more),
+            Some(thread) => self.labels(Key { thread, stack: NO_STACK, ..Key::default() }, more),
             None => self.profile.labels(more),
         };
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
@@ -172,12 +180,56 @@ impl<'p> Builder<'p> {
         }
         let period = self.period;
         let (epoch, words) = period.sums.stack(at);
-        let locations: Vec<LocationId> = frames(words).map(|frame| self.location(epoch, frame)).collect();
+        let mut locations = Vec::new();
+        // From the caller of a function that waits for a condition on.
+        let mut callers = None;
+        for frame in frames(words) {
+            if let Frame::Runtime(kind, payload, word) = frame
+                && let Some(label) = runtime::label(kind, payload, word)
+            {
+                if matches!(self.kind, Kind::Cpu | Kind::Wall) {
+                    self.say(at, label);
+                }
+                continue;
+            }
+            match (frame, &mut callers) {
+                (Frame::Native(address), _) if self.waits_for_condition(epoch, address) => {
+                    callers = Some(Vec::new())
+                }
+                (Frame::Native(address), Some(callers)) => callers.push(address),
+                _ => {}
+            }
+            locations.push(self.location(epoch, frame));
+        }
+        if let Some(label) = callers.and_then(|callers| runtime::label_of_wait(&callers)) {
+            self.say(at, label);
+        }
         let id = self.profile.stack(&locations);
         if let Some(place) = self.stacks.get_mut(at as usize) {
             *place = Some(id);
         }
         id
+    }
+
+    /// Whether the function at this address is C's for such waits.
+    fn waits_for_condition(&self, epoch: u32, address: u64) -> bool {
+        let names = self.names.get(epoch, address).map_or(&[][..], |named| &named.symbols);
+        self.kind != Kind::Cpu
+            && names.iter().any(|frame| frame.name.trim_start_matches('_').starts_with("pthread_cond_"))
+    }
+
+    /// A stack that begins with the caller of such a function.
+    fn say_of_wait(&mut self, at: u32) {
+        let period = self.period;
+        let native = |frame| if let Frame::Native(address) = frame { Some(address) } else { None };
+        let callers: Vec<u64> = frames(period.sums.stack(at).1).filter_map(native).collect();
+        if let Some(label) = runtime::label_of_wait(&callers) {
+            self.say(at, label);
+        }
+    }
+
+    fn say(&mut self, at: u32, (key, value): runtime::RuntimeLabel) {
+        self.said.insert(at, vec![Label::text(key, value)]);
     }
 
     /// A stack without the functions at its leaf that are in the way of all that is told. What is inlined into one of them is
@@ -304,8 +356,11 @@ impl<'p> Builder<'p> {
             }
         }
         // Only in profiles that have them: a program may well call a label of its own `state`.
-        labels.retain(|label| !more.iter().any(|ours| ours.key == label.key));
-        labels.extend_from_slice(more);
+        let said = self.said.get(&key.stack).map_or(&[][..], Vec::as_slice);
+        for ours in [said, more] {
+            labels.retain(|label| !ours.iter().any(|ours| ours.key == label.key));
+            labels.extend_from_slice(ours);
+        }
         self.profile.labels(&labels)
     }
 }

@@ -29,7 +29,24 @@ pub trait FrameNames: Send + Sync {
     ///
     /// None where the runtime does not know it (any more): the frame is then shown with the runtime's number.
     fn name(&self, payload: u64, word: u64) -> Option<RuntimeFrame>;
+
+    /// The label behind two words that stand for no frame, but for something that the source has to say of the whole sample, such as
+    /// whether the thread held the runtime's lock. It goes with samples of time (`cpu`, `wall`) only.
+    fn label(&self, payload: u64, word: u64) -> Option<RuntimeLabel> {
+        let _ = (payload, word);
+        None
+    }
+
+    /// The label of samples in which a thread waits for a condition of C's (`pthread_cond_wait` and its kin), by the native addresses in
+    /// the stack from the caller of that function on: where that is the runtime's own code, the wait may be for the runtime itself.
+    fn label_of_wait(&self, callers: &[u64]) -> Option<RuntimeLabel> {
+        let _ = callers;
+        None
+    }
 }
+
+/// A label's key and value.
+pub type RuntimeLabel = (&'static str, &'static str);
 
 /// Numbers of runtimes: 1 to 127.
 const KINDS: usize = 128;
@@ -64,9 +81,23 @@ pub fn register(kind: u8, names: Arc<dyn FrameNames>) -> Result<()> {
     }
 }
 
+/// Asks the runtime with number `kind` for the label that stands in the place of a frame.
+pub(crate) fn label(kind: u8, payload: u64, word: u64) -> Option<RuntimeLabel> {
+    of_kind(kind)?.label(payload, word)
+}
+
+/// Asks all runtimes for the label of a wait for a condition.
+pub(crate) fn label_of_wait(callers: &[u64]) -> Option<RuntimeLabel> {
+    let runtimes = RUNTIMES.read().unwrap_or_else(PoisonError::into_inner).clone();
+    runtimes.iter().flatten().find_map(|names| names.label_of_wait(callers))
+}
+
+fn of_kind(kind: u8) -> Option<Arc<dyn FrameNames>> {
+    RUNTIMES.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(kind))?.clone()
+}
+
 /// Asks the runtime with number `kind` for the name of a frame.
 pub fn resolve(kind: u8, payload: u64, word: u64) -> Option<RuntimeFrame> {
-    let names = RUNTIMES.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(kind))?.clone()?;
     // The lock is free again: a runtime may take its own locks, or register from within.
-    names.name(payload, word)
+    of_kind(kind)?.name(payload, word)
 }

@@ -145,6 +145,9 @@ pub(in super::super) fn locks(
     rows.sort_unstable_by_key(|row| (order(&row.key), row.object));
     for row in rows {
         let stack = builder.stack(row.key.stack);
+        if row.object == Object::Condition as u64 {
+            builder.say_of_wait(row.key.stack);
+        }
         let cause = builder.waits_for(stack, row.object);
         unknown += u64::from(cause == For::Unknown);
         if kind != Kind::Block && !cause.is_contention() {
