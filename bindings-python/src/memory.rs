@@ -10,7 +10,7 @@
 //! count for nobody, until the next start.
 
 use core::ffi::{CStr, c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use everprof_probe::heap;
 use everprof_probe::heap::passing;
@@ -32,6 +32,8 @@ struct Original {
     is_set: AtomicBool,
     /// Small blocks are from arenas, and no function of C's is asked for one.
     has_arenas: AtomicBool,
+    /// Nothing else is allocated with them, so that the thread's mark says exactly what was counted below.
+    is_alone: AtomicBool,
     malloc: AtomicUsize,
     calloc: AtomicUsize,
     realloc: AtomicUsize,
@@ -42,6 +44,7 @@ const fn nowhere() -> Original {
     Original {
         is_set: AtomicBool::new(false),
         has_arenas: AtomicBool::new(false),
+        is_alone: AtomicBool::new(false),
         malloc: AtomicUsize::new(0),
         calloc: AtomicUsize::new(0),
         realloc: AtomicUsize::new(0),
@@ -55,7 +58,8 @@ const DOMAINS: [c_int; 2] = [1, 2];
 const SMALL: usize = 512;
 static ORIGINALS: [Original; 2] = [const { nowhere() }; 2];
 
-/// Whether a hook of the domain was called: asked by an allocation of one's own.
+/// Whether it is being asked if a hook of the domain is called, and whether one was: by an allocation of one's own.
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
 static WAS_CALLED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
 type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
@@ -107,10 +111,9 @@ impl Functions {
         taken
     }
 
-    /// Whether a small block takes fewer of C's allocations than a large one, which is one itself. Before ours are there.
-    fn have_arenas(&self, place: usize) -> bool {
-        let least = |size| (0..8).map(|_| self.ask(place, size)).min();
-        least(SMALL / 8) < least(SMALL * 8)
+    /// How many of C's allocations a block of that size takes, at the least. Before ours are there.
+    fn least(&self, place: usize, size: usize) -> u32 {
+        (0..8).map(|_| self.ask(place, size)).min().unwrap_or(0)
     }
 }
 
@@ -128,8 +131,12 @@ pub(crate) fn install(_: Python<'_>) {
         original.calloc.store(found.calloc, Ordering::Relaxed);
         original.realloc.store(found.realloc, Ordering::Relaxed);
         original.free.store(found.free, Ordering::Relaxed);
-        original.has_arenas.store(functions.have_arenas(place), Ordering::Relaxed);
+        let [small, large] = [SMALL / 8, SMALL * 8].map(|size| functions.least(place, size));
+        original.has_arenas.store(small < large, Ordering::Relaxed);
+        original.is_alone.store(small == 0, Ordering::Relaxed);
         original.is_set.store(true, Ordering::Release);
+        // Before anybody can see ours, also an interpreter with a lock of its own.
+        fence(Ordering::SeqCst);
         // SAFETY: an allocator that passes on to the one that it takes the place of.
         unsafe { (functions.set)(domain, &raw const ours) };
     }
@@ -166,7 +173,9 @@ pub(crate) fn is_followed() -> bool {
 fn is_reached(functions: &Functions, place: usize) -> bool {
     let Some(was_called) = WAS_CALLED.get(place) else { return false };
     was_called.store(false, Ordering::Relaxed);
+    IS_ASKED.store(true, Ordering::Relaxed);
     functions.ask(place, 1);
+    IS_ASKED.store(false, Ordering::Relaxed);
     was_called.load(Ordering::Relaxed)
 }
 
@@ -190,8 +199,8 @@ unsafe extern "C" fn malloc<const PLACE: usize>(context: *mut c_void, size: usiz
     let before = heap::mark();
     // SAFETY: the arguments are the caller's.
     let block = unsafe { original(context, size) };
-    // A block of one byte is no allocation that a program would make often; ours asks so.
-    if size == 1 {
+    // Whatever its size: who is above may have changed it.
+    if IS_ASKED.load(Ordering::Relaxed) {
         WAS_CALLED.get(PLACE).inspect(|was_called| was_called.store(true, Ordering::Relaxed));
     }
     count::<PLACE>(block, size, before);
@@ -224,7 +233,11 @@ unsafe extern "C" fn realloc<const PLACE: usize>(
     let before = heap::mark();
     // SAFETY: the arguments are the caller's.
     let moved = passing::resize(block, size, || unsafe { original(context, block, size) });
-    count::<PLACE>(moved, size, before);
+    // A large block that is to be a small one may stay with C's function, which has counted it.
+    match ORIGINALS.get(PLACE).is_some_and(|original| original.is_alone.load(Ordering::Relaxed)) {
+        true => passing::count(moved, size, before),
+        false => count::<PLACE>(moved, size, before),
+    }
     moved
 }
 

@@ -100,7 +100,9 @@ pub unsafe trait FrameSource: Sync {
 }
 
 /// The label set in force on the calling thread: a runtime's own, or else `of_slot`, that of the thread's slot.
-#[inline]
+///
+/// Never a part of its caller, whose frame is there for the whole walk: the handler is to need little stack.
+#[inline(never)]
 pub fn labels_here(of_slot: u32) -> u32 {
     let sources = PLACES.iter().filter_map(Place::source);
     sources.map(FrameSource::labels).find(|labels| *labels != 0).unwrap_or(of_slot)
