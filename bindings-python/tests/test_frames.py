@@ -20,7 +20,7 @@ def test_frames(script):
 
 @pytest.mark.parametrize("allocator", ["malloc", "debug"])
 def test_memory_of_other_allocators(allocator):
-    run("memory_life", "gil 3", PYTHONMALLOC=allocator)
+    run("memory_life", PYTHONMALLOC=allocator)
 
 
 def run(script, **more):
