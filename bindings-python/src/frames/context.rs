@@ -79,7 +79,8 @@ struct Elsewhere;
 impl Memory for Elsewhere {
     fn word(&self, object: u64, offset: u64) -> Option<u64> {
         let mut bytes = [0; 8];
-        let is_read = object != 0 && object & 7 == 0 && memory::copy(object + offset, &mut bytes) == 8;
+        let is_read =
+            object != 0 && object & 7 == 0 && memory::copy(object.wrapping_add(offset), &mut bytes) == 8;
         is_read.then(|| u64::from_ne_bytes(bytes))
     }
 }

@@ -109,7 +109,6 @@ def recording():
 folder = tempfile.mkdtemp(prefix="everprof-")
 everprof.start(dir=folder, kinds="cpu", period_s=600)
 recording()
-everprof.set(kinds="cpu,alloc") if "kinds" in everprof.stats() else None
 small_blocks()
 # It runs until the end, and what is left is given back after it.
 left = [bytes(450) for _ in range(40_000)]
