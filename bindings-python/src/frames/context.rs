@@ -12,7 +12,7 @@ use everprof_probe::memory;
 use pyo3::types::{PyAnyMethods, PyCFunction, PyModule};
 use pyo3::{Bound, PyAny, PyResult, Python};
 
-use super::layout::{Layout, TYPE};
+use super::layout::{self, Layout, TYPE};
 use super::raw::Piece;
 use super::symbols::Symbols;
 use crate::labels;
@@ -32,6 +32,8 @@ const BITS_A_LEVEL: u32 = 5;
 /// Where the labels of a thread are found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
+    /// The interpreter whose variable it is: others have variables of their own.
+    interpreter: u64,
     /// In the thread's state.
     context: u64,
     /// The variable, and what maps sort it by.
@@ -86,25 +88,33 @@ impl Memory for Elsewhere {
 }
 
 impl Place {
-    /// The label set in force on the calling thread, whose state this is; 0 where there is none. Async-signal-safe.
+    /// The label set in force on the calling thread, whose state this is; 0 where there is none, and `None` where that cannot be
+    /// told. Async-signal-safe.
     #[inline]
-    pub(super) fn labels_here(&self, state: Piece) -> u32 {
-        self.labels(state, &Here).unwrap_or(0)
+    pub(super) fn labels_here(&self, state: Piece) -> Option<u32> {
+        self.labels(state, &Here)
     }
 
     /// The same of another thread, of whose state this is a copy.
-    pub(super) fn labels_elsewhere(&self, state: Piece) -> u32 {
-        self.labels(state, &Elsewhere).unwrap_or(0)
+    pub(super) fn labels_elsewhere(&self, state: Piece) -> Option<u32> {
+        self.labels(state, &Elsewhere)
     }
 
     #[inline]
     fn labels(&self, state: Piece, memory: &impl Memory) -> Option<u32> {
+        if state.word(layout::INTERPRETER) != self.interpreter {
+            return None;
+        }
         let context = state.word(self.context);
         if context == 0 {
-            return None;
+            // Threads have none until they set a variable.
+            return Some(0);
         }
         let root = self.types.root(context, memory)?;
         let value = self.value(root, memory)?;
+        if value == 0 {
+            return Some(0);
+        }
         if memory.word(value, TYPE)? != self.types.value {
             return None;
         }
@@ -112,7 +122,7 @@ impl Place {
         Some((word >> ((self.id & 4) * 8)) as u32)
     }
 
-    /// The variable's value in the map with this root.
+    /// The variable's value in the map with this root; 0 where it has none.
     #[inline]
     fn value(&self, root: u64, memory: &impl Memory) -> Option<u64> {
         let mut node = root;
@@ -124,18 +134,23 @@ impl Place {
             if kind == self.types.node_of_bits {
                 let bits = memory.word(node, BITS)? as u32;
                 let before = u64::from((bits & ((1 << child) - 1)).count_ones());
-                if bits & 1 << child == 0 || before * 2 + 1 >= memory.word(node, SIZE)? {
+                if bits & 1 << child == 0 {
+                    return Some(0);
+                }
+                if before * 2 + 1 >= memory.word(node, SIZE)? {
                     return None;
                 }
                 let pair = PAIRS + before * 16;
                 let (key, value) = (memory.word(node, pair)?, memory.word(node, pair + 8)?);
                 if key != 0 {
-                    return (key == self.variable).then_some(value);
+                    return Some(if key == self.variable { value } else { 0 });
                 }
                 node = value;
             } else if kind == self.types.node_of_all && kind != 0 {
-                // Null where there is no such child.
                 node = memory.word(node, CHILDREN + child * 8)?;
+                if node == 0 {
+                    return Some(0);
+                }
             } else {
                 return None;
             }
@@ -207,7 +222,13 @@ impl Place {
             u32::MAX => u32::MAX - 1,
             hash => hash,
         };
-        let mut place = Self { context, variable: address(&variable), hash, types: Types::default(), id };
+        // SAFETY: the caller has the interpreter's lock.
+        let interpreter = unsafe { pyo3::ffi::PyInterpreterState_Get() }.expose_provenance() as u64;
+        if state().map(|state| state.word(layout::INTERPRETER)) != Some(interpreter) {
+            return Ok(Err("the thread's state does not refer to its interpreter where it should".into()));
+        }
+        let mut place =
+            Self { interpreter, context, variable: address(&variable), hash, types: Types::default(), id };
         let type_of = |at: u64| Here.word(at, TYPE).unwrap_or(0);
         place.types.context = type_of(inner_at);
         place.types.map = type_of(Here.word(inner_at, VARIABLES).unwrap_or(inner_at));
@@ -215,14 +236,14 @@ impl Place {
 
         // A map of one variable is a node of bits, and one of many a node of all, with others below it.
         let read =
-            |place: Self| in_context(py, &inner, move || state().map_or(0, |state| place.labels_here(state)));
-        if read(place)? != 0 {
+            |place: Self| in_context(py, &inner, move || state().and_then(|state| place.labels_here(state)));
+        if read(place)? == Some(ID) {
             return Ok(Err("there is a value where none was set".into()));
         }
         inner.call_method1("run", (variable.getattr("set")?, &value))?;
         let root = |types: &Types| types.root(inner_at, &Here).map_or(0, type_of);
         place.types.node_of_bits = root(&place.types);
-        if read(place)? != ID {
+        if read(place)? != Some(ID) {
             return Ok(Err("the value in a context of one variable is not where it should be".into()));
         }
         for round in 0..16 {
@@ -234,7 +255,7 @@ impl Place {
             if kind != place.types.node_of_bits {
                 place.types.node_of_all = kind;
             }
-            if read(place)? != ID {
+            if read(place)? != Some(ID) {
                 return Ok(Err("the value in a context of many variables is not where it should be".into()));
             }
         }

@@ -43,8 +43,9 @@ pub(super) enum Thread {
     Pointer(u64),
 }
 
-/// In the thread's state: the next one of the interpreter.
+/// In the thread's state: the next one of the interpreter, and the interpreter.
 pub(super) const NEXT: u64 = 8;
+pub(super) const INTERPRETER: u64 = 16;
 
 /// The record on the C stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

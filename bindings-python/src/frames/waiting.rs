@@ -44,8 +44,8 @@ struct Look {
     states: HashMap<u32, u64>,
     /// The thread that was asked about last.
     items: Vec<Item>,
-    /// Its label set.
-    labels: u32,
+    /// Its label set, where that is known.
+    labels: Option<u32>,
 }
 
 /// A frame, or the end of a run of them.
@@ -99,12 +99,12 @@ impl Walker {
         LOOK.with(|look| {
             let Ok(mut look) = look.try_borrow_mut() else { return false };
             look.items.clear();
-            look.labels = 0;
+            look.labels = None;
             if (self.symbols.is_finalizing)() != 0 {
                 return false;
             }
             let Some(state) = self.state_of(tid, &mut look.states) else { return false };
-            look.labels = self.labels.get().map_or(0, |place| place.labels_elsewhere(state.piece()));
+            look.labels = self.labels.get().and_then(|place| place.labels_elsewhere(state.piece()));
             self.items(&state, &mut look.items).is_some()
         })
     }
@@ -320,8 +320,8 @@ impl Walker {
 }
 
 /// The label set of the thread that was asked about last.
-pub(super) fn labels() -> u32 {
-    LOOK.with(|look| look.try_borrow().map_or(0, |look| look.labels))
+pub(super) fn labels() -> Option<u32> {
+    LOOK.with(|look| look.try_borrow().ok().and_then(|look| look.labels))
 }
 
 fn with_items<R: Default>(with: impl FnOnce(&[Item]) -> R) -> R {

@@ -478,17 +478,17 @@ unsafe impl FrameSource for Walker {
         step
     }
 
-    fn labels(&self) -> u32 {
+    fn labels(&self) -> Option<u32> {
         // No lock: what is there was put there before the source was.
-        let Some(place) = self.labels.get() else { return 0 };
+        let place = self.labels.get()?;
         if (self.symbols.is_finalizing)() != 0 {
-            return 0;
+            return None;
         }
         let chain = Chain { state: (self.symbols.thread_state)(), ..Chain::default() };
-        self.state(&chain).map_or(0, |state| place.labels_here(state))
+        place.labels_here(self.state(&chain)?)
     }
 
-    fn labels_remembered(&self) -> u32 {
+    fn labels_remembered(&self) -> Option<u32> {
         waiting::labels()
     }
 

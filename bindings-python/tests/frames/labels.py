@@ -125,6 +125,9 @@ with everprof.labels(who="early"):
     off = everprof.stats()["labels_off"]
     assert off is None, off
     work_of("early")[0](0.3)
+    # The thread's slot has it still, and this context does not.
+    contextvars.Context().run(work_of("nobody")[0], 0.2)
+    contextvars.Context().run(asyncio.run, task_without())
 work_of("nobody")[0](0.1)
 asyncio.run(tasks())
 threads = [threading.Thread(target=thread, args=(f"h{number}",)) for number in range(4)]

@@ -149,7 +149,7 @@ impl Looker {
             };
             let top = walked.top;
             (seen.words, seen.end, seen.lacks_runtime) = (walked.words, walked.end, walked.lacks_runtime);
-            seen.labels = if walked.labels == 0 { labels } else { walked.labels };
+            seen.labels = walked.labels.unwrap_or(labels);
             // With less than usual, only a whole stack is believed.
             if seen.end == End::Root {
                 self.learn(wait.pc, top.saturating_sub(wait.sp));
@@ -206,7 +206,7 @@ impl Looker {
         let (end, lacks_runtime, top) = unwind::walk_waiting(&regs, &stack, None, &mut frames);
         let remembered = if lacks_runtime { unwind::remember(tid) } else { None };
         let Some(remembered) = remembered else {
-            return Some(Walked { words: frames.finish().len(), end, lacks_runtime, top, labels: 0 });
+            return Some(Walked { words: frames.finish().len(), end, lacks_runtime, top, labels: None });
         };
         if Clock::Thread(tid).now() != Some(used) {
             return None;
@@ -225,8 +225,8 @@ struct Walked {
     lacks_runtime: bool,
     /// How far up it has come.
     top: u64,
-    /// The label set that a runtime has in force on the thread; 0 where there is none.
-    labels: u32,
+    /// The label set that a runtime has in force on the thread; `None` where none knows.
+    labels: Option<u32>,
 }
 
 fn place_of(pc: u64) -> usize {

@@ -88,14 +88,15 @@ pub unsafe trait FrameSource: Sync {
     }
 
     /// The label set that the runtime itself has in force on the calling thread, such as that of a task of many which the thread runs
-    /// in turn; 0 where it knows of none. It goes before the one that the thread's slot has.
-    fn labels(&self) -> u32 {
-        0
+    /// in turn. It goes before the one that the thread's slot has, and so does 0, which is that there is none; `None` where
+    /// the runtime does not know.
+    fn labels(&self) -> Option<u32> {
+        None
     }
 
     /// Off the handler: the same of the thread that is remembered.
-    fn labels_remembered(&self) -> u32 {
-        0
+    fn labels_remembered(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -105,7 +106,7 @@ pub unsafe trait FrameSource: Sync {
 #[inline(never)]
 pub fn labels_here(of_slot: u32) -> u32 {
     let sources = PLACES.iter().filter_map(Place::source);
-    sources.map(FrameSource::labels).find(|labels| *labels != 0).unwrap_or(of_slot)
+    sources.filter_map(FrameSource::labels).next().unwrap_or(of_slot)
 }
 
 /// Registers `source` under the runtime's number `kind`, 1 to 127, from any thread. Says false where the four places
@@ -206,10 +207,9 @@ impl Sources {
         Some(source.step_remembered(cursor, regs, stack, out))
     }
 
-    /// The label set that they remember; 0 where there is none.
-    pub(super) fn labels_remembered(&self) -> u32 {
-        let sources = self.sources.iter().flatten();
-        sources.map(|source| source.labels_remembered()).find(|labels| *labels != 0).unwrap_or(0)
+    /// The label set that they remember; `None` where none of them knows.
+    pub(super) fn labels_remembered(&self) -> Option<u32> {
+        self.sources.iter().flatten().find_map(|source| source.labels_remembered())
     }
 
     /// Tells those sources that the walk is over.

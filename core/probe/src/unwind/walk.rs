@@ -114,8 +114,8 @@ pub(crate) fn remember(tid: u32) -> Option<Remembered> {
 }
 
 impl Remembered {
-    /// The label set that a source has in force on that thread; 0 where none has.
-    pub(crate) fn labels(&self) -> u32 {
+    /// The label set that a source has in force on that thread; `None` where none knows.
+    pub(crate) fn labels(&self) -> Option<u32> {
         self.0.labels_remembered()
     }
 }

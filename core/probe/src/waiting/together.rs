@@ -92,7 +92,7 @@ impl Looker {
             return None;
         }
         self.learn(wait.pc, top.saturating_sub(wait.sp));
-        let labels = if walked.labels == 0 { labels } else { walked.labels };
+        let labels = walked.labels.unwrap_or(labels);
         Some(Waiting { wait, readable: true, moved: false, used, words, end, lacks_runtime, labels, trace })
     }
 }
