@@ -7,7 +7,7 @@ use everprof::encode::{collapsed, flamegraph, pprof, speedscope};
 use everprof::profile::LabelValue;
 use everprof::{Error, ErrorKind, store};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 
 use crate::errors::door;
 use crate::{kind, memory};
@@ -21,8 +21,10 @@ pub(crate) struct Recording(Mutex<Option<everprof::Recording>>);
 pub(crate) struct Profile(Arc<everprof::profile::Profile>);
 
 #[pyfunction]
-pub(crate) fn record(py: Python<'_>, name: &str) -> PyResult<Recording> {
+pub(crate) fn record(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Recording> {
     use everprof::profile::Kind;
+    // What is no Unicode is the name of no kind, which the error says.
+    let name = &name.to_string_lossy();
     // Before it begins: only here is the interpreter's lock held.
     if matches!(kind(name), Ok(Kind::Alloc | Kind::Heap | Kind::Peak)) {
         memory::install(py);
@@ -31,7 +33,8 @@ pub(crate) fn record(py: Python<'_>, name: &str) -> PyResult<Recording> {
 }
 
 #[pyfunction]
-pub(crate) fn snapshot(py: Python<'_>, name: &str) -> PyResult<Profile> {
+pub(crate) fn snapshot(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Profile> {
+    let name = &name.to_string_lossy();
     door(py, || Ok(Profile(Arc::new(everprof::snapshot(kind(name)?)?))))
 }
 

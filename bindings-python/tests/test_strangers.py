@@ -144,5 +144,26 @@ def test_labels_that_are_no_text():
         assert everprof.current_labels() == {"pa_th": "/tmp/?", "tenant": "?x"}
 
 
+def test_labels_that_cannot_be_made_text():
+    class Unfinished:
+        def __str__(self):
+            return self.name
+
+    number = 10**5000
+    text = "<int>" if hasattr(sys, "get_int_max_str_digits") else str(number)[:256]
+    with everprof.labels(number=number, other=Unfinished()):
+        labels = everprof.current_labels()
+    assert labels["number"] == text and labels["other"].endswith("Unfinished>")
+
+
+def test_a_kind_that_is_no_text():
+    with pytest.raises(everprof.InvalidOptionError, match="there is no kind"):
+        everprof.snapshot("\ud800")
+    with pytest.raises(everprof.InvalidOptionError, match="there is no kind"):
+        with everprof.profile("\ud800"):
+            pass
+    assert everprof.stats()["running"] is False
+
+
 def test_this_is_the_main_interpreter():
     assert _everprof.is_main_interpreter() is True

@@ -100,7 +100,7 @@ pub fn snapshot(kind: Kind) -> Result<Profile> {
 
 fn running() -> Result<Arc<Handle>> {
     profiler::running().ok_or_else(|| {
-        let message = "no profiler runs in this process: start one first (everprof::Profiler::start)";
+        let message = "no profiler runs in this process: start one first (everprof's `start`)";
         Error::new(ErrorKind::Unavailable, message)
     })
 }

@@ -27,7 +27,7 @@ class labels:
         async def checkout(): ...
 
     Inside of others they add up, and the inner ones win. Values are made text by ``str``; keys that are no names of Python go into a
-    dictionary: ``labels({"k8s.pod": "x"}, tenant="a")``. One object may be entered many times, by many threads and tasks at once.
+    dictionary: ``labels({"k8s.pod": "x"}, tenant="a")``; of a value that cannot be made text, the type is told. One object may be entered many times, by many threads and tasks at once.
 
     Keys and values are made to fit (128 and 256 bytes, no control characters, ``?`` for a surrogate); of more than 32 labels the last by key are left
     out. Threads begin without labels.
@@ -90,7 +90,11 @@ def current_labels():
 
 
 def _text(value):
-    text = str(value)
+    try:
+        text = str(value)
+    except Exception:
+        # A number of more digits than the interpreter writes out, or a value in the middle of being made.
+        return f"<{type(value).__qualname__}>"
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -161,6 +161,6 @@ pub(super) fn after_fork() {
 }
 
 fn not_running() -> Error {
-    let message = "no profiler runs in this process: start one first (everprof::Profiler::start)";
+    let message = "no profiler runs in this process: start one first (everprof's `start`)";
     Error::new(ErrorKind::Unavailable, message)
 }

@@ -126,7 +126,7 @@ fn running() -> Result<&'static dyn Source, Answer> {
 }
 
 pub(super) fn no_profiler() -> Answer {
-    Answer::error(503, "no profiler runs in this process: start it with everprof::Profiler::start()")
+    Answer::error(503, "no profiler runs in this process: start one first (everprof's `start`)")
 }
 
 fn written(work: &Work, name: &str, profile: &Profile) -> Result<Answer, Answer> {
