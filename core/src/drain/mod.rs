@@ -102,6 +102,7 @@ fn close_doors() {
     labels::set_counting(false);
     everprof_probe::thread::want_new(false);
     recorder::set_open(false);
+    recorder::want_pauses(false);
 }
 
 /// What a fork's child does at first.
