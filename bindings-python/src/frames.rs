@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use everprof::symbolize::runtime::{self, RuntimeFrame};
 use everprof_probe::unwind;
 use pyo3::Python;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyAnyMethods, PyModule};
 
 use codes::Codes;
@@ -57,7 +58,8 @@ static LABELS_OFF: Mutex<Option<String>> = Mutex::new(None);
 /// Why Python's frames cannot be had: another implementation, an unknown version, a build without the lock or with debugging, or
 /// one that is not as its version says.
 pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
-    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    // What is tried runs code of Python's, in which another thread may get the interpreter: nobody may wait for this one with it.
+    let mut installed = INSTALLED.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
     if installed.is_none() {
         let version = supported_version(py)?;
         let symbols = Symbols::find()?;
@@ -113,8 +115,7 @@ pub(crate) fn is_main_interpreter(_attached: Python<'_>) -> bool {
 
 /// What the walks have met: functions that there was no room for, calls that were just beginning, and chains that led nowhere.
 pub(crate) fn counts() -> [(&'static str, u64); 3] {
-    let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-    let [unnamed, beginning, broken] = installed.map_or([0; 3], |walker| {
+    let [unnamed, beginning, broken] = HERE.get().map_or([0; 3], |(walker, _)| {
         let [windows, broken] = walker.counts.read();
         [walker.codes.overflow(), windows, broken]
     });

@@ -13,7 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 
 
-@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "memory", "memory_life", "gil 3", "locks", "pauses", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "memory", "memory_life", "gil 3", "locks", "pauses", "locks_life 3", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu", f"storm {SECONDS} 500 cpu,wall,lock,mutex,block,gil,gc"])
 def test_frames(script):
     run(script)
 
