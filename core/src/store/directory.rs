@@ -151,7 +151,13 @@ impl Directory {
             create_folder(&folder)?;
             match write_and_rename(&folder, name, bytes) {
                 // Another process has removed the folder in between, because it was empty.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 3 => tries += 1,
+                // Or the program has closed the file.
+                Err(error)
+                    if [io::ErrorKind::NotFound, io::ErrorKind::Interrupted].contains(&error.kind())
+                        && tries < 3 =>
+                {
+                    tries += 1
+                }
                 Err(error) => return Err(Failure::new(&folder.join(name), error)),
                 Ok(()) => break,
             }
@@ -196,7 +202,10 @@ fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 /// The data is on the disk before the file gets its name, so that no power cut leaves a name without the
 /// data. The name itself may come late: after a power cut the last period may be missing.
 fn write_and_sync(file: &Kept<File>, bytes: &[u8]) -> io::Result<()> {
-    let closed = || io::Error::other("the program has closed the file that everprof was writing");
+    let closed = || {
+        let what = "the program has closed the file that everprof was writing";
+        io::Error::new(io::ErrorKind::Interrupted, what)
+    };
     file.get().ok_or_else(closed)?.write_all(bytes)?;
     file.get().ok_or_else(closed)?.sync_data()
 }
