@@ -62,6 +62,13 @@ test-preload: ## only the preloaded library, in sqlite3, redis, Python and a she
 test-python: ## the Python package: one wheel, tested under every Python from 3.9 on that is here (PYTHONS="3.11 3.13" for some)
 	@bindings-python/tests/run.sh
 
+.PHONY: test-python-package package-python
+test-python-package: ## the Python package as strangers get it: pip install from the checkout, of the sdist, and what the wheel needs
+	@bindings-python/tests/packaging.sh
+
+package-python: ## the wheel and the sdist as they are delivered, looked at: target/python-package/dist/ (fetches zig)
+	@RELEASE=1 bindings-python/tests/packaging.sh
+
 .PHONY: test-python-real
 test-python-real: ## the Python package in programs as others write them: gunicorn, SQLAlchemy, pandas, celery, CPython's own tests
 	@bindings-python/tests/real/run.sh

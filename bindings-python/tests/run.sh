@@ -52,6 +52,8 @@ tested() {
         pip_of "$venv" install -q --only-binary :all: gevent || echo "no gevent for Python $version"
     }
     [ "$1" != "$complete" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry pip_of "$venv" install -q mypy
+    # Compiled for a minute: for one of them.
+    [ "$1" != "$complete" ] || [ -x "$venv/bin/uwsgi" ] || pip_of "$venv" install -q 'uwsgi>=2.0.31,<3' || echo "no uWSGI"
     pip_of "$venv" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
     cd bindings-python/tests
     tests "$venv" && return

@@ -64,6 +64,7 @@
 #![forbid(unsafe_code)]
 
 mod aggregate;
+mod descriptor;
 mod drain;
 pub mod encode;
 pub mod error;

@@ -55,6 +55,10 @@ impl Threads {
             }
             let is_alive = thread.timer.as_ref().is_none_or(ThreadTimer::is_alive);
             if is_alive && used >= thread.book.seen() {
+                if thread.timer.as_ref().is_some_and(ThreadTimer::is_lost) {
+                    thread.stop_timer();
+                    self.start_timer(tid, 0);
+                }
                 return;
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
