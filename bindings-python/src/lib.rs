@@ -85,6 +85,8 @@ fn follow_memory(py: Python<'_>) {
 fn begin(options: Vec<(String, String)>, program: Option<String>) -> everprof::Result<()> {
     let builder =
         options.into_iter().fold(Profiler::builder(), |builder, (name, value)| builder.set(name, value));
+    let builder =
+        options::FALLBACKS.iter().fold(builder, |builder, (name, value)| builder.fallback(*name, *value));
     let builder = program.into_iter().fold(builder, everprof::profiler::Builder::program);
     // Nobody here could keep a guard: it is found by `of_process`.
     builder.start().map(mem::forget)

@@ -11,9 +11,23 @@ import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
+SCRIPTS = [
+    "tree 0.25",
+    "fork",
+    "wall 3",
+    "labels",
+    "memory",
+    "memory_life",
+    "gil 3",
+    "interrupted 500",
+    "dying 3",
+    "loading",
+    f"storm {SECONDS} 3000",
+    f"storm {SECONDS} 100 wall,cpu",
+]
 
 
-@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "memory", "memory_life", "gil 3", "dying 3", "loading", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_frames(script):
     run(script)
 

@@ -216,6 +216,7 @@ pub fn set(name: &str, value: &str) -> Result<()> {
 #[must_use = "nothing happens before start()"]
 pub struct Builder {
     steps: Vec<(String, OsString)>,
+    fallbacks: Vec<(String, String)>,
     program: Option<String>,
     exporters: Option<MakeExporters>,
 }
@@ -261,6 +262,18 @@ impl Builder {
         self
     }
 
+    /// What an option is where neither options nor environment say it: for bindings of runtimes that other defaults become.
+    ///
+    /// ```no_run
+    /// let builder = everprof::Profiler::builder().fallback("wall_signal", "never");
+    /// let _guard = builder.start()?;
+    /// # everprof::Result::Ok(())
+    /// ```
+    pub fn fallback(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.fallbacks.push((name.into(), value.into()));
+        self
+    }
+
     /// Sets any option by its name; a wrong one is the error of [`Builder::start`].
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.steps.push((name.into(), value.into().into()));
@@ -280,7 +293,11 @@ impl Builder {
     /// # Errors
     /// As [`Profiler::start`]; a wrong value of a builder call is [`ErrorKind::InvalidOption`] too.
     pub fn start(self) -> Result<Profiler> {
-        let mut options = Options::from_env()?;
+        let mut options = Options::default();
+        for (name, value) in &self.fallbacks {
+            options.set(name, value)?;
+        }
+        options.apply_vars(std::env::vars_os())?;
         for (name, value) in self.steps {
             match (name.strip_prefix("tags."), value.to_str()) {
                 (Some(key), Some(value)) => options.tags.insert(key, value)?,
