@@ -47,6 +47,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(stop, module)?)?;
     module.add_function(wrap_pyfunction!(flush, module)?)?;
     module.add_function(wrap_pyfunction!(set, module)?)?;
+    module.add_function(wrap_pyfunction!(in_force, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     module.add_function(wrap_pyfunction!(is_running, module)?)?;
     module.add_function(wrap_pyfunction!(is_main_interpreter, module)?)?;
@@ -118,6 +119,12 @@ fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
     door(py, || everprof::set(name, value))?;
     follow_memory(py);
     Ok(())
+}
+
+/// The value of an option of the profiler that runs.
+#[pyfunction]
+fn in_force(py: Python<'_>, name: &str) -> PyResult<Option<String>> {
+    door(py, || Ok(running().and_then(|profiler| profiler.option(name))))
 }
 
 /// Whether the caller's is the interpreter that the process ends with.

@@ -50,6 +50,7 @@ tested() {
         retry pip_of "$venv" install -q pytest flask django gunicorn
         pip_of "$venv" install -q --only-binary :all: fastapi || echo "no FastAPI for Python $version yet"
         pip_of "$venv" install -q --only-binary :all: gevent || echo "no gevent for Python $version"
+        pip_of "$venv" install -q --only-binary :all: uvloop || echo "no uvloop for Python $version"
     }
     [ "$1" != "$complete" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry pip_of "$venv" install -q mypy
     # Compiled for a minute: for one of them.

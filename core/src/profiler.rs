@@ -128,6 +128,21 @@ impl Profiler {
         stopped
     }
 
+    /// The value of an option that is in force, as canonical text: for bindings, which have options of their own to follow. `None`
+    /// for a name that is no option, and where nothing runs.
+    ///
+    /// ```no_run
+    /// let profiler = everprof::Profiler::builder().set("rate_hz", "199").start()?;
+    /// assert_eq!(profiler.option("rate_hz").as_deref(), Some("199"));
+    /// # Ok::<(), everprof::Error>(())
+    /// ```
+    pub fn option(&self, name: &str) -> Option<String> {
+        if !self.enabled {
+            return None;
+        }
+        lock().as_ref().and_then(|running| running.said.in_force.get(name))
+    }
+
     /// Changes an option while the profiler runs, as [`crate::set`] does.
     ///
     /// # Errors

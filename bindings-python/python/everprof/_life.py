@@ -37,16 +37,28 @@ def start_with(told, program, implicit=False):
         _log.deliver()
     _told, _is_implicit = told, implicit
     _children.follow((told, program))
+    _follow_tasks()
 
 
 def stop():
     global _told
     _told = None
     _children.leave()
+    _follow_tasks(False)
     try:
         _everprof.stop()
     finally:
         _log.deliver()
+
+
+def _follow_tasks(is_running=True):
+    """Tasks of asyncio are told as the option says; who does not want it loads nothing for it."""
+    wanted = is_running and _everprof.in_force("async_tasks") or "off"
+    module = __package__ + "._tasks"
+    if wanted != "off" or module in sys.modules:
+        from . import _tasks
+
+        _tasks.follow(wanted)
 
 
 def flush():

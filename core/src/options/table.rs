@@ -15,7 +15,7 @@ use super::proxy::Proxy;
 use super::push::{Headers, Project, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, Shape, TagValue};
-use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
+use super::word::{AsyncTasks, CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +147,10 @@ options! {
     /// Whether futures that are wrapped with labels tell what their tasks wait for. `off`: nobody's waits are told, and no
     /// poll gets a waker of everprof's, also while somebody records; for executors that accept their own wakers only.
     async_waits: bool = true, "", "wall, offcpu", "0.1.0";
+
+    /// What is told of the tasks of Python's asyncio: `names` gives samples the label `task`, which is the name that the task was
+    /// made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more.
+    async_tasks: AsyncTasks = AsyncTasks::Off, "", "cpu, wall, offcpu, alloc, heap, peak, lock, mutex, block", "0.1.0";
 
     /// Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a
     /// sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no

@@ -54,6 +54,13 @@ words! {
         /// Not at all.
         Never = "never",
     }
+    /// What is told of the tasks of Python's asyncio.
+    AsyncTasks {
+        /// Nothing.
+        Off = "off",
+        /// Which of them a sample is of.
+        Names = "names",
+    }
     /// Whether allocations are seen where C's functions are called.
     Malloc {
         /// Where the program's own allocator is not everprof's.
