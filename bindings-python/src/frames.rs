@@ -15,6 +15,7 @@ mod cold;
 mod context;
 mod dying;
 mod layout;
+mod library;
 mod lines;
 mod names;
 mod objects;
@@ -23,6 +24,7 @@ mod seen;
 mod symbols;
 mod tls;
 mod waiting;
+mod waits;
 mod walker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,7 +63,7 @@ pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
         let layout = Layout::of(version, &symbols)?;
         let codes = Codes::new().ok_or("there is no memory for the names of functions")?;
         let walker: &'static Walker = Box::leak(Box::new(Walker::new(layout, symbols, codes)));
-        let names = Arc::new(Names::new(walker));
+        let names = Arc::new(Names::new(py, walker));
         check::walk(py, walker, &names)?;
         // Without them, samples have frames and the labels of threads.
         match context::Place::find(py, &walker.layout, &walker.symbols) {

@@ -4,6 +4,8 @@
 
 #[path = "../src/frames/characters.rs"]
 mod characters;
+#[path = "../src/frames/library.rs"]
+mod library;
 #[path = "../src/frames/lines.rs"]
 mod lines;
 #[path = "../src/frames/objects.rs"]

@@ -21,6 +21,7 @@ SCRIPTS = [
     "memory",
     "memory_life",
     "gil 3",
+    "locks",
     "interrupted 500",
     "dying 3",
     "loading",

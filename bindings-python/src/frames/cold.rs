@@ -19,7 +19,9 @@ const MOST_FUNCTIONS: u64 = 1 << 20;
 /// The other parts of the function `main` of the object that is loaded at `base`; those with the most jumps first. Empty where
 /// the processor is not x86_64, or the object has no such table.
 pub(super) fn parts(main: &Range<u64>, base: u64) -> Vec<Range<u64>> {
-    starts(base).map_or(Vec::new(), |starts| jumped_into(main, &starts))
+    // How others jump is not known here.
+    let starts = if cfg!(target_arch = "x86_64") { starts(base) } else { None };
+    starts.map_or(Vec::new(), |starts| jumped_into(main, &starts))
 }
 
 fn jumped_into(main: &Range<u64>, starts: &[u64]) -> Vec<Range<u64>> {
@@ -56,13 +58,12 @@ fn targets(code: &[u8], start: u64) -> impl Iterator<Item = u64> + '_ {
 }
 
 /// Where functions and parts of them begin, in order.
-fn starts(base: u64) -> Option<Vec<u64>> {
-    const X86_64: u16 = 62;
+pub(super) fn starts(base: u64) -> Option<Vec<u64>> {
     const LOAD: u32 = 1;
     const EH_FRAME_HDR: u32 = 0x6474_e550;
     let header: [u8; 64] = read(base)?;
     let half = |at: usize| Some(u16::from_le_bytes(*header.get(at..)?.first_chunk()?));
-    if !header.starts_with(b"\x7fELF\x02\x01") || half(18)? != X86_64 {
+    if !header.starts_with(b"\x7fELF\x02\x01") {
         return None;
     }
     let headers = base + u64::from_le_bytes(*header.get(32..)?.first_chunk()?);

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use everprof::symbolize::runtime::{FrameNames, RuntimeFrame, RuntimeLabel};
+use everprof::symbolize::runtime::{FrameNames, RuntimeFrame, RuntimeLabel, RuntimeWait, StackFrame};
+use pyo3::Python;
 
 use super::characters::text;
 use super::codes::Copied;
 use super::lines::{self, Form};
 use super::objects::Objects;
+use super::waits::Waits;
 use super::walker::{LOCK, UNNAMED, Walker};
 
 /// The label that says how a thread stood to the interpreter's lock.
@@ -25,6 +27,7 @@ const ROUNDS: u32 = 10;
 pub(super) struct Names {
     walker: &'static Walker,
     objects: Objects,
+    waits: Waits,
     known: AtomicPtr<Mutex<Known>>,
     /// The process that this is of: in the child of a fork, the lock may be held by a thread that is not there.
     process: AtomicU32,
@@ -46,10 +49,17 @@ struct Code {
 }
 
 impl Names {
-    pub(super) fn new(walker: &'static Walker) -> Self {
+    pub(super) fn new(py: Python<'_>, walker: &'static Walker) -> Self {
         let objects = Objects::find(walker.symbols.eval.first().map_or(0, |main| main.start));
+        let waits = Waits::find(py, &objects);
         let known = AtomicPtr::new(Known::none());
-        Self { walker, objects, known, process: AtomicU32::new(std::process::id()) }
+        Self { walker, objects, waits, known, process: AtomicU32::new(std::process::id()) }
+    }
+
+    /// Name, file and line of a frame.
+    pub(super) fn function(&self, payload: u64, word: u64) -> Option<(String, String, u32)> {
+        let frame = self.name(payload, word).filter(|_| payload != LOCK)?;
+        Some((frame.name, frame.file, frame.line))
     }
 
     fn code(&self, number: u64) -> Option<Arc<Code>> {
@@ -127,5 +137,15 @@ impl FrameNames for Names {
     fn label_of_wait(&self, callers: &[u64]) -> Option<RuntimeLabel> {
         // The interpreter has no other condition that threads wait for: its locks are semaphores.
         self.objects.is_interpreters(callers).then_some((GIL, "waiting"))
+    }
+
+    /// Who gives the lock up because others have asked for it waits by one of its conditions as well, until one of them has it:
+    /// that is a wait that the lock costs, whether the thread wants it back at once or not.
+    fn label_of_turn(&self, address: u64) -> Option<RuntimeLabel> {
+        self.walker.symbols.runtime_words.contains(&address).then_some((GIL, "waiting"))
+    }
+
+    fn wait(&self, stack: &[StackFrame]) -> Option<RuntimeWait> {
+        self.waits.of(stack, &self.objects, self)
     }
 }

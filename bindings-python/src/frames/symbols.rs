@@ -30,6 +30,8 @@ pub(super) struct Symbols {
     pub(super) generator_types: [u64; 3],
     /// `_PyRuntime`, which begins with what the interpreter says of itself from 3.13 on.
     pub(super) runtime: Option<u64>,
+    /// The whole of it, in which the main interpreter's lock is; empty where its size is not known.
+    pub(super) runtime_words: Range<u64>,
 }
 
 impl Symbols {
@@ -63,6 +65,7 @@ impl Symbols {
             frame_type: need(c"PyFrame_Type")?,
             generator_types: [need(c"PyGen_Type")?, need(c"PyCoro_Type")?, need(c"PyAsyncGen_Type")?],
             runtime: address(c"_PyRuntime"),
+            runtime_words: address(c"_PyRuntime").and_then(sized).map_or(0..0, |(words, _)| words),
         })
     }
 }
@@ -90,6 +93,13 @@ fn flag(address: u64) -> extern "C" fn() -> i32 {
 
 /// The code of the function at `address`, by the symbol's size.
 fn eval(address: u64) -> Result<Vec<Range<u64>>, String> {
+    let (main, base) = sized(address).ok_or("the size of the interpreter's loop is not known")?;
+    let parts = cold::parts(&main, base);
+    Ok(core::iter::once(main).chain(parts).collect())
+}
+
+/// What is at `address`, by the symbol's size, and where its object begins.
+fn sized(address: u64) -> Option<(Range<u64>, u64)> {
     /// `RTLD_DL_SYMENT`.
     const SYMBOL: libc::c_int = 1;
     unsafe extern "C" {
@@ -104,18 +114,15 @@ fn eval(address: u64) -> Result<Vec<Range<u64>>, String> {
     let mut symbol = core::ptr::null::<c_void>();
     // SAFETY: both places are there to be written to.
     let found = unsafe { dladdr1(address as *const c_void, info.as_mut_ptr(), &raw mut symbol, SYMBOL) };
-    let unknown = || "the size of the interpreter's loop is not known".to_string();
     if found == 0 || symbol.is_null() {
-        return Err(unknown());
+        return None;
     }
     // SAFETY: where it says so, the loader has stored the address of a symbol of an object that stays loaded.
     let size = unsafe { (*symbol.cast::<libc::Elf64_Sym>()).st_size };
     if size == 0 {
-        return Err(unknown());
+        return None;
     }
-    let main = address..address + size;
     // SAFETY: the loader has written to it, as it says.
     let base = unsafe { info.assume_init() }.dli_fbase as u64;
-    let parts = cold::parts(&main, base);
-    Ok(core::iter::once(main).chain(parts).collect())
+    Some((address..address + size, base))
 }

@@ -201,7 +201,7 @@ impl<'p> Builder<'p> {
             }
             locations.push(self.location(epoch, frame));
         }
-        if let Some(label) = callers.and_then(|callers| runtime::label_of_wait(&callers)) {
+        if let Some(label) = callers.and_then(|callers| runtime::label_of_wait(words, &callers)) {
             self.say(at, label);
         }
         let id = self.profile.stack(&locations);
@@ -216,16 +216,6 @@ impl<'p> Builder<'p> {
         let names = self.names.get(epoch, address).map_or(&[][..], |named| &named.symbols);
         self.kind != Kind::Cpu
             && names.iter().any(|frame| frame.name.trim_start_matches('_').starts_with("pthread_cond_"))
-    }
-
-    /// A stack that begins with the caller of such a function.
-    fn say_of_wait(&mut self, at: u32) {
-        let period = self.period;
-        let native = |frame| if let Frame::Native(address) = frame { Some(address) } else { None };
-        let callers: Vec<u64> = frames(period.sums.stack(at).1).filter_map(native).collect();
-        if let Some(label) = runtime::label_of_wait(&callers) {
-            self.say(at, label);
-        }
     }
 
     fn say(&mut self, at: u32, (key, value): runtime::RuntimeLabel) {

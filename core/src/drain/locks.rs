@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use everprof_probe::lock::{self, Config};
+use everprof_probe::lock::{self, Config, Object};
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
 use everprof_probe::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source};
 
@@ -20,6 +20,7 @@ use super::sites::{Same, Site, Sites};
 use super::tallies::{self, Amounts, Tallies, Tally};
 use crate::aggregate::Key;
 use crate::error::{Error, ErrorKind, Result};
+use crate::symbolize::runtime::{self, RuntimeLabel};
 
 static SAMPLES: OnceLock<Ring> = OnceLock::new();
 
@@ -71,16 +72,22 @@ pub(super) struct LockRow {
     pub(super) key: Key,
     /// [`lock::Object`] as a number.
     pub(super) object: u64,
+    /// What is said of it, where it is a part of the lock by which the threads of a runtime take turns.
+    pub(super) turn: Option<RuntimeLabel>,
     /// Who ended them, where that is known.
     pub(super) release: Option<Key>,
     pub(super) waits: Waits,
 }
 
+/// What is waited for: [`lock::Object`] as a number, and [`LockRow::turn`].
+type Thing = (u64, Option<RuntimeLabel>);
+
 /// A wait's site, its object, and the site of who ended it.
-type Place = (Same, u64, Option<Same>);
+type Place = (Same, Thing, Option<Same>);
 
 /// A wait as its sample tells it: its site, its object, and what it stands for.
-type Wait = (Arc<Site>, u64, Waits);
+type Wait = (Arc<Site>, Thing, Waits);
+
 impl tallies::Place for Place {
     fn untraced(&self) -> Option<Self> {
         let (site, object, release) = self;
@@ -215,15 +222,16 @@ impl Locks {
 
     /// About how many bytes the account holds.
     pub(super) fn memory(&self) -> usize {
-        const PLACE: usize = 80;
+        const PLACE: usize = 112;
         self.sites.memory() + self.tallies.places() * PLACE
     }
 
     fn cut(&self, tally: &Tally<Place, Waits>) -> LocksCut {
         let mut numbering = self.sites.numbering(self.traces);
-        let rows = tally.rows.iter().map(|((site, object, release), waits)| LockRow {
+        let rows = tally.rows.iter().map(|((site, (object, turn), release), waits)| LockRow {
             key: numbering.key(site),
             object: *object,
+            turn: *turn,
             release: release.as_ref().map(|site| numbering.key(site)),
             waits: *waits,
         });
@@ -280,14 +288,17 @@ impl Sampler {
     }
 
     fn count_blocked(&mut self, locks: &mut Locks, header: &Header, words: &[u64]) {
-        let Some(([nanos, threshold, _address, object, number], stack)) =
+        let Some(([nanos, threshold, address, object, number], stack)) =
             words.split_first_chunk::<LOCK_WORDS>()
         else {
             return;
         };
         let site = self.site(&mut locks.sites, header, stack);
         let waits = Waits::of(*nanos, *threshold, object & AGAIN != 0);
-        let wait = (site, object & !(AGAIN | ENDED), waits);
+        let kind = object & !(AGAIN | ENDED);
+        let may_be_turn = [Object::Condition, Object::Mutex].iter().any(|object| *object as u64 == kind);
+        let turn = may_be_turn.then(|| runtime::label_of_turn(*address)).flatten();
+        let wait = (site, (kind, turn), waits);
         if object & ENDED == 0 {
             // What the table had of it may have been swept away, since it went on to wait for long after it was seen to end.
             let release = locks.releases.known(*number);

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use everprof_probe::sample::{Frame, frames};
+
 use crate::{Error, ErrorKind, Result};
 
 /// The name of a runtime's frame.
@@ -39,10 +41,55 @@ pub trait FrameNames: Send + Sync {
 
     /// The label of samples in which a thread waits for a condition of C's (`pthread_cond_wait` and its kin), by the native addresses in
     /// the stack from the caller of that function on: where that is the runtime's own code, the wait may be for the runtime itself.
+    /// Asked of runtimes that have said something in the stack, be it a frame or a word for [`FrameNames::label`].
     fn label_of_wait(&self, callers: &[u64]) -> Option<RuntimeLabel> {
         let _ = callers;
         None
     }
+
+    /// The label of a wait for the condition or the mutex of C's at this address, where that is a part of the one lock by which the
+    /// runtime's threads take turns. Asked for each sample of a wait: a look at an address is what it may cost.
+    fn label_of_turn(&self, address: u64) -> Option<RuntimeLabel> {
+        let _ = address;
+        None
+    }
+
+    /// What a thread waited for by a semaphore of C's (`sem_wait` and its kin), of which many a runtime makes its own locks: by the stack
+    /// from the caller of that function on, with the runtime's own frames. Asked of runtimes that have frames in it; None where
+    /// the semaphore is not the runtime's.
+    fn wait(&self, stack: &[StackFrame]) -> Option<RuntimeWait> {
+        let _ = stack;
+        None
+    }
+}
+
+/// A frame of a stack as it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StackFrame {
+    /// An address in native code.
+    Native(u64),
+    /// The two words of a frame of the runtime's: 56 bits, then 64 bits.
+    Runtime(u64, u64),
+}
+
+/// What a runtime's thread waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RuntimeWait {
+    /// A lock that another thread held: contention, as that of C's mutexes.
+    Lock,
+    /// An initialisation that another thread had begun: contention as well.
+    Once,
+    /// To be told something.
+    Condition,
+    /// Something to do, or room for it.
+    Channel,
+    /// One of several places.
+    Semaphore,
+    /// Other threads, to go on together.
+    Barrier,
+    /// The end of a thread.
+    Join,
 }
 
 /// A label's key and value.
@@ -86,10 +133,38 @@ pub(crate) fn label(kind: u8, payload: u64, word: u64) -> Option<RuntimeLabel> {
     of_kind(kind)?.label(payload, word)
 }
 
-/// Asks all runtimes for the label of a wait for a condition.
-pub(crate) fn label_of_wait(callers: &[u64]) -> Option<RuntimeLabel> {
-    let runtimes = RUNTIMES.read().unwrap_or_else(PoisonError::into_inner).clone();
-    runtimes.iter().flatten().find_map(|names| names.label_of_wait(callers))
+/// Asks the runtimes that have said something in a stack of these words for the label of a wait for a condition.
+pub(crate) fn label_of_wait(words: &[u64], callers: &[u64]) -> Option<RuntimeLabel> {
+    in_stack(words, |_, names| names.label_of_wait(callers))
+}
+
+/// Asks all runtimes for the label of a wait for the object of C's at this address.
+pub(crate) fn label_of_turn(address: u64) -> Option<RuntimeLabel> {
+    let runtimes = RUNTIMES.read().unwrap_or_else(PoisonError::into_inner);
+    runtimes.iter().flatten().find_map(|names| names.label_of_turn(address))
+}
+
+/// Asks the runtimes that are in a stack what a wait for a semaphore was for, in a stack that begins with its caller.
+pub(crate) fn wait(words: &[u64]) -> Option<RuntimeWait> {
+    in_stack(words, |kind, names| {
+        let stack = frames(words).filter_map(|frame| match frame {
+            Frame::Native(address) => Some(StackFrame::Native(address)),
+            Frame::Runtime(its, payload, word) => (its == kind).then_some(StackFrame::Runtime(payload, word)),
+            Frame::Missing(_) => None,
+        });
+        names.wait(&stack.collect::<Vec<_>>())
+    })
+}
+
+fn in_stack<T>(words: &[u64], ask: impl Fn(u8, &dyn FrameNames) -> Option<T>) -> Option<T> {
+    let mut asked = Vec::new();
+    frames(words).find_map(|frame| match frame {
+        Frame::Runtime(kind, ..) if !asked.contains(&kind) => {
+            asked.push(kind);
+            ask(kind, &*of_kind(kind)?)
+        }
+        _ => None,
+    })
 }
 
 fn of_kind(kind: u8) -> Option<Arc<dyn FrameNames>> {

@@ -7,6 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::waiters::Counted;
 use super::{Object, Wait, functions, threshold, waiters};
 use crate::os;
 use crate::own::Own;
@@ -17,6 +18,8 @@ use crate::sampling;
 pub(super) static SWITCH: AtomicU32 = AtomicU32::new(0);
 /// How many threads wait for locks of C, as far as is known.
 pub(super) static CONTENDED: AtomicU32 = AtomicU32::new(0);
+/// How many wait for semaphores: a thread without work may do so for ever, which other locks have nothing to do with.
+pub(super) static AWAITED: AtomicU32 = AtomicU32::new(0);
 
 /// Changes with each start: waits that began before it are not told.
 static SESSION: AtomicU64 = AtomicU64::new(0);
@@ -152,13 +155,14 @@ fn begin(call: &mut Call, address: usize, again: bool) -> Next {
     // Those of earlier waits are smaller, and it takes no look at what other threads write; that two waits of one nanosecond
     // have the same is one chance in 256, and confuses who ended them.
     let number = begin << 8 | random & 0xff | u64::from(begin == 0);
+    let enter = |counted| waiters::enter(address as u64, number, begin.saturating_add(least), counted);
     let place = match object_of(call) {
+        SEMAPHORE => enter(Counted::Semaphore),
         // Whose end nobody looks for.
         CONDITION.. => waiters::NOWHERE,
-        object => {
-            let is_counted = object == RW_LOCK || object == MUTEX && !functions::mutexes_tell();
-            waiters::enter(address as u64, number, begin.saturating_add(least), is_counted)
-        }
+        RW_LOCK => enter(Counted::Lock),
+        MUTEX if !functions::mutexes_tell() => enter(Counted::Lock),
+        _ => enter(Counted::Not),
     };
     let session = SESSION.load(Ordering::Relaxed) << 1 | u64::from(again);
     call.kept = [begin, least, threshold, number, place, session];
@@ -168,6 +172,7 @@ fn begin(call: &mut Call, address: usize, again: bool) -> Next {
 const MUTEX: u64 = Object::Mutex as u64;
 const RW_LOCK: u64 = Object::RwLock as u64;
 const CONDITION: u64 = Object::Condition as u64;
+const SEMAPHORE: u64 = Object::Semaphore as u64;
 
 fn end(call: &Call, did_wait: bool) {
     let [begin, least, threshold, number, place, session] = call.kept;

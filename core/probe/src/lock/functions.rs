@@ -13,15 +13,17 @@
 //! A lock that the C library cannot try is left alone: in glibc 2.25 to 2.28 to try an `rwlock` may leave others asleep that
 //! wait for it (its bug 23844).
 //!
-//! Not here: `pthread_once` and `call_once`, in which the thread that initialises spends its time as well; and who signals
-//! a condition or a semaphore, which nobody holds.
+//! Who posts a semaphore is looked at while any thread waits for one: it may be the lock of a runtime, which only that knows.
+//!
+//! Not here: `pthread_once` and `call_once`, in which the thread that initialises spends its time as well; and who signals a
+//! condition, which nobody holds.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::Object;
-use super::calls::{self, CONTENDED, SWITCH};
+use super::calls::{self, AWAITED, CONTENDED, SWITCH};
 use crate::got::{self, Hook};
 use crate::os;
 use crate::regs::hook::{self, After, Before, HOOKS, Plan};
@@ -57,7 +59,7 @@ const TRY_READ: Attempt = Attempt::Of(b"pthread_rwlock_tryrdlock", EBUSY);
 const TRY_WRITE: Attempt = Attempt::Of(b"pthread_rwlock_trywrlock", EBUSY);
 const TRY_MTX: Attempt = Attempt::Of(b"mtx_trylock", THRD_BUSY);
 
-static FUNCTIONS: [Function; 28] = [
+static FUNCTIONS: [Function; 29] = [
     // By which Rust's locks wait, std's and parking_lot's. The first one, and there without the others.
     Function { before: calls::before_call, after: calls::after_call, ..wait(b"syscall", Object::Futex) },
     lock(b"pthread_mutex_lock", Object::Mutex, TRY_MUTEX),
@@ -77,6 +79,7 @@ static FUNCTIONS: [Function; 28] = [
     semaphore(b"sem_wait"),
     semaphore(b"sem_timedwait"),
     semaphore(b"sem_clockwait"),
+    Function { switch: &AWAITED, ..end(b"sem_post", Object::Semaphore) },
     wait(b"pthread_join", Object::Join),
     wait(b"pthread_timedjoin_np", Object::Join),
     wait(b"pthread_clockjoin_np", Object::Join),

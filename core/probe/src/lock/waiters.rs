@@ -4,9 +4,9 @@
 //! behind by a thread that never came back is given back by ours. Each word is written and read by itself, so what is read
 //! of an entry may be of two waits; the worst that follows is a stack that nobody asks for.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::calls::CONTENDED;
+use super::calls::{AWAITED, CONTENDED};
 use crate::os;
 
 /// Places of the table; each address has one.
@@ -32,7 +32,7 @@ struct Bucket {
 struct Entry {
     /// The number of the wait; 0: none. Whoever takes it away gives the entry back.
     number: AtomicU64,
-    /// Its lowest bit, which is no part of an address, says that the wait is among those of [`CONTENDED`].
+    /// Its lowest bits, which are no part of an address, say by which number the wait is [`Counted`].
     address: AtomicU64,
     /// On the monotonic clock; 0 once its end was seen.
     due: AtomicU64,
@@ -46,7 +46,7 @@ impl Bucket {
 
     fn of(address: u64) -> (usize, Option<&'static Self>) {
         // Locks lie at multiples of 4; the multiplication spreads them.
-        let place = (address & !1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKETS.ilog2());
+        let place = (address & !COUNTED).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKETS.ilog2());
         (place as usize, TABLE.get(place as usize))
     }
 
@@ -104,8 +104,8 @@ impl Bucket {
         let address = entry.address.load(Ordering::Relaxed);
         let is_ours = entry.number.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if number != 0 && is_ours {
-            if is_counted(address) {
-                CONTENDED.fetch_sub(1, Ordering::Relaxed);
+            if let Some(count) = count_of(address) {
+                count.fetch_sub(1, Ordering::Relaxed);
             }
             self.taken.fetch_and(!(1 << place), Ordering::AcqRel);
         }
@@ -119,23 +119,41 @@ impl Entry {
     }
 
     fn is_for(&self, address: u64) -> bool {
-        self.address.load(Ordering::Relaxed) & !1 == address & !1
+        self.address.load(Ordering::Relaxed) & !COUNTED == address & !COUNTED
     }
 }
 
-fn is_counted(word: u64) -> bool {
-    word & 1 != 0
+/// By which number a wait is counted whose end is looked for only while there are any such.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(super) enum Counted {
+    /// None: its end is looked for always.
+    Not = 0,
+    /// [`CONTENDED`].
+    Lock = 1,
+    /// [`AWAITED`].
+    Semaphore = 2,
 }
 
-/// The calling thread waits from now on; its place in the table, if it has one. Whether it `is_counted` among those whose
-/// end is looked for only while there are any.
-pub(super) fn enter(address: u64, number: u64, due: u64, is_counted: bool) -> u64 {
+const COUNTED: u64 = 3;
+
+fn count_of(word: u64) -> Option<&'static AtomicU32> {
+    match word & COUNTED {
+        1 => Some(&CONTENDED),
+        2 => Some(&AWAITED),
+        _ => None,
+    }
+}
+
+/// The calling thread waits from now on; its place in the table, if it has one.
+pub(super) fn enter(address: u64, number: u64, due: u64, counted: Counted) -> u64 {
     let (number_of_bucket, Some(bucket)) = Bucket::of(address) else { return NOWHERE };
     let Some((place, entry)) = bucket.take() else { return NOWHERE };
     entry.due.store(due, Ordering::Relaxed);
-    entry.address.store(address & !1 | u64::from(is_counted), Ordering::Relaxed);
-    if is_counted {
-        CONTENDED.fetch_add(1, Ordering::SeqCst);
+    let address = address & !COUNTED | counted as u64;
+    entry.address.store(address, Ordering::Relaxed);
+    if let Some(count) = count_of(address) {
+        count.fetch_add(1, Ordering::SeqCst);
     }
     entry.number.store(number, Ordering::SeqCst);
     bucket.next_due.fetch_min(due, Ordering::SeqCst);
@@ -186,6 +204,7 @@ pub(super) fn after_fork() {
         bucket.taken.store(0, Ordering::Relaxed);
     }
     CONTENDED.store(0, Ordering::Relaxed);
+    AWAITED.store(0, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -197,8 +216,9 @@ mod tests {
     fn the_count_is_right_whatever_becomes_of_waits() {
         let contended = || CONTENDED.load(Ordering::Relaxed);
         let now = os::monotonic();
-        let (first, second) = (enter(0x1000, 1, now, true), enter(0x1000, 2, now + OLD, true));
-        let third = enter(0x1000, 3, now, false);
+        let (first, second) =
+            (enter(0x1000, 1, now, Counted::Lock), enter(0x1000, 2, now + OLD, Counted::Lock));
+        let third = enter(0x1000, 3, now, Counted::Not);
         assert_eq!(contended(), 2);
         // The third is due as well, the second is not.
         assert_eq!([due(0x2000), due(0x1000), due(0x1000), due(0x1000)], [None, Some(1), Some(3), None]);
@@ -212,11 +232,16 @@ mod tests {
         sweep(now + 3 * OLD);
         assert_eq!(contended(), 0);
         leave(second, 2);
-        enter(0x3000, 4, now, true);
+        let semaphore = enter(0x1000, 5, now, Counted::Semaphore);
+        assert_eq!([contended(), AWAITED.load(Ordering::Relaxed)], [0, 1]);
+        assert_eq!(due(0x1000), Some(5));
+        assert!(leave(semaphore, 5));
+        assert_eq!(AWAITED.load(Ordering::Relaxed), 0);
+        enter(0x3000, 4, now, Counted::Lock);
         forget();
         assert_eq!(contended(), 0);
         // An address has room for so many.
-        let places = (0..70).map(|number| enter(0x4000, number + 10, now, true));
+        let places = (0..70).map(|number| enter(0x4000, number + 10, now, Counted::Lock));
         assert_eq!(places.filter(|place| *place == NOWHERE).count(), 70 - ROOM);
         assert_eq!(contended(), ROOM as u32);
         assert_eq!((0..ROOM).filter_map(|_| due(0x4000)).count(), ROOM);

@@ -4,6 +4,8 @@
 //! by their names. Contention is a wait for a lock, or for an initialisation, that another thread has begun; a condition, a
 //! parked thread and a channel are waited for as long as there is nothing to do.
 //!
+//! A semaphore may be anything. Where it is the lock of a runtime, that runtime tells by its own frames what the wait was for.
+//!
 //! Nothing is guessed: between the call and the function that says what it is for may stand only what is known to do nothing
 //! else. Where such functions have no names, or an optimiser has made them part of the program's own, what they wait for is
 //! unknown, and counts as no contention.
@@ -19,6 +21,7 @@ use super::{Builder, order};
 use crate::profile::{Kind, Label, Profile, StackId};
 use crate::report;
 use crate::symbolize;
+use crate::symbolize::runtime::{self, RuntimeWait};
 
 /// What a wait was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,18 @@ impl For {
 
     fn is_contention(self) -> bool {
         matches!(self, For::Mutex | For::RwLock | For::Once)
+    }
+
+    fn of_runtime(wait: RuntimeWait) -> Self {
+        match wait {
+            RuntimeWait::Lock => For::Mutex,
+            RuntimeWait::Once => For::Once,
+            RuntimeWait::Condition => For::Condition,
+            RuntimeWait::Channel => For::Channel,
+            RuntimeWait::Semaphore => For::Semaphore,
+            RuntimeWait::Barrier => For::Barrier,
+            RuntimeWait::Join => For::Join,
+        }
     }
 
     /// What the functions are for that wait for a futex, leaf first.
@@ -145,13 +160,14 @@ pub(in super::super) fn locks(
     rows.sort_unstable_by_key(|row| (order(&row.key), row.object));
     for row in rows {
         let stack = builder.stack(row.key.stack);
-        if row.object == Object::Condition as u64 {
-            builder.say_of_wait(row.key.stack);
-        }
-        let cause = builder.waits_for(stack, row.object);
+        let cause = builder.waits_for(row.key.stack, stack, row.object);
         unknown += u64::from(cause == For::Unknown);
-        if kind != Kind::Block && !cause.is_contention() {
+        // To take turns is no contention for what the program has locks for.
+        if kind != Kind::Block && (!cause.is_contention() || row.turn.is_some()) {
             continue;
+        }
+        if let Some(label) = row.turn {
+            builder.say(row.key.stack, label);
         }
         let values = [row.waits.count.round() as i64, row.waits.nanos.round() as i64];
         let wait = Label::text("wait", cause.name());
@@ -192,7 +208,8 @@ fn tell_unknown() {
 }
 
 impl Builder<'_> {
-    fn waits_for(&self, stack: StackId, object: u64) -> For {
+    /// What the wait of the period's stack `at` was for, which is `stack` in the profile.
+    fn waits_for(&self, at: u32, stack: StackId, object: u64) -> For {
         const MUTEX: u64 = Object::Mutex as u64;
         const RW_LOCK: u64 = Object::RwLock as u64;
         const CONDITION: u64 = Object::Condition as u64;
@@ -203,7 +220,7 @@ impl Builder<'_> {
             MUTEX => For::Mutex,
             RW_LOCK => For::RwLock,
             CONDITION => For::Condition,
-            SEMAPHORE => For::Semaphore,
+            SEMAPHORE => runtime::wait(self.period.sums.stack(at).1).map_or(For::Semaphore, For::of_runtime),
             JOIN => For::Join,
             BARRIER => For::Barrier,
             _ => self.futex_is_for(stack),
@@ -284,6 +301,7 @@ mod tests {
         let row = |object: Object, nanos: f64, release| LockRow {
             key,
             object: object as u64,
+            turn: None,
             release,
             waits: Waits { count: 1.0, nanos },
         };
