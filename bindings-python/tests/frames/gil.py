@@ -64,6 +64,8 @@ assert cpu.get(("hashing", "released"), 0) > 0.9 * sum(seconds for (name, _), se
 waiting = wall.get(("computing", "waiting"), 0)
 everything = sum(seconds for (name, _), seconds in wall.items() if name == "computing")
 print(f"waits {waiting / everything:.3f} of the time, by block {block.get(('computing', 'waiting'), 0) / everything:.3f}")
-# On a crowded machine all three also wait for a processor.
-assert 0.3 < waiting / everything < 0.8
-assert abs(block.get(("computing", "waiting"), 0) / waiting - 1) < 0.15
+# On a crowded machine all three also wait for a processor: of that nobody knows whether it was with the lock or for it.
+ready = wall.get(("computing", None), 0)
+assert waiting < 0.8 * everything and waiting + ready > 0.5 * everything
+assert wall.get(("computing", "held"), 0) < 0.5 * everything, "one at a time"
+assert 0.85 * waiting < block.get(("computing", "waiting"), 0) < 1.15 * (waiting + ready)

@@ -157,6 +157,14 @@ impl<'p> Builder<'p> {
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
 
+    /// Adds time in which a thread would have run, at stacks that it ran with: what was said of those is not said of it, since
+    /// where it stood then is not known.
+    fn add_ready(&mut self, key: Key, more: &[Label], sums: Sums) {
+        let stack = self.stack(key.stack);
+        let labels = self.labels_with(key, &[], more);
+        self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
+    }
+
     /// Adds time that has no stack, under a frame that says why.
     fn add_frame(&mut self, name: &str, thread: Option<u32>, more: &[Label], sums: Sums) {
         let stack = self.mark(name);
@@ -327,6 +335,11 @@ impl<'p> Builder<'p> {
     }
 
     fn labels(&mut self, key: Key, more: &[Label]) -> LabelsId {
+        let said = self.said.get(&key.stack).cloned().unwrap_or_default();
+        self.labels_with(key, &said, more)
+    }
+
+    fn labels_with(&mut self, key: Key, said: &[Label], more: &[Label]) -> LabelsId {
         let mut labels = own_labels(self.period.sums.labels(key.labels));
         if let Some((name, tid)) = self.period.threads.get(key.thread as usize) {
             if !name.is_empty() {
@@ -346,7 +359,6 @@ impl<'p> Builder<'p> {
             }
         }
         // Only in profiles that have them: a program may well call a label of its own `state`.
-        let said = self.said.get(&key.stack).map_or(&[][..], Vec::as_slice);
         for ours in [said, more] {
             labels.retain(|label| !ours.iter().any(|ours| ours.key == label.key));
             labels.extend_from_slice(ours);

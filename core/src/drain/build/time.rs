@@ -49,7 +49,7 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode, r
         let ready = period.ready.get(&key.thread).copied().unwrap_or_default();
         let ready = part_of(ready, sums.nanos, weights.of_thread(key.thread));
         if ready > 0 {
-            builder.add(key, &[state("runnable")], counts.of(ready));
+            builder.add_ready(key, &[state("runnable")], counts.of(ready));
         }
     }
     let without = period.ready.iter().filter(|(thread, _)| weights.of_thread(**thread) == 0);
