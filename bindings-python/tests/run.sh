@@ -3,6 +3,7 @@
 # wheel as it is delivered). All that it fetches goes into target/python.
 . "$(dirname "$0")/../../.ci/lib.sh"
 out=${CARGO_TARGET_DIR:-$PWD/target}/python
+servers=${EVERPROF_TEST_SERVERS:-${CARGO_TARGET_DIR:-$PWD/target}/servers}
 mkdir -p "$out/wheels"
 
 # What is newer than pyenv's versions, and than Debian's own. A user has those that are installed.
@@ -55,6 +56,9 @@ tested() {
     [ "$1" != "$complete" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry pip_of "$venv" install -q mypy
     # Compiled for a minute: for one of them.
     [ "$1" != "$complete" ] || [ -x "$venv/bin/uwsgi" ] || pip_of "$venv" install -q 'uwsgi>=2.0.31,<3' || echo "no uWSGI"
+    # What servers take and give back is the same of every version: one of them asks. In CI they are there.
+    unset EVERPROF_TEST_SERVERS
+    [ "$1" != "$complete" ] || { [ "${CI:-}" != true ] && [ ! -d "$servers" ]; } || export EVERPROF_TEST_SERVERS=$servers
     pip_of "$venv" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
     cd bindings-python/tests
     tests "$venv" && return

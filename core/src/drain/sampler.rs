@@ -131,12 +131,12 @@ impl Sampler {
             report::warn(problem);
             counters.problem(problem);
         }
-        let signal = choose_signal(plan.options.signal)?;
         let period = plan.options.rate_hz.period().as_nanos() as u32;
         let clock = match plan.options.cpu_clock {
             CpuClock::PerfEvent => ClockKind::PerfEvent,
             _ => ClockKind::Timer,
         };
+        let signal = choose_signal(plan.options.signal, clock)?;
         let mut fleet = Fleet::new(&plan.options, &plan.tags);
         let kinds = fleet.kinds();
         let wall_options = WallOptions::of(&plan.options, &kinds);

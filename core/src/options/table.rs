@@ -272,7 +272,8 @@ options! {
     cpu_clock: CpuClock = CpuClock::Timer, "", "cpu", "0.1.0";
 
     /// The signal that takes samples: SIGPROF, a number, `auto`, which takes another one where SIGPROF is in use, or
-    /// `realtime`, which takes one that programs leave alone, and is the preloaded library's default.
+    /// `realtime`, which takes one that programs leave alone, and is the preloaded library's default. With `perf_event`, the
+    /// latter two take SIGURG: a signal of an event may be left over when another program takes the process over (`exec`).
     signal: SignalChoice = SignalChoice::Auto, "", "cpu", "0.1.0";
 
     /// Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger.
