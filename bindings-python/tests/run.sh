@@ -38,7 +38,9 @@ step "wheel"
 tools=$out/tools
 [ -x "$tools/bin/maturin" ] || { "${complete#*=}" -m venv "$tools" && retry "$tools/bin/pip" install -q -U pip 'maturin>=1.9,<2'; }
 rm -f "$out"/wheels/*
-"$tools/bin/maturin" build -q ${RELEASE:+--release} -m bindings-python/Cargo.toml -o "$out/wheels"
+profile=dev
+[ -z "${RELEASE:-}" ] || profile=wheel
+"$tools/bin/maturin" build -q --profile "$profile" -m bindings-python/Cargo.toml -o "$out/wheels"
 ls -l "$out"/wheels/*.whl
 
 # Two versions at once: their tests wait for most of their time. Each one's output is shown when it has ended.
