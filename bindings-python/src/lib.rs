@@ -48,6 +48,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(flush, module)?)?;
     module.add_function(wrap_pyfunction!(set, module)?)?;
     module.add_function(wrap_pyfunction!(in_force, module)?)?;
+    module.add_function(wrap_pyfunction!(name_thread, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     module.add_function(wrap_pyfunction!(is_running, module)?)?;
     module.add_function(wrap_pyfunction!(is_main_interpreter, module)?)?;
@@ -125,6 +126,13 @@ fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
 #[pyfunction]
 fn in_force(py: Python<'_>, name: &str) -> PyResult<Option<String>> {
     door(py, || Ok(running().and_then(|profiler| profiler.option(name))))
+}
+
+/// What a thread is called, by its number; 0 is the caller's. Attached: it takes as long as a look-up.
+#[pyfunction]
+fn name_thread(tid: u32, name: &str) {
+    let tid = if tid == 0 { everprof_probe::os::gettid() } else { tid };
+    everprof::thread_names::tell(tid, name);
 }
 
 /// Whether the caller's is the interpreter that the process ends with.

@@ -18,6 +18,7 @@ SCRIPTS = [
     "labels",
     "tasks",
     "tasks uvloop",
+    "names",
     "memory",
     "memory_life",
     "gil 3",

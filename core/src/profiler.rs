@@ -29,6 +29,7 @@ use crate::report;
 use crate::serve;
 use crate::stats::Stats;
 use crate::tags::{Sources, Tags};
+use crate::thread_names;
 
 use changes::Said;
 use watch::{Watch, Watched};
@@ -483,6 +484,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    named: MutexGuard<'static, Option<thread_names::Names>>,
     counted: Option<MutexGuard<'static, labels::New>>,
     spools: MutexGuard<'static, spool::Locks>,
     sockets: MutexGuard<'static, sockets::Sockets>,
@@ -496,6 +498,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        named: thread_names::lock(),
         counted: labels::lock_counts(),
         spools: spool::before_fork(),
         sockets: sockets::before_fork(),
@@ -519,7 +522,8 @@ fn held() -> Option<Held> {
 extern "C" fn after_fork_in_child() {
     os::forget_context();
     sampling::after_fork();
-    let Some(Held { served, asked, mut running, mut recorded, counted, spools, sockets, tid }) = held()
+    let Some(Held { served, asked, mut running, mut recorded, named, counted, spools, sockets, tid }) =
+        held()
     else {
         return unwind::after_fork();
     };
@@ -532,6 +536,7 @@ extern "C" fn after_fork_in_child() {
     thread::after_fork(tid);
     *recorded = None;
     drop(recorded);
+    thread_names::after_fork(named);
     labels::forget_counts(counted);
     crate::drain::after_fork();
     // The queue first: what the server drops looks there.

@@ -74,7 +74,7 @@ const CORE: Layers = Layers {
         &["error", "pairs", "labels", "report", "descriptor"],
         &["profile", "tracing"],
         &["options", "tags", "stats"],
-        &["symbolize", "aggregate", "recorder", "encode"],
+        &["symbolize", "aggregate", "recorder", "thread_names", "encode"],
         &["store"],
         &["export"],
         &["drain"],

@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-from . import _children, _everprof, _log, _options
+from . import _children, _everprof, _log, _options, _threads
 
 # Options of the profiler that runs, as the core was told them, and whether the program's own code said so.
 _told = None
@@ -37,6 +37,7 @@ def start_with(told, program, implicit=False):
         _log.deliver()
     _told, _is_implicit = told, implicit
     _children.follow((told, program))
+    _threads.follow()
     _follow_tasks()
 
 
@@ -44,6 +45,7 @@ def stop():
     global _told
     _told = None
     _children.leave()
+    _threads.leave()
     _follow_tasks(False)
     try:
         _everprof.stop()
@@ -123,6 +125,7 @@ def _at_exit():
 def _after_fork():
     # The core goes on by itself. Children of multiprocessing end without atexit.
     if _told is not None:
+        _threads.after_fork()
         _children.stop_at_end(_at_exit)
 
 

@@ -60,6 +60,7 @@ use crate::options::Options;
 use crate::recorder;
 use crate::report;
 use crate::stats::Counters;
+use crate::thread_names;
 
 use handle::{Command, Own, be_own};
 pub(crate) use handle::{Handle, be_own_thread, check_thread};
@@ -102,6 +103,7 @@ fn close_doors() {
     labels::set_counting(false);
     everprof_probe::thread::want_new(false);
     recorder::set_open(false);
+    thread_names::set_open(false);
 }
 
 /// What a fork's child does at first.
