@@ -1,5 +1,5 @@
 //! Locks that a runtime makes of semaphores: what a wait was for, its own frames tell; and the lock by which its threads take turns.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
 
@@ -135,7 +135,7 @@ fn a_runtime_tells_what_a_semaphore_is_for() {
     assert!(unwind::set_source(KIND, &Toy));
     runtime::register(KIND, Arc::new(Toy)).unwrap();
     let dir = directory("lock-runtime");
-    let builder = Profiler::builder().dir(&dir).set("kinds", "lock,mutex,block").set("period_s", "3600");
+    let builder = Profiler::builder().dir(&dir).set("kinds", "lock,mutex,block,gil").set("period_s", "3600");
     let profiler = builder.start().unwrap();
     assert_eq!(profiler.stats().last_problem, None);
     [TAKES_LOCK, ASKS_FOR_WORK, 3].into_iter().for_each(wait_for);
@@ -159,5 +159,9 @@ fn a_runtime_tells_what_a_semaphore_is_for() {
     let told = millis(&block, "takes_turn", TURN);
     assert!(seen(told), "{told} ms");
     assert_eq!(millis(&lock, "takes_turn", TURN), 0);
+    // A wait that ended by its time goes on in the next one.
+    let turns = kind_of(&dir, "gil");
+    let sum = |value: usize| turns.iter().map(|gil| gil.totals()[value]).sum::<i64>();
+    assert_eq!([sum(0), sum(1) / 1_000_000], [0, told]);
     std::fs::remove_dir_all(dir).unwrap();
 }

@@ -19,7 +19,7 @@ use super::codes::{Part, Seen};
 use super::layout::{self, Marker, Thread};
 use super::raw::Piece;
 use super::seen::{self, NO_HASH, TEXT_HEAD};
-use super::walker::{SHIM, UNNAMED, Walker};
+use super::walker::{LOCK, SHIM, UNNAMED, Walker};
 
 /// Frames of a thread.
 const MOST_FRAMES: usize = 2_000;
@@ -314,6 +314,10 @@ impl Walker {
             let [next, ..] = cursor;
             while (*next as usize) < items.len() {
                 push_run(items, next, out);
+            }
+            // It has a state, and no frame: that of a thread that has yet to get the lock for the first time, mostly.
+            if items.is_empty() {
+                out.push_runtime(KIND, LOCK, 0);
             }
         });
     }

@@ -42,8 +42,8 @@ pub const CALL_WORDS: usize = 3;
 pub const ALLOC_WORDS: usize = 4;
 
 /// Words before the stack of a sample of [`Source::Lock`]: the nanoseconds that it waited, those from which on each wait is
-/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number (with [`AGAIN`] and [`ENDED`]), and the
-/// number of the wait.
+/// a sample, the address of what it waited for, [`crate::lock::Object`] as a number (with [`AGAIN`], [`ENDED`] and [`TIMED_OUT`]),
+/// and the number of the wait.
 pub const LOCK_WORDS: usize = 5;
 
 /// Set in the number of the object where the thread had waited for it before and not got it: this is the same wait, gone on.
@@ -52,6 +52,9 @@ pub const AGAIN: u64 = 1 << 8;
 /// Set in the number of the object where the end of the wait was seen by who ended it: a sample of [`Source::Release`] with the
 /// number of the wait is there already, or comes soon.
 pub const ENDED: u64 = 1 << 9;
+
+/// Set in the number of the object where the wait ended because its time was over.
+pub const TIMED_OUT: u64 = 1 << 10;
 
 /// Set in the number of the source where the stack is to be walked on by our thread: behind its frames stands what
 /// [`crate::unwind::later`] says.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use everprof_probe::lock::{self, Config, Object};
 use everprof_probe::ring::{MAX_STACK_WORDS, Ring};
-use everprof_probe::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source};
+use everprof_probe::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source, TIMED_OUT};
 
 use super::hooked::Hooked;
 use super::hooks::HookOptions;
@@ -294,11 +294,12 @@ impl Sampler {
             return;
         };
         let site = self.site(&mut locks.sites, header, stack);
-        let waits = Waits::of(*nanos, *threshold, object & AGAIN != 0);
-        let kind = object & !(AGAIN | ENDED);
+        let kind = object & !(AGAIN | ENDED | TIMED_OUT);
         let may_be_turn = [Object::Condition, Object::Mutex].iter().any(|object| *object as u64 == kind);
         let turn = may_be_turn.then(|| runtime::label_of_turn(*address)).flatten();
-        let wait = (site, (kind, turn), waits);
+        // Who waits for a turn looks up from time to time, and waits on.
+        let goes_on = object & AGAIN != 0 || turn.is_some() && object & TIMED_OUT != 0;
+        let wait = (site, (kind, turn), Waits::of(*nanos, *threshold, goes_on));
         if object & ENDED == 0 {
             // What the table had of it may have been swept away, since it went on to wait for long after it was seen to end.
             let release = locks.releases.known(*number);

@@ -1,7 +1,7 @@
 //! The kinds of profile and what each of them counts: one table, read by the aggregator, the encoders and the docs.
 //!
 //! Names and order are those of Go's `runtime/pprof`, the lingua franca of the field, and `off_cpu`, which that does not
-//! have, is what Pyroscope calls it; they never change for a kind, because merging and comparing profiles needs identical
+//! have, is what Pyroscope calls it, and `gil` what Python's users do; they never change for a kind, because merging and comparing profiles needs identical
 //! sample types. So the highest state of the heap is a kind of its own, and `heap` has the four types that every reader knows.
 
 /// What a value counts: profile.proto's `ValueType`.
@@ -55,11 +55,13 @@ pub enum Kind {
     Mutex,
     /// Every wait of a thread for another one, by who waited, as Go has it: for locks, conditions, channels, or to be woken.
     Block,
+    /// Waits for the lock by which the threads of a runtime take turns, such as Python's, by who waited.
+    Gil,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Cpu,
         Kind::Wall,
         Kind::OffCpu,
@@ -70,6 +72,7 @@ impl Kind {
         Kind::Lock,
         Kind::Mutex,
         Kind::Block,
+        Kind::Gil,
     ];
 
     /// The name in options and file names.
@@ -85,6 +88,7 @@ impl Kind {
             Kind::Lock => "lock",
             Kind::Mutex => "mutex",
             Kind::Block => "block",
+            Kind::Gil => "gil",
         }
     }
 
@@ -105,7 +109,7 @@ impl Kind {
 
     /// Whether it is made of samples of waits for others.
     pub(crate) fn needs_locks(self) -> bool {
-        matches!(self, Kind::Lock | Kind::Mutex | Kind::Block)
+        matches!(self, Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil)
     }
 
     /// Whether it is made of what the hooks of calls tell, which has an account of its own.
@@ -134,7 +138,7 @@ impl Kind {
             Kind::Peak => {
                 vec![ValueType::new("peak_objects", "count"), ValueType::new("peak_space", "bytes")]
             }
-            Kind::Lock | Kind::Mutex | Kind::Block => {
+            Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => {
                 vec![ValueType::new("contentions", "count"), ValueType::new("delay", "nanoseconds")]
             }
         }
@@ -150,7 +154,7 @@ impl Kind {
             Kind::Alloc => "alloc_space",
             Kind::Heap => "inuse_space",
             Kind::Peak => "peak_space",
-            Kind::Lock | Kind::Mutex | Kind::Block => "delay",
+            Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => "delay",
         }
     }
 
@@ -162,7 +166,9 @@ impl Kind {
             Kind::OffCpu => ValueType::new("off_cpu", "nanoseconds"),
             Kind::Threads => ValueType::new("threads", "count"),
             Kind::Alloc | Kind::Heap | Kind::Peak => ValueType::new("space", "bytes"),
-            Kind::Lock | Kind::Mutex | Kind::Block => ValueType::new("contentions", "nanoseconds"),
+            Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => {
+                ValueType::new("contentions", "nanoseconds")
+            }
         }
     }
 }

@@ -42,7 +42,7 @@ const AT_ONCE: [AtOnce; 3] = [
 /// it known, and what it is.
 type Followed = (&'static str, &'static [Kind], &'static str);
 
-const FOLLOWED: [Followed; 5] = [
+const FOLLOWED: [Followed; 6] = [
     ("heap", OF_HEAP, "What is allocated and lives now, by stack and age. Where memory is."),
     ("allocs", OF_HEAP, "All that was allocated since the heap is followed. Who keeps the allocator busy."),
     ("mutex", OF_LOCKS, "Waits for locks, by who held them: whose work made others wait."),
@@ -52,9 +52,11 @@ const FOLLOWED: [Followed; 5] = [
         OF_LOCKS,
         "Every wait of a thread for another: for locks, conditions, channels, and to be woken.",
     ),
+    ("gil", OF_TURNS, "Waits for the lock by which a runtime's threads take turns, such as Python's."),
 ];
 const OF_HEAP: &[Kind] = &[Kind::Heap, Kind::Alloc, Kind::Peak];
 const OF_LOCKS: &[Kind] = &[Kind::Lock, Kind::Mutex, Kind::Block];
+const OF_TURNS: &[Kind] = &[Kind::Gil];
 
 const MISSING: [(&str, &str); 2] =
     [("threadcreate", "see threads"), ("trace", "no execution traces are written; see wall")];
@@ -206,6 +208,10 @@ fn kinds(body: &mut String, about: &About) {
         let count = if kinds == OF_HEAP { stats.alloc_samples } else { stats.lock_samples };
         // Where it is not followed, there is nothing yet, and hooks are installed for the seconds that are asked for.
         let is_followed = kinds.iter().any(|kind| about.kinds.contains(kind));
+        // Most programs have no such lock.
+        if kinds == OF_TURNS && !is_followed {
+            continue;
+        }
         let link = if is_followed { "" } else { "seconds=5&amp;" };
         let _ = write!(
             body,

@@ -96,6 +96,7 @@ fn named(name: &str, request: &Request) -> Decision {
         "lock" => snapshot(name, Kind::Lock, request),
         "mutex" => snapshot(name, Kind::Mutex, request),
         "block" => snapshot(name, Kind::Block, request),
+        "gil" => snapshot(name, Kind::Gil, request),
         "delta_heap" | "delta_mutex" | "delta_block" => now(unknown(
             "what changed since the last request is not kept, since there may be several who ask: say over how many seconds, \
              as in heap?seconds=10",

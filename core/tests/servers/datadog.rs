@@ -127,6 +127,7 @@ fn sent(options: &[(&str, &str)]) -> Vec<(Kind, Profile)> {
         Kind::Lock,
         Kind::Mutex,
         Kind::Block,
+        Kind::Gil,
     ];
     let time = now();
     let sent = kinds.map(|kind| {

@@ -103,7 +103,7 @@ fn query(of: &str, selector: &str, more: &str) -> String {
 pub(crate) fn id(kind: Kind, profile: &Profile, column: usize) -> String {
     let of = &profile.sample_types[column];
     let period = match kind {
-        Kind::Mutex | Kind::Block | Kind::Lock => "contentions:count".to_string(),
+        Kind::Mutex | Kind::Block | Kind::Lock | Kind::Gil => "contentions:count".to_string(),
         _ => format!("{}:{}", profile.period_type.name, profile.period_type.unit),
     };
     format!("{}:{}:{}:{period}", pyroscope::name(kind), of.name, of.unit)
@@ -177,6 +177,7 @@ fn every_kind_is_read_back_as_it_was_sent() {
         Kind::Mutex,
         Kind::Block,
         Kind::Lock,
+        Kind::Gil,
     ];
     let made = |kind| {
         let mut profile = profile(kind, 40);

@@ -103,6 +103,7 @@ fn all_of_it_is_there(scheme: &str) {
         Kind::Mutex,
         Kind::Block,
         Kind::Lock,
+        Kind::Gil,
     ];
     let sent: Vec<(Kind, Profile)> = kinds.into_iter().map(|kind| (kind, made(kind, &tags))).collect();
     let profiles = Dialect::Parca.encode(&sent);
@@ -250,7 +251,7 @@ pub(crate) fn name(kind: Kind) -> Option<&'static str> {
 
 fn period(kind: Kind) -> String {
     match kind {
-        Kind::Mutex | Kind::Block | Kind::Lock => "contentions:count".to_string(),
+        Kind::Mutex | Kind::Block | Kind::Lock | Kind::Gil => "contentions:count".to_string(),
         _ => format!("{}:{}", kind.period_type().name, kind.period_type().unit),
     }
 }

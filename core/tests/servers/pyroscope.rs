@@ -61,6 +61,7 @@ fn every_kind_is_taken_and_the_same() {
         Kind::Mutex,
         Kind::Block,
         Kind::Lock,
+        Kind::Gil,
     ];
     // The first is too large for one profile.
     let made = |(at, kind): (usize, Kind)| {

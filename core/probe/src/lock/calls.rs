@@ -185,7 +185,9 @@ fn end(call: &Call, did_wait: bool) {
     let object = object_of(call);
     let address = call.argument(if object == Object::Futex as u64 { 1 } else { 0 }) as u64;
     let is_again = session & 1 != 0;
-    super::waited(&Wait { nanos, threshold, address, object, number, is_again, is_ended }, &call.caller());
+    let is_timed_out = object == CONDITION && call.result as i32 == libc::ETIMEDOUT;
+    let wait = Wait { nanos, threshold, address, object, number, is_again, is_ended, is_timed_out };
+    super::waited(&wait, &call.caller());
 }
 
 /// The calling thread is about to end a wait for the object at `address`. Where that is one to sample, who ends it is

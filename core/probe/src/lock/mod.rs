@@ -24,7 +24,7 @@ use crate::got::{self, Patched};
 use crate::own::Own;
 use crate::regs::{self, Regs};
 use crate::ring::Ring;
-use crate::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source, UNFINISHED};
+use crate::sample::{AGAIN, ENDED, Header, LOCK_WORDS, Source, TIMED_OUT, UNFINISHED};
 use crate::sampling::{self, Mark, Sampling, Which};
 use crate::{cost, here, os, scratch};
 
@@ -138,6 +138,8 @@ struct Wait {
     is_again: bool,
     /// Who ended it was seen.
     is_ended: bool,
+    /// Its time was over.
+    is_timed_out: bool,
 }
 
 /// Takes a sample of it.
@@ -146,8 +148,9 @@ struct Wait {
 fn waited(wait: &Wait, caller: &Regs) {
     let again = if wait.is_again { AGAIN } else { 0 };
     let ended = if wait.is_ended { ENDED } else { 0 };
+    let timed_out = if wait.is_timed_out { TIMED_OUT } else { 0 };
     let words: [u64; LOCK_WORDS] =
-        [wait.nanos, wait.threshold, wait.address, wait.object | again | ended, wait.number];
+        [wait.nanos, wait.threshold, wait.address, wait.object | again | ended | timed_out, wait.number];
     if !sample(Source::Lock, &words, caller) {
         // As the samples that come through: each stands for those that were none.
         let count = (wait.threshold / wait.nanos.max(1)).max(1);

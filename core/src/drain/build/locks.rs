@@ -146,7 +146,7 @@ fn is_one_of(name: &str, paths: &[&str]) -> bool {
 }
 
 /// The waits of a period: for [`Kind::Lock`] contention by who waits, for [`Kind::Mutex`] by who let it wait, and for
-/// [`Kind::Block`] every wait by who waits.
+/// [`Kind::Block`] every wait by who waits; for [`Kind::Gil`] those to take a turn.
 pub(in super::super) fn locks(
     kind: Kind,
     cut: &LocksCut,
@@ -163,10 +163,15 @@ pub(in super::super) fn locks(
         let cause = builder.waits_for(row.key.stack, stack, row.object);
         unknown += u64::from(cause == For::Unknown);
         // To take turns is no contention for what the program has locks for.
-        if kind != Kind::Block && (!cause.is_contention() || row.turn.is_some()) {
+        let is_told = match kind {
+            Kind::Block => true,
+            Kind::Gil => row.turn.is_some(),
+            _ => cause.is_contention() && row.turn.is_none(),
+        };
+        if !is_told {
             continue;
         }
-        if let Some(label) = row.turn {
+        if let Some(label) = row.turn.filter(|_| kind == Kind::Block) {
             builder.say(row.key.stack, label);
         }
         let values = [row.waits.count.round() as i64, row.waits.nanos.round() as i64];
@@ -179,6 +184,10 @@ pub(in super::super) fn locks(
             }
             // Who let it wait is not known.
             (Kind::Mutex, None) => continue,
+            (Kind::Gil, _) => {
+                let labels = builder.labels(row.key, &[]);
+                builder.profile.add(stack, labels, &values);
+            }
             _ => {
                 let labels = builder.labels(row.key, &[wait]);
                 builder.profile.add(stack, labels, &values);
@@ -305,7 +314,9 @@ mod tests {
             release,
             waits: Waits { count: 1.0, nanos },
         };
+        let turn = LockRow { turn: Some(("gil", "waiting")), ..row(Object::Mutex, 100.0, None) };
         let rows = vec![
+            turn,
             row(Object::Mutex, 10.0, Some(key)),
             row(Object::Mutex, 30.0, None),
             row(Object::Condition, 60.0, None),
@@ -314,8 +325,9 @@ mod tests {
         let cut = LocksCut { names: numbering.names, rows, rest, lost, ..LocksCut::default() };
         let names = Names::default();
         let totals = |kind| locks(kind, &cut, &names, symbolize::Mode::Off).totals();
-        assert_eq!(totals(Kind::Block), [3 + 110, 100 + 11_000]);
-        assert_eq!(totals(Kind::Lock), [2 + 44, 40 + 4_400]);
-        assert_eq!(totals(Kind::Mutex), [1 + 11, 10 + 1_100]);
+        assert_eq!(totals(Kind::Block), [4 + 110, 200 + 11_000]);
+        assert_eq!(totals(Kind::Lock), [2 + 22, 40 + 2_200]);
+        assert_eq!(totals(Kind::Mutex), [1 + 6, 10 + 550]);
+        assert_eq!(totals(Kind::Gil), [1 + 55, 100 + 5_500]);
     }
 }

@@ -15,6 +15,8 @@ pub(super) fn values(kind: Kind) -> Option<&'static [&'static str]> {
         Kind::Alloc => &["alloc-samples", "alloc-space"],
         Kind::Heap => &["alloc-samples", "alloc-space", "inuse-objects", "inuse-space"],
         Kind::Lock => &["lock-acquire", "lock-acquire-wait"],
+        // Its profilers have none; with names of its own it is not added to what is waited for locks.
+        Kind::Gil => &["gil-waits", "gil-wait-time"],
         _ => return None,
     })
 }

@@ -393,7 +393,7 @@ impl Part<'_> {
 /// The period and what it is measured in: a part of the type's name for servers, and Go's for waits.
 pub(super) fn period(kind: Kind, profile: &Profile) -> (ValueType, i64) {
     match kind {
-        Kind::Lock | Kind::Mutex | Kind::Block => (ValueType::new("contentions", "count"), 1),
+        Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => (ValueType::new("contentions", "count"), 1),
         _ => (profile.period_type.clone(), profile.period.max(1)),
     }
 }
