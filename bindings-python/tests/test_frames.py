@@ -13,14 +13,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 
 
-@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "memory", "memory_life", "gil 3", "interrupted 500", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", ["tree 0.25", "shares 5", "fork", "wall 3", "labels", "memory", "memory_life", "memory_age", "gil 3", "interrupted 500", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
 def test_frames(script):
     run(script)
 
 
 @pytest.mark.parametrize("allocator", ["malloc", "debug"])
 def test_memory_of_other_allocators(allocator):
-    run("memory_life", PYTHONMALLOC=allocator)
+    run("memory_life", "memory_age", PYTHONMALLOC=allocator)
 
 
 def run(script, **more):
