@@ -103,6 +103,10 @@ soak-service: ## a server from the registry on mimalloc under load for SOAK_SECO
 soak-python: ## the storm's long form: ten million samples under every Python that test-python has prepared
 	@bindings-python/tests/soak.sh
 
+.PHONY: truth-python
+truth-python: ## shares of CPU time on a crowded machine, TRUTH_SECONDS (60) of it under every Python that test-python has prepared
+	@SCRIPT="frames/shares.py $${TRUTH_SECONDS:-60}" bindings-python/tests/long.sh
+
 .PHONY: bench-python
 bench-python: ## everprof for Python beside its peers: a table here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3)
 	@benches/python/run.sh

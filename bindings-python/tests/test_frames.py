@@ -13,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 SCRIPTS = [
     "tree 0.25",
+    "shares 5",
     "fork",
     "wall 3",
     "labels",
@@ -21,6 +22,7 @@ SCRIPTS = [
     "names",
     "memory",
     "memory_life",
+    "memory_age",
     "gil 3",
     "locks",
     "interrupted 500",
@@ -38,7 +40,7 @@ def test_frames(script):
 
 @pytest.mark.parametrize("allocator", ["malloc", "debug"])
 def test_memory_of_other_allocators(allocator):
-    run("memory_life", PYTHONMALLOC=allocator)
+    run("memory_life", "memory_age", PYTHONMALLOC=allocator)
 
 
 def run(script, **more):
