@@ -133,6 +133,11 @@ impl Scope {
 }
 
 impl Scope {
+    /// The labels that are in force.
+    pub(crate) fn labels(&self) -> Labels {
+        self.labels.clone()
+    }
+
     fn root(py: Python<'_>, labels: Labels) -> PyResult<Py<Scope>> {
         Py::new(py, Scope { id: labels.id(), labels, ..Scope::new() })
     }

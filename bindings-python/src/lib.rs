@@ -17,6 +17,7 @@ mod memory;
 mod options;
 mod pull;
 mod recording;
+mod waits;
 
 use std::mem::{self, ManuallyDrop};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::add(module)?;
     options::add(module)?;
     labels::add(module)?;
+    waits::add(module)?;
     module.add_class::<recording::Recording>()?;
     module.add_class::<recording::Profile>()?;
     module.add_class::<pull::Pull>()?;

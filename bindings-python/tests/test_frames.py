@@ -20,6 +20,8 @@ SCRIPTS = [
     "tasks",
     "tasks uvloop",
     "names",
+    "waits",
+    "waits uvloop",
     "memory",
     "memory_life",
     "memory_age",

@@ -77,3 +77,66 @@ def test_two_at_once_in_one_context_have_none(program):
 def test_an_option_that_is_wrong(program):
     done = program("everprof.start(async_tasks='all')", code_is=1)
     assert "async_tasks" in done.err and "names" in done.err
+
+
+WAITS = """
+        import asyncio
+        from everprof import _waits
+        async def waits(seconds): await asyncio.sleep(seconds)
+        """
+
+
+def test_waits_are_told_only_where_they_are_wanted(program):
+    done = program(
+        WAITS
+        + """
+        everprof.start(service="x", async_tasks="waits")
+        asyncio.run(waits(0.5))
+        everprof.set(kinds="cpu,wall")
+        asyncio.run(waits(2))
+        everprof.set(kinds="cpu")
+        asyncio.run(waits(0.5))
+        """
+    )
+    waited = sum(profile.total("wall", lambda sample: sample["labels"].get("task") == "waits") for profile in done.profiles("wall"))
+    assert 1e9 < waited < 2.2e9
+
+
+def test_looks_end_with_the_profiler_and_go_on_with_the_next(program):
+    program(
+        WAITS
+        + """
+        async def main():
+            everprof.start(service="x", kinds="cpu,wall", async_tasks="waits")
+            loop = asyncio.get_running_loop()
+            assert list(_waits._looks) == [id(loop)]
+            everprof.stop()
+            await asyncio.sleep(0.5)
+            assert not _waits._looks and not loop._scheduled
+            everprof.start(service="x", kinds="cpu,wall", async_tasks="names")
+            await asyncio.create_task(waits(0))
+            assert not _waits._looks
+            everprof.stop()
+            everprof.start(service="x", kinds="cpu,wall", async_tasks="waits")
+            await asyncio.create_task(waits(0))
+            assert list(_waits._looks) == [id(loop)]
+        asyncio.run(main())
+        import gc
+        gc.collect()
+        assert not _waits._looks, "a loop is kept alive"
+        """
+    )
+
+
+def test_a_loop_in_each_of_many_threads(program):
+    done = program(
+        WAITS
+        + """
+        import threading
+        everprof.start(service="x", kinds="cpu,wall", async_tasks="waits")
+        threads = [threading.Thread(target=lambda: asyncio.run(waits(1.5))) for _ in range(5)]
+        [thread.start() for thread in threads]; [thread.join() for thread in threads]
+        """
+    )
+    waited = sum(profile.total("wall", lambda sample: sample["labels"].get("task") == "waits") for profile in done.profiles("wall"))
+    assert 4e9 < waited < 9e9

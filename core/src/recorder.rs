@@ -4,6 +4,7 @@
 //! A sample costs a lock and two look-ups. While no profiler runs nothing is kept.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::aggregate::Sums;
@@ -12,10 +13,12 @@ use crate::labels::{self, LabelSet};
 /// Frames and stacks that one period keeps; beyond, samples are counted as lost.
 const MAX_ROWS: usize = 100_000;
 
+/// Whether a profile of waits is being taken.
+static WANTS_WAITS: AtomicBool = AtomicBool::new(false);
 static RECORDED: Mutex<Option<Recorded>> = Mutex::new(None);
 
 /// A frame with its name: what a runtime's own profiler knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedFrame {
     /// Function, as the runtime's users write it.
     pub name: String,
@@ -39,6 +42,19 @@ pub struct RecordedSample<'a> {
     /// How many samples it stands for.
     pub count: u64,
     /// How many nanoseconds of CPU time it stands for.
+    pub nanos: u64,
+}
+
+/// A ready-made sample of a task of a runtime's own that waits.
+#[derive(Clone, Debug, Default)]
+pub struct RecordedWait<'a> {
+    /// Where it waits, leaf first, without what runs its tasks.
+    pub stack: &'a [NamedFrame],
+    /// Whose work it is.
+    pub labels: labels::Labels,
+    /// What for: `timer`, `network`, `lock`, `task`, `process`, `disk`, `turn` where it only waits to go on, else `other`.
+    pub wait: &'a str,
+    /// How many nanoseconds of waiting it stands for.
     pub nanos: u64,
 }
 
@@ -66,6 +82,24 @@ impl Recorder {
     pub fn record(&self, sample: &RecordedSample<'_>) -> bool {
         lock().as_mut().is_some_and(|recorded| recorded.add(sample))
     }
+
+    /// Whether waits are of use: while profiles of kind `wall` or `offcpu` are taken. Costs a load.
+    pub fn wants_waits(&self) -> bool {
+        WANTS_WAITS.load(Ordering::Relaxed)
+    }
+
+    /// Adds the wait of a task to the wall profile of the period at hand, under `state=awaiting`; false where none is taken, or
+    /// the period has no more room.
+    ///
+    /// ```
+    /// use everprof::recorder::{NamedFrame, RecordedWait, Recorder};
+    /// let stack = [NamedFrame { name: "fetch".into(), ..Default::default() }];
+    /// let wait = RecordedWait { stack: &stack, wait: "network", nanos: 100_000_000, ..Default::default() };
+    /// assert!(!Recorder::new().record_wait(&wait), "no profiler runs");
+    /// ```
+    pub fn record_wait(&self, wait: &RecordedWait<'_>) -> bool {
+        self.wants_waits() && lock().as_mut().is_some_and(|recorded| recorded.add_wait(wait))
+    }
 }
 
 /// The samples of one period.
@@ -74,12 +108,14 @@ pub(crate) struct Recorded {
     frames: Vec<NamedFrame>,
     frame_index: HashMap<NamedFrame, u32>,
     rows: HashMap<Row, Sums>,
+    waits: HashMap<Row, Sums>,
     lost: Sums,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Row {
     stack: Box<[u32]>,
+    /// The thread's name; of a wait, what it is for.
     thread: Box<str>,
     labels: Option<LabelSet>,
 }
@@ -87,6 +123,11 @@ struct Row {
 /// Opens the door, or closes it and forgets what is behind it.
 pub(crate) fn set_open(open: bool) {
     *lock() = open.then(Recorded::default);
+}
+
+/// Says whether waits are of use.
+pub(crate) fn want_waits(wanted: bool) {
+    WANTS_WAITS.store(wanted, Ordering::Relaxed);
 }
 
 /// Takes what was recorded; the door stays as it is.
@@ -105,11 +146,25 @@ impl Recorded {
         self.lost
     }
 
-    /// Every sum with its stack, leaf first, its thread and its labels, in no order.
+    /// Every sum of CPU time with its stack, leaf first, its thread and its labels, in no order.
     pub(crate) fn rows(
         &self,
     ) -> impl Iterator<Item = (Vec<&NamedFrame>, &str, Option<&LabelSet>, Sums)> + '_ {
-        self.rows.iter().map(|(row, sums)| {
+        self.told(&self.rows)
+    }
+
+    /// The same of waits, with what they are for.
+    pub(crate) fn waits(
+        &self,
+    ) -> impl Iterator<Item = (Vec<&NamedFrame>, &str, Option<&LabelSet>, Sums)> + '_ {
+        self.told(&self.waits)
+    }
+
+    fn told<'a>(
+        &'a self,
+        rows: &'a HashMap<Row, Sums>,
+    ) -> impl Iterator<Item = (Vec<&'a NamedFrame>, &'a str, Option<&'a LabelSet>, Sums)> + 'a {
+        rows.iter().map(|(row, sums)| {
             let stack = row.stack.iter().filter_map(|frame| self.frames.get(*frame as usize)).collect();
             (stack, &*row.thread, row.labels.as_ref(), *sums)
         })
@@ -117,15 +172,28 @@ impl Recorded {
 
     fn add(&mut self, sample: &RecordedSample<'_>) -> bool {
         let sums = Sums { count: sample.count, nanos: sample.nanos };
-        if self.rows.len() >= MAX_ROWS || self.frames.len() >= MAX_ROWS {
+        let Some(row) = self.row(sample.stack, sample.thread, &sample.labels) else {
             self.lost.add(sums);
             return false;
-        }
-        let stack = sample.stack.iter().map(|frame| self.frame(frame)).collect();
-        let labels = (!sample.labels.is_empty()).then(|| labels::resolve(sample.labels.id())).flatten();
-        let row = Row { stack, thread: sample.thread.into(), labels };
+        };
         self.rows.entry(row).or_default().add(sums);
         true
+    }
+
+    fn add_wait(&mut self, wait: &RecordedWait<'_>) -> bool {
+        let Some(row) = self.row(wait.stack, wait.wait, &wait.labels) else { return false };
+        self.waits.entry(row).or_default().add(Sums { count: 1, nanos: wait.nanos });
+        true
+    }
+
+    /// `None` where there is no room.
+    fn row(&mut self, stack: &[NamedFrame], thread: &str, labels: &labels::Labels) -> Option<Row> {
+        if self.rows.len() + self.waits.len() >= MAX_ROWS || self.frames.len() >= MAX_ROWS {
+            return None;
+        }
+        let stack = stack.iter().map(|frame| self.frame(frame)).collect();
+        let labels = (!labels.is_empty()).then(|| labels::resolve(labels.id())).flatten();
+        Some(Row { stack, thread: thread.into(), labels })
     }
 
     fn frame(&mut self, frame: &NamedFrame) -> u32 {

@@ -52,7 +52,7 @@ def start(
     wall_rate_hz: int | None = None,
     wall_signal: Literal["auto", "never"] | None = None,
     async_waits: bool | None = None,
-    async_tasks: Literal["off", "names"] | None = None,
+    async_tasks: Literal["off", "names", "waits"] | None = None,
     interval_bytes: int | str | None = None,
     malloc: Literal["auto", "on", "off"] | None = None,
     mmap: bool | None = None,
@@ -106,7 +106,7 @@ def start(
     wall_rate_hz: Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the less often it is looked at, every two seconds at least. (whole number, 1 to 1000)
     wall_signal: Whether a thread that waits may get a signal, which ends some calls with EINTR: once for each wait where the kernel does not tell where it waits or its stack is not whole, and once when it is met while it runs (`auto`); or never, at the price of such stacks. (auto, never)
     async_waits: Whether futures that are wrapped with labels tell what their tasks wait for. `off`: nobody's waits are told, and no poll gets a waker of everprof's, also while somebody records; for executors that accept their own wakers only. (on, off)
-    async_tasks: What is told of the tasks of Python's asyncio: `names` gives samples the label `task`, which is the name that the task was made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more. (off, names)
+    async_tasks: What is told of the tasks of Python's asyncio: `names` gives samples the label `task`, which is the name that the task was made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more. `waits` also tells what tasks wait for, in the wall profile: each loop looks at some of its tasks up to ten times a second, for at most a hundredth of its time. (off, names, waits)
     interval_bytes: Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no allocation is sampled. (off, bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
     malloc: Whether allocations are seen where `malloc` and its kin are called, in all libraries: where Rust's allocator is not everprof's (`auto`); always, so that those of C libraries are told beside Rust's (`on`); or never (`off`). (auto, on, off)
     mmap: Whether memory that is mapped without a file (`mmap`) counts as an allocation too. (on, off)

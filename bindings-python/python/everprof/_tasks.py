@@ -23,6 +23,8 @@ _MOST_NAMES = 1000
 _MOST_FUNCTIONS = 10_000
 
 _is_on = False
+# What is told of a loop in which a task is made, where that is wanted.
+_watch = None
 _by_name = {}
 _by_function = {}
 # What is in force where nothing but a label `task` is, and nothing at all.
@@ -35,8 +37,8 @@ _namers = ()
 
 def follow(wanted):
     """Begins, or ends: from then on tasks that are made take no label over from the one that makes them."""
-    global _is_on
-    was_on, _is_on = _is_on, wanted != "off"
+    global _is_on, _watch
+    was_on, _is_on, _watch = _is_on, wanted != "off", None
     if was_on or not _is_on:
         return
     off = _everprof.stats()["labels_off"]
@@ -44,6 +46,8 @@ def follow(wanted):
         _is_on = False
         _log.say(f"samples do not say which task of asyncio they are of: {off}")
         return
+    if wanted == "waits":
+        from ._waits import watch as _watch
     _imports.after("asyncio.base_events", _begin)
     _imports.after("uvloop", lambda module: _change(module.Loop))
 
@@ -87,6 +91,8 @@ def _labelled(create):
                 token = _IN_FORCE.set(_within(in_force, _label(coro, kwargs["name"] if "name" in kwargs else _name_above())))
             else:
                 _pass(context, _label(coro, kwargs["name"] if "name" in kwargs else _name_above()))
+            if _watch is not None:
+                _watch(self)
         except Exception as error:
             _say(error)
         try:
@@ -171,6 +177,8 @@ def _label_living(tasks):
         running = tasks.current_task()
     except RuntimeError:
         return
+    if _watch is not None:
+        _watch(sys.modules["asyncio.events"].get_running_loop())
     if running is not None:
         # A scope inside of those that it has entered, which it will leave.
         _IN_FORCE.set(_inside(_IN_FORCE.get(), running))

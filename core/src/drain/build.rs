@@ -291,6 +291,26 @@ impl<'p> Builder<'p> {
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
 
+    /// Adds the wait of a runtime's task.
+    fn add_recorded_wait(
+        &mut self,
+        stack: &[&NamedFrame],
+        wait: &str,
+        labels: Option<&LabelSet>,
+        sums: Sums,
+    ) {
+        let location =
+            |frame: &&NamedFrame| self.named_location(&frame.name, &frame.file, frame.line, frame.start_line);
+        let mut locations: Vec<LocationId> = stack.iter().map(location).collect();
+        locations.push(self.named_location(tasks::ROOT, "", 0, 0));
+        let stack = self.profile.stack(&locations);
+        let mut labels = own_labels(labels);
+        labels.retain(|label| label.key != "state" && label.key != "wait");
+        labels.extend([Label::text("state", "awaiting"), Label::text("wait", wait)]);
+        let labels = self.profile.labels(&labels);
+        self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
+    }
+
     fn named_location(&mut self, name: &str, file: &str, line: u32, start_line: u32) -> LocationId {
         let name = self.profile.string(name);
         let filename = self.profile.string(file);

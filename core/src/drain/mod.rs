@@ -103,6 +103,7 @@ fn close_doors() {
     labels::set_counting(false);
     everprof_probe::thread::want_new(false);
     recorder::set_open(false);
+    recorder::want_waits(false);
     thread_names::set_open(false);
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Stackless {
 impl Period {
     /// Whether there is nothing to be told of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.has_no_cpu_time() && self.sums.waits().next().is_none()
+        self.has_no_cpu_time() && self.sums.waits().next().is_none() && self.recorded.waits().next().is_none()
     }
 
     /// The same for who tells nothing of waits.

@@ -149,7 +149,9 @@ options! {
     async_waits: bool = true, "", "wall, offcpu", "0.1.0";
 
     /// What is told of the tasks of Python's asyncio: `names` gives samples the label `task`, which is the name that the task was
-    /// made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more.
+    /// made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more. `waits`
+    /// also tells what tasks wait for, in the wall profile: each loop looks at some of its tasks up to ten times a second, for at most a
+    /// hundredth of its time.
     async_tasks: AsyncTasks = AsyncTasks::Off, "", "cpu, wall, offcpu, alloc, heap, peak, lock, mutex, block", "0.1.0";
 
     /// Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a

@@ -60,6 +60,8 @@ words! {
         Off = "off",
         /// Which of them a sample is of.
         Names = "names",
+        /// That, and what those wait for that do not run.
+        Waits = "waits",
     }
     /// Whether allocations are seen where C's functions are called.
     Malloc {
