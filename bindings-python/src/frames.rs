@@ -27,9 +27,9 @@ mod waiting;
 mod waits;
 mod walker;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use everprof::symbolize::runtime;
+use everprof::symbolize::runtime::{self, RuntimeFrame};
 use everprof_probe::unwind;
 use pyo3::Python;
 use pyo3::types::{PyAnyMethods, PyModule};
@@ -45,6 +45,8 @@ pub(crate) const KIND: u8 = 1;
 
 /// The walker of this process, once there is one: handlers may be reading it from then on.
 static INSTALLED: Mutex<Option<&'static Walker>> = Mutex::new(None);
+/// The walker and who names what it finds, for walks of the program's own threads outside of handlers.
+static HERE: OnceLock<(&'static Walker, Arc<Names>)> = OnceLock::new();
 /// Why labels are those of threads and not of tasks, where they are.
 static LABELS_OFF: Mutex<Option<String>> = Mutex::new(None);
 
@@ -73,11 +75,18 @@ pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
             }
             Err(reason) => *lock(&LABELS_OFF) = Some(reason),
         }
+        let _ = HERE.set((walker, Arc::clone(&names)));
         runtime::register(KIND, names).map_err(|error| error.to_string())?;
         *installed = Some(walker);
     }
     let Some(walker) = *installed else { return Ok(()) };
     if unwind::set_source(KIND, walker) { Ok(()) } else { Err("other runtimes have taken all places".into()) }
+}
+
+/// The calling thread's frames of Python, innermost first: by the walk, or where that is off by what the interpreter says.
+pub(crate) fn here(py: Python<'_>) -> Vec<RuntimeFrame> {
+    let walked = HERE.get().and_then(|(walker, names)| check::walked(walker, names).ok());
+    walked.unwrap_or_else(|| check::said(py).unwrap_or_default())
 }
 
 /// Whether handlers find the labels of tasks; or why not.

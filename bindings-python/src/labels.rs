@@ -143,6 +143,15 @@ impl Scope {
     }
 }
 
+/// The labels in force where the calling thread is in the program; none where they cannot be had.
+pub(crate) fn in_force(py: Python<'_>) -> Labels {
+    let scope = || -> PyResult<Labels> {
+        let scope = PyModule::import(py, "everprof._labels")?.getattr("_IN_FORCE")?.call_method0("get")?;
+        Ok(scope.cast_into::<Scope>()?.get().labels.clone())
+    };
+    scope().unwrap_or_default()
+}
+
 /// Tells `_labels.py` whether handlers find the variable's value themselves.
 pub(crate) fn handlers_read(py: Python<'_>, they_do: bool) -> PyResult<()> {
     PyModule::import(py, "everprof._labels")?.setattr("_in_handler", they_do)

@@ -15,6 +15,7 @@ mod logger;
 #[allow(unsafe_code)]
 mod memory;
 mod options;
+mod pauses;
 mod pull;
 mod recording;
 mod waits;
@@ -75,15 +76,22 @@ fn start(py: Python<'_>, options: Vec<(String, String)>, program: Option<String>
     if !is_running(py)? {
         remove_frames();
     }
-    follow_memory(py);
+    follow(py);
     started
 }
 
-/// Python's own allocations are counted where any are.
-fn follow_memory(py: Python<'_>) {
+/// Python's own allocations are counted where any are, and its pauses where they are asked for.
+fn follow(py: Python<'_>) {
     if everprof_probe::heap::interval() != 0 {
         memory::install(py);
     }
+    let _ = follow_pauses(py);
+}
+
+fn follow_pauses(py: Python<'_>) -> PyResult<()> {
+    let kinds = door(py, || Ok(running().map_or_else(Vec::new, |profiler| profiler.kinds())))?;
+    pauses::follow(py, &kinds);
+    Ok(())
 }
 
 fn begin(options: Vec<(String, String)>, program: Option<String>) -> everprof::Result<()> {
@@ -103,6 +111,7 @@ fn stop(py: Python<'_>) -> PyResult<()> {
     // Not before: the last profile names its frames.
     remove_frames();
     memory::uninstall(py);
+    pauses::uninstall(py);
     stopped
 }
 
@@ -114,13 +123,14 @@ fn remove_frames() {
 
 #[pyfunction]
 fn flush(py: Python<'_>) -> PyResult<()> {
+    follow_pauses(py)?;
     door(py, || running().map_or(Ok(()), |profiler| profiler.flush()))
 }
 
 #[pyfunction]
 fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
     door(py, || everprof::set(name, value))?;
-    follow_memory(py);
+    follow(py);
     Ok(())
 }
 
@@ -166,6 +176,8 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     if memory::is_followed() && !stats.alloc_sources.is_empty() {
         dict.set_item("alloc_sources", format!("{}, python", stats.alloc_sources))?;
     }
+    follow_pauses(py)?;
+    dict.set_item("gc_callback_cpu", pauses::cost())?;
     // In a fork's child it is there some moments before it has its first picture.
     dict.set_item("running", is_running(py)?)?;
     dict.set_item("frames_off", frames_off().clone())?;

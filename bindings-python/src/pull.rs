@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::door;
-use crate::memory;
+use crate::{memory, pauses};
 
 type Answer = http::Response<Vec<u8>>;
 /// Status, headers and body.
@@ -34,6 +34,9 @@ impl Pull {
         // Before anything is recorded: only here is the interpreter's lock held.
         if path.ends_with("/allocs") || path.ends_with("/heap") {
             memory::install(py);
+        }
+        if path.ends_with("/gc") {
+            pauses::install(py);
         }
         let asked = door(py, || {
             let wrong =

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::errors::door;
-use crate::{kind, memory};
+use crate::{kind, memory, pauses};
 
 /// A recording at work. To drop it gives it up.
 #[pyclass(frozen, module = "everprof._everprof")]
@@ -28,6 +28,9 @@ pub(crate) fn record(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Rec
     // Before it begins: only here is the interpreter's lock held.
     if matches!(kind(name), Ok(Kind::Alloc | Kind::Heap | Kind::Peak)) {
         memory::install(py);
+    }
+    if matches!(kind(name), Ok(Kind::Gc)) {
+        pauses::install(py);
     }
     door(py, || Ok(Recording(Mutex::new(Some(everprof::record(kind(name)?)?)))))
 }

@@ -27,6 +27,7 @@ SCRIPTS = [
     "memory_age",
     "gil 3",
     "locks",
+    "pauses",
     "interrupted 500",
     "dying 3",
     "loading",

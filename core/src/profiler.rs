@@ -110,6 +110,18 @@ impl Profiler {
         running().map(|_| Profiler { enabled: true })
     }
 
+    /// The kinds that are asked for, also where it is not the turn of all of them.
+    ///
+    /// ```no_run
+    /// use everprof::profile::Kind;
+    /// let profiler = everprof::Profiler::start()?;
+    /// assert_eq!(profiler.kinds(), [Kind::Cpu]);
+    /// # Ok::<(), everprof::Error>(())
+    /// ```
+    pub fn kinds(&self) -> Vec<crate::profile::Kind> {
+        kinds().map_or_else(Vec::new, |kinds| kinds.iter().collect())
+    }
+
     /// Closes the profile at hand early and waits until it is exported.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use everprof::Profiler;
-use everprof::profile::{Label, Profile};
+use everprof::profile::{Kind, Label, Profile};
 use everprof::recorder::{NamedFrame, RecordedSample, Recorder};
 use everprof::symbolize::runtime::{self, FrameNames, RuntimeFrame, RuntimeLabel};
+use everprof::{ErrorKind, Profiler};
 use everprof_probe::memory::StackMemory;
 use everprof_probe::regs::Regs;
 use everprof_probe::unwind::{self, Cursor, FrameSource, Frames, Step};
@@ -113,11 +113,22 @@ fn native_frames_and_those_of_runtimes_are_one_stack() {
     runtime::register(KIND, Arc::new(Names)).unwrap();
     let dir = directory("runtime");
     let profiler = Profiler::builder().dir(&dir).rate_hz(250).start().unwrap();
+    let pauses = Recorder::of_pauses();
+    assert!(!pauses.is_wanted(), "nobody asked for them");
+    let error = everprof::record(Kind::Gc).map(drop).unwrap_err();
+    assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("kinds=cpu,gc"), "{error}");
+    pauses.set_telling(true);
+    let recording = everprof::record(Kind::Gc).unwrap();
     let recorded =
         [NamedFrame { name: "self_sampled".into(), file: "page.js".into(), line: 3, start_line: 1 }];
     let sample =
         RecordedSample { stack: &recorded, thread: "js", count: 2, nanos: 20_000_000, ..Default::default() };
     assert!(Recorder::new().record(&sample) && Recorder::new().record(&sample));
+    assert!(pauses.record(&RecordedSample { count: 3, nanos: 5_000_000, ..sample.clone() }));
+    let told = recording.finish().unwrap();
+    assert_eq!((told.totals(), told.sample_types[1].name.as_str()), (vec![3, 5_000_000], "pause"));
+    assert!(!pauses.is_wanted() && !pauses.record(&sample), "the recording is over");
+    pauses.set_telling(false);
     interpret(3, Instant::now() + Duration::from_millis(800));
     stop(profiler);
     unwind::unset_source(KIND);

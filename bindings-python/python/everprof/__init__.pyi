@@ -9,7 +9,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _P = TypeVar("_P", bound=Profile)
 
 # begin kinds
-_Kind = Literal["cpu", "wall", "offcpu", "threads", "alloc", "heap", "peak", "lock", "mutex", "block", "gil"]
+_Kind = Literal["cpu", "wall", "offcpu", "threads", "alloc", "heap", "peak", "lock", "mutex", "block", "gil", "gc"]
 # end kinds
 
 __version__: str
@@ -101,7 +101,7 @@ def start(
     version: Version of the service. Empty: from `OTEL_RESOURCE_ATTRIBUTES` or `DD_VERSION`. (text, at most 256 bytes)
     env: Environment of the deployment, such as `production`. Empty: from `OTEL_RESOURCE_ATTRIBUTES` or `DD_ENV`. (text, at most 256 bytes)
     tags: More tags for every profile, `key=value,key=value`; `%2C` stands for a comma in a value. They win over tags of the same key from the host. (key=value,key=value)
-    kinds: The kinds of profile to take. (one or more of cpu, wall, offcpu, threads, alloc, heap, peak, lock, mutex, block, gil)
+    kinds: The kinds of profile to take. (one or more of cpu, wall, offcpu, threads, alloc, heap, peak, lock, mutex, block, gil, gc)
     rate_hz: Samples per second of CPU time of each thread. (whole number, 1 to 10000)
     wall_rate_hz: Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the less often it is looked at, every two seconds at least. (whole number, 1 to 1000)
     wall_signal: Whether a thread that waits may get a signal, which ends some calls with EINTR: once for each wait where the kernel does not tell where it waits or its stack is not whole, and once when it is met while it runs (`auto`); or never, at the price of such stacks. (auto, never)
@@ -171,7 +171,7 @@ def set(
     log: Literal["off", "error", "warn", "info", "debug"] | None = None,
 ) -> None:
     """
-    kinds: The kinds of profile to take. (one or more of cpu, wall, offcpu, threads, alloc, heap, peak, lock, mutex, block, gil)
+    kinds: The kinds of profile to take. (one or more of cpu, wall, offcpu, threads, alloc, heap, peak, lock, mutex, block, gil, gc)
     rate_hz: Samples per second of CPU time of each thread. (whole number, 1 to 10000)
     wall_rate_hz: Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the less often it is looked at, every two seconds at least. (whole number, 1 to 1000)
     interval_bytes: Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no allocation is sampled. (off, bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
@@ -319,6 +319,8 @@ class _Stats(TypedDict):
     """How long a wait for a lock is at least that is always a sample: more than `lock_threshold_ns` while the governor holds it up; 0 where none are taken."""
     frames_off: str | None
     """Why stacks have no frames of Python, where they have none."""
+    gc_callback_cpu: float
+    """What the kind `gc` took in the collector's callbacks."""
     labels_off: str | None
     """Why samples inside of tasks have no labels, where they have none."""
 # end stats

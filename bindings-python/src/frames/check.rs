@@ -4,6 +4,8 @@
 //! of C, names beyond ASCII) calls back, and what is walked then has to be what `sys._getframe` says, name by name and line by
 //! line, down to the outermost frame of the caller's.
 
+use std::cell::OnceCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use everprof::symbolize::runtime::{FrameNames, RuntimeFrame};
@@ -80,9 +82,9 @@ fn mismatch(found: &str, said: &str) -> String {
 }
 
 /// What the walk finds.
-fn walked(walker: &Walker, names: &Names) -> Result<Vec<RuntimeFrame>, String> {
+pub(super) fn walked(walker: &Walker, names: &Names) -> Result<Vec<RuntimeFrame>, String> {
     let regs = Regs::here();
-    let whole = os::stack().ok_or("the bounds of the stack are not known")?;
+    let whole = own_stack().ok_or("the bounds of the stack are not known")?;
     if !whole.contains(&regs.sp) {
         return Err("the thread runs on a stack that is not its own".into());
     }
@@ -104,8 +106,16 @@ fn walked(walker: &Walker, names: &Names) -> Result<Vec<RuntimeFrame>, String> {
     Ok(found)
 }
 
+/// The calling thread's stack, asked for once: of the first thread, the C library reads the process's mappings for it.
+fn own_stack() -> Option<Range<u64>> {
+    thread_local! {
+        static STACK: OnceCell<Option<Range<u64>>> = const { OnceCell::new() };
+    }
+    STACK.try_with(|stack| stack.get_or_init(os::stack).clone()).unwrap_or_else(|_| os::stack())
+}
+
 /// What the interpreter says.
-fn said(py: Python<'_>) -> PyResult<Vec<RuntimeFrame>> {
+pub(super) fn said(py: Python<'_>) -> PyResult<Vec<RuntimeFrame>> {
     let mut said = Vec::new();
     let mut frame: Bound<'_, PyAny> = PyModule::import(py, "sys")?.getattr("_getframe")?.call0()?;
     while !frame.is_none() && said.len() < MOST {

@@ -39,16 +39,18 @@ pub(super) fn cpu(period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> 
     for (key, sums) in rows(period) {
         builder.add(key, &[], weights.weigh(&key, sums));
     }
-    for (stack, thread, labels, sums) in period.recorded.rows() {
-        builder.add_recorded(&stack, thread, labels, sums);
-    }
-    let lost = period.recorded.lost();
-    if lost.count != 0 {
-        builder.add_frame("lost: too many recorded samples", None, &[], lost);
-    }
+    builder.add_all_recorded();
     for part in &period.stackless {
         builder.add_frame(part.reason, part.thread, &[], part.sums);
     }
+    builder.profile
+}
+
+/// The profile of what runtimes recorded of this kind, and of nothing else.
+pub(super) fn recorded(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode) -> Profile {
+    let mut builder = Builder::new(kind, period, names, mode);
+    builder.profile.period = 1;
+    builder.add_all_recorded();
     builder.profile
 }
 
@@ -275,6 +277,18 @@ impl<'p> Builder<'p> {
         let id = self.named_location(&frame.name, &frame.file, frame.line, frame.start_line);
         self.runtime_locations.insert((kind, payload, word), id);
         id
+    }
+
+    /// Adds the ready-made samples of the profile's kind.
+    fn add_all_recorded(&mut self) {
+        let period = self.period;
+        for (stack, thread, labels, sums) in period.recorded.rows(self.kind) {
+            self.add_recorded(&stack, thread, labels, sums);
+        }
+        let lost = period.recorded.lost(self.kind);
+        if lost.count != 0 {
+            self.add_frame("lost: too many recorded samples", None, &[], lost);
+        }
     }
 
     /// Adds a ready-made sample.

@@ -248,6 +248,8 @@ impl Sampler {
     ///
     /// Each beginning is one like that of the profiler: threads that live are charged from then on.
     pub(super) fn switch_work(&mut self) {
+        let pauses = self.kinds.iter().chain(self.recordings.kinds()).any(Kind::needs_recorder);
+        recorder::want_pauses(pauses);
         let work = self.work_for(&self.kinds);
         if work == self.work {
             return;

@@ -105,6 +105,7 @@ fn close_doors() {
     recorder::set_open(false);
     recorder::want_waits(false);
     thread_names::set_open(false);
+    recorder::want_pauses(false);
 }
 
 /// What a fork's child does at first.

@@ -159,7 +159,7 @@ impl Publisher {
 
     fn build(&mut self, kind: Kind, period: &Period, names: &Names<'_>) -> Growing {
         // What runtimes recorded counts as they counted it.
-        let recorded: u64 = period.recorded.rows().map(|(_, _, _, sums)| sums.count).sum();
+        let recorded: u64 = period.recorded.rows(Kind::Cpu).map(|(_, _, _, sums)| sums.count).sum();
         let signals = period.signals + recorded;
         let rest = self.sums.rests.entry(kind).or_default();
         match kind {
@@ -172,6 +172,7 @@ impl Publisher {
                 let looks: u64 = period.sums.waits().map(|(_, _, sums)| sums.count).sum();
                 Growing::new(build::off_cpu(period, names, self.mode, rest), looks)
             }
+            Kind::Gc => Growing::new(build::recorded(kind, period, names, self.mode), 0),
             // Not of a period, but of a moment.
             _ => Growing::new(Profile::new(kind), 0),
         }

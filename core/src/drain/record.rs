@@ -19,6 +19,7 @@ use super::publish::Job;
 use super::sampler::Sampler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Kind, Profile};
+use crate::recorder;
 
 /// So many at once.
 const MOST: usize = 16;
@@ -124,6 +125,10 @@ impl Sampler {
     pub(super) fn record(&mut self, id: u64, kind: Kind, begun: Sender<Result<()>>) {
         if kind == Kind::Threads {
             let _ = begun.send(Err(a_moment()));
+            return;
+        }
+        if kind.needs_recorder() && !recorder::tells_pauses() {
+            let _ = begun.send(Err(nobody_tells(kind)));
             return;
         }
         if self.recordings.expected() >= MOST {
@@ -241,6 +246,14 @@ fn too_long() -> Error {
 fn a_moment() -> Error {
     let message =
         "threads are seen at a moment, not over a stretch of time: take a snapshot (everprof::threads)";
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+fn nobody_tells(kind: Kind) -> Error {
+    let name = kind.name();
+    let message = format!(
+        "{name}: no runtime of this process tells its pauses; in Python, start with kinds=cpu,{name}"
+    );
     Error::new(ErrorKind::Unsupported, message)
 }
 

@@ -123,8 +123,17 @@ pub struct Duties(BTreeMap<Kind, Duty>);
 
 impl Duties {
     /// Those that can be: the others follow blocks for as long as these live, or are of a moment.
-    const CAN: [Kind; 8] =
-        [Kind::Cpu, Kind::Wall, Kind::OffCpu, Kind::Alloc, Kind::Lock, Kind::Mutex, Kind::Block, Kind::Gil];
+    const CAN: [Kind; 9] = [
+        Kind::Cpu,
+        Kind::Wall,
+        Kind::OffCpu,
+        Kind::Alloc,
+        Kind::Lock,
+        Kind::Mutex,
+        Kind::Block,
+        Kind::Gil,
+        Kind::Gc,
+    ];
 
     /// Whether all kinds are taken all the time.
     pub fn is_empty(&self) -> bool {

@@ -57,11 +57,13 @@ pub enum Kind {
     Block,
     /// Waits for the lock by which the threads of a runtime take turns, such as Python's, by who waited.
     Gil,
+    /// Pauses in which a runtime collects garbage, by the stack at which they began.
+    Gc,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Cpu,
         Kind::Wall,
         Kind::OffCpu,
@@ -73,6 +75,7 @@ impl Kind {
         Kind::Mutex,
         Kind::Block,
         Kind::Gil,
+        Kind::Gc,
     ];
 
     /// The name in options and file names.
@@ -89,6 +92,7 @@ impl Kind {
             Kind::Mutex => "mutex",
             Kind::Block => "block",
             Kind::Gil => "gil",
+            Kind::Gc => "gc",
         }
     }
 
@@ -117,6 +121,11 @@ impl Kind {
         self.needs_allocations() || self.needs_locks()
     }
 
+    /// Whether it is made of what runtimes record themselves, and of nothing else.
+    pub(crate) fn needs_recorder(self) -> bool {
+        self == Kind::Gc
+    }
+
     /// What the values of a sample are, in order.
     pub fn sample_types(self) -> Vec<ValueType> {
         match self {
@@ -141,6 +150,7 @@ impl Kind {
             Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => {
                 vec![ValueType::new("contentions", "count"), ValueType::new("delay", "nanoseconds")]
             }
+            Kind::Gc => vec![ValueType::new("collections", "count"), ValueType::new("pause", "nanoseconds")],
         }
     }
 
@@ -155,6 +165,7 @@ impl Kind {
             Kind::Heap => "inuse_space",
             Kind::Peak => "peak_space",
             Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => "delay",
+            Kind::Gc => "pause",
         }
     }
 
@@ -169,6 +180,7 @@ impl Kind {
             Kind::Lock | Kind::Mutex | Kind::Block | Kind::Gil => {
                 ValueType::new("contentions", "nanoseconds")
             }
+            Kind::Gc => ValueType::new("pause", "nanoseconds"),
         }
     }
 }

@@ -134,7 +134,7 @@ fn written(work: &Work, name: &str, profile: &Profile) -> Result<Answer, Answer>
 }
 
 /// What is there only where it is among the kinds, or can be hooked.
-const HOOKED: [&str; 8] = ["heap", "alloc", "allocs", "peak", "lock", "mutex", "block", "gil"];
+const HOOKED: [&str; 9] = ["heap", "alloc", "allocs", "peak", "lock", "mutex", "block", "gil", "gc"];
 
 fn failed(name: &str, error: &Error) -> Answer {
     let status = match error.kind() {

@@ -83,6 +83,7 @@ fn stats() -> String {
     for spec in Stats::table() {
         write!(out, "    {}: {}\n    \"\"\"{}\"\"\"\n", spec.name, hint(spec), spec.doc()).unwrap();
     }
-    out + "    frames_off: str | None\n    \"\"\"Why stacks have no frames of Python, where they have none.\"\"\"\n"
+    out + "    frames_off: str | None\n    \"\"\"Why stacks have no frames of Python, where they have none.\"\"\"\n\
+             \x20   gc_callback_cpu: float\n    \"\"\"What the kind `gc` took in the collector's callbacks.\"\"\"\n"
         + "    labels_off: str | None\n    \"\"\"Why samples inside of tasks have no labels, where they have none.\"\"\"\n"
 }

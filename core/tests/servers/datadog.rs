@@ -128,6 +128,7 @@ fn sent(options: &[(&str, &str)]) -> Vec<(Kind, Profile)> {
         Kind::Mutex,
         Kind::Block,
         Kind::Gil,
+        Kind::Gc,
     ];
     let time = now();
     let sent = kinds.map(|kind| {

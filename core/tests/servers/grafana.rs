@@ -178,6 +178,7 @@ fn every_kind_is_read_back_as_it_was_sent() {
         Kind::Block,
         Kind::Lock,
         Kind::Gil,
+        Kind::Gc,
     ];
     let made = |kind| {
         let mut profile = profile(kind, 40);

@@ -104,6 +104,7 @@ fn all_of_it_is_there(scheme: &str) {
         Kind::Block,
         Kind::Lock,
         Kind::Gil,
+        Kind::Gc,
     ];
     let sent: Vec<(Kind, Profile)> = kinds.into_iter().map(|kind| (kind, made(kind, &tags))).collect();
     let profiles = Dialect::Parca.encode(&sent);

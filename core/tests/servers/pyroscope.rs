@@ -62,6 +62,7 @@ fn every_kind_is_taken_and_the_same() {
         Kind::Block,
         Kind::Lock,
         Kind::Gil,
+        Kind::Gc,
     ];
     // The first is too large for one profile.
     let made = |(at, kind): (usize, Kind)| {

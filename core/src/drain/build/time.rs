@@ -69,7 +69,7 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode, r
             Some(_) => builder.add_task(key, waited, counts.of(sums.nanos)),
         }
     }
-    let mut waits: Vec<_> = period.recorded.waits().collect();
+    let mut waits: Vec<_> = period.recorded.rows(Kind::Wall).collect();
     waits
         .sort_unstable_by(|one, other| (&one.0, one.1, one.3.nanos).cmp(&(&other.0, other.1, other.3.nanos)));
     for (stack, wait, labels, sums) in waits {
