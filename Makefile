@@ -62,6 +62,13 @@ test-preload: ## only the preloaded library, in sqlite3, redis, Python and a she
 test-python: ## the Python package: one wheel, tested under every Python from 3.9 on that is here (PYTHONS="3.11 3.13" for some)
 	@bindings-python/tests/run.sh
 
+.PHONY: test-python-package package-python
+test-python-package: ## the Python package as strangers get it: pip install from the checkout, of the sdist, and what the wheel needs
+	@bindings-python/tests/packaging.sh
+
+package-python: ## the wheel and the sdist as they are delivered, looked at: target/python-package/dist/ (fetches zig)
+	@RELEASE=1 bindings-python/tests/packaging.sh
+
 .PHONY: test-python-real
 test-python-real: ## the Python package in programs as others write them: gunicorn, SQLAlchemy, pandas, celery, CPython's own tests
 	@bindings-python/tests/real/run.sh
@@ -95,6 +102,10 @@ soak-service: ## a server from the registry on mimalloc under load for SOAK_SECO
 .PHONY: soak-python
 soak-python: ## the storm's long form: ten million samples under every Python that test-python has prepared
 	@bindings-python/tests/soak.sh
+
+.PHONY: truth-python
+truth-python: ## shares of CPU time on a crowded machine, TRUTH_SECONDS (60) of it under every Python that test-python has prepared
+	@SCRIPT="frames/shares.py $${TRUTH_SECONDS:-60}" bindings-python/tests/long.sh
 
 .PHONY: bench-python
 bench-python: ## everprof for Python beside its peers: a table here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3)

@@ -23,7 +23,7 @@ lists() {
 unpacked() {
     local version=$1 root=$folder/python$1 package
     rm -rf "$root" "$room/debs" && mkdir -p "$root" "$room/debs"
-    (cd "$room/debs" && apt-get "${options[@]}" download "python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" \
+    (cd "$room/debs" && apt-get "${options[@]}" download "python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" "libpython$version" \
         libc6 libgcc-s1 libexpat1 zlib1g libffi8 libssl3t64 libbz2-1.0 liblzma5 libzstd1 libsqlite3-0 libuuid1) || return 1
     for package in "$room"/debs/*.deb; do dpkg -x "$package" "$root" || return 1; done
     local lib=$root/usr/lib/x86_64-linux-gnu

@@ -13,7 +13,7 @@ for one in py-spy==0.4.3 pyroscope-io==1.4.0 ddtrace==4.16.0 memray==1.20.0 zsta
 done
 if [ -z "${WHEEL:-}" ]; then
     rm -f "$out"/python/bench-wheel/*
-    "$venv/bin/maturin" build -q --release -m bindings-python/Cargo.toml -o "$out/python/bench-wheel"
+    "$venv/bin/maturin" build -q --profile wheel -m bindings-python/Cargo.toml -o "$out/python/bench-wheel"
     WHEEL=$(ls "$out"/python/bench-wheel/*.whl)
 fi
 "$venv/bin/pip" install -q --force-reinstall --no-deps "$WHEEL"

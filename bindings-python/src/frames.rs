@@ -22,6 +22,7 @@ mod objects;
 mod raw;
 mod seen;
 mod symbols;
+mod tls;
 mod waiting;
 mod waits;
 mod walker;
@@ -62,7 +63,7 @@ pub(crate) fn install(py: Python<'_>) -> Result<(), String> {
     let mut installed = INSTALLED.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
     if installed.is_none() {
         let version = supported_version(py)?;
-        let symbols = Symbols::find()?;
+        let symbols = Symbols::find(py, version)?;
         let layout = Layout::of(version, &symbols)?;
         let codes = Codes::new().ok_or("there is no memory for the names of functions")?;
         let walker: &'static Walker = Box::leak(Box::new(Walker::new(layout, symbols, codes)));

@@ -81,6 +81,18 @@ impl Scope {
         Py::new(scope.py(), inner)
     }
 
+    /// What is in force in a context of a task's own: these labels, with those of `own` on top. No way leads back, so that tasks that
+    /// make tasks for ever have no chain of scopes behind them.
+    fn begin(scope: &Bound<'_, Self>, own: &Bound<'_, Self>) -> PyResult<Py<Scope>> {
+        Self::root(scope.py(), scope.get().labels.and(&own.get().labels))
+    }
+
+    /// The same without the label of that key.
+    fn without(scope: &Bound<'_, Self>, key: &str) -> PyResult<Py<Scope>> {
+        let labels = scope.get().labels.iter().filter(|(known, _)| *known != key);
+        Self::root(scope.py(), Labels::new(labels))
+    }
+
     /// What was in force before the innermost scope of `own`, which ends with all scopes in it; this one where there is none.
     fn leave(scope: &Bound<'_, Self>, own: Bound<'_, LabelSet>) -> Py<Scope> {
         let py = scope.py();
@@ -117,6 +129,17 @@ impl Scope {
     /// The labels that are in force.
     fn items(&self) -> BTreeMap<String, String> {
         self.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+}
+
+impl Scope {
+    /// The labels that are in force.
+    pub(crate) fn labels(&self) -> Labels {
+        self.labels.clone()
+    }
+
+    fn root(py: Python<'_>, labels: Labels) -> PyResult<Py<Scope>> {
+        Py::new(py, Scope { id: labels.id(), labels, ..Scope::new() })
     }
 }
 

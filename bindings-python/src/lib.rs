@@ -18,6 +18,7 @@ mod options;
 mod pauses;
 mod pull;
 mod recording;
+mod waits;
 
 use std::mem::{self, ManuallyDrop};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,7 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::add(module)?;
     options::add(module)?;
     labels::add(module)?;
+    waits::add(module)?;
     module.add_class::<recording::Recording>()?;
     module.add_class::<recording::Profile>()?;
     module.add_class::<pull::Pull>()?;
@@ -48,6 +50,8 @@ fn _everprof(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(stop, module)?)?;
     module.add_function(wrap_pyfunction!(flush, module)?)?;
     module.add_function(wrap_pyfunction!(set, module)?)?;
+    module.add_function(wrap_pyfunction!(in_force, module)?)?;
+    module.add_function(wrap_pyfunction!(name_thread, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     module.add_function(wrap_pyfunction!(is_running, module)?)?;
     module.add_function(wrap_pyfunction!(is_main_interpreter, module)?)?;
@@ -93,6 +97,8 @@ fn follow_pauses(py: Python<'_>) -> PyResult<()> {
 fn begin(options: Vec<(String, String)>, program: Option<String>) -> everprof::Result<()> {
     let builder =
         options.into_iter().fold(Profiler::builder(), |builder, (name, value)| builder.set(name, value));
+    let builder =
+        options::FALLBACKS.iter().fold(builder, |builder, (name, value)| builder.fallback(*name, *value));
     let builder = program.into_iter().fold(builder, everprof::profiler::Builder::program);
     // Nobody here could keep a guard: it is found by `of_process`.
     builder.start().map(mem::forget)
@@ -126,6 +132,19 @@ fn set(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
     door(py, || everprof::set(name, value))?;
     follow(py);
     Ok(())
+}
+
+/// The value of an option of the profiler that runs.
+#[pyfunction]
+fn in_force(py: Python<'_>, name: &str) -> PyResult<Option<String>> {
+    door(py, || Ok(running().and_then(|profiler| profiler.option(name))))
+}
+
+/// What a thread is called, by its number; 0 is the caller's. Attached: it takes as long as a look-up.
+#[pyfunction]
+fn name_thread(tid: u32, name: &str) {
+    let tid = if tid == 0 { everprof_probe::os::gettid() } else { tid };
+    everprof::thread_names::tell(tid, name);
 }
 
 /// Whether the caller's is the interpreter that the process ends with.

@@ -5,24 +5,27 @@ from pathlib import Path
 
 
 class Pprof:
-    """`samples` has the stack (function names, leaf first), the values by type, and the labels of each; `tags` the comments."""
+    """`samples` has the stack (function names, leaf first), the same as `places` (with files and lines), the values by type, and the
+    labels of each; `tags` the comments."""
 
     def __init__(self, content):
         fields = _fields(gzip.decompress(content))
         self.strings = [value.decode() for number, value in fields if number == 6]
         types = [self._pair(value) for number, value in fields if number == 1]
-        functions = {}
+        functions, files, places = {}, {}, {}
         for number, value in fields:
             if number == 5:
                 function = dict(_fields(value))
                 functions[function[1]] = self.strings[function.get(2, 0)]
+                files[function[1]] = self.strings[function.get(4, 0)]
         locations = {}
         for number, value in fields:
             if number == 4:
                 parts = _fields(value)
                 lines = [dict(_fields(line)) for field, line in parts if field == 4]
                 locations[dict(parts)[1]] = [functions.get(line.get(1), "?") for line in lines] or ["?"]
-        self.samples = [self._sample(value, types, locations) for number, value in fields if number == 2]
+                places[dict(parts)[1]] = [(functions.get(line.get(1), "?"), files.get(line.get(1), ""), line.get(2, 0)) for line in lines]
+        self.samples = [self._sample(value, types, locations, places) for number, value in fields if number == 2]
         comments = [self.strings[at] for number, value in fields if number == 13 for at in _numbers(value)]
         self.tags = dict(comment.split("=", 1) for comment in comments if "=" in comment)
 
@@ -35,17 +38,18 @@ class Pprof:
     def _pair(self, value):
         return self.strings[dict(_fields(value)).get(1, 0)]
 
-    def _sample(self, value, types, locations):
-        stack, values, labels = [], [], {}
+    def _sample(self, value, types, locations, places):
+        stack, at, values, labels = [], [], [], {}
         for number, part in _fields(value):
             if number == 1:
-                stack += [name for at in _numbers(part) for name in locations[at]]
+                stack += [name for location in _numbers(part) for name in locations[location]]
+                at += [place for location in _numbers(part) for place in places[location]]
             elif number == 2:
                 values += _numbers(part)
             elif number == 3:
                 label = dict(_fields(part))
                 labels[self.strings[label[1]]] = self.strings[label.get(2, 0)]
-        return {"stack": stack, "values": dict(zip(types, values)), "labels": labels}
+        return {"stack": stack, "places": at, "values": dict(zip(types, values)), "labels": labels}
 
 
 def read(folder, kind="cpu"):

@@ -3,6 +3,7 @@
 # wheel as it is delivered). All that it fetches goes into target/python.
 . "$(dirname "$0")/../../.ci/lib.sh"
 out=${CARGO_TARGET_DIR:-$PWD/target}/python
+servers=${EVERPROF_TEST_SERVERS:-${CARGO_TARGET_DIR:-$PWD/target}/servers}
 mkdir -p "$out/wheels"
 
 # What is newer than pyenv's versions, and than Debian's own. A user has those that are installed.
@@ -37,7 +38,9 @@ step "wheel"
 tools=$out/tools
 [ -x "$tools/bin/maturin" ] || { "${complete#*=}" -m venv "$tools" && retry "$tools/bin/pip" install -q -U pip 'maturin>=1.9,<2'; }
 rm -f "$out"/wheels/*
-"$tools/bin/maturin" build -q ${RELEASE:+--release} -m bindings-python/Cargo.toml -o "$out/wheels"
+profile=dev
+[ -z "${RELEASE:-}" ] || profile=wheel
+"$tools/bin/maturin" build -q --profile "$profile" -m bindings-python/Cargo.toml -o "$out/wheels"
 ls -l "$out"/wheels/*.whl
 
 # Two versions at once: their tests wait for most of their time. Each one's output is shown when it has ended.
@@ -50,8 +53,14 @@ tested() {
         retry pip_of "$venv" install -q pytest flask django gunicorn
         pip_of "$venv" install -q --only-binary :all: fastapi || echo "no FastAPI for Python $version yet"
         pip_of "$venv" install -q --only-binary :all: gevent || echo "no gevent for Python $version"
+        pip_of "$venv" install -q --only-binary :all: uvloop || echo "no uvloop for Python $version"
     }
     [ "$1" != "$complete" ] || "$venv/bin/python" -c 'import mypy' 2>/dev/null || retry pip_of "$venv" install -q mypy
+    # Compiled for a minute: for one of them.
+    [ "$1" != "$complete" ] || [ -x "$venv/bin/uwsgi" ] || pip_of "$venv" install -q 'uwsgi>=2.0.31,<3' || echo "no uWSGI"
+    # What servers take and give back is the same of every version: one of them asks. In CI they are there.
+    unset EVERPROF_TEST_SERVERS
+    [ "$1" != "$complete" ] || { [ "${CI:-}" != true ] && [ ! -d "$servers" ]; } || export EVERPROF_TEST_SERVERS=$servers
     pip_of "$venv" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
     cd bindings-python/tests
     tests "$venv" && return

@@ -143,6 +143,52 @@ def test_nothing_after_exec(program):
     assert done.out.strip() == "False"
 
 
+def test_whoever_is_spawned_or_takes_the_place_is_as_without_it(program):
+    look = """
+import os
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+open_files = sorted(os.readlink(f"/proc/self/fd/{n}").split(":")[0] for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}"))
+print([status[name].strip() for name in ("SigBlk", "SigIgn", "ShdPnd", "Threads")], len(open_files), os.nice(0), flush=True)
+import time
+end = time.process_time() + 0.3
+while time.process_time() < end: pass
+"""
+    (program.folder / "look.py").write_text(look)
+    told = [
+        program(
+            f"""
+            {start}
+            if {bool(start)}: burn(0.5)
+            child = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "look.py"], os.environ)
+            assert os.waitpid(child, 0)[1] == 0
+            os.execv(sys.executable, [sys.executable, "-I", "-S", "look.py"])
+            """,
+        )
+        for start in ("", 'everprof.start(service="x", rate_hz=500, serve="127.0.0.1:0", cpu_clock="perf_event", kinds="cpu,wall,alloc,block")')
+    ]
+    assert told[0].out == told[1].out and len(told[0].out.splitlines()) == 2, told
+
+
+def test_workers_of_a_pool_that_end_in_order(program):
+    """A pool that is left by `with` ends its workers by SIGTERM; what the README says to do about it."""
+    done = program(
+        """
+        import multiprocessing
+        def work(_): burn(0.2)
+        if __name__ == "__main__":
+            everprof.start(service="shop")
+            for method in ("fork", "spawn"):
+                with multiprocessing.get_context(method).Pool(2) as pool:
+                    pool.map(work, range(8), chunksize=1)
+                    pool.close()
+                    pool.join()
+        """,
+        interpreter=["-W", "ignore"],
+    )
+    worked = [profile.total("cpu", lambda sample: "burn" in str(sample["stack"])) for profile in done.profiles()]
+    assert sum(0.15e9 < cpu for cpu in worked) == 4 and 2.8e9 < sum(worked) < 4e9, (worked, done.err)
+
+
 def test_stopped_parents_have_no_profiled_children(program):
     done = program(
         """

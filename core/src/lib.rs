@@ -50,7 +50,7 @@
 //! | write other formats | [`encode`] |
 //! | send profiles to servers | the option `push`, [`export::Exporter`], [`profiler::Builder::exporters`] |
 //! | tell of stacks that are no thread's, such as those of coroutines | [`StackRange`] |
-//! | add the frames of a language runtime | [`symbolize::runtime`], [`recorder`] |
+//! | add the frames of a language runtime | [`symbolize::runtime`], [`recorder`], [`thread_names`] |
 //!
 //! # What it leaves alone
 //!
@@ -64,6 +64,7 @@
 #![forbid(unsafe_code)]
 
 mod aggregate;
+mod descriptor;
 mod drain;
 pub mod encode;
 pub mod error;
@@ -82,6 +83,7 @@ pub mod stats;
 pub mod store;
 pub mod symbolize;
 pub mod tags;
+pub mod thread_names;
 #[cfg(feature = "tracing")]
 pub mod tracing;
 

@@ -29,6 +29,7 @@ use crate::report;
 use crate::serve;
 use crate::stats::Stats;
 use crate::tags::{Sources, Tags};
+use crate::thread_names;
 
 use changes::Said;
 use watch::{Watch, Watched};
@@ -140,6 +141,21 @@ impl Profiler {
         stopped
     }
 
+    /// The value of an option that is in force, as canonical text: for bindings, which have options of their own to follow. `None`
+    /// for a name that is no option, and where nothing runs.
+    ///
+    /// ```no_run
+    /// let profiler = everprof::Profiler::builder().set("rate_hz", "199").start()?;
+    /// assert_eq!(profiler.option("rate_hz").as_deref(), Some("199"));
+    /// # Ok::<(), everprof::Error>(())
+    /// ```
+    pub fn option(&self, name: &str) -> Option<String> {
+        if !self.enabled {
+            return None;
+        }
+        lock().as_ref().and_then(|running| running.said.in_force.get(name))
+    }
+
     /// Changes an option while the profiler runs, as [`crate::set`] does.
     ///
     /// # Errors
@@ -228,6 +244,7 @@ pub fn set(name: &str, value: &str) -> Result<()> {
 #[must_use = "nothing happens before start()"]
 pub struct Builder {
     steps: Vec<(String, OsString)>,
+    fallbacks: Vec<(String, String)>,
     program: Option<String>,
     exporters: Option<MakeExporters>,
 }
@@ -273,6 +290,18 @@ impl Builder {
         self
     }
 
+    /// What an option is where neither options nor environment say it: for bindings of runtimes that other defaults become.
+    ///
+    /// ```no_run
+    /// let builder = everprof::Profiler::builder().fallback("wall_signal", "never");
+    /// let _guard = builder.start()?;
+    /// # everprof::Result::Ok(())
+    /// ```
+    pub fn fallback(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.fallbacks.push((name.into(), value.into()));
+        self
+    }
+
     /// Sets any option by its name; a wrong one is the error of [`Builder::start`].
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.steps.push((name.into(), value.into().into()));
@@ -292,7 +321,11 @@ impl Builder {
     /// # Errors
     /// As [`Profiler::start`]; a wrong value of a builder call is [`ErrorKind::InvalidOption`] too.
     pub fn start(self) -> Result<Profiler> {
-        let mut options = Options::from_env()?;
+        let mut options = Options::default();
+        for (name, value) in &self.fallbacks {
+            options.set(name, value)?;
+        }
+        options.apply_vars(std::env::vars_os())?;
         for (name, value) in self.steps {
             match (name.strip_prefix("tags."), value.to_str()) {
                 (Some(key), Some(value)) => options.tags.insert(key, value)?,
@@ -463,6 +496,7 @@ struct Held {
     asked: MutexGuard<'static, pull::Queue>,
     running: MutexGuard<'static, Option<Running>>,
     recorded: MutexGuard<'static, Option<Recorded>>,
+    named: MutexGuard<'static, Option<thread_names::Names>>,
     counted: Option<MutexGuard<'static, labels::New>>,
     spools: MutexGuard<'static, spool::Locks>,
     sockets: MutexGuard<'static, sockets::Sockets>,
@@ -476,6 +510,7 @@ extern "C" fn before_fork() {
         asked: pull::lock(),
         running: lock(),
         recorded: recorder::lock(),
+        named: thread_names::lock(),
         counted: labels::lock_counts(),
         spools: spool::before_fork(),
         sockets: sockets::before_fork(),
@@ -499,7 +534,8 @@ fn held() -> Option<Held> {
 extern "C" fn after_fork_in_child() {
     os::forget_context();
     sampling::after_fork();
-    let Some(Held { served, asked, mut running, mut recorded, counted, spools, sockets, tid }) = held()
+    let Some(Held { served, asked, mut running, mut recorded, named, counted, spools, sockets, tid }) =
+        held()
     else {
         return unwind::after_fork();
     };
@@ -512,6 +548,7 @@ extern "C" fn after_fork_in_child() {
     thread::after_fork(tid);
     *recorded = None;
     drop(recorded);
+    thread_names::after_fork(named);
     labels::forget_counts(counted);
     crate::drain::after_fork();
     // The queue first: what the server drops looks there.

@@ -14,12 +14,14 @@ use crate::profile::Kind;
 /// Frames and stacks that one period keeps; beyond, samples are counted as lost.
 const MAX_ROWS: usize = 100_000;
 
+/// Whether a profile of waits is being taken.
+static WANTS_WAITS: AtomicBool = AtomicBool::new(false);
 static RECORDED: Mutex<Option<Recorded>> = Mutex::new(None);
 /// Whether pauses are of interest, and whether there is a runtime that tells them.
 static PAUSES: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
 /// A frame with its name: what a runtime's own profiler knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedFrame {
     /// Function, as the runtime's users write it.
     pub name: String,
@@ -43,6 +45,19 @@ pub struct RecordedSample<'a> {
     /// How many samples it stands for.
     pub count: u64,
     /// How many nanoseconds it stands for: of CPU time, or that a pause took.
+    pub nanos: u64,
+}
+
+/// A ready-made sample of a task of a runtime's own that waits.
+#[derive(Clone, Debug, Default)]
+pub struct RecordedWait<'a> {
+    /// Where it waits, leaf first, without what runs its tasks.
+    pub stack: &'a [NamedFrame],
+    /// Whose work it is.
+    pub labels: labels::Labels,
+    /// What for: `timer`, `network`, `lock`, `task`, `process`, `disk`, `turn` where it only waits to go on, else `other`.
+    pub wait: &'a str,
+    /// How many nanoseconds of waiting it stands for.
     pub nanos: u64,
 }
 
@@ -101,6 +116,24 @@ impl Recorder {
     pub fn record(&self, sample: &RecordedSample<'_>) -> bool {
         self.is_wanted() && lock().as_mut().is_some_and(|recorded| recorded.add(self.0, sample))
     }
+
+    /// Whether waits are of use: while profiles of kind `wall` or `offcpu` are taken. Costs a load.
+    pub fn wants_waits(&self) -> bool {
+        WANTS_WAITS.load(Ordering::Relaxed)
+    }
+
+    /// Adds the wait of a task to the wall profile of the period at hand, under `state=awaiting`; false where none is taken, or
+    /// the period has no more room.
+    ///
+    /// ```
+    /// use everprof::recorder::{NamedFrame, RecordedWait, Recorder};
+    /// let stack = [NamedFrame { name: "fetch".into(), ..Default::default() }];
+    /// let wait = RecordedWait { stack: &stack, wait: "network", nanos: 100_000_000, ..Default::default() };
+    /// assert!(!Recorder::new().record_wait(&wait), "no profiler runs");
+    /// ```
+    pub fn record_wait(&self, wait: &RecordedWait<'_>) -> bool {
+        self.wants_waits() && lock().as_mut().is_some_and(|recorded| recorded.add_wait(wait))
+    }
 }
 
 /// The samples of one period.
@@ -116,6 +149,7 @@ pub(crate) struct Recorded {
 struct Row {
     kind: Kind,
     stack: Box<[u32]>,
+    /// The thread's name; of a wait, what it is for.
     thread: Box<str>,
     labels: Option<LabelSet>,
 }
@@ -123,6 +157,11 @@ struct Row {
 /// Opens the door, or closes it and forgets what is behind it.
 pub(crate) fn set_open(open: bool) {
     *lock() = open.then(Recorded::default);
+}
+
+/// Says whether waits are of use.
+pub(crate) fn want_waits(wanted: bool) {
+    WANTS_WAITS.store(wanted, Ordering::Relaxed);
 }
 
 /// Whether pauses are of interest from now on.
@@ -148,12 +187,18 @@ impl Recorded {
         self.rows.is_empty() && self.lost.is_empty()
     }
 
+    /// Whether nothing of a kind was recorded.
+    pub(crate) fn is_empty_of(&self, kind: Kind) -> bool {
+        self.rows(kind).next().is_none() && self.lost(kind) == Sums::default()
+    }
+
     /// What of a kind found no room.
     pub(crate) fn lost(&self, kind: Kind) -> Sums {
         self.lost.get(&kind).copied().unwrap_or_default()
     }
 
-    /// Every sum of a kind with its stack, leaf first, its thread and its labels, in no order.
+    /// Every sum of a kind with its stack, leaf first, its thread and its labels, in no order. Of waits (`wall`), what they are for
+    /// is in the place of the thread.
     pub(crate) fn rows(
         &self,
         kind: Kind,
@@ -166,15 +211,34 @@ impl Recorded {
 
     fn add(&mut self, kind: Kind, sample: &RecordedSample<'_>) -> bool {
         let sums = Sums { count: sample.count, nanos: sample.nanos };
-        if self.rows.len() >= MAX_ROWS || self.frames.len() >= MAX_ROWS {
+        let Some(row) = self.row(kind, sample.stack, sample.thread, &sample.labels) else {
             self.lost.entry(kind).or_default().add(sums);
             return false;
-        }
-        let stack = sample.stack.iter().map(|frame| self.frame(frame)).collect();
-        let labels = (!sample.labels.is_empty()).then(|| labels::resolve(sample.labels.id())).flatten();
-        let row = Row { kind, stack, thread: sample.thread.into(), labels };
+        };
         self.rows.entry(row).or_default().add(sums);
         true
+    }
+
+    fn add_wait(&mut self, wait: &RecordedWait<'_>) -> bool {
+        let Some(row) = self.row(Kind::Wall, wait.stack, wait.wait, &wait.labels) else { return false };
+        self.rows.entry(row).or_default().add(Sums { count: 1, nanos: wait.nanos });
+        true
+    }
+
+    /// `None` where there is no room.
+    fn row(
+        &mut self,
+        kind: Kind,
+        stack: &[NamedFrame],
+        thread: &str,
+        labels: &labels::Labels,
+    ) -> Option<Row> {
+        if self.rows.len() >= MAX_ROWS || self.frames.len() >= MAX_ROWS {
+            return None;
+        }
+        let stack = stack.iter().map(|frame| self.frame(frame)).collect();
+        let labels = (!labels.is_empty()).then(|| labels::resolve(labels.id())).flatten();
+        Some(Row { kind, stack, thread: thread.into(), labels })
     }
 
     fn frame(&mut self, frame: &NamedFrame) -> u32 {

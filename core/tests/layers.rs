@@ -71,10 +71,10 @@ const PROBE: Layers = Layers {
 const CORE: Layers = Layers {
     crate_name: "everprof",
     columns: &[
-        &["error", "pairs", "labels", "report"],
+        &["error", "pairs", "labels", "report", "descriptor"],
         &["profile", "tracing"],
         &["options", "tags", "stats"],
-        &["symbolize", "aggregate", "recorder", "encode"],
+        &["symbolize", "aggregate", "recorder", "thread_names", "encode"],
         &["store"],
         &["export"],
         &["drain"],
@@ -87,7 +87,17 @@ const CORE: Layers = Layers {
     refused: &[("export", "profile")],
     // `aggregate` decodes the words of a sample; `symbolize` maps files through probe's safe wrapper; `export` has its sockets
     // from there, which the standard library's cannot be.
-    probe_users: &["labels", "aggregate", "symbolize", "export", "drain", "pull", "serve", "profiler"],
+    probe_users: &[
+        "labels",
+        "descriptor",
+        "aggregate",
+        "symbolize",
+        "export",
+        "drain",
+        "pull",
+        "serve",
+        "profiler",
+    ],
     unsafe_in: &[],
     platforms_in: &[],
 };

@@ -52,6 +52,7 @@ def start(
     wall_rate_hz: int | None = None,
     wall_signal: Literal["auto", "never"] | None = None,
     async_waits: bool | None = None,
+    async_tasks: Literal["off", "names", "waits"] | None = None,
     interval_bytes: int | str | None = None,
     malloc: Literal["auto", "on", "off"] | None = None,
     mmap: bool | None = None,
@@ -105,6 +106,7 @@ def start(
     wall_rate_hz: Looks per second at each thread, for what it waits for while it does not run. The longer a thread has not moved, the less often it is looked at, every two seconds at least. (whole number, 1 to 1000)
     wall_signal: Whether a thread that waits may get a signal, which ends some calls with EINTR: once for each wait where the kernel does not tell where it waits or its stack is not whole, and once when it is met while it runs (`auto`); or never, at the price of such stacks. (auto, never)
     async_waits: Whether futures that are wrapped with labels tell what their tasks wait for. `off`: nobody's waits are told, and no poll gets a waker of everprof's, also while somebody records; for executors that accept their own wakers only. (on, off)
+    async_tasks: What is told of the tasks of Python's asyncio: `names` gives samples the label `task`, which is the name that the task was made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more. `waits` also tells what tasks wait for, in the wall profile: each loop looks at some of its tasks up to ten times a second, for at most a hundredth of its time. (off, names, waits)
     interval_bytes: Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no allocation is sampled. (off, bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB; 64KiB to 1024TiB)
     malloc: Whether allocations are seen where `malloc` and its kin are called, in all libraries: where Rust's allocator is not everprof's (`auto`); always, so that those of C libraries are told beside Rust's (`on`); or never (`off`). (auto, on, off)
     mmap: Whether memory that is mapped without a file (`mmap`) counts as an allocation too. (on, off)
@@ -136,7 +138,7 @@ def start(
     trace_spans: How many spans a profile tells apart by the labels `trace_id`, `span_id` and `local_root_span_id`; samples of more have none of them, and are counted. `off`: of none, so that no ID of a request gets into a profile. (off, or whole number, 1 to 1000000)
     otel_context: Whether a profiler outside of the process, such as OpenTelemetry's for eBPF, can read which trace and span a thread works for, by the layout of OTEP 4947, and the service's name by that of OTEP 4719. The program has to be linked with `-Wl,--export-dynamic-symbol=otel_thread_ctx_v1`. (on, off)
     cpu_clock: What paces the samples: a CPU timer for each thread, or the kernel's `perf_event` task clock, which falls back to timers with a reason where it is not permitted. (timer, perf_event)
-    signal: The signal that takes samples: SIGPROF, a number, `auto`, which takes another one where SIGPROF is in use, or `realtime`, which takes one that programs leave alone, and is the preloaded library's default. (auto, prof, realtime, or a number: 34 to 64, 10, 12, 14, 16, 26, 29 or 30)
+    signal: The signal that takes samples: SIGPROF, a number, `auto`, which takes another one where SIGPROF is in use, or `realtime`, which takes one that programs leave alone, and is the preloaded library's default. With `perf_event`, the latter two take SIGURG: a signal of an event may be left over when another program takes the process over (`exec`). (auto, prof, realtime, or a number: 34 to 64, 10, 12, 14, 16, 26, 29 or 30)
     thread_ids: Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger. (on, off)
     cpu_budget_percent: CPU time that sampling may use, as a share of the CPU time of the whole process, or of one processor's time where that is more; above it samples of CPU time, of allocations and of waits for locks and looks at threads that wait come less often, what costs the most first, until they fit. (number, 0.01 to 100)
     config: A file of lines `name = value` that is read at the start and again whenever it changes: options that are live change with it at once. What it says wins over the environment and the program for as long as it says it. A file that is wrong anywhere changes nothing. (path of a file)

@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-from . import _children, _everprof, _log, _options
+from . import _children, _everprof, _log, _options, _threads
 
 # Options of the profiler that runs, as the core was told them, and whether the program's own code said so.
 _told = None
@@ -37,16 +37,30 @@ def start_with(told, program, implicit=False):
         _log.deliver()
     _told, _is_implicit = told, implicit
     _children.follow((told, program))
+    _threads.follow()
+    _follow_tasks()
 
 
 def stop():
     global _told
     _told = None
     _children.leave()
+    _threads.leave()
+    _follow_tasks(False)
     try:
         _everprof.stop()
     finally:
         _log.deliver()
+
+
+def _follow_tasks(is_running=True):
+    """Tasks of asyncio are told as the option says; who does not want it loads nothing for it."""
+    wanted = is_running and _everprof.in_force("async_tasks") or "off"
+    module = __package__ + "._tasks"
+    if wanted != "off" or module in sys.modules:
+        from . import _tasks
+
+        _tasks.follow(wanted)
 
 
 def flush():
@@ -111,6 +125,7 @@ def _at_exit():
 def _after_fork():
     # The core goes on by itself. Children of multiprocessing end without atexit.
     if _told is not None:
+        _threads.after_fork()
         _children.stop_at_end(_at_exit)
 
 

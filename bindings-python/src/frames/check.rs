@@ -21,19 +21,27 @@ use super::KIND;
 use super::names::Names;
 use super::walker::Walker;
 
+/// Names beyond ASCII are given afterwards: for one in the source, the compiler would load a module of a megabyte.
 const PIECE: &core::ffi::CStr = c"
-def \xc3\xbcn\xc3\xaf(probe):
+def named(function, name):
+    code = function.__code__
+    names = {name_of: name for name_of in ('co_name', 'co_qualname') if hasattr(code, name_of)}
+    function.__code__ = code.replace(**names)
+
+def latin(probe):
     def inner():
         yield probe(
             )
     return [found for found in inner()]
 
-class \xd0\x96:
-    def \xe5\x90\x8d(self, probe):
+class Type:
+    def wide(self, probe):
         return max([1], key=lambda _:
-            \xc3\xbcn\xc3\xaf(probe) and 0)
+            latin(probe) and 0)
 
-\xd0\x96().\xe5\x90\x8d(probe)
+named(latin, '\\xfcn\\xef')
+named(Type.wide, '\\u0416.\\u540d')
+Type().wide(probe)
 ";
 
 /// Frames that are compared.

@@ -202,7 +202,7 @@ impl Place {
         let (outer_at, inner_at) = (address(&outer), address(&inner));
         let (state_size, thread_state) = (layout.state_size, symbols.thread_state);
         let state = move || {
-            let state = thread_state();
+            let state = thread_state.read();
             // SAFETY: the state of the calling thread, which has the interpreter's lock.
             (state != 0).then(|| unsafe { Piece::new(state, state_size) })
         };

@@ -72,6 +72,7 @@ fn line(line: &str) -> Option<(Range<u64>, &str)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -3,15 +3,19 @@
 use core::ffi::{CStr, c_void};
 use core::ops::Range;
 
+use pyo3::Python;
+
 use super::cold;
+use super::tls::Variable;
 
 /// Functions and objects of the interpreter.
 #[derive(Clone, Debug)]
 pub(super) struct Symbols {
-    /// The calling thread's state by its thread-specific storage: one call of `pthread_getspecific`, null where there is none.
-    pub(super) thread_state: extern "C" fn() -> u64,
-    /// The state of the thread that holds the interpreter's lock, as the calling thread sees it; that of its own, where it does.
-    pub(super) holder: extern "C" fn() -> u64,
+    /// The calling thread's state, 0 where there is none. Before 3.15, a call of `pthread_getspecific`.
+    pub(super) thread_state: Variable,
+    /// The state of the thread that holds the interpreter's lock, as the calling thread sees it; that of its own, where it does. `None`
+    /// where the handler cannot tell.
+    pub(super) holder: Option<Variable>,
     /// Whether the interpreter is about to end: then states of threads are freed that still run.
     pub(super) is_finalizing: extern "C" fn() -> i32,
     /// The main interpreter, and the function that tells the newest of its threads' states.
@@ -31,8 +35,8 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
-    /// Those of the interpreter of this process.
-    pub(super) fn find() -> Result<Self, String> {
+    /// Those of the interpreter of this process, CPython 3.`minor`.
+    pub(super) fn find(py: Python<'_>, minor: u8) -> Result<Self, String> {
         let need = |name: &CStr| {
             address(name).ok_or_else(|| format!("the interpreter has no {}", name.to_string_lossy()))
         };
@@ -42,9 +46,15 @@ impl Symbols {
         // Of 3.13 and newer, and of those before.
         let holder = first(&[c"PyThreadState_GetUnchecked", c"_PyThreadState_UncheckedGet"])
             .ok_or("the interpreter does not say who holds its lock")?;
+        let thread_state = function(need(c"PyGILState_GetThisThreadState")?);
+        let thread_state = match minor {
+            ..15 => Variable::Asked(thread_state),
+            _ => Variable::find(py, thread_state, true)?,
+        };
         Ok(Self {
-            thread_state: function(need(c"PyGILState_GetThisThreadState")?),
-            holder: function(holder),
+            thread_state,
+            // Before 3.12, a word of the interpreter's.
+            holder: Variable::find(py, function(holder), false).ok(),
             is_finalizing: flag(finalizing),
             interpreter: function(need(c"PyInterpreterState_Main")?)(),
             newest_state: member(need(c"PyInterpreterState_ThreadHead")?),

@@ -143,7 +143,7 @@ impl Walker {
         if (self.symbols.is_finalizing)() != 0 {
             return;
         }
-        chain.state = (self.symbols.thread_state)();
+        chain.state = self.symbols.thread_state.read();
         let Some(state) = self.state(chain) else { return };
         chain.chunk = self.layout.chunk.map_or(0, |at| state.word(at));
         match (self.layout.frame, self.layout.cframe) {
@@ -484,7 +484,7 @@ unsafe impl FrameSource for Walker {
         if (self.symbols.is_finalizing)() != 0 {
             return None;
         }
-        let chain = Chain { state: (self.symbols.thread_state)(), ..Chain::default() };
+        let chain = Chain { state: self.symbols.thread_state.read(), ..Chain::default() };
         place.labels_here(self.state(&chain)?)
     }
 
@@ -516,9 +516,8 @@ unsafe impl FrameSource for Walker {
             self.begin_chain(&mut chain, stack);
         }
         self.push_rest(&mut chain, stack, out);
-        if chain.state != 0 {
-            let is_held = (self.symbols.holder)() == chain.state;
-            out.push_runtime(KIND, LOCK, u64::from(is_held));
+        if let Some(holder) = self.symbols.holder.filter(|_| chain.state != 0) {
+            out.push_runtime(KIND, LOCK, u64::from(holder.read() == chain.state));
         }
         chain.keep(cursor);
     }

@@ -260,3 +260,32 @@ def test_the_suites_of_cpython_itself(tmp_path, suite):
     said = f"{bare.stdout[-3000:]}\n=== with everprof\n{done.stdout[-6000:]}{done.stderr[-3000:]}"
     assert done.returncode == bare.returncode, said
     assert read(tmp_path), said
+
+
+# What threads, event loops, forks, templates, regular expressions and SQLite are used in.
+DJANGO = "admin_views asgi async auth_tests cache contenttypes_tests dispatch file_storage forms_tests handlers i18n mail queries"
+DJANGO += " requests_tests servers sessions_tests template_tests transactions urlpatterns_reverse utils_tests view_tests"
+
+
+def test_the_suite_of_django(tmp_path):
+    """The same tests fail and pass with everything on as without."""
+    source = os.environ.get("EVERPROF_TEST_DJANGO")
+    if not source:
+        pytest.skip("NOT TESTED: EVERPROF_TEST_DJANGO names no folder with Django's source")
+    kinds = "cpu,wall,alloc,heap,peak,lock,mutex,block,threads"
+    command = ["runtests.py", "--settings=test_sqlite", "--parallel=1", "--verbosity=0", *DJANGO.split()]
+
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+
+    def suite(*before, **environment):
+        done = run([*before, *command], os.path.join(source, "tests"), 1800, PYTHONPATH=path, **environment)
+        failed = sorted(re.findall(r"^(?:FAIL|ERROR): .*", done.stderr, re.MULTILINE))
+        ran = re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)
+        assert ran, done.stderr[-5000:]
+        return int(ran[1]), done.returncode, failed, done.stderr
+
+    bare = suite()
+    done = suite("-m", "everprof", "run", "--dir", str(tmp_path), **{**ALL, "EVERPROF_KINDS": kinds})
+    assert bare[0] > 4000 and done[:3] == bare[:3], (bare[:3], done[:3], done[3][-5000:])
+    assert any(file == "runtests.py" for _, file, _ in places(tmp_path))
+    print(f"Django: {done[0]} tests, {len(done[2])} fail as they do without")

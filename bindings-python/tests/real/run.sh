@@ -24,6 +24,13 @@ rm -f "$out"/wheels/*
 "$venv/bin/maturin" build -q ${RELEASE:+--release} -m bindings-python/Cargo.toml -o "$out/wheels"
 "$venv/bin/pip" install -q --force-reinstall --no-deps "$out"/wheels/*.whl
 
+# Its tests come with its source alone.
+django=$out/django-5.1.4
+[ -d "$django/tests" ] || {
+    retry "$venv/bin/pip" download -q --no-deps --no-binary :all: -d "$out/sources" django==5.1.4
+    mkdir -p "$django" && tar xzf "$out"/sources/[Dd]jango-5.1.4.tar.gz -C "$django" --strip-components 1
+}
+
 step "programs under $("$python" -V)"
 cd bindings-python/tests
-env --default-signal=INT "$venv/bin/python" -m pytest -q -rs -s -o cache_dir="$out/tests" real/programs.py
+EVERPROF_TEST_DJANGO=$django env --default-signal=INT "$venv/bin/python" -m pytest -q -rs -s -o cache_dir="$out/tests" real/programs.py

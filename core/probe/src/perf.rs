@@ -28,6 +28,11 @@ impl ThreadEvent {
         Ok(ThreadEvent(event))
     }
 
+    /// Whether the program has closed it, which ends it. Our thread.
+    pub fn is_lost(&self) -> bool {
+        !self.0.is_open()
+    }
+
     /// Changes the period. Our thread.
     pub fn set_period(&self, period: u64) -> Result<(), i32> {
         self.0.set_period(period)

@@ -76,6 +76,14 @@ impl ThreadTimer {
         }
     }
 
+    /// Whether it has ended though its thread goes on: the program has closed all descriptors, as daemons do.
+    pub fn is_lost(&self) -> bool {
+        match &self.0 {
+            Driver::Timer(_) => false,
+            Driver::Event(event) => event.is_lost(),
+        }
+    }
+
     /// Drops the value without touching the kernel's timer: in a fork's child the id names nothing of ours.
     pub fn forget(self) {
         match self.0 {

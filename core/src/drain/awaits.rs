@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use everprof_probe::awaiting::{self, Begun, STACKS, Wait};
 use everprof_probe::os::monotonic;
+use everprof_probe::unwind;
 
 use super::sampler::Sampler;
 use crate::aggregate::{Key, Sums, Waited};
@@ -44,6 +45,7 @@ impl Awaits {
         if !awaiting::prepare() {
             return None;
         }
+        unwind::begin_in_ours();
         // Those of a profiler that was stopped.
         awaiting::forget_all();
         let since = monotonic();

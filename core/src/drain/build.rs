@@ -159,6 +159,14 @@ impl<'p> Builder<'p> {
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
 
+    /// Adds time in which a thread would have run, at stacks that it ran with: what was said of those is not said of it, since
+    /// where it stood then is not known.
+    fn add_ready(&mut self, key: Key, more: &[Label], sums: Sums) {
+        let stack = self.stack(key.stack);
+        let labels = self.labels_with(key, &[], more);
+        self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
+    }
+
     /// Adds time that has no stack, under a frame that says why.
     fn add_frame(&mut self, name: &str, thread: Option<u32>, more: &[Label], sums: Sums) {
         let stack = self.mark(name);
@@ -297,6 +305,26 @@ impl<'p> Builder<'p> {
         self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
     }
 
+    /// Adds the wait of a runtime's task.
+    fn add_recorded_wait(
+        &mut self,
+        stack: &[&NamedFrame],
+        wait: &str,
+        labels: Option<&LabelSet>,
+        sums: Sums,
+    ) {
+        let location =
+            |frame: &&NamedFrame| self.named_location(&frame.name, &frame.file, frame.line, frame.start_line);
+        let mut locations: Vec<LocationId> = stack.iter().map(location).collect();
+        locations.push(self.named_location(tasks::ROOT, "", 0, 0));
+        let stack = self.profile.stack(&locations);
+        let mut labels = own_labels(labels);
+        labels.retain(|label| label.key != "state" && label.key != "wait");
+        labels.extend([Label::text("state", "awaiting"), Label::text("wait", wait)]);
+        let labels = self.profile.labels(&labels);
+        self.profile.add(stack, labels, &[sums.count as i64, sums.nanos as i64]);
+    }
+
     fn named_location(&mut self, name: &str, file: &str, line: u32, start_line: u32) -> LocationId {
         let name = self.profile.string(name);
         let filename = self.profile.string(file);
@@ -341,6 +369,11 @@ impl<'p> Builder<'p> {
     }
 
     fn labels(&mut self, key: Key, more: &[Label]) -> LabelsId {
+        let said = self.said.get(&key.stack).cloned().unwrap_or_default();
+        self.labels_with(key, &said, more)
+    }
+
+    fn labels_with(&mut self, key: Key, said: &[Label], more: &[Label]) -> LabelsId {
         let mut labels = own_labels(self.period.sums.labels(key.labels));
         if let Some((name, tid)) = self.period.threads.get(key.thread as usize) {
             if !name.is_empty() {
@@ -360,7 +393,6 @@ impl<'p> Builder<'p> {
             }
         }
         // Only in profiles that have them: a program may well call a label of its own `state`.
-        let said = self.said.get(&key.stack).map_or(&[][..], Vec::as_slice);
         for ours in [said, more] {
             labels.retain(|label| !ours.iter().any(|ours| ours.key == label.key));
             labels.extend_from_slice(ours);

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use everprof_probe::os::{Clock, gettid};
+use everprof_probe::unwind;
 
 use super::build;
 use super::close::Cut;
@@ -127,6 +128,7 @@ impl Sampler {
         if !self.are_wanted(Kind::needs_allocations) {
             self.heap = None;
         } else if self.heap.is_none() {
+            self.know_own_code();
             let heap = Heap::start(self.governor.interval(), self.hook_options)?;
             if let Some(problem) = heap.sources().problem() {
                 self.trouble_once(problem);
@@ -142,9 +144,16 @@ impl Sampler {
         if !self.are_wanted(Kind::needs_locks) {
             self.locks = None;
         } else if self.locks.is_none() {
+            self.know_own_code();
             self.locks = Some(Locks::start(self.governor.threshold(), self.hook_options)?);
         }
         Ok(())
+    }
+
+    /// The stacks of what hooks take begin in ours.
+    fn know_own_code(&mut self) {
+        unwind::begin_in_ours();
+        self.modules.update();
     }
 
     /// Empties the rings of the hooks.

@@ -60,6 +60,7 @@ use crate::options::Options;
 use crate::recorder;
 use crate::report;
 use crate::stats::Counters;
+use crate::thread_names;
 
 use handle::{Command, Own, be_own};
 pub(crate) use handle::{Handle, be_own_thread, check_thread};
@@ -102,6 +103,8 @@ fn close_doors() {
     labels::set_counting(false);
     everprof_probe::thread::want_new(false);
     recorder::set_open(false);
+    recorder::want_waits(false);
+    thread_names::set_open(false);
     recorder::want_pauses(false);
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::aggregate::{Aggregate, Sums};
+use crate::profile::Kind;
 use crate::recorder::Recorded;
 use crate::symbolize::Module;
 
@@ -55,12 +56,12 @@ pub(super) struct Stackless {
 impl Period {
     /// Whether there is nothing to be told of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.has_no_cpu_time() && self.sums.waits().next().is_none()
+        self.has_no_cpu_time() && self.sums.waits().next().is_none() && self.recorded.is_empty()
     }
 
     /// The same for who tells nothing of waits.
     pub(super) fn has_no_cpu_time(&self) -> bool {
-        self.sums.rows().next().is_none() && self.stackless.is_empty() && self.recorded.is_empty()
+        self.sums.rows().next().is_none() && self.stackless.is_empty() && self.recorded.is_empty_of(Kind::Cpu)
     }
 
     /// All the nanoseconds that the profile of the period will tell.

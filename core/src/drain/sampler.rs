@@ -35,6 +35,7 @@ use crate::options::{CpuClock, Kinds, WallSignal};
 use crate::recorder;
 use crate::report;
 use crate::stats::{Counters, Stats};
+use crate::thread_names;
 
 /// How often the rings are emptied.
 const WAKE: Duration = Duration::from_millis(200);
@@ -131,12 +132,12 @@ impl Sampler {
             report::warn(problem);
             counters.problem(problem);
         }
-        let signal = choose_signal(plan.options.signal)?;
         let period = plan.options.rate_hz.period().as_nanos() as u32;
         let clock = match plan.options.cpu_clock {
             CpuClock::PerfEvent => ClockKind::PerfEvent,
             _ => ClockKind::Timer,
         };
+        let signal = choose_signal(plan.options.signal, clock)?;
         let mut fleet = Fleet::new(&plan.options, &plan.tags);
         let kinds = fleet.kinds();
         let wall_options = WallOptions::of(&plan.options, &kinds);
@@ -162,6 +163,7 @@ impl Sampler {
         labels::set_sampling(true);
         thread::want_new(true);
         recorder::set_open(true);
+        thread_names::set_open(true);
         let may_interrupt = plan.options.wall_signal == WallSignal::Auto;
         let sampling = Sampling { clock, signal, period, is_timed: true, may_interrupt };
         let process_cpu = Clock::Process.now().unwrap_or_default();
@@ -354,6 +356,7 @@ impl Sampler {
     }
 
     pub(super) fn drain(&mut self) {
+        self.threads.take_names();
         let mut buffer = std::mem::take(&mut self.buffer);
         for ring in rings().unwrap_or_default() {
             ring.drain(&mut buffer, |header, words| self.count(&header, words));

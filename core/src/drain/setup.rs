@@ -9,6 +9,7 @@ use everprof_probe::loss::{self, Loss};
 use everprof_probe::os::{Action, Disposition, realtime_range};
 use everprof_probe::ring::Ring;
 use everprof_probe::sigprof;
+use everprof_probe::timer::ClockKind;
 
 use super::Plan;
 use super::deliver::Delivery;
@@ -62,8 +63,12 @@ pub(super) fn start_publisher(plan: &Plan, counters: &Arc<Counters>) -> Result<S
 }
 
 /// The signal to use: SIGPROF where nobody else has a handler for it, or the last of the real-time signals that is free.
-pub(super) fn choose_signal(choice: SignalChoice) -> Result<i32> {
+///
+/// With perf events SIGURG, which does nothing where there is no handler. A timer's signals go with the timer when a program takes
+/// this one's place (`exec`). Those of an event stay, also those of the time in `exec` itself, and SIGPROF would end the program.
+pub(super) fn choose_signal(choice: SignalChoice, clock: ClockKind) -> Result<i32> {
     const SIGPROF: i32 = 27;
+    const SIGURG: i32 = 23;
     let is_free = |signal: i32| {
         Disposition::of(signal)
             .is_some_and(|now| sigprof::is_ours(&now) || !matches!(now.action(), Action::Handler(_)))
@@ -81,6 +86,7 @@ pub(super) fn choose_signal(choice: SignalChoice) -> Result<i32> {
         SignalChoice::Prof => taken(SIGPROF),
         SignalChoice::Number(signal) if is_free(signal) => Ok(signal),
         SignalChoice::Number(signal) => taken(signal),
+        _ if clock == ClockKind::PerfEvent && is_free(SIGURG) => Ok(SIGURG),
         SignalChoice::Auto if is_free(SIGPROF) => Ok(SIGPROF),
         _ => {
             let (first, last) = realtime_range();

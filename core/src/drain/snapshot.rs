@@ -222,6 +222,7 @@ impl Sampler {
             if round > 0 || tasks::count(links) != Some(self.threads.counts().0) {
                 self.threads.meet_new();
             }
+            self.threads.take_names();
             self.threads.rename(begin.saturating_sub(YOUNG));
             let mut any_gone = false;
             // In the order in which they were made: so they lie in the kernel's memory.

@@ -7,6 +7,7 @@
 //! once: whose work theirs was would else rest on what they do at the moment of their discovery.
 
 mod meet;
+mod told;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::book::{Balance, Book, Bounds};
 use super::close::Cut;
 use super::random::Random;
 use super::tasks;
+use told::Told;
 
 /// The directory is read again after this long, in nanoseconds, even where the number of threads is the same.
 const FULL_SCAN: u64 = 1_000_000_000;
@@ -81,6 +83,8 @@ pub(super) struct Threads {
     ended: HashMap<u32, Ended>,
     /// The balances of threads that ended before, by name and by the number that their samples were counted under.
     folded: HashMap<(Arc<str>, Option<u32>), Balance>,
+    /// Names that a runtime told.
+    told: Told,
     /// How many threads were met or let go.
     turnover: u64,
     /// What the last timer that could not be made failed with.
@@ -163,6 +167,7 @@ impl Threads {
             gone: Vec::new(),
             ended: HashMap::new(),
             folded: HashMap::new(),
+            told: Told::default(),
             turnover: 0,
             timer_error: None,
         }
@@ -263,6 +268,8 @@ impl Threads {
         let (patience, sampling) = (self.patience(), self.sampling);
         let left = self.by_id.extract_if(|tid, thread| !thread.look(*tid, now, patience, sampling));
         gone.extend(left.map(|(tid, thread)| thread.end(tid)));
+        let by_id = &self.by_id;
+        self.told.look(|tid| by_id.contains_key(&tid) || tasks::lives(tid));
         let living: u64 = self.by_id.values().map(|thread| thread.book.seen()).sum();
         let all_gone = process.saturating_sub(living);
         if opening {
@@ -310,14 +317,30 @@ impl Threads {
         match living.or_else(|| self.ended.get(&tid).map(|thread| &thread.name)) {
             Some(name) => name.clone(),
             None if tid == 0 => "".into(),
-            None => tasks::name(tid),
+            None => self.name_now(tid),
         }
+    }
+
+    /// Takes the names that a runtime told since the last call.
+    pub(super) fn take_names(&mut self) {
+        for (tid, name) in self.told.take() {
+            if let Some(thread) = self.by_id.get_mut(&tid) {
+                thread.name = name;
+            } else if let Some(thread) = self.ended.get_mut(&tid) {
+                thread.name = name;
+            }
+        }
+    }
+
+    /// As the runtime says, or as the system says.
+    fn name_now(&self, tid: u32) -> Arc<str> {
+        self.told.name(tid).unwrap_or_else(|| tasks::name(tid))
     }
 
     /// Reads the names again, which programs may change, of threads that were met at that time or later.
     pub(super) fn rename(&mut self, since: u64) {
         for (tid, thread) in self.by_id.iter_mut().filter(|(_, thread)| thread.met_at >= since) {
-            let name = tasks::name(*tid);
+            let name = self.told.name(*tid).unwrap_or_else(|| tasks::name(*tid));
             if !name.is_empty() {
                 thread.name = name;
             }
@@ -335,6 +358,7 @@ impl Threads {
 
     /// The rings were emptied: of threads that had ended by the time before, no sample will come any more.
     pub(super) fn drained(&mut self) {
+        self.told.drained();
         let patience = self.patience();
         for (_, thread) in self.ended.extract_if(|_, thread| std::mem::replace(&mut thread.drained, true)) {
             fold(&mut self.folded, thread, 0.0, patience);

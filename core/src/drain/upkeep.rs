@@ -198,7 +198,10 @@ impl Sampler {
             return sigprof::spare_fault_handlers();
         }
         self.threads.stop();
-        match choose_signal(SignalChoice::Auto).ok().filter(|signal| sigprof::install(*signal)) {
+        match choose_signal(SignalChoice::Auto, self.sampling.clock)
+            .ok()
+            .filter(|signal| sigprof::install(*signal))
+        {
             None => self.trouble(
                 "another library took the profiling signal, and none is free: no samples from now on",
             ),

@@ -34,6 +34,7 @@ use super::threads::Census;
 use crate::aggregate::{Key, Sums};
 use crate::options::{Kinds, Options, WallSignal};
 use crate::profile::Kind;
+use crate::recorder;
 
 use ask::{Asked, Questions};
 use met::Sought;
@@ -323,6 +324,7 @@ impl Sampler {
             // What threads did before is nobody's business.
             self.look_around(true);
         }
+        recorder::want_waits(self.wall.is_some());
         wanted == self.wall.is_some()
     }
 

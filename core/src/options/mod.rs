@@ -49,7 +49,7 @@ pub use serve::{Secret, Serve};
 pub use table::{OptionSpec, Options};
 pub(crate) use url::Url;
 pub use value::{Shape, TagValue};
-pub use word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
+pub use word::{AsyncTasks, CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 use std::fmt;
 

@@ -15,7 +15,7 @@ use super::proxy::Proxy;
 use super::push::{Headers, Project, Push, Tenant};
 use super::serve::{Secret, Serve};
 use super::value::{Setting, Shape, TagValue};
-use super::word::{CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
+use super::word::{AsyncTasks, CpuClock, Guarantee, LogLevel, Malloc, SignalChoice, Symbolize, WallSignal};
 
 /// One row of the table: everything about an option but its value.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +148,12 @@ options! {
     /// poll gets a waker of everprof's, also while somebody records; for executors that accept their own wakers only.
     async_waits: bool = true, "", "wall, offcpu", "0.1.0";
 
+    /// What is told of the tasks of Python's asyncio: `names` gives samples the label `task`, which is the name that the task was
+    /// made with, or where it has none the qualified name of its coroutine. A task that is made costs about a microsecond more. `waits`
+    /// also tells what tasks wait for, in the wall profile: each loop looks at some of its tasks up to ten times a second, for at most a
+    /// hundredth of its time.
+    async_tasks: AsyncTasks = AsyncTasks::Off, "", "cpu, wall, offcpu, alloc, heap, peak, lock, mutex, block", "0.1.0";
+
     /// Mean distance of samples of allocations: each byte has the same chance to be the one that makes its allocation a
     /// sample. Less is more precise and costs more; where more blocks live than can be followed, it is more by itself. `off`: no
     /// allocation is sampled.
@@ -268,7 +274,8 @@ options! {
     cpu_clock: CpuClock = CpuClock::Timer, "", "cpu", "0.1.0";
 
     /// The signal that takes samples: SIGPROF, a number, `auto`, which takes another one where SIGPROF is in use, or
-    /// `realtime`, which takes one that programs leave alone, and is the preloaded library's default.
+    /// `realtime`, which takes one that programs leave alone, and is the preloaded library's default. With `perf_event`, the
+    /// latter two take SIGURG: a signal of an event may be left over when another program takes the process over (`exec`).
     signal: SignalChoice = SignalChoice::Auto, "", "cpu", "0.1.0";
 
     /// Whether samples carry a label `thread_id` beside `thread_name`; it makes profiles larger.

@@ -54,6 +54,15 @@ words! {
         /// Not at all.
         Never = "never",
     }
+    /// What is told of the tasks of Python's asyncio.
+    AsyncTasks {
+        /// Nothing.
+        Off = "off",
+        /// Which of them a sample is of.
+        Names = "names",
+        /// That, and what those wait for that do not run.
+        Waits = "waits",
+    }
     /// Whether allocations are seen where C's functions are called.
     Malloc {
         /// Where the program's own allocator is not everprof's.

@@ -2,7 +2,6 @@
 //! what each of them holds in memory, and how many requests a second are answered.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +13,7 @@ use everprof_probe::os::{Awaited, Watched};
 use super::COUNTS;
 use super::connection::{Connection, Next, Rules};
 use super::listener::Listener;
+use crate::descriptor::Kept;
 use crate::options::Secret;
 use crate::pull::Allowance;
 
@@ -29,14 +29,14 @@ const ACCEPTS: Allowance = Allowance::new(64, 100);
 const REQUESTS: Allowance = Allowance::new(200, 100);
 /// How long to leave the listener alone where too many come, or where there is no descriptor for them.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The longest sleep.
-const SLEEP: Duration = Duration::from_secs(3600);
+/// The longest sleep: a program that closes our sockets closes what would end it.
+const SLEEP: Duration = Duration::from_secs(5);
 
 pub(super) struct Reactor {
     listener: Listener,
     address: String,
     /// The end to read from, and the one to write to.
-    bell: [UnixStream; 2],
+    bell: [Kept<UnixStream>; 2],
     connections: Vec<Connection>,
     rules: Rules,
     accepts: Allowance,
@@ -82,7 +82,7 @@ impl Reactor {
     /// Wakes the thread.
     pub(super) fn ring(&self) {
         // Where it does not fit, the thread is awake for what came before.
-        let _ = (&self.bell[1]).write(&[1]);
+        let _ = self.bell[1].get().map(|mut far| far.write(&[1]));
     }
 
     /// Asks the thread to end.
@@ -99,7 +99,7 @@ impl Reactor {
         // A negative number is not looked at.
         let listener = if self.paused.is_some() { -1 } else { self.listener.descriptor() };
         let mut watched = vec![
-            Watched::new(self.bell[0].as_raw_fd(), Awaited::Read),
+            Watched::new(self.bell[0].descriptor(), Awaited::Read),
             Watched::new(listener, Awaited::Read),
         ];
         watched.extend(self.connections.iter().map(Connection::watched));
@@ -118,7 +118,11 @@ impl Reactor {
         let calls = ready.next().unwrap_or_default();
         if bell {
             let mut bytes = [0; 64];
-            while (&self.bell[0]).read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
+            while self.bell[0]
+                .get()
+                .is_some_and(|mut near| near.read(&mut bytes).is_ok_and(|count| count == bytes.len()))
+            {
+            }
         }
         let rules = &mut self.rules;
         rules.held = self.connections.iter().map(Connection::held).sum();
@@ -129,8 +133,23 @@ impl Reactor {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
         }
+        self.replace_lost();
         if calls {
             self.accept(now);
+        }
+    }
+
+    /// Opens anew what the program has closed; where that fails, it is tried again at the next turn.
+    fn replace_lost(&mut self) {
+        if self.bell.iter().any(Kept::is_lost)
+            && let Ok(bell) = bell()
+        {
+            self.bell = bell;
+        }
+        if self.listener.is_lost()
+            && let Ok(listener) = self.listener.again()
+        {
+            self.listener = listener;
         }
     }
 
@@ -213,9 +232,9 @@ impl Reactor {
 }
 
 /// Two ends that do not block.
-fn bell() -> io::Result<[UnixStream; 2]> {
+fn bell() -> io::Result<[Kept<UnixStream>; 2]> {
     let (near, far) = UnixStream::pair()?;
     near.set_nonblocking(true)?;
     far.set_nonblocking(true)?;
-    Ok([near, far])
+    Ok([Kept::new(near), Kept::new(far)])
 }

@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::descriptor::Kept;
 use crate::encode::json;
 use crate::encode::{Encoded, ProfileId, Set};
 use crate::error::{Error, ErrorKind, Result};
@@ -150,7 +151,13 @@ impl Directory {
             create_folder(&folder)?;
             match write_and_rename(&folder, name, bytes) {
                 // Another process has removed the folder in between, because it was empty.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 3 => tries += 1,
+                // Or the program has closed the file.
+                Err(error)
+                    if [io::ErrorKind::NotFound, io::ErrorKind::Interrupted].contains(&error.kind())
+                        && tries < 3 =>
+                {
+                    tries += 1
+                }
                 Err(error) => return Err(Failure::new(&folder.join(name), error)),
                 Ok(()) => break,
             }
@@ -179,11 +186,12 @@ fn create_folder(path: &Path) -> std::result::Result<(), Failure> {
 
 fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = folder.join(names::temporary(name));
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    // A disk takes its time, in which a program may close all descriptors.
+    let file = Kept::new(OpenOptions::new().write(true).create_new(true).open(&temporary)?);
     // Tells whoever prunes that this writer lives. Where the file system knows no locks, the file's age has
     // to tell.
-    let _ = file.try_lock();
-    let written = write_and_sync(&mut file, bytes).and_then(|()| fs::rename(&temporary, folder.join(name)));
+    let _ = file.get().map(File::try_lock);
+    let written = write_and_sync(&file, bytes).and_then(|()| fs::rename(&temporary, folder.join(name)));
     if written.is_err() {
         // The error to report is the first one; what cannot be removed now is pruned later.
         let _ = fs::remove_file(&temporary);
@@ -193,9 +201,13 @@ fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// The data is on the disk before the file gets its name, so that no power cut leaves a name without the
 /// data. The name itself may come late: after a power cut the last period may be missing.
-fn write_and_sync(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)?;
-    file.sync_data()
+fn write_and_sync(file: &Kept<File>, bytes: &[u8]) -> io::Result<()> {
+    let closed = || {
+        let what = "the program has closed the file that everprof was writing";
+        io::Error::new(io::ErrorKind::Interrupted, what)
+    };
+    file.get().ok_or_else(closed)?.write_all(bytes)?;
+    file.get().ok_or_else(closed)?.sync_data()
 }
 
 /// Why a set could not be written.

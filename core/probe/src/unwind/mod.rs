@@ -68,6 +68,12 @@ pub fn refresh() -> bool {
     modules::refresh()
 }
 
+/// To be called before hooks are there: stacks begin in the code of this crate from then on, so the next [`refresh`] builds the
+/// table of the object that it is in, which otherwise waits until a walk meets it.
+pub fn begin_in_ours() {
+    modules::begin_in_ours();
+}
+
 /// Counts the changes that [`refresh`] has shown to handlers: samples with equal generations were walked with the same
 /// modules. 0 before the first. Async-signal-safe.
 pub fn generation() -> u32 {

@@ -5,8 +5,9 @@
 //! [`super::inflight`]). Tables are built from a copy of a module's sections made through the kernel, so that an object
 //! may disappear, or its file change, at any moment without harm.
 //!
-//! The executable, the object that this code is in, and every module with up to [`AT_ONCE`] bytes of code get their tables at
-//! once; a larger one when a walk first meets it. Ours, because the stack of every sample that a hook takes begins in it.
+//! The executable and every module with up to [`AT_ONCE`] bytes of code get their tables at once; a larger one when a walk first
+//! meets it. The object that this code is in, where that is a library, gets it when hooks are about to be there, since the stack of
+//! every sample that they take begins in it: of the others none does.
 
 use core::cell::UnsafeCell;
 use core::ops::Range;
@@ -27,6 +28,14 @@ const AT_ONCE: u64 = 4 << 20;
 
 /// Objects that are followed; a process with more has frames without tables.
 const MOST_OBJECTS: usize = 8192;
+
+/// Whether stacks begin in our own code.
+static IN_OURS: AtomicBool = AtomicBool::new(false);
+
+/// Stacks begin in our own code from now on: the next refresh builds its table.
+pub(super) fn begin_in_ours() {
+    IN_OURS.store(true, Ordering::Relaxed);
+}
 
 /// Looks for objects that were loaded or unloaded since the last call, and for modules whose table a walk asked for;
 /// says true where handlers see something new. Off the handler: see [`super::refresh`].
@@ -95,6 +104,8 @@ struct State {
     snapshot: Option<Owned>,
     retired: [Option<Retired>; 4],
     changes: Option<(u64, u64)>,
+    /// What was known of [`IN_OURS`].
+    in_ours: bool,
     watch: Watch,
     count: Count,
 }
@@ -155,6 +166,7 @@ impl State {
             snapshot: None,
             retired: [const { None }; 4],
             changes: None,
+            in_ours: false,
             watch: Watch::blind(),
             count: Count::default(),
         })
@@ -168,13 +180,16 @@ impl State {
         }
         snapshot::satisfied();
         let changes = objects::changes();
+        let in_ours = IN_OURS.load(Ordering::Relaxed);
         let same = changes.is_some() && changes == self.changes && self.snapshot.is_some();
+        let same = same && in_ours == self.in_ours;
         if same && !self.snapshot.as_ref().is_some_and(Owned::table_is_wanted) {
             return false;
         }
         // Handlers held every older snapshot for a whole round: the next round will find a place free.
         let Some(place) = self.retired.iter().position(Option::is_none) else { return false };
         let Some(found) = find() else { return false };
+        self.in_ours = in_ours;
         let unloaded = |(_, subs): (u64, u64)| self.changes.is_none_or(|(_, before)| before != subs);
         let Some(entries) = self.entries_of(&found, changes.is_none_or(unloaded)) else { return false };
         self.watch = Watch::set(&self.watch, changes);
@@ -208,7 +223,8 @@ impl State {
                 entry.table = known.table.take();
             }
             let (start, end) = found.text;
-            if !entry.tried && (wanted || found.executable || found.ours || end - start <= AT_ONCE) {
+            let is_at_once = if found.ours { self.in_ours } else { end - start <= AT_ONCE };
+            if !entry.tried && (wanted || found.executable || is_at_once) {
                 entry.tried = true;
                 entry.table = build(&found, &mut self.rules, &mut self.count);
             }

@@ -13,7 +13,7 @@ use crate::aggregate::{Key, Sums, Waited};
 use crate::profile::{Label, LocationId, Profile};
 
 /// The root of stacks of tasks.
-const ROOT: &str = "[awaiting]";
+pub(super) const ROOT: &str = "[awaiting]";
 
 const TIMER: &str = "timer";
 /// It waits for nothing but to be polled again.

@@ -49,7 +49,7 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode, r
         let ready = period.ready.get(&key.thread).copied().unwrap_or_default();
         let ready = part_of(ready, sums.nanos, weights.of_thread(key.thread));
         if ready > 0 {
-            builder.add(key, &[state("runnable")], counts.of(ready));
+            builder.add_ready(key, &[state("runnable")], counts.of(ready));
         }
     }
     let without = period.ready.iter().filter(|(thread, _)| weights.of_thread(**thread) == 0);
@@ -68,6 +68,12 @@ fn time(kind: Kind, period: &Period, names: &Names<'_>, mode: symbolize::Mode, r
             None => builder.add(key, &wait_labels(known(waited, sums)), counts.of(sums.nanos)),
             Some(_) => builder.add_task(key, waited, counts.of(sums.nanos)),
         }
+    }
+    let mut waits: Vec<_> = period.recorded.rows(Kind::Wall).collect();
+    waits
+        .sort_unstable_by(|one, other| (&one.0, one.1, one.3.nanos).cmp(&(&other.0, other.1, other.3.nanos)));
+    for (stack, wait, labels, sums) in waits {
+        builder.add_recorded_wait(&stack, wait, labels, counts.of(sums.nanos));
     }
     *rest = counts.nanos % counts.period;
     builder.profile

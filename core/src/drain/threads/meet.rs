@@ -50,16 +50,21 @@ impl Threads {
         let Some(used) = Clock::Thread(tid).now() else { return };
         if let Some(thread) = self.by_id.get_mut(&tid) {
             if thread.young {
-                thread.name = tasks::name(tid);
+                thread.name = self.told.name(tid).unwrap_or_else(|| tasks::name(tid));
                 thread.young = false;
             }
             let is_alive = thread.timer.as_ref().is_none_or(ThreadTimer::is_alive);
             if is_alive && used >= thread.book.seen() {
+                if thread.timer.as_ref().is_some_and(ThreadTimer::is_lost) {
+                    thread.stop_timer();
+                    self.start_timer(tid, 0);
+                }
                 return;
             }
             // The id was used again by a new thread, which the old timer does not follow. It keeps the slot: it may
             // have found it already and set labels there.
             self.gone.extend(self.by_id.remove(&tid).map(|mut thread| {
+                self.told.reused(tid, &thread.name);
                 thread.stop_timer();
                 let credited = thread.credited();
                 thread.slot = None;
@@ -70,7 +75,7 @@ impl Threads {
         // Also where it says itself that it is there, before anybody could be looked for.
         let told = if self.opening || !self.has_read { used } else { 0 };
         let book = Book::open(used, told, now, slot.map_or(0, Slot::credited));
-        let name = tasks::name(tid);
+        let name = self.name_now(tid);
         let thread = Thread {
             slot,
             timer: None,

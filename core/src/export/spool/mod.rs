@@ -319,6 +319,11 @@ impl Spool {
     }
 
     fn path(&mut self, key: Key, end: &str) -> io::Result<PathBuf> {
+        if self.folder.as_mut().is_some_and(|folder| !folder.keep()) {
+            // Another process has taken it over, and sends what was in it.
+            (self.folder, self.bytes) = (None, 0);
+            self.sets.clear();
+        }
         if self.folder.is_none()
             && let Some(parent) = self.parent(true)?
         {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::descriptor::Kept;
 use crate::encode::ProfileId;
 
 /// The lock in each folder.
@@ -27,7 +28,7 @@ const OLD: Duration = Duration::from_secs(60);
 /// The open files of locks that this process holds.
 #[derive(Debug)]
 pub(crate) struct Locks {
-    files: Vec<Option<File>>,
+    files: Vec<Option<Kept<File>>>,
     /// How often the process has forked: a file that was opened meanwhile may have a copy in a child.
     forks: u64,
 }
@@ -84,12 +85,18 @@ impl Held {
             let free = locks.files.iter().position(Option::is_none);
             let place = free.unwrap_or(locks.files.len());
             match locks.files.get_mut(place) {
-                Some(free) => *free = Some(file),
-                None => locks.files.push(Some(file)),
+                Some(free) => *free = Some(Kept::new(file)),
+                None => locks.files.push(Some(Kept::new(file))),
             }
             return Ok(Some(Self(place)));
         }
         Ok(None)
+    }
+
+    /// Whether the program has closed the file, and given the lock back so.
+    fn is_lost(&self) -> bool {
+        let locks = locks();
+        locks.files.get(self.0).and_then(Option::as_ref).is_none_or(Kept::is_lost)
     }
 }
 
@@ -105,7 +112,7 @@ impl Drop for Held {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: Held,
+    lock: Held,
 }
 
 impl Folder {
@@ -125,7 +132,7 @@ impl Folder {
             Ok(held)
         });
         match made {
-            Ok(held) => Ok(Self { path, _lock: held }),
+            Ok(held) => Ok(Self { path, lock: held }),
             Err(error) => {
                 remove(&new);
                 Err(error)
@@ -137,6 +144,16 @@ impl Folder {
         &self.path
     }
 
+    /// Whether it is ours still, or again: where the program has closed the file of its lock, that is taken anew, unless
+    /// somebody else has it by now.
+    pub(super) fn keep(&mut self) -> bool {
+        if self.lock.is_lost() {
+            let Ok(Some(held)) = Held::take(&self.path.join(LOCK), false) else { return false };
+            self.lock = held;
+        }
+        true
+    }
+
     /// Another's that is dead; none where it lives.
     fn of_dead(path: PathBuf) -> Option<Self> {
         // Of another user we take nothing over: it would be sent as ours.
@@ -144,7 +161,7 @@ impl Folder {
         let file = path.join(LOCK);
         let is_file = fs::symlink_metadata(&file).is_ok_and(|found| found.is_file());
         let held = if is_folder && is_file { Held::take(&file, false).ok()? } else { None };
-        held.map(|lock| Self { path, _lock: lock })
+        held.map(|lock| Self { path, lock })
     }
 }
 

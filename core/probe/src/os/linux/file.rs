@@ -1,5 +1,7 @@
 //! Small files of `/proc`, read without a heap. Off the handler.
 
+use super::Identity;
+
 /// Why a file was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
@@ -18,8 +20,14 @@ pub(super) fn read_file<'b>(path: &[u8], into: &'b mut [u8]) -> Result<&'b [u8],
         let no_room = [libc::EMFILE, libc::ENFILE, libc::ENOMEM].contains(&super::errno());
         return Err(if no_room { Unread::NoRoom } else { Unread::Refused });
     }
+    let identity = Identity::of(file);
     // SAFETY: `into` is ours to write for its whole length.
     let len = unsafe { libc::read(file, into.as_mut_ptr().cast(), into.len()) };
+    // The kernel takes its time to write what is read, in which a program may close all descriptors; and this is done
+    // hundreds of times a second.
+    if identity.is_none_or(|own| !own.is_of(file)) {
+        return Err(Unread::NoRoom);
+    }
     // SAFETY: the descriptor was opened above and is not used again.
     unsafe { libc::close(file) };
     usize::try_from(len).ok().and_then(|len| into.get(..len)).ok_or(Unread::Refused)

@@ -2,9 +2,14 @@
 
 use core::mem::MaybeUninit;
 
-/// A software event that counts a thread's CPU time in user space and signals the thread; closed on drop.
+/// A software event that counts a thread's CPU time in user space and signals the thread; closed on drop. Where the program
+/// has closed it, nothing is done with what may be a file of its own under that number.
 #[derive(Debug)]
-pub struct PerfEvent(i32);
+pub struct PerfEvent {
+    descriptor: i32,
+    /// The kernel's number of the event, which no other one gets.
+    id: u64,
+}
 
 /// `struct perf_event_attr` up to its first published size (64 bytes, `linux/perf_event.h`).
 #[repr(C)]
@@ -30,6 +35,7 @@ const FLAG_FD_CLOEXEC: u64 = 1 << 3;
 const IOC_ENABLE: libc::Ioctl = 0x2400;
 const IOC_DISABLE: libc::Ioctl = 0x2401;
 const IOC_PERIOD: libc::Ioctl = 0x4008_2404;
+const IOC_ID: libc::Ioctl = 0x8008_2407u32 as libc::Ioctl;
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 
@@ -62,47 +68,73 @@ impl PerfEvent {
         };
         let owner = Owner { kind: 0, tid: tid as i32 };
         // SAFETY: the descriptor is ours.
-        check(unsafe { libc::fcntl(event.0, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) })?;
+        check(unsafe { libc::fcntl(event.descriptor, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) })?;
         // SAFETY: the descriptor is ours.
-        check(unsafe { libc::fcntl(event.0, F_SETSIG, signal) })?;
+        check(unsafe { libc::fcntl(event.descriptor, F_SETSIG, signal) })?;
         // SAFETY: the descriptor is ours and the owner is live.
-        check(unsafe { libc::fcntl(event.0, F_SETOWN_EX, &owner) })?;
+        check(unsafe { libc::fcntl(event.descriptor, F_SETOWN_EX, &owner) })?;
         Ok(event)
+    }
+
+    /// Whether it is open still.
+    pub fn is_open(&self) -> bool {
+        id(self.descriptor) == Some(self.id)
     }
 
     /// Starts it.
     pub fn enable(&self) -> Result<(), i32> {
+        self.check_open()?;
         // SAFETY: the descriptor is ours.
-        check(unsafe { libc::ioctl(self.0, IOC_ENABLE, 0) })
+        check(unsafe { libc::ioctl(self.descriptor, IOC_ENABLE, 0) })
     }
 
     /// Changes the period, in nanoseconds.
     pub fn set_period(&self, period: u64) -> Result<(), i32> {
+        self.check_open()?;
         // SAFETY: the descriptor is ours and the period is live.
-        check(unsafe { libc::ioctl(self.0, IOC_PERIOD, &period) })
+        check(unsafe { libc::ioctl(self.descriptor, IOC_PERIOD, &period) })
     }
 
     /// The descriptor, which the signal names.
     pub fn descriptor(&self) -> i32 {
-        self.0
+        self.descriptor
+    }
+
+    fn check_open(&self) -> Result<(), i32> {
+        if self.is_open() { Ok(()) } else { Err(libc::EBADF) }
     }
 }
 
 impl Drop for PerfEvent {
     fn drop(&mut self) {
+        if !self.is_open() {
+            return;
+        }
         // A fork's child has the descriptor too, and closing ours would then end nothing.
         // SAFETY: the descriptor is ours.
-        unsafe { libc::ioctl(self.0, IOC_DISABLE, 0) };
+        unsafe { libc::ioctl(self.descriptor, IOC_DISABLE, 0) };
         // SAFETY: the descriptor is ours, and this is its last use.
-        unsafe { libc::close(self.0) };
+        unsafe { libc::close(self.descriptor) };
     }
+}
+
+/// The number of the event that a descriptor stands for; none where it stands for none.
+fn id(descriptor: i32) -> Option<u64> {
+    let mut id = 0u64;
+    // SAFETY: the request writes one number, which lives through the call.
+    let got = unsafe { libc::ioctl(descriptor, IOC_ID, &raw mut id) };
+    if got == 0 { Some(id) } else { None }
 }
 
 fn open(attributes: &Attributes, tid: u32) -> Result<PerfEvent, i32> {
     // SAFETY: the attributes are live and carry their size; the other arguments are plain numbers.
     let fd =
         unsafe { libc::syscall(libc::SYS_perf_event_open, attributes, tid as i32, -1, -1, FLAG_FD_CLOEXEC) };
-    if fd < 0 { Err(super::errno()) } else { Ok(PerfEvent(fd as i32)) }
+    if fd < 0 {
+        return Err(super::errno());
+    }
+    let descriptor = fd as i32;
+    Ok(PerfEvent { descriptor, id: id(descriptor).ok_or(libc::EBADF)? })
 }
 
 fn check(result: i32) -> Result<(), i32> {

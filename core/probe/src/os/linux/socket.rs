@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
-use super::errno;
+use super::{Identity, errno};
 
 /// Where to connect to.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +19,12 @@ pub enum Place<'a> {
     Unix(&'a [u8]),
 }
 
-/// A socket that is closed with its value. Errors are those of `errno`.
+/// A socket that is closed with its value. Errors are those of `errno`: `EBADF` where the program has closed it.
 #[derive(Debug)]
-pub struct Socket(AtomicI32);
+pub struct Socket {
+    number: AtomicI32,
+    identity: Identity,
+}
 
 /// No descriptor.
 const CLOSED: i32 = -1;
@@ -40,7 +43,8 @@ impl Socket {
         if descriptor < 0 {
             return Err(errno());
         }
-        let socket = Self(AtomicI32::new(descriptor));
+        let Some(identity) = Identity::of(descriptor) else { return Err(libc::EBADF) };
+        let socket = Self { number: AtomicI32::new(descriptor), identity };
         if family != libc::AF_UNIX {
             socket.without_delay();
         }
@@ -163,14 +167,18 @@ impl Socket {
         unsafe { libc::shutdown(self.descriptor(), libc::SHUT_RDWR) };
     }
 
-    /// The descriptor; -1 where it is closed.
+    /// The descriptor; -1 where it is closed, also by the program, which may have a file of its own under that number.
     pub fn descriptor(&self) -> i32 {
-        self.0.load(Relaxed)
+        self.ours(self.number.load(Relaxed))
+    }
+
+    fn ours(&self, number: i32) -> i32 {
+        if number != CLOSED && self.identity.is_of(number) { number } else { CLOSED }
     }
 
     /// Closes the descriptor, once. In a fork's child that is its copy, which no other thread can have in use there.
     pub fn close(&self) {
-        let descriptor = self.0.swap(CLOSED, Relaxed);
+        let descriptor = self.ours(self.number.swap(CLOSED, Relaxed));
         if descriptor != CLOSED {
             // SAFETY: it was this value's own, and nobody gets it from here any more.
             unsafe { libc::close(descriptor) };
@@ -196,6 +204,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
     fn await_on(socket: &Socket, awaited: Awaited) {
@@ -272,6 +281,26 @@ mod tests {
         drop(other);
         await_on(&socket, Awaited::Read);
         assert!(socket.not_there().unwrap() > 0, "also when it is broken");
+    }
+
+    /// As a daemon does: it closes what it finds, and gets the same number for a file of its own.
+    #[test]
+    fn what_the_program_has_closed_is_not_touched() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = Place::Inet(listener.local_addr().unwrap());
+        let socket = connected(&place);
+        let others = std::fs::File::open("/dev/null").unwrap();
+        let number = socket.descriptor();
+        // SAFETY: the socket's own number, which stands for the other file from now on; it is closed below.
+        assert_eq!(unsafe { libc::dup2(others.as_raw_fd(), number) }, number);
+        assert_eq!(socket.descriptor(), CLOSED);
+        assert_eq!((socket.read(&mut [0]), socket.write(b"no")), (Err(libc::EBADF), Err(libc::EBADF)));
+        socket.shut();
+        drop(socket);
+        assert!(Identity::of(number).is_some_and(|found| found.is_of(others.as_raw_fd())));
+        // SAFETY: nobody else has it.
+        unsafe { libc::close(number) };
+        assert_eq!(Identity::of(number), None);
     }
 
     #[test]
