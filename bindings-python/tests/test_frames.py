@@ -45,7 +45,8 @@ def test_frames(script):
 
 @pytest.mark.parametrize("allocator", ["malloc", "debug"])
 def test_memory_of_other_allocators(allocator):
-    run("memory_life", "memory_age", PYTHONMALLOC=allocator)
+    run("memory_life", PYTHONMALLOC=allocator)
+    run("memory_age", PYTHONMALLOC=allocator)
 
 
 def run(script, **more):
