@@ -97,7 +97,7 @@ soak-python: ## the storm's long form: ten million samples under every Python th
 	@bindings-python/tests/soak.sh
 
 .PHONY: bench-python
-bench-python: ## everprof for Python beside its peers: a table here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3)
+bench-python: ## everprof for Python beside its peers: tables here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3, TOPICS="workload allocations upload")
 	@benches/python/run.sh
 
 .PHONY: bench-rust
