@@ -108,7 +108,7 @@ truth-python: ## shares of CPU time on a crowded machine, TRUTH_SECONDS (60) of 
 	@SCRIPT="frames/shares.py $${TRUTH_SECONDS:-60}" bindings-python/tests/long.sh
 
 .PHONY: bench-python
-bench-python: ## everprof for Python beside its peers: a table here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3)
+bench-python: ## everprof for Python beside its peers: tables here, JSON lines in target/bench/python.jsonl (BENCH_ROUNDS=3, TOPICS="workload allocations upload")
 	@benches/python/run.sh
 
 .PHONY: bench-rust

@@ -1,5 +1,5 @@
 """Profilers of Python side by side: each in its own process, in turns, the same work, medians of the rounds.
-Lines go to target/bench/python.jsonl, a table here. BENCH_ROUNDS (3)."""
+Lines go to target/bench/python.jsonl, tables here. BENCH_ROUNDS (3), TOPICS ("workload allocations upload")."""
 
 import gzip
 import http.server
@@ -18,10 +18,17 @@ import zlib
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT, ROUNDS = sys.argv[1], int(os.environ.get("BENCH_ROUNDS", "3"))
 # What it is called, and the module or program without which it is left out.
-PEERS = {"bare": None, "everprof": "everprof", "py-spy": "py-spy", "pyroscope": "pyroscope", "pyroscope-stack": "pyroscope",
+TOPICS = os.environ.get("TOPICS") or "workload allocations upload"
+PEERS = {"bare": None, "everprof": "everprof", "everprof-alloc": "everprof", "py-spy": "py-spy", "pyroscope": "pyroscope", "pyroscope-stack": "pyroscope",
          "ddtrace": "ddtrace", "memray": "memray", "tracemalloc": None}
 METRICS = {"app_cpu": "x", "own_cpu": "% of the app's", "start_ms": "ms", "rss_start_kib": "KiB", "rss_thread_kib": "KiB",
            "reported": "% of true CPU", "sent": "bytes"}
+# Of allocations alone, and those of them that take many times as long.
+ALLOCATORS = {"bare": None, "everprof": "everprof", "ddtrace": "ddtrace", "memray": "memray", "memray-python": "memray",
+              "tracemalloc": None}
+SLOW = {"memray-python", "tracemalloc"}
+# What a minute sends.
+SENDERS = {"everprof": "everprof", "pyroscope": "pyroscope", "pyroscope-stack": "pyroscope"}
 
 
 class Sink(http.server.BaseHTTPRequestHandler):
@@ -137,11 +144,12 @@ def reported(bodies):
     return total
 
 
-def run(peer, sink):
+def run(peer, sink, **more):
     Sink.bodies.clear()
     out = tempfile.mkdtemp(prefix="bench-")
     command = [sys.executable, os.path.join(HERE, "workload.py"), peer, sink, out]
-    environment = dict(os.environ, EVERPROF_SYMBOLIZE="names")
+    # Native names alone: no peer tells lines of C, and who builds an interpreter with debug information is rare.
+    environment = dict(os.environ, EVERPROF_SYMBOLIZE="names", **more)
     app = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     spy = before = None
     while (line := app.stdout.readline()) and line != "ready\n":
@@ -177,46 +185,95 @@ def program(name):
     return shutil.which(name) or os.path.join(os.path.dirname(sys.executable), name)
 
 
-def is_here(peer):
-    need = PEERS[peer]
-    if need is None or need == "py-spy" and os.path.exists(program(need)) or need != "py-spy" and importlib.util.find_spec(need):
-        return True
-    print(f"\n!!! SKIPPED: {peer}\n!!! because: it could not be installed\n", file=sys.stderr)
-    return False
+def those_here(peers):
+    for peer, need in peers.items():
+        if need is None or need == "py-spy" and os.path.exists(program(need)) or need != "py-spy" and importlib.util.find_spec(need):
+            yield peer
+        else:
+            print(f"\n!!! SKIPPED: {peer}\n!!! because: it could not be installed\n", file=sys.stderr)
+
+
+def in_turns(peers, once):
+    """What `once` finds of each in each round, as (round, peer, found); every second round goes backwards, so that what the machine
+    does meanwhile falls on all alike. Who takes many times as long has one round."""
+    peers = list(those_here(peers))
+    for number in range(ROUNDS):
+        for peer in reversed(peers) if number % 2 else peers:
+            if number and peer in SLOW:
+                continue
+            if found := once(peer):
+                print(number, peer, json.dumps({name: round(value, 2) for name, value in found.items()}), file=sys.stderr, flush=True)
+                yield number, peer, found
+
+
+def workload(sink):
+    rounds = {}
+    for number, peer, found in in_turns(PEERS, lambda peer: run(peer, sink)):
+        rounds.setdefault(peer, {})[number] = found
+    for peer, found in rounds.items():
+        for number, one in found.items():
+            one["app_cpu"] = one["app_cpu_s"] / rounds["bare"][number]["app_cpu_s"]
+            one["own_cpu"] = one["own_cpu_s"] / one["app_cpu_s"] * 100
+            one["reported"] = one["reported_s"] / one["true_cpu_s"] * 100
+    return "python", METRICS, rounds
+
+
+def allocations(_):
+    rounds = {}
+
+    def once(peer):
+        out = tempfile.mkdtemp(prefix="bench-")
+        environment = dict(os.environ, **({"BENCH_PASSES": "1"} if peer in SLOW else {}))
+        done = subprocess.run([sys.executable, os.path.join(HERE, "allocations.py"), peer, out], capture_output=True, text=True,
+                              env=environment)
+        shutil.rmtree(out, ignore_errors=True)
+        if done.returncode:
+            print(f"\n!!! FAILED: {peer}: {done.returncode}\n{done.stderr[-3000:]}\n", file=sys.stderr)
+            return None
+        return json.loads(done.stdout.splitlines()[-1])
+
+    for number, peer, found in in_turns(ALLOCATORS, once):
+        rounds.setdefault(peer, {})[number] = found
+    loops = next(iter(rounds["bare"].values()))
+    ratios = {peer: {number: {loop: one[loop] / rounds["bare"][number][loop] for loop in loops} for number, one in found.items()}
+              for peer, found in rounds.items()}
+    return "python-alloc", dict.fromkeys(loops, "x"), ratios
+
+
+def upload(sink):
+    rounds = {}
+    for peer in those_here(SENDERS):
+        if found := run(peer, sink, BENCH_SECONDS="60"):
+            found["own_cpu"] = found["own_cpu_s"] / found["app_cpu_s"] * 100
+            found["reported"] = found["reported_s"] / found["true_cpu_s"] * 100
+            rounds[peer] = {0: found}
+    return "python-minute", {name: METRICS[name] for name in ("own_cpu", "reported", "sent")}, rounds
+
+
+def tell(lines, case, metrics, rounds):
+    medians = {peer: {metric: statistics.median(one[metric] for one in found.values()) for metric in metrics}
+               for peer, found in rounds.items()}
+    print(f"\n| {case} | " + " | ".join(f"{metric} ({unit})" for metric, unit in metrics.items()) + " |")
+    print("|---" * (len(metrics) + 1) + "|")
+    for peer, row in medians.items():
+        print(f"| {peer} | " + " | ".join(f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in row.values()) + " |", flush=True)
+    own = medians.get("everprof", {})
+    for peer, row in medians.items():
+        for metric, value in row.items() if peer != "everprof" else ():
+            ours = own.get(metric)
+            ratio = ours / value if ours is not None and value else None
+            lines.write(json.dumps({"case": case, "metric": metric, "unit": metrics[metric], "everprof": ours,
+                                    "peer": value, "peer_name": peer, "ratio": ratio}) + "\n")
 
 
 def main():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sink = f"127.0.0.1:{server.server_port}"
-    peers, rounds = [peer for peer in PEERS if is_here(peer)], {}
-    for number in range(ROUNDS):
-        for peer in peers:
-            # Once: it takes many times as long as all others.
-            if peer == "tracemalloc" and number:
-                continue
-            found = run(peer, sink)
-            if not found:
-                continue
-            rounds.setdefault(peer, []).append(found)
-            bare = rounds["bare"][number]
-            found["app_cpu"] = found["app_cpu_s"] / bare["app_cpu_s"]
-            found["own_cpu"] = found["own_cpu_s"] / found["app_cpu_s"] * 100
-            found["reported"] = found["reported_s"] / found["true_cpu_s"] * 100
-            print(number, peer, json.dumps({name: round(value, 2) for name, value in found.items()}), file=sys.stderr, flush=True)
-    medians = {peer: {metric: statistics.median(one[metric] for one in found) for metric in METRICS} for peer, found in rounds.items()}
-    print("| profiler | " + " | ".join(f"{metric} ({unit})" for metric, unit in METRICS.items()) + " |")
-    print("|---" * (len(METRICS) + 1) + "|")
-    for peer, row in medians.items():
-        print(f"| {peer} | " + " | ".join(f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in row.values()) + " |")
-    own = medians.get("everprof", {})
     with open(os.path.join(OUT, "python.jsonl"), "w") as lines:
-        for peer, row in medians.items():
-            for metric, value in row.items() if peer != "everprof" else ():
-                ours = own.get(metric)
-                ratio = ours / value if ours is not None and value else None
-                lines.write(json.dumps({"case": "python", "metric": metric, "unit": METRICS[metric], "everprof": ours,
-                                        "peer": value, "peer_name": peer, "ratio": ratio}) + "\n")
+        for topic in (workload, allocations, upload):
+            if topic.__name__ in TOPICS.split():
+                tell(lines, *topic(sink))
 
 
 main()

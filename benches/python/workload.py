@@ -1,6 +1,7 @@
 """A program under one profiler, in a process of its own: PROFILER SINK OUT. Prints one line of JSON about it.
 
-The same work for all: a recursion 30 deep, json and regular expressions, in 8 threads, and 50 tasks of asyncio in the main one.
+The same work for all: a recursion 30 deep, json and regular expressions, in 8 threads, and 50 tasks of asyncio in the main one;
+over and over for BENCH_SECONDS, where they are given.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import time
 
 PROFILER, SINK, OUT = sys.argv[1:4]
 AMOUNT = int(os.environ.get("BENCH_AMOUNT", "200"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
 DOCUMENT = json.dumps([{"id": number, "name": f"row {number}", "values": list(range(10))} for number in range(60)])
 ROW = re.compile(r"row (\d+)")
 
@@ -55,9 +57,10 @@ def work():
 
 def start():
     """What starts the profiler; returns what ends it."""
-    if PROFILER == "everprof":
+    if PROFILER.startswith("everprof"):
         import everprof
-        everprof.start(push=f"pyroscope+http://{SINK}", dir=OUT, service="bench", period_s=60)
+        more = {"kinds": "cpu,alloc,heap"} if PROFILER == "everprof-alloc" else {}
+        everprof.start(push=f"pyroscope+http://{SINK}", dir=OUT, service="bench", period_s=60, **more)
         return everprof.stop
     if PROFILER.startswith("pyroscope"):
         import pyroscope
@@ -131,6 +134,8 @@ sys.stdin.readline()
 others = cpu_of_others()
 cpu, begin = time.process_time(), time.monotonic()
 work()
+while time.monotonic() - begin < SECONDS:
+    work()
 found["app_cpu_s"] = time.process_time() - cpu
 found["seconds"] = time.monotonic() - begin
 found["own_cpu_s"] = cpu_of_others() - others

@@ -30,6 +30,12 @@ def test_the_service_is_called_as_the_script(program):
     assert profile.tags["service"] == "o"
 
 
+def test_a_start_loads_no_module_of_a_megabyte(program):
+    # The compiler does, for names beyond ASCII.
+    done = program("everprof.start(); print(everprof.stats()['frames_off'], 'unicodedata' in sys.modules)")
+    assert done.out == "None False\n"
+
+
 def test_a_second_start_is_an_error_and_the_first_goes_on(program):
     done = program(
         """

@@ -59,8 +59,18 @@ impl<'a> Frames<'a> {
     }
 
     /// Adds a frame of the runtime `kind`: 56 bits and a word of its own.
+    #[inline]
     pub fn push_runtime(&mut self, kind: u8, payload: u64, word: u64) {
-        self.push(&[sample::runtime(kind, payload), word]);
+        let frame = [sample::runtime(kind, payload), word];
+        let place = self.words.get_mut(self.len..).and_then(<[u64]>::first_chunk_mut);
+        if self.ring.is_none()
+            && let Some(place) = place
+        {
+            *place = frame;
+            self.advance(2);
+        } else {
+            self.push_ring(&frame);
+        }
     }
 
     /// Says that `count` frames are missing here; 0 where nobody knows how many.

@@ -269,7 +269,7 @@ impl<'a> Walker<'a> {
         for _ in 0..MOST_FRAMES {
             let pc = self.pc();
             match sources.step(pc, &mut self.regs, self.stack, out) {
-                None | Some(Step::Native) => out.push_native(self.place(pc, self.rule(pc))),
+                None | Some(Step::Native) => out.push_native(self.place_of(pc)),
                 Some(Step::Hidden) => {}
                 Some(Step::End) => return End::Root,
                 Some(Step::Moved) => {
@@ -300,13 +300,12 @@ impl<'a> Walker<'a> {
                 out.push_missing(0);
                 owned = true;
             }
-            let rule = self.rule(pc);
             if told != Some(true) {
-                out.push_native(self.place(pc, rule));
+                out.push_native(self.place_of(pc));
             }
             let sure = self.snapshot.filter(|_| !self.is_changed());
             let went = sure.is_some_and(|snapshot| self.plain(snapshot, 1, |_, _| ()) == 0);
-            if !went && let Err(end) = self.advance(pc, rule, out) {
+            if !went && let Err(end) = self.advance(pc, self.rule(pc), out) {
                 return (end, owned);
             }
         }
@@ -321,6 +320,14 @@ impl<'a> Walker<'a> {
 
     pub(super) fn rule(&self, pc: u64) -> Option<&'a Rule> {
         self.snapshot.and_then(|snapshot| snapshot.rule(pc))
+    }
+
+    /// As [`Walker::place`], by the cache where that tells: a plain rule is none of a place that nobody called from, and to look for
+    /// the rule itself takes longer than all else of a step.
+    #[inline]
+    fn place_of(&self, pc: u64) -> u64 {
+        let is_plain = self.snapshot.is_some_and(|snapshot| snapshot.plain(pc).is_some());
+        if is_plain { pc } else { self.place(pc, self.rule(pc)) }
     }
 
     /// The address that stands for the frame at `pc`: inside the call that it is in. But where no call was made from,
