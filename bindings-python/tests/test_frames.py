@@ -10,10 +10,12 @@ import sys
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# What makes objects of frames, also of other threads'.
+FRAMES = "cleared,traced,churn,exceptions,generators,recursion,executing,calling"
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 
 
-@pytest.mark.parametrize("script", ["tree 0.25", "shares 5", "fork", "wall 3", "labels", "memory", "memory_life", "memory_age", "gil 3", "interrupted 500", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", ["tree 0.25", "shares 5", "fork", "wall 3", "labels", "memory", "memory_life", "memory_age", "gil 3", "interrupted 500", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu", f"storm {SECONDS} 20000 cpu {FRAMES}"])
 def test_frames(script):
     run(script)
 
