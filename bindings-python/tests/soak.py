@@ -13,12 +13,12 @@ SECONDS, HZ = float(sys.argv[1]), int(sys.argv[2])
 SAMPLES = int(sys.argv[3]) if len(sys.argv) > 3 else 10_000_000
 # Samples of a process are kept until its end.
 ROUND = 60
-KINDS = ["cpu", "cpu", "wall,cpu"]
+KINDS = [["cpu"], ["cpu", "cleared,traced,churn,exceptions,generators,recursion,executing,calling"], ["wall,cpu"]]
 
 total, failed, begin, rounds = collections.Counter(), 0, time.monotonic(), 0
 environment = dict(os.environ, TEST_PYTHON=sys.executable, EVERPROF_WALL_RATE_HZ="500", EVERPROF_CPU_BUDGET_PERCENT="100")
 while total["samples"] < SAMPLES and (left := SECONDS - (time.monotonic() - begin)) > 2:
-    storm = [os.path.join(HERE, "frames", "storm.py"), str(min(ROUND, left)), str(HZ), KINDS[rounds % len(KINDS)]]
+    storm = [os.path.join(HERE, "frames", "storm.py"), str(min(ROUND, left)), str(HZ), *KINDS[rounds % len(KINDS)]]
     rounds += 1
     done = subprocess.run([sys.executable, "-X", "faulthandler", *storm], env=environment, capture_output=True, text=True)
     for line in done.stdout.splitlines():

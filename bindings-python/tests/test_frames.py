@@ -10,6 +10,8 @@ import sys
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# What makes objects of frames, also of other threads'.
+FRAMES = "cleared,traced,churn,exceptions,generators,recursion,executing,calling"
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 SCRIPTS = [
     "tree 0.25",
@@ -35,6 +37,7 @@ SCRIPTS = [
     f"storm {SECONDS} 3000",
     f"storm {SECONDS} 100 wall,cpu",
     f"storm {SECONDS} 500 cpu,wall,lock,mutex,block,gil,gc",
+    f"storm {SECONDS} 20000 cpu {FRAMES}",
 ]
 
 

@@ -295,7 +295,7 @@ impl Builder {
     /// ```no_run
     /// let builder = everprof::Profiler::builder().fallback("wall_signal", "never");
     /// let _guard = builder.start()?;
-    /// # everprof::Result::Ok(())
+    /// # Ok::<(), everprof::Error>(())
     /// ```
     pub fn fallback(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.fallbacks.push((name.into(), value.into()));

@@ -4,9 +4,11 @@ name, its file and its line, and in those of what it calls."""
 
 import asyncio
 import collections
+import colorsys
 import contextvars
 import ctypes
 import gc
+import importlib
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 import everprof
 import profiler
@@ -207,6 +210,69 @@ def interpreters():
             module.destroy(other)
 
 
+def tracer(frame, event, argument):
+    return tracer
+
+
+def monitored(*_):
+    return None
+
+
+def traced():
+    """As debuggers and coverage tools do it; from 3.12 on also by what the interpreter rewrites in the code."""
+    while going("tracing"):
+        sys.settrace(tracer)
+        raised()
+        list(nested(3, 5))
+        sys.settrace(None)
+        sys.setprofile(tracer)
+        by_c(3)
+        sys.setprofile(None)
+        if hasattr(sys, "monitoring"):
+            monitoring = sys.monitoring
+            monitoring.use_tool_id(monitoring.PROFILER_ID, "storm")
+            monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.LINE, monitored)
+            monitoring.set_events(monitoring.PROFILER_ID, monitoring.events.LINE | monitoring.events.PY_START)
+            work(20)
+            monitoring.set_events(monitoring.PROFILER_ID, 0)
+            monitoring.free_tool_id(monitoring.PROFILER_ID)
+
+
+def raised():
+    try:
+        raising(5)
+    except KeyError:
+        pass
+
+
+def cleared():
+    """Frames that outlive their calls, of this thread and of the others, and are emptied."""
+    while going("frames"):
+        try:
+            raising(10)
+        except KeyError as error:
+            traceback.clear_frames(error.__traceback__)
+        half = nested(3, 5)
+        next(half)
+        frame = half.gi_frame
+        if sys.version_info < (3, 13):
+            frame.clear()
+        half.close()
+        # That looks into other interpreters as well, without their locks: with those CPython 3.12 and 3.13 crash by themselves.
+        frames = [sys._getframe()] if interpreters in running else list(sys._current_frames().values())
+        for frame in frames:
+            while frame:
+                len(frame.f_locals)
+                frame = frame.f_back
+
+
+def reloading():
+    while going("reloads"):
+        importlib.reload(colorsys)
+        colorsys.rgb_to_hls(0.1, 0.2, 0.3)
+        work(5)
+
+
 def hop(parent):
     for _ in range(4):
         by_c(4)
@@ -333,7 +399,7 @@ def check(samples, counts):
         if len(made) > 1:
             wrong.append(python)
         for frame, caller in zip(python, python[1:]):
-            if frame.name.startswith("path_") and caller.name not in (caller_of(frame.name), "<unnamed>"):
+            if frame.file == "<paths>" and frame.name != "<module>" and caller.name not in (caller_of(frame.name), "<unnamed>"):
                 wrong.append((frame, caller))
         root = python[-1]
         # An interpreter begins with its importer, and looks for its encoding.
@@ -359,12 +425,13 @@ def check(samples, counts):
 
 
 works = [churn, exceptions, generators, executing, labelling, collecting, recursion, callbacks, asynchronous, interpreters, greenlets,
-         waiting, calling]
+         waiting, calling, traced, cleared, reloading]
 KINDS = sys.argv[3] if len(sys.argv) > 3 else "cpu"
 only = sys.argv[4].split(",") if len(sys.argv) > 4 else []
+running = [work for work in works if not only or work.__name__ in only]
 with profiler.Run(1000, KINDS) as profile:
     END = time.monotonic() + SECONDS
-    threads = [threading.Thread(target=work) for work in works if not only or work.__name__ in only]
+    threads = [threading.Thread(target=work) for work in running]
     for thread in threads:
         thread.start()
     arguments = [str(number) for number in (profiler.pid(), int(signal.SIGPROF), HZ)]
