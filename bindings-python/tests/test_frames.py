@@ -13,7 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = os.environ.get("EVERPROF_TEST_SECONDS", "5")
 
 
-@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "tasks", "tasks uvloop", "names", "waits", "waits uvloop", "memory", "memory_life", "gil 3", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
+@pytest.mark.parametrize("script", ["tree 0.25", "fork", "wall 3", "labels", "tasks", "tasks uvloop", "names", "waits", "waits uvloop", "greenlets", "greenlets gevent", "memory", "memory_life", "gil 3", "dying 3", f"storm {SECONDS} 3000", f"storm {SECONDS} 100 wall,cpu"])
 def test_frames(script):
     run(script)
 
