@@ -48,8 +48,8 @@ _CLIENTS = frozenset(
 )
 _NEAR_LEAF = 8
 
-_looks = {}
-_known = {}
+_looks: dict = {}
+_known: dict = {}
 
 
 def watch(loop):
