@@ -24,6 +24,8 @@ SCRIPTS = [
     "names",
     "waits",
     "waits uvloop",
+    "greenlets",
+    "greenlets gevent",
     "memory",
     "memory_life",
     "memory_age",

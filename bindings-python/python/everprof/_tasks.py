@@ -25,12 +25,12 @@ _MOST_FUNCTIONS = 10_000
 _is_on = False
 # What is told of a loop in which a task is made, where that is wanted.
 _watch = None
-_by_name = {}
-_by_function = {}
+_by_name: dict = {}
+_by_function: dict = {}
 # What is in force where nothing but a label `task` is, and nothing at all.
 _labels = {_NONE}
 # Of contexts that were passed: the context and its tasks, by address.
-_passed = {}
+_passed: dict = {}
 # Code of functions that make a task first, and name it then (3.9 to 3.12): they have the name in a variable.
 _namers = ()
 
@@ -198,7 +198,7 @@ def _inside(scope, task):
     return scope.enter(_everprof.LabelSet(list(_label(task.get_coro(), task.get_name()).items().items())))
 
 
-_said = set()
+_said: set = set()
 
 
 def _say(error):

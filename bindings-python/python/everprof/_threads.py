@@ -14,7 +14,7 @@ from . import _everprof, _imports
 _MOST_NAMES = 1000
 
 _is_on = False
-_names = set()
+_names: set = set()
 
 
 def follow():

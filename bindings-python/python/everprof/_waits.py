@@ -13,7 +13,7 @@ import gc
 import sys
 import weakref
 from contextvars import Context
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
 from . import _everprof, _tasks
@@ -48,8 +48,8 @@ _CLIENTS = frozenset(
 )
 _NEAR_LEAF = 8
 
-_looks = {}
-_known = {}
+_looks: dict = {}
+_known: dict = {}
 
 
 def watch(loop):
@@ -82,7 +82,7 @@ class _Look:
         loop.call_later(max(delay, least), self.look, context=self.context)
 
     def look(self):
-        loop, began = self.loop(), perf_counter_ns()
+        loop, began, used = self.loop(), perf_counter_ns(), thread_time_ns()
         if loop is None or _tasks._watch is not watch:
             _looks.pop(id(loop), None)
             return
@@ -94,7 +94,8 @@ class _Look:
                 self.interval = _SELDOM
         except Exception as error:
             _tasks._say(error)
-        self.begin(loop, (perf_counter_ns() - began) * _SHARE / 1e9)
+        # By the thread's own time: that it had to wait for a processor is no cost of ours.
+        self.begin(loop, min((thread_time_ns() - used) * _SHARE / 1e9, _SELDOM))
 
     def tell(self, loop, passed, until):
         # Those that run are not among them: this runs.
