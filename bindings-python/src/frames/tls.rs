@@ -126,9 +126,15 @@ impl Block {
         block
     }
 
-    /// Whether all threads have it at one distance from their pointers: so another one is asked.
+    /// Whether all threads have it at one distance from their pointers: in the part of a thread's memory that the loader has set aside for
+    /// what is there from the start. Where the loader does not say how large that is, another thread is asked.
     fn is_everywhere(self) -> bool {
         let distance = self.start.wrapping_sub(thread_pointer());
+        if let Some(size) = set_aside() {
+            // Before the pointer, or behind it.
+            let from = if cfg!(target_arch = "x86_64") { distance.wrapping_neg() } else { distance };
+            return from != 0 && from <= size;
+        }
         let other = std::thread::Builder::new().name("everprof".into()).spawn(move || {
             let there = Self::of(self.code);
             there.start != 0 && there.start.wrapping_sub(thread_pointer()) == distance
@@ -146,6 +152,21 @@ impl Block {
             (0..len / 8).map(|at| piece.word(at * 8)).collect()
         }
     }
+}
+
+/// How many bytes of each thread's memory the loader has set aside; glibc's has said it to sanitizers since 2.1.
+fn set_aside() -> Option<u64> {
+    // SAFETY: the name is a C string.
+    let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_get_tls_static_info".as_ptr()) };
+    if function.is_null() {
+        return None;
+    }
+    // SAFETY: glibc's function of this name writes two sizes.
+    let tell =
+        unsafe { core::mem::transmute::<*mut c_void, extern "C" fn(*mut usize, *mut usize)>(function) };
+    let (mut size, mut alignment) = (0, 0);
+    tell(&raw mut size, &raw mut alignment);
+    (size != 0).then_some(size as u64)
 }
 
 /// Called for each object that is loaded.
