@@ -94,7 +94,7 @@ if times:
     assert 0.8 * least < waiting < 1.05 * most
 else:
     print("SKIPPED: the kernel has no schedstat")
-# A turn is 5 ms, and who waits for two others looks up in between, which is not another wait.
-assert told / counts > 0.006, told / counts
+# Who waits for two others looks up every 5 ms, which is not another wait; each turn has a short one of who gives the lock up.
+assert told / counts > 0.0035, told / counts
 # No lock of the program's.
 assert all(seconds < 0.02 * told for seconds in contention.values()), contention

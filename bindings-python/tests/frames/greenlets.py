@@ -118,7 +118,7 @@ nanos, samples, torn, switching, wrong = collections.Counter(), 0, 0, 0, collect
 for stack, values, labels in pprof.profiles(folder, "cpu"):
     if any(frame.name.startswith("[incomplete") for frame in stack):
         torn += values[0]
-    python = [frame.name.rpartition(".")[2] for frame in stack if frame.file.startswith("<")]
+    python = [frame.name.rpartition(".")[2] for frame in stack if frame.file.startswith("<") and not frame.file.startswith("<frozen")]
     owners = {name.partition("_")[2] for name in python if "_" in name}
     if not owners:
         continue

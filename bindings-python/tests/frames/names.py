@@ -30,8 +30,8 @@ def own(seconds=0.1):
 
 
 def work_when_met(who=None):
-    """Where threads seldom come, they are looked for twice a second."""
-    time.sleep(0.8)
+    """Where threads seldom come, they are looked for once a second."""
+    time.sleep(1.5)
     burn(who or threading.current_thread().name)
 
 

@@ -85,6 +85,9 @@ async def both_in_one(other):
     await turns("nobody")
 
 
+untried = set()
+
+
 async def eager():
     work("eager", 0.06)
     await asyncio.sleep(0)
@@ -140,7 +143,14 @@ async def main():
             group.create_task(plain())
     if hasattr(asyncio, "eager_task_factory"):
         loop.set_task_factory(asyncio.eager_task_factory)
-        await asyncio.gather(eager(), eager())
+        try:
+            await asyncio.gather(eager(), eager())
+        except TypeError as error:
+            # Of uvloop beside the first interpreters of 3.13, with everprof and without.
+            if "eager_start" not in str(error):
+                raise
+            untried.add("eager")
+            print("NOT TESTED: eager tasks, which this loop and this interpreter do not agree about")
         work("main")
         loop.set_task_factory(None)
     # Names that count: of more than a thousand it is the coroutine.
@@ -234,7 +244,7 @@ wanted = {"plain", "Server_serve", "n1", "own", "generations", "cancelled", "thr
 if NEWER:
     wanted |= {"in_passed", "g1"}
 if hasattr(asyncio, "eager_task_factory"):
-    wanted |= {"eager"}
+    wanted |= {"eager"} - untried
 missing = wanted - {who for who, _ in right}
 assert not missing, missing
 shutil.rmtree(folder)

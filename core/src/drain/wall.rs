@@ -399,7 +399,8 @@ impl Sampler {
             let found = wall.look(tid, &sought, now, at_all, self.threads.was_announced(tid));
             if found.is_end {
                 ended.push(tid);
-            } else if let Some(thread) = wall.by_id.get_mut(&tid).filter(|_| found.is_any()) {
+            } else if let Some(thread) = wall.by_id.get_mut(&tid) {
+                // At each look: one that was met before it had its name may wait until it ends, and is told by this one then.
                 thread.name = Some(self.threads.name(tid));
                 self.count_wait(tid, thread.name.clone(), &found, thread.place.as_ref());
             }
