@@ -216,11 +216,11 @@ fn made(kind: Kind, tags: &BTreeMap<String, String>) -> Profile {
     profile
 }
 
-/// What it is asked for a value of a kind by, and how many times as much it shows: counts of a period of time are that time.
+/// What it is asked for a value of a kind by, and how many times as much it shows: samples of a period of time are that time.
 pub(crate) fn asked(kind: Kind, profile: &Profile, column: usize) -> Option<(String, i64)> {
     let (of, period) = (&profile.sample_types[column], period(kind));
     let delta = if profile.duration_nanos == 0 || of.is_level() { "" } else { ":delta" };
-    let is_time = of.unit == "count" && period.ends_with("nanoseconds");
+    let is_time = of.name == "samples" && of.unit == "count" && period.ends_with("nanoseconds");
     let scale = if is_time { profile.period } else { 1 };
     Some((format!("{}:{}:{}:{period}{delta}", name(kind)?, of.name, of.unit), scale))
 }
