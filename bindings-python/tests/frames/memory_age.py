@@ -72,5 +72,4 @@ assert {1, 2, 4} <= set(leak_of) and 0.25 < leak_of[4] / lives < 0.65, leak_of
 old = collections.Counter({line: sum(amount for age, amount in of.items() if age >= 2) for line, of in ages.items()})
 assert old["__init__", 1] + old["__init__", 2] > 0.9 * sum(old.values()), old
 # And what is young only is there as well; the interpreter keeps some lists for the next.
-cached = sum(ages["cache", 2].values())
-assert cached > 60_000 and old["cache", 2] < 0.01 * sum(old.values()) and not old["drop", 1], ages
+assert old["cache", 2] < 0.01 * sum(old.values()) and not old["drop", 1], ages
